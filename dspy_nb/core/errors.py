@@ -1,0 +1,79 @@
+"""The one error tree of dspy_nb.
+
+    DspyNbError
+    ├── InputError            what the caller gave is wrong: nothing was spent, nothing was written
+    ├── ModelNotInstalled     the embedded language model is missing or corrupt
+    ├── OptimizationFailed    the optimizer itself failed after it had started
+    ├── GateFailed            a quality gate said no
+    └── RegistryError
+        ├── NotFound          no such model, version, stage or environment
+        ├── Conflict          somebody else wrote it first, or it exists already
+        ├── Refused           a rule says no (an illegal transition, missing evidence)
+        └── Corrupt           a file is not what its hash or its schema says
+
+Each of them prints as one line in a notebook and still fails the cell. IPython's own ``UsageError`` does
+not: it writes to stderr only, and nbmake and papermill then report success.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Conflict",
+    "Corrupt",
+    "DspyNbError",
+    "GateFailed",
+    "InputError",
+    "ModelNotInstalled",
+    "NotFound",
+    "OptimizationFailed",
+    "Refused",
+    "RegistryError",
+]
+
+
+class DspyNbError(Exception):
+    """Base of every error that dspy_nb raises on purpose."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the traceback that IPython shows: one line, no frames."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class InputError(DspyNbError, ValueError):
+    """What the caller gave is wrong; the message names it and says what is valid."""
+
+
+class ModelNotInstalled(DspyNbError):
+    """The embedded language model is missing, incomplete or corrupt."""
+
+
+class OptimizationFailed(DspyNbError):
+    """The optimizer failed after it had started."""
+
+
+class GateFailed(DspyNbError):
+    """A quality gate said no; ``reasons`` holds every reason, one string each."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = list(reasons)
+
+
+class RegistryError(DspyNbError):
+    """Base of what a registry can refuse or find wrong."""
+
+
+class NotFound(RegistryError, LookupError):
+    """No such model, version, stage or environment; the message lists what there is."""
+
+
+class Conflict(RegistryError):
+    """It exists already, or somebody else wrote it first."""
+
+
+class Refused(RegistryError):
+    """A rule of the registry says no; the message names the rule and how to satisfy it."""
+
+
+class Corrupt(RegistryError):
+    """A file is not what its hash or its schema says."""

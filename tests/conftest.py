@@ -1,0 +1,13 @@
+"""Fixtures that every test shares: nothing here may touch the user's home."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+# DSPy makes its disk cache at first use, from these; so they are set before anything imports it.
+_HOME = tempfile.mkdtemp(prefix="dspy-nb-tests-")
+os.environ["DSPY_CACHEDIR"] = os.path.join(_HOME, "dspy-cache")  # noqa: PTH118
+os.environ["DSPY_NB_CONFIG_DIR"] = os.path.join(_HOME, "config")  # noqa: PTH118
+os.environ["IPYTHONDIR"] = os.path.join(_HOME, "ipython")  # noqa: PTH118
+os.environ.pop("DSPY_NB_LM", None)
