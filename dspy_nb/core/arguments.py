@@ -1,0 +1,90 @@
+"""Checks of the numbers that statistics take: one line of error, naming the argument and what is valid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from dspy_nb.core.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def whole_number(name: str, value: float, minimum: int = 0) -> int:
+    """Return a count as an int; a float that holds a whole number (``3.0``) is one.
+
+    Raises:
+        InputError: It is not a whole number, or is below ``minimum``.
+    """
+    try:
+        number = int(value)
+        valid = number == value and number >= minimum
+    except (TypeError, ValueError, OverflowError):
+        valid = False
+    if not valid:
+        raise InputError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
+    return number
+
+
+def successes_of(name: str, successes: float, n: float) -> tuple[int, int]:
+    """Return ``(successes, n)`` as ints.
+
+    Raises:
+        InputError: Either is not a count, or there are more successes than trials.
+    """
+    n = whole_number(f"n{name}", n)
+    successes = whole_number(f"successes{name}", successes)
+    if successes > n:
+        raise InputError(f"successes{name} must be at most n{name} ({n}), got {successes}")
+    return successes, n
+
+
+def number_between(name: str, value: float, low: float, high: float, *, ends: bool = True) -> float:
+    """Return a finite number between two bounds; ``ends`` says whether the bounds themselves are allowed.
+
+    Raises:
+        InputError: It is not a number, or is out of bounds.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (low <= number <= high if ends else low < number < high):
+        left, right = ("[", "]") if ends else ("(", ")")
+        raise InputError(f"{name} must be a number in {left}{low:g}, {high:g}{right}, got {value!r}")
+    return number
+
+
+def probability(name: str, value: float) -> float:
+    """Return a probability strictly between 0 and 1, such as a confidence, a power or a traffic split.
+
+    Raises:
+        InputError: It is not in (0, 1).
+    """
+    return number_between(name, value, 0, 1, ends=False)
+
+
+def numbers_between(name: str, values: Iterable[float], low: float, high: float) -> NDArray[Any]:
+    """Return finite numbers within two bounds as a float array of one dimension.
+
+    Raises:
+        InputError: One is not a number, is NaN or is out of bounds; the message gives its index.
+    """
+    import numpy as np
+
+    if not isinstance(values, np.ndarray):
+        values = list(values)
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be numbers in [{low:g}, {high:g}]: {error}") from None
+    if array.ndim != 1:
+        raise InputError(f"{name} must have one dimension, got {array.ndim}")
+    wrong = np.flatnonzero(~((array >= low) & (array <= high)))
+    if wrong.size:
+        raise InputError(
+            f"{name} must be numbers in [{low:g}, {high:g}], got {array[wrong[0]]:g} at index {wrong[0]}"
+        )
+    return array
