@@ -1,0 +1,188 @@
+"""Rows with their place: read them from files, DataFrames and lists, and say where one is wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from dspy_nb.core.errors import InputError
+
+__all__ = ["Row", "read_rows", "source_name"]
+
+Row = tuple[str, Mapping[str, Any]]
+"""Where a row stands ("data.csv, line 3"), and its fields."""
+
+_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+
+
+def read_rows(source: Any) -> Iterator[Row]:
+    """Iterate over the rows of a file, a DataFrame or an iterable, as ``load_examples`` describes them.
+
+    Raises:
+        InputError: The source is of no known kind, unreadable, malformed, or names a column twice.
+    """
+    if isinstance(source, str | Path):
+        return _file_rows(Path(source).expanduser())
+    pandas = sys.modules.get("pandas")  # whoever has a DataFrame has imported it
+    if pandas is not None and isinstance(source, pandas.DataFrame):
+        return _frame_rows(source)
+    if isinstance(source, Iterable) and not isinstance(source, Mapping | bytes | dspy.Example):
+        return _item_rows(source)
+    raise InputError(
+        f"cannot load examples from {source_name(source)}; give a path, a DataFrame, "
+        "or a list of dicts or dspy.Example"
+    )
+
+
+def _item_rows(items: Iterable[Any]) -> Iterator[Row]:
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, Mapping | dspy.Example):
+            raise InputError(f"item {number}: expected a dict or a dspy.Example, got {source_name(item)}")
+        yield f"item {number}", item
+
+
+def _frame_rows(frame: Any) -> Iterator[Row]:
+    columns = list(frame.columns)
+    for column in columns:
+        if not isinstance(column, str):
+            raise InputError(f"DataFrame: column {column!r} is not named by a string")
+    _refuse_duplicates(columns, "DataFrame")
+    values = frame.astype(object).where(frame.notna(), None)
+    for number, row in enumerate(values.to_dict("records"), 1):
+        yield f"DataFrame, row {number}", row
+
+
+def _file_rows(path: Path) -> Iterator[Row]:
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        raise InputError(f"{path}: unknown kind of file {suffix!r}; valid are {', '.join(_FORMATS)}")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        byte = error.object[error.start]
+        raise InputError(f"{path}, line {line}: not UTF-8 text (byte 0x{byte:02x})") from None
+    if suffix == ".json":
+        return _json_rows(text, path)
+    if suffix in (".csv", ".tsv"):
+        return _table_rows(text, path)
+    return _json_line_rows(text, path)
+
+
+def _json_line_rows(text: str, path: Path) -> Iterator[Row]:
+    # Not splitlines(): a JSON string may hold U+2028 and other characters that it takes for line ends.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            yield where, _object(_parse_json(line, where), where)
+
+
+def _json_rows(text: str, path: Path) -> Iterator[Row]:
+    items = _parse_json(text, str(path)) if text.strip() else []
+    if not isinstance(items, list):
+        raise InputError(f"{path}: expected an array of objects, got {_json_kind(items)}")
+    for number, item in enumerate(items, 1):
+        where = f"{path}, item {number}"
+        yield where, _object(item, where)
+
+
+def _parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_unique_fields)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise InputError(f"{where}: not valid JSON ({error.msg} at {place})") from None
+    except (_DuplicateField, RecursionError) as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+class _DuplicateField(Exception):
+    """A JSON object has a field twice."""
+
+
+def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise _DuplicateField(f"field {name!r} occurs twice")
+    return fields
+
+
+def _object(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: expected an object with named fields, got {_json_kind(value)}")
+    return value
+
+
+def _table_rows(text: str, path: Path) -> Iterator[Row]:
+    rows = _cells(text, path)
+    _, header = next(rows, (1, []))
+    for number, name in enumerate(header, 1):
+        if not name:
+            raise InputError(f"{path}, line 1: column {number} has no name")
+    _refuse_duplicates(header, f"{path}, line 1")
+    for line, cells in rows:
+        if len(cells) > len(header):
+            raise InputError(f"{path}, line {line}: {len(cells)} cells, the header has {len(header)}")
+        if len(cells) < len(header):
+            raise InputError(f"{path}, line {line}: no cell for {header[len(cells)]!r}")
+        yield f"{path}, line {line}", {name: cell or None for name, cell in zip(header, cells, strict=True)}
+
+
+def _cells(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line on which each row begins, and its cells; blank lines are left out."""
+    # The limit is the process's, 128 kB a cell by default: too little for documents, so it is raised.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
+    file = io.StringIO(text, newline="")
+    if path.suffix.lower() != ".tsv":
+        reader = csv.reader(file, strict=True)
+    elif _quotes_balance(text):
+        reader = csv.reader(file, delimiter="\t", strict=True)
+    else:
+        reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(f"{path}, line {line}: {error}") from None
+        if cells:
+            yield line, cells
+
+
+def _quotes_balance(text: str) -> bool:
+    try:
+        deque(csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True), maxlen=0)
+    except csv.Error:
+        return False
+    return True
+
+
+def _refuse_duplicates(columns: Sequence[str], where: str) -> None:
+    if len(set(columns)) < len(columns):
+        name = Counter(columns).most_common(1)[0][0]
+        raise InputError(f"{where}: column {name!r} occurs twice")
+
+
+def source_name(source: object) -> str:
+    """Return how an error message calls a source: its path, or its type."""
+    return str(source) if isinstance(source, str | Path) else type(source).__name__
+
+
+def _json_kind(value: object) -> str:
+    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a number")
