@@ -145,11 +145,10 @@ class Metric:
                 value = value.item()
         if isinstance(value, bool) and self.binary is not False:
             return value
-        is_number = isinstance(value, numbers.Real)
-        if is_number and abs(value) <= sys.float_info.max:
+        if isinstance(value, numbers.Real) and abs(value) <= sys.float_info.max:  # type: ignore[operator]
             return float(value)
         raise MetricError(
-            f"metric {self.label} returned {reprlib.repr(result)}; "
+            f"metric {self.label} returned {_shown(result)}; "
             "valid is a bool, a finite number, or dspy.Prediction(score=..., feedback=...)"
         )
 
@@ -221,7 +220,7 @@ def as_metric(metric: Callable[..., Any], *, binary: bool | None = None, feedbac
     if any(metric is make for make in _BY_NAME.values()):
         raise InputError(f"{metric.__name__} makes a metric; it needs {_fields_wanted(metric)}")
     if not callable(metric):
-        raise InputError(f"{reprlib.repr(metric)} is not a metric; a metric is {_SHAPE}")
+        raise InputError(f"{_shown(metric)} is not a metric; a metric is {_SHAPE}")
     name = _function_name(metric)
     if inspect.isclass(metric):
         raise InputError(f"metric {name} is a class; give an instance of it, or {_SHAPE}")
@@ -279,7 +278,7 @@ def _field_metric(
     options: str = "",
 ) -> Metric:
     if not fields or not all(isinstance(field, str) and field.isidentifier() for field in fields):
-        given = ", ".join(map(reprlib.repr, fields)) or "none"
+        given = ", ".join(map(_shown, fields)) or "none"
         raise InputError(f"{name} needs names of fields, such as {name}('answer'); got {given}")
     label = f"{name}({', '.join(map(repr, fields))}{options})"
     score = functools.partial(_score_fields, label=label, fields=fields, compare=compare)
@@ -323,6 +322,10 @@ def _explain(gold: Any, pred: Any, fields: tuple[str, ...]) -> str:
         shown = "nothing" if given is _MISSING else repr(given)
         parts.append(f"{field}: got {shown}, expected {_read(gold, field)!r}.")
     return " ".join(parts)
+
+
+def _shown(value: object) -> str:
+    return " ".join(reprlib.repr(value).split())  # a Prediction's repr has several lines
 
 
 def _f1(gold: Any, pred: Any) -> float:
