@@ -1,0 +1,159 @@
+"""The README.md of a version: what it is, how good, made from what, and how to use it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+__all__ = ["model_card"]
+
+_SPECIAL: Final = re.compile(r"([\\`*_{}\[\]()<>#+!|~&])")
+_MOST_DEMOS: Final = 16
+
+
+def model_card(
+    metadata: Mapping[str, Any],
+    state: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    program_class: str | None,
+) -> str:
+    """Return the model card as Markdown; every value from outside is escaped.
+
+    Args:
+        metadata: The content of metadata.json.
+        state: The content of model.json.
+        summary: Score, interval and what the score was measured on, as in the log.
+        program_class: The class that loading needs, or None if the version loads without.
+    """
+    ref = f"{metadata['model_id']}@{metadata['version']}"
+    parts = [
+        f"# {_text(metadata['model_id'])} {_text(metadata['version'])}",
+        _score(summary, metadata),
+        *([_text(metadata["notes"])] if metadata.get("notes") else []),
+        "## How it was made",
+        _table(_made(metadata)),
+        *_options(metadata),
+        "## Use",
+        _usage(ref, metadata, program_class),
+        "## Prompt",
+        *_prompt(metadata, state),
+        "## Lineage",
+        _table(_lineage(metadata)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _score(summary: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    if summary.get("score") is None:
+        return "Score: not measured when it was registered."
+    measured = {
+        "test": "on held-out test data",
+        "evaluation": "in the evaluation stored with it",
+        "validation": "on the validation data that the search saw, so it flatters",
+    }[summary["score_kind"]]
+    interval = summary.get("interval")
+    range_ = f" (interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    metric = f", metric {_text(metadata['metric'])}" if metadata.get("metric") else ""
+    return f"**Score {summary['score']:.3f}**{range_} {measured}{metric}."
+
+
+def _made(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    usage = metadata.get("usage")
+    spent = (
+        ", ".join(f"{key} {value}" for key, value in usage.items() if value is not None) if usage else None
+    )
+    return {
+        "Optimizer": metadata.get("optimizer"),
+        "Language model": metadata.get("base_model"),
+        "Training examples": metadata.get("num_training_examples"),
+        "Validation score": metadata.get("validation_score"),
+        "Seed": metadata.get("seed"),
+        "Spent": spent,
+        "Duration (s)": metadata.get("duration_s"),
+        "Stopped by": metadata.get("stopped_by"),
+        **{
+            f"Data: {name}": json.dumps(value, ensure_ascii=False)
+            for name, value in (metadata.get("datasets") or {}).items()
+        },
+    }
+
+
+def _options(metadata: Mapping[str, Any]) -> list[str]:
+    options = metadata.get("hyperparameters")
+    return (
+        ["Options of the optimizer:", _block(json.dumps(options, indent=2, ensure_ascii=False), "json")]
+        if options
+        else []
+    )
+
+
+def _usage(ref: str, metadata: Mapping[str, Any], program_class: str | None) -> str:
+    fields = [field for item in metadata["signature"]["predictors"][:1] for field in item["fields"]]
+    inputs = ", ".join(f'{field["name"]}="..."' for field in fields if field["role"] == "input")
+    outputs = [field["name"] for field in fields if field["role"] == "output"]
+    needed = f", program={program_class.rpartition('.')[2]}()" if program_class else ""
+    call = f"program({inputs}){'.' + outputs[-1] if outputs else ''}" if not program_class else "program(...)"
+    lines = [
+        "import dspy_nb as nb",
+        "",
+        'registry = nb.Registry("registry")',
+        f'program = registry.load("{ref}"{needed})',
+        call,
+    ]
+    return _block("\n".join(lines), "python")
+
+
+def _prompt(metadata: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
+    parts: list[str] = []
+    for item in metadata["signature"]["predictors"]:
+        own = state if item["path"] == "self" else state[item["path"]]
+        if not item["fields"]:
+            continue
+        if item["path"] != "self":
+            parts.append(f"### {_text(item['path'])}")
+        signature = ", ".join(
+            f"{field['name']}: {field['type']} ({field['role']})" for field in item["fields"]
+        )
+        parts += [
+            f"Fields: {_text(signature)}",
+            "Instructions:",
+            _block(own["signature"]["instructions"], "text"),
+        ]
+        demos = own["demos"]
+        parts.append(f"Demos: {len(demos)}" + ("" if demos else "."))
+        parts += [
+            _block(json.dumps(demo, indent=2, ensure_ascii=False), "json") for demo in demos[:_MOST_DEMOS]
+        ]
+        if len(demos) > _MOST_DEMOS:
+            parts.append(f"... and {len(demos) - _MOST_DEMOS} more in model.json.")
+    return parts
+
+
+def _lineage(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    packages = ", ".join(f"{name} {version}" for name, version in metadata["packages"].items())
+    return {
+        "Registered": metadata["saved_at"],
+        "Created": metadata["created_at"],
+        "Parent version": metadata["parent"] or "none: the first version",
+        "Class": metadata["program_class"],
+        "Git commit": metadata.get("git_commit"),
+        "Packages": packages,
+    }
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    lines = [f"| {_text(name)} | {_text(value)} |" for name, value in rows.items() if value is not None]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _text(value: object) -> str:
+    """Return ``value`` as Markdown text on one line, with nothing in it that means anything to Markdown."""
+    return _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))
+
+
+def _block(text: str, language: str) -> str:
+    """Return a code block with a fence longer than any run of backticks in the text."""
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
+    return f"{fence}{language}\n{text}\n{fence}"
