@@ -51,9 +51,9 @@ def number_between(name: str, value: float, low: float, high: float, *, ends: bo
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if not (low <= number <= high if ends else low < number < high):
+    if not math.isfinite(number) or not (low <= number <= high if ends else low < number < high):
         left, right = ("[", "]") if ends else ("(", ")")
-        raise InputError(f"{name} must be a number in {left}{low:g}, {high:g}{right}, got {value!r}")
+        raise InputError(f"{name} must be a finite number in {left}{low:g}, {high:g}{right}, got {value!r}")
     return number
 
 
@@ -66,25 +66,34 @@ def probability(name: str, value: float) -> float:
     return number_between(name, value, 0, 1, ends=False)
 
 
-def numbers_between(name: str, values: Iterable[float], low: float, high: float) -> NDArray[Any]:
-    """Return finite numbers within two bounds as a float array of one dimension.
+def numbers_between(
+    name: str,
+    values: Iterable[float],
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    whole: bool = False,
+) -> NDArray[Any]:
+    """Return finite numbers within two bounds, whole ones if asked, as a float array of one dimension.
 
     Raises:
         InputError: One is not a number, is NaN or is out of bounds; the message gives its index.
     """
     import numpy as np
 
+    wanted = f"{name} must be {'whole' if whole else 'finite'} numbers in [{low:g}, {high:g}]"
     if not isinstance(values, np.ndarray):
         values = list(values)
     try:
         array = np.asarray(values, dtype=float)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name} must be numbers in [{low:g}, {high:g}]: {error}") from None
+        raise InputError(f"{wanted}: {error}") from None
     if array.ndim != 1:
-        raise InputError(f"{name} must have one dimension, got {array.ndim}")
-    wrong = np.flatnonzero(~((array >= low) & (array <= high)))
-    if wrong.size:
-        raise InputError(
-            f"{name} must be numbers in [{low:g}, {high:g}], got {array[wrong[0]]:g} at index {wrong[0]}"
-        )
+        raise InputError(f"{wanted} in one dimension, got {array.ndim}")
+    valid = np.isfinite(array) & (array >= low) & (array <= high)
+    if whole:
+        valid &= array == np.floor(array)
+    if not valid.all():
+        wrong = int(np.argmin(valid))
+        raise InputError(f"{wanted}, got {array[wrong]:g} at index {wrong}")
     return array
