@@ -1,0 +1,295 @@
+"""Evaluate a program on labelled examples: the score with its interval, and everything behind it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import dspy
+
+from dspy_nb.core import execution
+from dspy_nb.core.arguments import number_between, probability, whole_number
+from dspy_nb.core.attempts import Job, Outcome, Work
+from dspy_nb.core.data import example_id, fingerprint
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.events import now
+from dspy_nb.core.identity import value_key
+from dspy_nb.core.lms import answers_repeat, rollouts, used_lms
+from dspy_nb.core.metrics import Metric, as_metric
+from dspy_nb.core.scorecard import Evaluation, ExampleResult, MetricScore
+from dspy_nb.core.summary import (
+    classification_of,
+    errors_of,
+    label_field,
+    latency_of,
+    metric_score,
+    slices_of,
+)
+from dspy_nb.core.usage import Usage
+
+__all__ = ["Evaluation", "evaluate"]
+
+logger = logging.getLogger(__name__)
+
+Listener = Callable[[int, int, int], object]
+
+
+def evaluate(
+    program: Any,
+    dataset: Iterable[dspy.Example],
+    metric: Any,
+    *,
+    num_threads: int | None = None,
+    confidence: float = 0.95,
+    label: str | None = None,
+    by: str | Callable[[dspy.Example], Any] | None = None,
+    repeats: int = 1,
+    timeout_s: float | None = None,
+    executor: Executor | None = None,
+    max_error_rate: float = 0.05,
+    seed: int = 0,
+    on_event: Listener | None = None,
+    stop: threading.Event | None = None,
+    lm: Any = None,
+    adapter: Any = None,
+) -> Evaluation:
+    """Run a program on every example and score its answers.
+
+    What raises is an error: counted, named, and a failure in the score, never dropped. An interrupt
+    (``KeyboardInterrupt``, or ``stop``) returns what was finished, marked by ``complete=False``.
+
+    Examples that are equal, labels included, are evaluated once and share the result, unless their answers
+    would differ: where repeats are asked for, or an LM neither caches nor has temperature 0.
+
+    Args:
+        program: A ``dspy.Module``, also one with only ``aforward``; or a function of the input fields, also
+            an asynchronous one.
+        dataset: Examples with their inputs set, see ``load_examples``.
+        metric: What scores an answer, see ``as_metric``; or several in a list, or in a dict by name. The
+            first one gives the score.
+        num_threads: Examples under way at once; ``dspy.settings.num_threads`` (8) by default. With an
+            executor, in each of its tasks.
+        confidence: Of the intervals.
+        label: The field whose per-class numbers are wanted. By default the metric's field, or the only
+            label, if it holds at most 20 different texts, bools or ints and fewer than half the examples.
+        by: A field, or a function of the example, whose values slice the score.
+        repeats: Times each example is evaluated, each with a ``rollout_id`` of its own. Needs LMs with a
+            temperature other than 0.
+        timeout_s: An example that takes longer, metric included, is an error of kind ``Timeout``.
+        executor: Where to run instead of in threads of this process: any executor, such as a
+            ``ProcessPoolExecutor`` or a Dask cluster's ``client.get_executor()``.
+        max_error_rate: Above this share of errors the result is not ``reliable``.
+        seed: Of the bootstrap.
+        on_event: Called with the numbers of examples done, planned and failed: at the start, a few times a
+            second, and at the end. If it raises, that is logged.
+        stop: Set it, from another thread, to stop.
+        lm: The LM to use in place of the configured one; predictors with their own LM keep it.
+        adapter: The adapter to use in place of the configured one.
+
+    Raises:
+        InputError: An argument is wrong. Nothing has been spent then.
+    """
+    examples = _examples(dataset)
+    metrics = _metrics(metric, examples)
+    first = next(iter(metrics))
+    if not callable(program):
+        raise InputError(f"program must be a dspy.Module or a function, got {type(program).__name__}")
+    confidence = probability("confidence", confidence)
+    repeats = whole_number("repeats", repeats, minimum=1)
+    max_error_rate = number_between("max_error_rate", max_error_rate, 0, 1)
+    if timeout_s is not None:
+        timeout_s = number_between("timeout_s", timeout_s, 0, math.inf, ends=False)
+    num_threads = whole_number("num_threads", num_threads or dspy.settings.num_threads, minimum=1)
+    field = label_field(label, metrics[first], examples)
+    keys = None if by is None else _slice_keys(by, examples)
+    lms = used_lms(program, lm)
+    programs, settings = rollouts(program, lm, repeats)
+    shared = {name: value for name, value in (("lm", lm), ("adapter", adapter)) if value is not None}
+    work = Work(programs, settings, tuple(metrics.values()), shared)
+
+    ids = [example_id(example) for example in examples]
+    share = repeats == 1 and answers_repeat(program, lm)
+    original = _originals(examples, ids) if share else list(range(len(examples)))
+    # All examples once, then all again: an interrupt then leaves as many examples as possible.
+    places = [(index, repeat) for repeat in range(repeats) for index in sorted(set(original))]
+    jobs = [Job(examples[index], repeat) for index, repeat in places]
+
+    started_at, started = now(), time.perf_counter()
+    progress = _Progress(on_event, len(jobs))
+    progress(0, 0)
+    outcomes = execution.run(
+        work, jobs, num_threads=num_threads, timeout_s=timeout_s, stop=stop, progress=progress
+    )
+    duration_s = time.perf_counter() - started
+
+    results = _results(
+        examples, ids, original, dict(zip(places, outcomes, strict=True)), tuple(metrics), repeats
+    )
+    progress(sum(outcome is not None for outcome in outcomes), sum(r.error is not None for r in results))
+
+    def build() -> Evaluation:
+        scores = {
+            name: metric_score(name, results, metric.binary, confidence, seed)
+            for name, metric in metrics.items()
+        }
+        score = scores[first]
+
+        def score_part(part: Sequence[ExampleResult]) -> MetricScore:
+            return metric_score(first, part, score.correct is not None, confidence, seed)
+
+        errors = errors_of(results)
+        return Evaluation(
+            score=score.score,
+            interval=score.interval,
+            n=score.n,
+            n_planned=len(examples) * repeats,
+            correct=score.correct,
+            score_without_errors=score.score_without_errors,
+            errors=errors,
+            reliable=bool(results) and errors.rate <= max_error_rate,
+            metrics=scores,
+            classification=None if field is None else classification_of(field, metrics[first], results),
+            latency=latency_of(results),
+            usage=sum((result.usage for result in results), Usage()),
+            metric_usage=sum((result.metric_usage for result in results), Usage()),
+            slices={} if keys is None else slices_of(results, keys, score_part),
+            results=tuple(results),
+            metric=first,
+            program=_program_name(program),
+            base_model=", ".join(dict.fromkeys(str(getattr(model, "model", model)) for model in lms)) or None,
+            data_fingerprint=fingerprint(examples),
+            n_examples=len(examples),
+            n_distinct=len(set(ids)),
+            repeats=repeats,
+            by=by if by is None or isinstance(by, str) else getattr(by, "__name__", "by"),
+            confidence=confidence,
+            max_error_rate=max_error_rate,
+            seed=seed,
+            started_at=started_at,
+            duration_s=duration_s,
+        )
+
+    try:
+        return build()
+    except KeyboardInterrupt:  # one that comes this late must not lose the answers
+        return build()
+
+
+class _Progress:
+    """Hands on the progress to a listener that may be broken."""
+
+    def __init__(self, listener: Listener | None, total: int) -> None:
+        self._listener = listener
+        self._total = total
+
+    def __call__(self, done: int, failed: int) -> None:
+        if self._listener is None:
+            return
+        try:
+            self._listener(done, self._total, failed)
+        except Exception:
+            logger.exception("the listener of an evaluation is broken and hears no more")
+            self._listener = None
+
+
+def _examples(dataset: Any) -> list[dspy.Example]:
+    hint = "give a list of dspy.Example, such as dspy_nb.load_examples(...) returns"
+    if isinstance(dataset, str | Mapping | dspy.Example) or not isinstance(dataset, Iterable):
+        raise InputError(f"dataset is a {type(dataset).__name__}; {hint}")
+    examples = list(dataset)
+    if not examples:
+        raise InputError(f"dataset is empty; {hint}")
+    for number, example in enumerate(examples, 1):
+        if not isinstance(example, dspy.Example):
+            raise InputError(f"example {number} of dataset is a {type(example).__name__}; {hint}")
+    return examples
+
+
+def _metrics(metric: Any, examples: Sequence[dspy.Example]) -> dict[str, Metric]:
+    if isinstance(metric, Mapping):
+        metrics = {str(name): as_metric(function) for name, function in metric.items()}
+    else:
+        listed = [
+            as_metric(function) for function in (metric if isinstance(metric, list | tuple) else [metric])
+        ]
+        metrics = {function.label: function for function in listed}
+        if len(metrics) < len(listed):
+            raise InputError("two metrics have the same name; give a dict: metric={'name': function, ...}")
+    if not metrics:
+        raise InputError("metric is empty; give at least one, such as dspy_nb.exact_match('answer')")
+    for function in metrics.values():
+        function.check(examples)
+    return metrics
+
+
+def _slice_keys(by: Any, examples: Sequence[dspy.Example]) -> list[str]:
+    if not isinstance(by, str):
+        try:
+            return [str(by(example)) for example in examples]
+        except Exception as error:
+            raise InputError(f"by fails on an example: {type(error).__name__}: {error}") from error
+    for number, example in enumerate(examples, 1):
+        if by not in example:
+            names = ", ".join(map(repr, example.keys()))
+            raise InputError(f"by={by!r}: example {number} has no such field; it has {names}")
+    return [str(example[by]) for example in examples]
+
+
+def _originals(examples: Sequence[dspy.Example], ids: Sequence[str]) -> list[int]:
+    """Return for each example the index of the first one that is equal, labels included."""
+    occurrences = Counter(ids)
+    first: dict[tuple[str, str], int] = {}
+    originals = []
+    for index, (example, identity) in enumerate(zip(examples, ids, strict=True)):
+        if occurrences[identity] == 1:
+            originals.append(index)
+        else:
+            originals.append(first.setdefault((identity, value_key(dict(example.items()))), index))
+    return originals
+
+
+def _results(
+    examples: Sequence[dspy.Example],
+    ids: Sequence[str],
+    originals: Sequence[int],
+    outcomes: Mapping[tuple[int, int], Outcome | None],
+    names: tuple[str, ...],
+    repeats: int,
+) -> list[ExampleResult]:
+    results = []
+    for index, example in enumerate(examples):
+        inputs = dict(example.inputs().items())
+        expected = {name: value for name, value in example.items() if name not in inputs}
+        for repeat in range(repeats):
+            outcome = outcomes[originals[index], repeat]
+            if outcome is None:
+                continue
+            copied = originals[index] != index
+            results.append(
+                ExampleResult(
+                    index=index,
+                    repeat=repeat,
+                    example_id=ids[index],
+                    inputs=inputs,
+                    expected=expected,
+                    predicted=outcome.predicted,
+                    score=outcome.scores[0],
+                    scores=dict(zip(names, outcome.scores, strict=True)),
+                    latency_ms=outcome.latency_ms,
+                    cached=outcome.cached or copied,
+                    error=outcome.failure,
+                    usage=Usage() if copied else outcome.usage,
+                    metric_usage=Usage() if copied else outcome.metric_usage,
+                )
+            )
+    return results
+
+
+def _program_name(program: Any) -> str:
+    return getattr(program, "__name__", None) or type(program).__name__

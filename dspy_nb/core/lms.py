@@ -1,0 +1,97 @@
+"""Which language models a program asks, and copies of it that ask them anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dspy
+
+from dspy_nb.core.errors import InputError
+
+__all__ = ["answers_repeat", "rollouts", "used_lms"]
+
+
+def used_lms(program: Any, lm: Any = None) -> list[Any]:
+    """Return the language models that a program asks, each once.
+
+    Args:
+        program: A ``dspy.Module`` or a function.
+        lm: What predictors without a model of their own use; the configured one by default.
+
+    Raises:
+        InputError: A predictor has no language model.
+    """
+    default = lm or dspy.settings.lm
+    if lm is not None and not isinstance(lm, dspy.BaseLM):
+        raise InputError(
+            f"lm must be a dspy.LM, got {type(lm).__name__}; such as dspy.LM('openai/gpt-4o-mini')"
+        )
+    found: dict[int, Any] = {}
+    for predictor in _predictors(program) or [None]:
+        model = getattr(predictor, "lm", None) or default
+        if model is not None:
+            found[id(model)] = model
+        elif predictor is not None:
+            raise InputError(
+                "no language model: give lm=dspy.LM(...), or call dspy.configure(lm=dspy.LM(...))"
+            )
+    return list(found.values())
+
+
+def answers_repeat(program: Any, lm: Any = None) -> bool:
+    """Tell whether a program asked twice answers the same, because of a cache or of temperature 0."""
+    default = lm or dspy.settings.lm
+    predictors = _predictors(program)
+    return bool(predictors) and all(
+        _setting(predictor, default, "cache") or _setting(predictor, default, "temperature") == 0
+        for predictor in predictors
+    )
+
+
+def rollouts(program: Any, lm: Any, repeats: int) -> tuple[tuple[Any, ...], tuple[dict[str, Any], ...]]:
+    """Return a program and DSPy settings for each repeat, whose answers are drawn anew.
+
+    The answers of a repeat are cached under its number, so the same evaluation later costs nothing.
+
+    Raises:
+        InputError: A language model has temperature 0: its answers would all be the same.
+    """
+    if repeats == 1:
+        return (program,), ({},)
+    default = lm or dspy.settings.lm
+    predictors = _predictors(program)
+    for predictor in predictors or [None]:
+        if _setting(predictor, default, "temperature") == 0:
+            raise InputError(
+                f"repeats={repeats} needs a temperature above 0, or every repeat would be the same; "
+                "give lm=lm.copy(temperature=1.0)"
+            )
+    programs, settings = [], []
+    for rollout_id in range(1, repeats + 1):
+        programs.append(_with_rollout(program, rollout_id))
+        settings.append({} if default is None else {"lm": default.copy(rollout_id=rollout_id)})
+    return tuple(programs), tuple(settings)
+
+
+def _with_rollout(program: Any, rollout_id: int) -> Any:
+    """Return the program, or a copy if a predictor has a language model of its own."""
+    predictors = _predictors(program)
+    if not any(predictor.lm for predictor in predictors):
+        return program
+    copy = program.deepcopy()
+    for original, copied in zip(predictors, copy.predictors(), strict=True):
+        copied.lm = original.lm and original.lm.copy(rollout_id=rollout_id)
+    return copy
+
+
+def _predictors(program: Any) -> list[Any]:
+    return list(program.predictors()) if isinstance(program, dspy.Module) else []
+
+
+def _setting(predictor: Any, default: Any, name: str) -> Any:
+    """Return a setting of the calls that a predictor makes."""
+    config = getattr(predictor, "config", {})
+    lm = getattr(predictor, "lm", None) or default
+    if name in config:
+        return config[name]
+    return lm.cache if name == "cache" else getattr(lm, "kwargs", {}).get(name)
