@@ -5,18 +5,21 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
-from dspy_nb.core import program_spec
 from dspy_nb.core.durable import parse_json
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.model_version import ModelVersion, verified_files, verified_metadata
+from dspy_nb.core.program_spec import compare_specs, rebuild, spec_of
+from dspy_nb.core.program_state import check_state, load_state
 from dspy_nb.core.provenance import package_versions
 
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["Loader", "RegistryWarning"]
+__all__ = ["Loader", "RegistryWarning", "StoredProgram", "stored_program"]
 
 _PROGRAMS_KEPT: Final = 32
 _warned: set[tuple[str, str, str]] = set()
@@ -24,6 +27,45 @@ _warned: set[tuple[str, str, str]] = set()
 
 class RegistryWarning(UserWarning):
     """A version was made with another DSPy or Python than the one that loads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProgram:
+    """What the files of a version say, verified and checked.
+
+    Attributes:
+        ref: The version.
+        metadata: The content of metadata.json.
+        state: The content of model.json.
+    """
+
+    ref: str
+    metadata: Mapping[str, Any]
+    state: Mapping[str, Any]
+
+    @property
+    def predictors(self) -> dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
+        """Path of each predictor -> its spec and its state."""
+        items = {item["path"]: item for item in self.metadata["signature"]["predictors"]}
+        return {
+            path: (item, self.state if path == "self" else self.state[path]) for path, item in items.items()
+        }
+
+
+def stored_program(version: ModelVersion, files: Mapping[str, bytes] | None = None) -> StoredProgram:
+    """Return what is stored of a version; ``files`` are its verified files, if they were read already.
+
+    Raises:
+        Corrupt: The files are not what the log recorded, or not what they should hold.
+        Refused: They were written by a newer dspy_nb.
+    """
+    files = verified_files(version.path, version.files, version.ref) if files is None else files
+    where = version.path / "metadata.json"
+    metadata = verified_metadata(files["metadata.json"], where, version.model_id, version.version)
+    where = version.path / "model.json"
+    state = parse_json(files["model.json"], where)
+    check_state(state, metadata["signature"], str(where))
+    return StoredProgram(version.ref, metadata, state)
 
 
 class Loader:
@@ -37,13 +79,13 @@ class Loader:
         """Return the program of ``version``; ``Registry.load`` says what it raises."""
         files = verified_files(version.path, version.files, version.ref)
         if program is not None:
-            return _load_into(_instance(program), version, files)
+            return _build(_instance(program), stored_program(version, files))
         key = version.files["model.json"][0], version.files["metadata.json"][0]
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key].deepcopy()
-        loaded = _load_into(None, version, files)
+        loaded = _build(None, stored_program(version, files))
         with self._lock:
             self._kept[key] = loaded.deepcopy()
             while len(self._kept) > _PROGRAMS_KEPT:
@@ -65,22 +107,18 @@ def _instance(program: dspy.Module | type[dspy.Module]) -> dspy.Module:
     raise InputError(f"program= must be a dspy.Module or its class, not a {type(program).__name__}")
 
 
-def _load_into(program: dspy.Module | None, version: ModelVersion, files: dict[str, bytes]) -> dspy.Module:
-    where = version.path / "metadata.json"
-    metadata = verified_metadata(files["metadata.json"], where, version.model_id, version.version)
-    spec = metadata["signature"]
-    state = parse_json(files["model.json"], version.path / "model.json")
-    program_spec.check_state(state, spec, str(version.path / "model.json"))
-    _warn_of_other_versions(version.ref, metadata.get("packages"))
-    loaded = program_spec.rebuild(spec, version.ref) if program is None else program
-    program_spec.compare_specs(spec, program_spec.spec_of(loaded), version.ref)
-    program_spec.load_state(loaded, state)
+def _build(program: dspy.Module | None, stored: StoredProgram) -> dspy.Module:
+    _warn_of_other_versions(stored)
+    spec = stored.metadata["signature"]
+    loaded = rebuild(spec, stored.ref) if program is None else program
+    compare_specs(spec, spec_of(loaded), stored.ref)
+    load_state(loaded, stored.state)
     return loaded
 
 
-def _warn_of_other_versions(ref: str, packages: object) -> None:
+def _warn_of_other_versions(stored: StoredProgram) -> None:
     """Warn once per process and difference; DSPy itself logs it on every load."""
-    now = package_versions()
+    now, packages = package_versions(), stored.metadata.get("packages")
     for name, significant in (("dspy", 3), ("python", 2)):
         saved = packages.get(name) if isinstance(packages, dict) else None
         if not isinstance(saved, str) or saved.split(".")[:significant] == now[name].split(".")[:significant]:
@@ -88,7 +126,7 @@ def _warn_of_other_versions(ref: str, packages: object) -> None:
         if (name, saved, now[name]) not in _warned:
             _warned.add((name, saved, now[name]))
             warnings.warn(
-                f"{ref} was made with {name} {saved}, this is {name} {now[name]}: its prompts may differ",
+                f"{stored.ref} was made with {name} {saved}, this is {name} {now[name]}: its prompts may differ",
                 RegistryWarning,
                 stacklevel=5,
             )

@@ -1,13 +1,11 @@
-"""What a program is made of, as JSON: DSPy's own state has no field names, types or class, so this has.
+"""What a program is made of, as JSON: DSPy's own state has no field names, no types and no class.
 
-DSPy matches the fields of a saved program by position and without a check, sets every unknown key as an
-attribute, and restores the language model's endpoint. Here a saved state is compared with the spec and with
-the program by name, unknown keys are refused, and a language model is neither written nor read.
+DSPy matches the fields of a saved program by position and without a check; here the spec that was stored
+is compared with the program by name, and a program of one plain predictor is rebuilt from it.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,17 +18,13 @@ if TYPE_CHECKING:
 __all__ = [
     "base_model",
     "check_spec",
-    "check_state",
     "class_path",
     "compare_specs",
-    "dump_state",
-    "load_state",
+    "parameters_of",
     "rebuild",
     "rebuild_predictor",
     "spec_of",
 ]
-
-_STATE_KEYS: Final = {"traces", "train", "demos", "signature", "lm", "fields"}
 
 # What Predict(**config) may hold and the registry keeps: sampling options, never where a call goes.
 _OPTIONS: Final = frozenset(
@@ -61,7 +55,7 @@ def base_model(program: dspy.Module) -> str | None:
     """Return the model string that the program runs on: its own, else the configured one, else None."""
     import dspy
 
-    models = {parameter.lm.model for _, parameter in _parameters(program) if getattr(parameter, "lm", None)}
+    models = {parameter.lm.model for _, parameter in parameters_of(program) if getattr(parameter, "lm", None)}
     if models:
         return ", ".join(sorted(map(str, models)))
     return getattr(dspy.settings.lm, "model", None)
@@ -88,7 +82,7 @@ def spec_of(program: dspy.Module) -> dict[str, Any]:
                 f"the program cannot be registered: the forward of {name} was replaced on the object (as "
                 "KNNFewShot does), and DSPy's JSON state does not hold it"
             )
-    predictors = [_predictor_spec(path, parameter) for path, parameter in _parameters(program)]
+    predictors = [_predictor_spec(path, parameter) for path, parameter in parameters_of(program)]
     if not predictors:
         raise InputError("the program cannot be registered: it has no predictors, so it has no state")
     if any(item["path"] == "metadata" for item in predictors):
@@ -100,42 +94,6 @@ def spec_of(program: dspy.Module) -> dict[str, Any]:
     if kind != "custom":
         obstacle = next((item["obstacle"] for item in predictors if item["obstacle"]), None)
     return {"kind": kind, "obstacle": obstacle, "predictors": predictors}
-
-
-def dump_state(program: dspy.Module) -> dict[str, Any]:
-    """Return DSPy's own JSON state, without language models, with what frozen sub-modules hold.
-
-    DSPy leaves a sub-module that was compiled on its own out of the state of its parent; it is in here.
-    """
-    from dspy.utils.saving import get_dependency_versions
-
-    states: dict[str, Any] = {}
-    for path, parameter in _parameters(program):
-        if hasattr(parameter, "lm"):
-            parameter = copy.copy(parameter)
-            parameter.lm = None
-        states[path] = parameter.dump_state()
-    state = states["self"] if _is_flat(states) else states
-    return {**state, "metadata": {"dependency_versions": get_dependency_versions()}}
-
-
-def load_state(program: dspy.Module, state: Mapping[str, Any]) -> None:
-    """Load a state that ``check_state`` has passed; the language models of the program stay."""
-    import dspy
-
-    for path, parameter in _parameters(program):
-        own = copy.deepcopy(state if path == "self" else state[path])
-        own = {key: value for key, value in own.items() if path != "self" or key != "metadata"}
-        known = _STATE_KEYS if isinstance(parameter, dspy.Predict) else set(parameter.dump_state())
-        if unknown := set(own) - known:
-            raise Corrupt(f"the state of {path} has unknown keys: {', '.join(sorted(unknown))}")
-        lm = getattr(parameter, "lm", None)
-        try:
-            parameter.load_state(own)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Corrupt(f"the state of {path} does not load: {' '.join(str(error).split())}") from error
-        if hasattr(parameter, "lm"):
-            parameter.lm = lm
 
 
 def check_spec(spec: object, where: str) -> None:
@@ -154,24 +112,6 @@ def check_spec(spec: object, where: str) -> None:
         or (spec["kind"] != "custom" and len(spec["predictors"]) != 1)
     ):
         raise Corrupt(f"{where}: the spec of the program is not as it should be")
-
-
-def check_state(state: object, spec: Mapping[str, Any], where: str) -> None:
-    """Check an untrusted state against its spec before DSPy sees it.
-
-    Raises:
-        Corrupt: It has keys that DSPy would set as attributes, fields or predictors that the spec does not
-            have, or a language model.
-    """
-    if not isinstance(state, dict):
-        raise Corrupt(f"{where} is not a program state")
-    paths = [item["path"] for item in spec["predictors"]]
-    own = {key: value for key, value in state.items() if key != "metadata"}
-    own = {"self": own} if paths == ["self"] else own
-    if sorted(own) != sorted(paths):
-        raise Corrupt(f"{where} holds the predictors {sorted(own)}, but its spec says {sorted(paths)}")
-    for item in spec["predictors"]:
-        _check_predictor(own[item["path"]], item, f"{where}: {item['path']}")
 
 
 def compare_specs(stored: Mapping[str, Any], program: Mapping[str, Any], ref: str) -> None:
@@ -257,8 +197,11 @@ def _signature(fields: list[dict[str, Any]]) -> type[dspy.Signature]:
         raise Corrupt(f"the signature cannot be built: {' '.join(str(error).split())[:200]}") from error
 
 
-def _parameters(program: dspy.Module) -> Iterator[tuple[str, Any]]:
-    """Yield what DSPy's ``named_parameters`` does, under the same names, frozen sub-modules included."""
+def parameters_of(program: dspy.Module) -> Iterator[tuple[str, Any]]:
+    """Yield what DSPy's ``named_parameters`` does, under the same names, and what frozen sub-modules hold.
+
+    DSPy leaves a sub-module that was compiled on its own out of the state of its parent.
+    """
     import dspy
     from dspy.predict.parameter import Parameter
 
@@ -287,10 +230,6 @@ def _parameters(program: dspy.Module) -> Iterator[tuple[str, Any]]:
         yield "self", program
     else:
         yield from walk("", program)
-
-
-def _is_flat(states: Mapping[str, Any]) -> bool:
-    return list(states) == ["self"]
 
 
 def _predictor_spec(path: str, parameter: Any) -> dict[str, Any]:
@@ -349,37 +288,6 @@ def _is_predictor_spec(item: object) -> bool:
             for field in item["fields"]
         )
     )
-
-
-def _check_predictor(state: object, item: Mapping[str, Any], where: str) -> None:
-    if not isinstance(state, dict):
-        raise Corrupt(f"{where} is not a predictor's state")
-    if not item["fields"]:
-        return  # a parameter of a class of its own: load_state compares its keys with the program's
-    if unknown := set(state) - _STATE_KEYS:
-        raise Corrupt(f"{where} has unknown keys: {', '.join(sorted(map(repr, unknown)))}")
-    if state.get("lm") is not None:
-        raise Corrupt(f"{where} names a language model, and the registry never stores one")
-    signature, demos = state.get("signature"), state.get("demos")
-    fields = signature.get("fields") if isinstance(signature, dict) else None
-    if (
-        not isinstance(fields, list)
-        or not isinstance(signature, dict)
-        or not isinstance(signature.get("instructions"), str)
-        or not all(
-            isinstance(field, dict)
-            and isinstance(field.get("prefix"), str)
-            and isinstance(field.get("description"), str)
-            for field in fields
-        )
-    ):
-        raise Corrupt(f"{where} has no signature")
-    if len(fields) != len(item["fields"]):
-        raise Corrupt(f"{where} has {len(fields)} fields, but its spec has {len(item['fields'])}")
-    if not isinstance(demos, list) or not all(isinstance(demo, dict) for demo in demos):
-        raise Corrupt(f"{where} has demos that are no records")
-    if not all(isinstance(state.get(key, []), list) for key in ("traces", "train")):
-        raise Corrupt(f"{where} has traces that are no list")
 
 
 def _only_in(name: str, in_version: bool) -> str:

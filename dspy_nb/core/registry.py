@@ -13,67 +13,41 @@ the sha256 of each of its files. It never changes. Everything else is a fold ove
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
-from dspy_nb.core.durable import explained, make_folders, write_file
-from dspy_nb.core.errors import Conflict, InputError, NotFound, Refused
-from dspy_nb.core.loading import Loader, RegistryWarning
-from dspy_nb.core.log import Log
+from dspy_nb.core.archive import read_archive
+from dspy_nb.core.candidate import Candidate, summary_of
+from dspy_nb.core.catalogue import Catalogue, as_reference
+from dspy_nb.core.durable import parse_json
+from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
+from dspy_nb.core.loading import RegistryWarning
+from dspy_nb.core.lookup import latest_version
 from dspy_nb.core.model_version import ModelVersion
-from dspy_nb.core.publishing import Candidate, file_table, publish, unpublish
-from dspy_nb.core.stages import (
-    HistoryEntry,
-    ModelState,
-    Record,
-    check_promotion,
+from dspy_nb.core.promotion import (
+    decide_archive,
+    decide_attach,
+    decide_promotion,
     evidence_dict,
     load_requirements,
 )
+from dspy_nb.core.publishing import free_version, publish
+from dspy_nb.core.stages import ModelState
 from dspy_nb.core.versions import (
     STAGES,
-    Reference,
     check_model_id,
     check_version,
-    matches,
-    next_version,
-    parse_reference,
-    rank,
 )
-
-if TYPE_CHECKING:
-    import dspy
 
 __all__ = ["Registry", "RegistryWarning"]
 
-_GIT_FILES: Final = {
-    ".gitattributes": b"# The log holds hashes of these files: no line-ending conversion.\n* -text\n",
-    ".gitignore": b".staging-*\n.tmp-*\nexperiments/*.sqlite3*\n",
-}
-Versions = list[ModelVersion]  # in the class below, list is the method
-Names = list[str]
-History = list[HistoryEntry]
 
-
-class Registry:
+class Registry(Catalogue):
     """A registry of programs in a folder of plain files; made for git, many writers and crashes.
 
     Safe to share between threads and processes. Creating the object touches no file.
     """
-
-    def __init__(self, root: str | os.PathLike[str] = "registry") -> None:
-        """Open the registry in the folder ``root``, which need not exist yet."""
-        self.root = Path(root).absolute()
-        self._logs: dict[str, Log[ModelState]] = {}
-        self._loader = Loader()
-        self._lock = threading.Lock()
-
-    def __repr__(self) -> str:
-        return f"Registry({str(self.root)!r})"
-
-    # -- writing ------------------------------------------------------------------------------------------
 
     def register(
         self,
@@ -112,8 +86,7 @@ class Registry:
             raise InputError("give either version= or bump=, not both")
         if version is not None:
             check_version(version)
-        if not isinstance(notes, str | None):
-            raise InputError(f"notes must be text, not a {type(notes).__name__}")
+        _check_texts(notes=notes, by=by)
         candidate = Candidate(what, model_id, metadata=metadata, evaluation=evaluation, notes=notes)
         log = self._log(model_id)
         while True:
@@ -122,10 +95,10 @@ class Registry:
                 self._check_case(model_id)
             if parent is not None and parent not in state.records:
                 raise NotFound(f"parent {parent!r} is not a version of {model_id}")
-            chosen = version or self._free_version(model_id, state, bump or "minor")
-            ancestor = parent or _latest(state)
-            summary = {**candidate.summary, "parent": ancestor}
-            if self._publish(model_id, chosen, candidate.files(chosen, ancestor), summary, notes, by):
+            chosen = version or free_version(self._folder(model_id), state, bump or "minor")
+            ancestor = parent or latest_version(state)
+            files, summary = candidate.files(chosen, ancestor), candidate.summary(ancestor)
+            if self._publish(model_id, chosen, files, summary, notes, by):
                 return self.get(f"{model_id}@{chosen}")
             if version is not None:
                 raise Conflict(
@@ -160,28 +133,23 @@ class Registry:
         """
         if stage not in STAGES:
             raise InputError(f"stage {stage!r} is not known: use one of {', '.join(STAGES)}")
-        if force and not (isinstance(reason, str) and reason.strip()):
+        _check_texts(reason=reason, by=by)
+        if force and not (reason and reason.strip()):
             raise InputError("force=True needs a reason: it is kept in the history")
-        reference = _reference(ref)
+        reference = as_reference(ref)
         proof = None if evidence is None else evidence_dict(evidence)
         requirements = load_requirements(self.root / "config.toml").get(stage, ())
 
         def decide(state: ModelState) -> dict[str, Any]:
-            record = self._find(reference, state)
-            _check_subject(proof, f"{reference.model_id}@{record.version}")
-            if record.stage == stage:
-                raise Refused(f"{reference.model_id}@{record.version} is in {stage} already")
-            if not force:
-                check_promotion(record, stage, requirements, proof)
-            return {
-                "version": record.version,
-                "from": record.stage,
-                "to": stage,
-                "demoted": state.production if stage == "production" else None,
-                "evidence": proof,
-                "forced": force,
-                "reason": reason,
-            }
+            return decide_promotion(
+                state,
+                reference,
+                stage,
+                requirements=requirements,
+                evidence=proof,
+                force=force,
+                reason=reason,
+            )
 
         entry = self._existing(reference.model_id).append(decide, "promote", by=by)
         assert entry is not None
@@ -196,12 +164,11 @@ class Registry:
             NotFound: There is no such version.
             InputError: The evidence is not valid, or about another version.
         """
-        reference, proof = _reference(ref), evidence_dict(evidence)
+        _check_texts(reason=reason, by=by)
+        reference, proof = as_reference(ref), evidence_dict(evidence)
 
         def decide(state: ModelState) -> dict[str, Any]:
-            record = self._find(reference, state)
-            _check_subject(proof, f"{reference.model_id}@{record.version}")
-            return {"version": record.version, "evidence": proof, "reason": reason}
+            return decide_attach(state, reference, proof, reason)
 
         entry = self._existing(reference.model_id).append(decide, "attach", by=by)
         assert entry is not None
@@ -215,7 +182,7 @@ class Registry:
         staging: bool = False,
         reason: str | None = None,
         by: str | None = None,
-    ) -> Versions:
+    ) -> list[ModelVersion]:
         """Archive one version, or all but the latest ones of a model; production is never touched.
 
         Args:
@@ -228,7 +195,8 @@ class Registry:
         Returns:
             The versions that were archived now.
         """
-        reference = _reference(what)
+        _check_texts(reason=reason, by=by)
+        reference = as_reference(what)
         is_model = reference.text == reference.model_id
         if is_model and (type(keep_latest) is not int or keep_latest < 0):
             raise InputError("archive(model, keep_latest=N) needs N >= 0; one version is model@1.0.0")
@@ -236,17 +204,7 @@ class Registry:
             raise InputError("keep_latest= goes with a model id, not with one version")
 
         def decide(state: ModelState) -> dict[str, Any] | None:
-            if is_model:
-                assert keep_latest is not None
-                alive = [version for version in state.records if state.records[version].stage != "archived"]
-                alive.sort(key=rank, reverse=True)
-                spared = ("production",) if staging else ("production", "staging")
-                chosen = [item for item in alive[keep_latest:] if state.records[item].stage not in spared]
-            else:
-                record = self._find(reference, state)
-                check_promotion(record, "archived", (), None)
-                chosen = [record.version]
-            return {"versions": chosen, "reason": reason} if chosen else None
+            return decide_archive(state, reference, keep_latest, staging, reason)
 
         entry = self._existing(reference.model_id).append(decide, "archive", by=by)
         return [
@@ -259,129 +217,30 @@ class Registry:
         Raises:
             Refused: Always; archive the version instead.
         """
-        version = self.get(_reference(ref).text)
+        version = self.get(as_reference(ref).text)
         raise Refused(f"{version.ref} cannot be deleted, versions are for ever: use archive({version.ref!r})")
 
-    # -- reading ------------------------------------------------------------------------------------------
+    def import_version(self, path: str | os.PathLike[str], *, by: str | None = None) -> ModelVersion:
+        """Take in a version that ``export_version`` wrote, in the stage development.
 
-    def get(self, ref: str | ModelVersion) -> ModelVersion:
-        """Return the version that a reference names now.
-
-        Args:
-            ref: ``model`` (its latest version), ``model@1.2.0``, ``model@^1.1``, ``model@~1.2``,
-                ``model@latest``, ``model@staging`` or ``model@production``. Archived versions answer to
-                their exact number only; ``latest`` and ranges prefer releases to prereleases.
+        The file may come from anybody: only the files of a version are read from it, within limits, and they
+        must agree with its manifest. Its evidence and stages stay behind: they were decisions elsewhere.
 
         Raises:
-            NotFound: There is none.
-            InputError: The reference is not valid.
-            Corrupt: The log is damaged.
+            Conflict: The version exists.
+            Corrupt: It is no archive of a version.
         """
-        reference = _reference(ref)
-        log = self._existing(reference.model_id)
-        with log.lock:
-            return self._version(reference.model_id, self._find(reference, log.read()))
-
-    def load(
-        self, ref: str | ModelVersion, program: dspy.Module | type[dspy.Module] | None = None
-    ) -> dspy.Module:
-        """Return the program of a version, after verifying the hash of each of its files.
-
-        A program of one plain predictor is rebuilt from its spec. One with a class of its own is loaded into
-        a copy of ``program``. No language model and no code is ever taken from the files.
-
-        Args:
-            ref: A reference.
-            program: An instance of the program's class, or the class.
-
-        Raises:
-            NotFound: There is no such version.
-            Corrupt: A file of it was changed, added or removed.
-            Refused: The class is needed, or ``program`` has other predictors, fields, roles or types.
-        """
-        return self._loader.load(self.get(ref), program)
-
-    def models(self) -> Names:
-        """Return the ids of all models, sorted."""
-        return [model_id for model_id in self._folders() if self._log(model_id).read().records]
-
-    def list(self, model_id: str | None = None) -> Versions:
-        """Return the versions of one model, or of all, the newest of each model first.
-
-        Raises:
-            NotFound: There is no such model.
-        """
-        if model_id is None:
-            return [version for name in self.models() for version in self.list(name)]
-        log = self._existing(check_model_id(model_id))
-        with log.lock:
-            state = log.read()
-            return [self._version(model_id, state.records[version]) for _, version in reversed(state.ordered)]
-
-    def latest(self, model_id: str) -> ModelVersion:
-        """Return the highest release that is not archived; a prerelease only where there is no release."""
-        return self.get(f"{check_model_id(model_id)}@latest")
-
-    def production(self, model_id: str) -> ModelVersion | None:
-        """Return the version in production, or None."""
-        log = self._existing(check_model_id(model_id))
-        with log.lock:
-            state = log.read()
-            return self._version(model_id, state.records[state.production]) if state.production else None
-
-    def history(self, model_id: str) -> History:
-        """Return everything that was ever done to a model, oldest first."""
-        log = self._existing(check_model_id(model_id))
-        with log.lock:
-            return [*log.read().history]
-
-    # -- inside -------------------------------------------------------------------------------------------
-
-    def _log(self, model_id: str) -> Log[ModelState]:
-        with self._lock:
-            if model_id not in self._logs:
-                self._logs[model_id] = Log(self._folder(model_id) / "log", ModelState)
-            return self._logs[model_id]
-
-    def _existing(self, model_id: str) -> Log[ModelState]:
-        log = self._log(model_id)
-        if not log.read().records:
-            known = self.models()
-            hint = f"there are {', '.join(known[:8])}" if known else f"{self.root} has no models yet"
-            raise NotFound(f"no model {model_id!r}: {hint}")
-        return log
-
-    def _folder(self, model_id: str) -> Path:
-        return self.root / "models" / model_id
-
-    def _folders(self) -> Names:
-        """Return the names in ``models/`` that can be models, sorted."""
-        names: Names = []
-        with explained(f"read {self.root}"):
-            try:
-                found = sorted(os.listdir(self.root / "models"))  # noqa: PTH208 (names only)
-            except FileNotFoundError:
-                return []
-        for name in found:
-            try:
-                names.append(check_model_id(name))
-            except InputError:
-                continue
-        return names
-
-    def _check_case(self, model_id: str) -> None:
-        for other in self._folders():
-            if other != model_id and other.lower() == model_id.lower():
-                raise Conflict(
-                    f"model {model_id!r} differs only in case from {other!r}, and some disks know no case"
-                )
-
-    def _free_version(self, model_id: str, state: ModelState, bump: str) -> str:
-        highest = [state.ordered[-1][1]] if state.ordered else []
-        version = next_version(highest, bump)
-        while state.taken(version) or (self._folder(model_id) / version).exists():
-            version = next_version([version], bump)
-        return version
+        _check_texts(by=by)
+        model_id, version, files, metadata = read_archive(Path(path))
+        self._check_case(model_id)
+        evaluation = parse_json(files.get("evaluation.json", b"null"), path)
+        if not isinstance(evaluation, dict | None):
+            raise Corrupt(f"{path}: evaluation.json is not an evaluation")
+        summary = summary_of(metadata, evaluation, metadata.get("parent"))
+        reason = f"imported from {Path(path).name}"
+        if not self._publish(model_id, version, files, summary, reason, by):
+            raise Conflict(f"{model_id}@{version} exists on disk but not in the log (check() tells)")
+        return self.get(f"{model_id}@{version}")
 
     def _publish(
         self,
@@ -392,94 +251,11 @@ class Registry:
         reason: str | None,
         by: str | None,
     ) -> bool:
-        """Publish a folder and its log entry; return False if the name was taken in between."""
         folder, log = self._folder(model_id), self._log(model_id)
-        body = {"version": version, "files": file_table(files), "summary": summary, "reason": reason}
-
-        def decide(state: ModelState) -> dict[str, Any]:
-            if state.taken(version):
-                raise Conflict(f"{model_id}@{version} exists: versions never change, register the next one")
-            return body
-
-        decide(log.read())
-        with explained(f"write {folder / version}"):
-            self._prepare()
-            if not publish(folder, version, files):
-                return False
-        try:
-            log.append(decide, "register", by=by)
-        except BaseException:
-            if version not in log.read().records:
-                unpublish(folder, version)
-            raise
-        return True
-
-    def _prepare(self) -> None:
-        """Make the root, and tell git to leave hashed files alone and temporary ones out."""
-        make_folders(self.root)
-        for name, content in _GIT_FILES.items():
-            if not (self.root / name).exists():
-                try:
-                    write_file(self.root / name, content)
-                except FileExistsError:
-                    continue
-
-    def _find(self, reference: Reference, state: ModelState) -> Record:
-        """Return the record that ``reference`` means in ``state``."""
-        version: str | None = None
-        if reference.version is not None:
-            version = reference.version if reference.version in state.records else None
-        elif reference.bounds is not None:
-            bounds = reference.bounds
-            found = (v for v in reversed(state.between(*bounds)) if matches(bounds, v))
-            version = next((v for v in found if state.records[v].stage != "archived"), None)
-        elif reference.stage == "production":
-            version = state.production
-        elif reference.stage == "staging":
-            version = state.staged[-1] if state.staged else None
-        else:
-            version = _latest(state)
-        if version is None:
-            newest = ", ".join(v for _, v in reversed(state.ordered[-5:]))
-            raise NotFound(f"no version {reference.text!r}: {reference.model_id} has {newest or 'none'}")
-        return state.records[version]
-
-    def _version(self, model_id: str, record: Record) -> ModelVersion:
-        summary = record.summary
-        interval = summary.get("interval")
-        return ModelVersion(
-            model_id=model_id,
-            version=record.version,
-            stage=record.stage,
-            created_at=summary["created_at"],
-            path=self._folder(model_id) / record.version,
-            score=summary.get("score"),
-            interval=(interval[0], interval[1]) if interval else None,
-            score_kind=summary.get("score_kind"),
-            optimizer=summary.get("optimizer"),
-            base_model=summary.get("base_model"),
-            parent=summary.get("parent"),
-            size_bytes=sum(size for _, size in record.files.values()),
-            files=record.files,
-        )
+        return publish(self.root, folder, log, version, files, summary, reason=reason, by=by)
 
 
-def _reference(ref: str | ModelVersion) -> Reference:
-    return parse_reference(ref.ref if isinstance(ref, ModelVersion) else ref)
-
-
-def _latest(state: ModelState) -> str | None:
-    """Return the highest release that is not archived, else the highest such prerelease, else None."""
-    prerelease: str | None = None
-    for key, version in reversed(state.ordered):
-        if state.records[version].stage != "archived":
-            if key[3]:
-                return version
-            prerelease = prerelease or version
-    return prerelease
-
-
-def _check_subject(evidence: Mapping[str, Any] | None, ref: str) -> None:
-    subject = evidence.get("ref") if evidence else None
-    if subject is not None and subject != ref:
-        raise InputError(f"this evidence is about {subject}, not about {ref}")
+def _check_texts(**texts: object) -> None:
+    for name, text in texts.items():
+        if not isinstance(text, str | None):
+            raise InputError(f"{name} must be text, not a {type(text).__name__}")

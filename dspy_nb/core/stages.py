@@ -1,30 +1,20 @@
-"""The life of a model's versions: the fold of its log, the legal transitions, what a promotion requires."""
+"""The life of a model's versions: the legal transitions of stages, and the fold of the model's log."""
 
 from __future__ import annotations
 
-import tomllib
 from bisect import bisect_left, insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from dspy_nb.core.durable import explained
-from dspy_nb.core.errors import Corrupt, InputError, Refused
+from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.log import Entry
 from dspy_nb.core.versions import STAGES, SortKey, check_version, sort_key
 
-__all__ = [
-    "DEFAULT_REQUIREMENTS",
-    "TRANSITIONS",
-    "VERSION_FILES",
-    "HistoryEntry",
-    "ModelState",
-    "Record",
-    "check_promotion",
-    "evidence_dict",
-    "load_requirements",
-]
+if TYPE_CHECKING:
+    from dspy_nb.core.model_version import ModelVersion
+
+__all__ = ["TRANSITIONS", "VERSION_FILES", "HistoryEntry", "ModelState", "Record", "is_summary"]
 
 TRANSITIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "development": ("staging", "deprecated", "archived"),
@@ -35,25 +25,40 @@ TRANSITIONS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Stage -> the stages that may follow it. From deprecated back to production is a roll-back."""
 
-DEFAULT_REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {"production": ("evaluation", "verdict")}
-"""Target stage -> what a promotion to it requires, unless ``registry/config.toml`` says otherwise."""
-
 VERSION_FILES: Final = ("model.json", "metadata.json", "README.md", "evaluation.json")
 """What a version folder may hold; only evaluation.json may be missing."""
 
-_VERDICTS: Final = ("gate", "ab")
-_REQUIREMENTS: Final = ("evaluation", "verdict", *_VERDICTS)
+
+_SUMMARY_KEYS: Final = {
+    "score",
+    "interval",
+    "score_kind",
+    "optimizer",
+    "base_model",
+    "created_at",
+    "parent",
+}
 
 
 @dataclass(slots=True)
 class Record:
-    """What the log says about one version; ``files`` maps a name to its sha256 and its size in bytes."""
+    """What the log says about one version.
+
+    Attributes:
+        version: Its number.
+        files: File name -> (sha256 in hex, size in bytes).
+        summary: What a list shows: score, interval, score_kind, optimizer, base_model, created_at, parent.
+        stage: Its stage now.
+        evidence: Everything that was recorded about it, oldest first.
+        version_made: What the registry hands out for it, until the record changes.
+    """
 
     version: str
     files: Mapping[str, tuple[str, int]]
     summary: Mapping[str, Any]
     stage: str = "development"
     evidence: list[Mapping[str, Any]] = field(default_factory=list)
+    version_made: ModelVersion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,7 @@ class ModelState:
                 self._move(demoted, "deprecated")
                 self.production = subjects[0]
         if evidence is not None:
-            self.records[subjects[0]].evidence.append(evidence)
+            self._take_evidence(self.records[subjects[0]], evidence)
         self.history.append(
             HistoryEntry(
                 number=entry.number,
@@ -168,12 +173,24 @@ class ModelState:
         insort(self.ordered, (sort_key(version), version))
         self._lowered.add(version.lower())
 
+    def _take_evidence(self, record: Record, evidence: Mapping[str, Any]) -> None:
+        """Keep the evidence; a later evaluation replaces the score that the version came with."""
+        record.evidence.append(evidence)
+        if evidence.get("kind") == "evaluation" and evidence.get("score") is not None:
+            measured = {"score": evidence["score"], "interval": evidence.get("interval")}
+            summary = {**record.summary, **measured, "score_kind": "evaluation"}
+            if is_summary(summary):
+                record.summary = summary
+        record.version_made = None
+
     def _move(self, version: str, stage: str) -> None:
-        if self.records[version].stage == "staging":
+        record = self.records[version]
+        if record.stage == "staging":
             self.staged.remove(version)
         if self.production == version:
             self.production = None
-        self.records[version].stage = stage
+        record.stage = stage
+        record.version_made = None
         if stage == "staging":
             self.staged.append(version)
         elif stage == "production":
@@ -201,17 +218,19 @@ def _check_register(state: ModelState, entry: Entry) -> None:
         ):
             raise _corrupt(entry, f"the file {name!r} is not described as it should be")
     summary = body.get("summary")
-    if not isinstance(summary, dict) or not _is_summary(summary):
+    if not isinstance(summary, dict) or not is_summary(summary):
         raise _corrupt(entry, "its summary is not as it should be")
     _check_common(entry)
 
 
-def _is_summary(summary: Mapping[str, Any]) -> bool:
+def is_summary(summary: Mapping[str, Any]) -> bool:
+    """Return whether a summary has all its keys, each of the right type."""
     interval = summary.get("interval")
     numbers = [summary.get("score"), *(interval if isinstance(interval, list) else [])]
     texts = [summary.get(key) for key in ("score_kind", "optimizer", "parent", "base_model")]
     return (
-        all(number is None or (type(number) in (int, float) and abs(number) < 1e15) for number in numbers)
+        set(summary) == _SUMMARY_KEYS
+        and all(number is None or (type(number) in (int, float) and abs(number) < 1e15) for number in numbers)
         and (interval is None or (isinstance(interval, list) and len(interval) == 2 and None not in interval))
         and all(isinstance(text, str | None) for text in texts)
         and isinstance(summary.get("created_at"), str)
@@ -274,111 +293,3 @@ def _record(state: ModelState, entry: Entry, version: object) -> Record:
 
 def _corrupt(entry: Entry, why: str) -> Corrupt:
     return Corrupt(f"log entry {entry.number} cannot be right: {why}: restore the log from git or a backup")
-
-
-def evidence_dict(evidence: object) -> dict[str, Any]:
-    """Return evidence as the dict that the log stores.
-
-    Args:
-        evidence: A dict, or an object with ``to_evidence() -> dict``, with ``kind`` (``gate``, ``ab`` or
-            ``evaluation``) and where known passed or verdict, n, interval, data_fingerprint, metric, score.
-
-    Raises:
-        InputError: It is neither, or its kind is not known.
-    """
-    convert = getattr(evidence, "to_evidence", None)
-    values = convert() if callable(convert) else evidence
-    if not isinstance(values, Mapping) or values.get("kind") not in ("gate", "ab", "evaluation"):
-        raise InputError(
-            "evidence is not valid: give a gate result, a comparison, an evaluation, or a dict with "
-            "kind = 'gate', 'ab' or 'evaluation'"
-        )
-    return dict(values)
-
-
-def check_promotion(
-    record: Record, stage: str, requirements: Sequence[str], evidence: Mapping[str, Any] | None
-) -> None:
-    """Check the order of stages and the evidence that ``stage`` requires.
-
-    Evidence given now counts first, then what was attached or recorded earlier. The latest verdict decides:
-    a gate that failed after one that passed is a no.
-
-    Raises:
-        Refused: The transition is not legal, or evidence is missing; the message says what to do.
-    """
-    if stage not in TRANSITIONS[record.stage]:
-        raise Refused(
-            f"{record.version} cannot go from {record.stage} to {stage}: from {record.stage} it may go to "
-            f"{' or '.join(TRANSITIONS[record.stage])} (force=True with a reason overrides)"
-        )
-    known = [*record.evidence, *([evidence] if evidence else [])]
-    for requirement in requirements:
-        if requirement == "evaluation":
-            if "evaluation.json" not in record.files and not any(map(_is_evaluation, known)):
-                raise Refused(
-                    f"{stage} needs an evaluation of {record.version}: attach(ref, evaluation) first, "
-                    "or register the version with one"
-                )
-            continue
-        kinds = _VERDICTS if requirement == "verdict" else (requirement,)
-        verdicts = [item for item in known if item.get("kind") in kinds]
-        wanted = (
-            "a passed gate or A/B verdict" if requirement == "verdict" else f"a passed {requirement} verdict"
-        )
-        if not verdicts:
-            raise Refused(f"{stage} needs {wanted} for {record.version}: give evidence=, or attach it first")
-        if not _passed(verdicts[-1]):
-            raise Refused(
-                f"{stage} needs {wanted} for {record.version}: the latest {verdicts[-1]['kind']} said no"
-            )
-
-
-def _is_evaluation(evidence: Mapping[str, Any]) -> bool:
-    """A verdict that carries what an evaluation measured is as good as the evaluation."""
-    return evidence.get("kind") == "evaluation" or all(
-        evidence.get(key) is not None for key in ("n", "interval", "data_fingerprint")
-    )
-
-
-def _passed(evidence: Mapping[str, Any]) -> bool:
-    """In an A/B comparison the candidate is B."""
-    return evidence.get("passed") is True or (
-        "passed" not in evidence and evidence.get("verdict") == "B better"
-    )
-
-
-def load_requirements(config: Path) -> dict[str, tuple[str, ...]]:
-    """Read what promotions require from ``registry/config.toml``; its absence means the defaults.
-
-    The file says, per target stage, ``[promotion.production]`` and ``require = ["evaluation", "verdict"]``;
-    allowed are evaluation, verdict (a gate or an A/B comparison), gate, ab. Other tables are left alone.
-
-    Raises:
-        InputError: It is no TOML, or names a stage or requirement that does not exist.
-        RegistryError: It cannot be read.
-    """
-    requirements = dict(DEFAULT_REQUIREMENTS)
-    with explained(f"read {config}"):
-        try:
-            text = config.read_text("utf-8")
-        except FileNotFoundError:
-            return requirements
-        except UnicodeDecodeError as error:
-            raise InputError(f"{config} is not UTF-8 text") from error
-    try:
-        promotion = tomllib.loads(text).get("promotion", {})
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{config} is not valid TOML: {error}") from error
-    if not isinstance(promotion, dict):
-        raise InputError(f"{config}: promotion is not a table")
-    for stage, table in promotion.items():
-        if stage not in STAGES:
-            raise InputError(f"{config}: promotion.{stage} is not a stage: use one of {', '.join(STAGES)}")
-        wanted = table.get("require") if isinstance(table, dict) and set(table) == {"require"} else None
-        if not isinstance(wanted, list) or not all(item in _REQUIREMENTS for item in wanted):
-            raise InputError(
-                f"{config}: promotion.{stage} must be 'require = [...]' of {', '.join(_REQUIREMENTS)}"
-            )
-        requirements[stage] = tuple(wanted)
-    return requirements
