@@ -1,0 +1,329 @@
+"""Limits for a run, and the guard that holds any DSPy optimizer to them.
+
+The guard is a DSPy callback. To stop, it raises :class:`StopRun`, a BaseException, from the next call, and
+goes on raising it from every call after that: DSPy's optimizers swallow an Exception, and some of them then
+return a wrong program as if they had succeeded; and their thread pools go on with the queued work after one
+worker has raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dspy.utils.callback import BaseCallback
+from dspy.utils.callback_context import ACTIVE_CALL_ID
+
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.usage import Meter, Usage
+
+__all__ = ["Budget", "ErrorCount", "Guard", "StopRun"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a run; ``None`` means no limit.
+
+    The limit on LM calls is never exceeded. Time, tokens and dollars are known only when a call is over, so
+    the calls then in flight may exceed those limits; no call is started after that.
+
+    Attributes:
+        lm_calls: uncached LM calls, see :class:`Usage`.
+        seconds: wall-clock seconds.
+        tokens: prompt and completion tokens together.
+        usd: US dollars, for models whose price DSPy knows.
+
+    Raises:
+        InputError: a limit is not a positive number.
+    """
+
+    lm_calls: int | None = None
+    seconds: float | None = None
+    tokens: int | None = None
+    usd: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, limit in self.limits().items():
+            whole = name in ("lm_calls", "tokens")
+            if (
+                isinstance(limit, bool)
+                or not isinstance(limit, int if whole else int | float)
+                or not limit > 0
+            ):
+                kind = "whole number" if whole else "number"
+                raise InputError(f"budget: {name}={limit!r} is not a positive {kind}")
+
+    def limits(self) -> dict[str, float]:
+        """Return the limits that are set, by name."""
+        limits = {"lm_calls": self.lm_calls, "seconds": self.seconds, "tokens": self.tokens, "usd": self.usd}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    def __str__(self) -> str:
+        """Return the limits in words."""
+        words = {
+            "lm_calls": "{:,} LM calls",
+            "seconds": "{:,g} s",
+            "tokens": "{:,} tokens",
+            "usd": "${:,.2f}",
+        }
+        return ", ".join(words[name].format(limit) for name, limit in self.limits().items()) or "no limit"
+
+
+class StopRun(BaseException):
+    """Ends a run from inside; ``reason`` says why. Not an Exception, so that no optimizer swallows it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass
+class ErrorCount:
+    """Errors of a run that were not fatal.
+
+    Attributes:
+        count: program calls and metric calls that raised.
+        kinds: how many of each exception type, by name.
+        first: the first message of each kind.
+        fatal: the error that ended the run, if one did.
+    """
+
+    count: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+    fatal: BaseException | None = None
+
+    def add(self, error: BaseException) -> None:
+        """Count ``error``."""
+        kind = type(error).__name__
+        self.count += 1
+        self.kinds[kind] += 1
+        self.first.setdefault(kind, " ".join(str(error).split())[:300])
+
+    def __add__(self, other: ErrorCount) -> ErrorCount:
+        """Return both together."""
+        return ErrorCount(
+            self.count + other.count,
+            self.kinds + other.kinds,
+            {**other.first, **self.first},
+            self.fatal or other.fatal,
+        )
+
+    def __str__(self) -> str:
+        """Return the kinds with their counts and first messages, in one line."""
+        return "; ".join(f"{n} x {kind}: {self.first[kind]}" for kind, n in self.kinds.most_common())
+
+
+@dataclass
+class _Call:
+    """One LM request under way."""
+
+    n: int
+    paid: bool = False
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    usd: float | None = 0.0
+
+
+# A run whose program fails on more than half of its calls has nothing to learn from, and one whose calls all
+# fail has lost its language model: it is ended instead of being paid for to the end. A program that fails half
+# of the time by chance fails 25 times in a row once in 33 million.
+_ERRORS_BEFORE_GIVING_UP = 10
+_HOPELESS_ERROR_RATE = 0.5
+_FAILURES_IN_A_ROW = 25
+
+
+class Guard(BaseCallback):
+    """Counts what a piece of work uses and stops it at its budget.
+
+    Install it with :meth:`settings` inside ``dspy.context``. It stays in force in every thread that the
+    work started, also after the work has ended.
+
+    Args:
+        budget: the limits.
+        stop: when set, from any thread, the work stops at the next call.
+        on_call: called after each LM call, in the thread of the call.
+    """
+
+    def __init__(
+        self, budget: Budget, stop: threading.Event, on_call: Callable[[], None] = lambda: None
+    ) -> None:
+        self.budget = budget
+        self.usage = Usage()
+        self.errors = ErrorCount()
+        self.reason: str | None = None
+        self._stop = stop
+        self._on_call = on_call
+        self._deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
+        self._settled = threading.Condition()
+        self._calls: dict[str, _Call] = {}
+        self._modules: set[str] = set()
+        self._program_calls = 0
+        self._failures_in_a_row = 0
+        self._meter = Meter(self._on_usage, self._on_price)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the DSPy settings that put this guard in force, for ``dspy.context``."""
+        import dspy
+
+        self._meter = Meter(self._on_usage, self._on_price, parent=dspy.settings.usage_tracker)
+        return {
+            "callbacks": [self, *dspy.settings.callbacks],
+            "usage_tracker": self._meter,
+            "caller_modules": [*(dspy.settings.caller_modules or []), self._meter],
+            "disable_history": False,
+            "max_history_size": max(1, dspy.settings.max_history_size),
+        }
+
+    def halt(self, reason: str) -> StopRun:
+        """Stop the work for good; returns the exception to raise. The first reason stays."""
+        if self.reason is None:
+            self.reason = reason
+        return StopRun(self.reason)
+
+    @property
+    def hopeless(self) -> bool:
+        """True when most program calls fail."""
+        return (
+            self.errors.count >= _ERRORS_BEFORE_GIVING_UP
+            and self.errors.count > _HOPELESS_ERROR_RATE * self._program_calls
+        )
+
+    def add_error(self, error: BaseException) -> None:
+        """Count an error that does not end the work, unless there have been too many.
+
+        Raises:
+            StopRun: most program calls fail, or all of the last ones did.
+        """
+        with self._settled:
+            self.errors.add(error)
+            self._failures_in_a_row += 1
+        if self.hopeless or self._failures_in_a_row >= _FAILURES_IN_A_ROW:
+            raise self.halt("errors")
+
+    def wait_for_calls(self, timeout_s: float) -> None:
+        """Wait until no LM call is in flight, at most ``timeout_s`` seconds."""
+        with self._settled:
+            self._settled.wait_for(lambda: not self._calls, timeout_s)
+
+    def _check(self) -> None:
+        if self.reason is not None:
+            raise StopRun(self.reason)
+        if self._stop.is_set():
+            raise self.halt("stop")
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            raise self.halt("seconds")
+
+    # -- what DSPy calls ------------------------------------------------------------------------------
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Refuse to start anything once stopped; tell program calls from the calls within them."""
+        self._check()
+        if ACTIVE_CALL_ID.get() not in self._modules:
+            self._program_calls += 1
+        self._modules.add(call_id)
+
+    def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        """Count a program call that failed."""
+        self._modules.discard(call_id)
+        if exception is None:
+            self._failures_in_a_row = 0
+        elif isinstance(exception, Exception) and ACTIVE_CALL_ID.get() not in self._modules:
+            self.add_error(exception)
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Reserve the call's share of the budget, or stop."""
+        self._check()
+        if ACTIVE_CALL_ID.get() in self._calls:
+            return  # a language model made of another one: the outer call is the one that counts
+        n = inputs.get("kwargs", {}).get("n") or getattr(instance, "kwargs", {}).get("n") or 1
+        with self._settled:
+            self._check_spent()
+            while not self._fits(n):
+                self._settled.wait(0.05)  # calls in flight may turn out to be cache hits
+                self._check()
+            self._calls[call_id] = _Call(n)
+
+    def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        """Settle the call: free what it reserved and add what it used."""
+        with self._settled:
+            call = self._calls.pop(call_id, None)
+            if call is None:
+                return
+            if call.paid:
+                self.usage += Usage(call.n, 0, call.prompt_tokens, call.completion_tokens, call.usd)
+            elif exception is not None:
+                self.usage += Usage(lm_calls=1)
+            else:
+                self.usage += Usage(cache_hits=1)
+            self._settled.notify_all()
+        self._on_call()
+
+    def _fits(self, n: int) -> bool:
+        limit = self.budget.lm_calls
+        if limit is None:
+            return True
+        reserved = sum(call.n for call in self._calls.values())
+        if self.usage.lm_calls + reserved + n <= limit:
+            return True
+        if self.usage.lm_calls + n > limit or not reserved or _in_event_loop():
+            raise self.halt("lm_calls")
+        return False
+
+    def _check_spent(self) -> None:
+        for name, spent in (("tokens", self.usage.tokens), ("usd", self.usage.usd)):
+            limit = getattr(self.budget, name)
+            if limit is None:
+                continue
+            if spent is None:
+                raise self.halt(f"unknown {name}")
+            if spent >= limit:
+                raise self.halt(name)
+
+    def _on_usage(self, prompt_tokens: int | None, completion_tokens: int | None) -> None:
+        call = self._calls.get(ACTIVE_CALL_ID.get() or "")
+        if call is not None:
+            call.paid = True
+            call.prompt_tokens, call.completion_tokens = prompt_tokens, completion_tokens
+
+    def _on_price(self, usd: float | None) -> None:
+        call = self._calls.get(ACTIVE_CALL_ID.get() or "")
+        if call is not None and call.paid:
+            call.usd = usd
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def remaining(
+    budget: Budget, used: Usage, elapsed_s: float, *, reserve: Usage | None = None
+) -> Budget | None:
+    """Return what is left of ``budget``, or ``None`` if nothing is.
+
+    Args:
+        budget: the limits of the whole run.
+        used: what was used so far.
+        elapsed_s: seconds since the run began.
+        reserve: what must be left over for later.
+    """
+    spent = used + (reserve or Usage())
+    left: dict[str, Any] = {}
+    for name, limit in budget.limits().items():
+        amount = elapsed_s if name == "seconds" else getattr(spent, name)
+        if amount is None:
+            left[name] = limit  # unknown: the guard says so at the first call
+            continue
+        if limit - amount <= 0:
+            return None
+        left[name] = limit - amount
+    return replace(budget, **left)

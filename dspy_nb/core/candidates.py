@@ -1,0 +1,228 @@
+"""What an optimizer tries: the candidates it scores, kept so that the best one outlives a stop.
+
+DSPy has no event for a candidate. Optimizers that call ``dspy.Evaluate`` are observed there; SIMBA, which
+does not, is observed where it calls the metric.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dspy
+from dspy.utils.callback import BaseCallback
+
+__all__ = ["Candidate", "Prompt", "Recorder"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What an optimizer changes in a program: each predictor's signature and demos.
+
+    Attributes:
+        signatures: predictor name to signature.
+        demos: predictor name to demos.
+    """
+
+    signatures: Mapping[str, Any]
+    demos: Mapping[str, Sequence[Any]]
+
+    @classmethod
+    def of(cls, program: dspy.Module) -> Prompt:
+        """Take the prompt out of ``program``; later changes to the program do not show in it."""
+        predictors = program.named_predictors()
+        return cls(
+            {name: predictor.signature for name, predictor in predictors},
+            {name: tuple(predictor.demos) for name, predictor in predictors},
+        )
+
+    def applied_to(self, program: dspy.Module) -> dspy.Module:
+        """Return a copy of ``program`` with this prompt; pinned language models stay those of ``program``."""
+        models = {name: predictor.lm for name, predictor in program.named_predictors()}
+        copy = program.deepcopy()
+        for name, predictor in copy.named_predictors():
+            predictor.lm = models[name]
+            predictor.signature = self.signatures[name]
+            predictor.demos = list(self.demos[name])
+        return copy
+
+    @property
+    def instructions(self) -> dict[str, str]:
+        """Predictor name to instruction."""
+        return {name: signature.instructions for name, signature in self.signatures.items()}
+
+    @property
+    def key(self) -> str:
+        """What tells two prompts apart, as text."""
+        demos = {name: [sorted(dict(d).items()) for d in demos] for name, demos in self.demos.items()}
+        return repr((self.instructions, demos))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One program that the optimizer scored.
+
+    Attributes:
+        number: from 0, in the order in which candidates were first scored.
+        score: mean of the metric, as a fraction; from all ``n`` examples it was scored on.
+        n: how many.
+        full: True when it was scored on the whole set that candidates are compared on.
+        prompt: its instructions and demos.
+        program: the candidate itself, ready to call.
+    """
+
+    number: int
+    score: float
+    n: int
+    full: bool
+    prompt: Prompt
+    program: dspy.Module
+
+    @property
+    def instructions(self) -> dict[str, str]:
+        """Predictor name to instruction."""
+        return self.prompt.instructions
+
+    @property
+    def num_demos(self) -> int:
+        """Demos of all predictors together."""
+        return sum(len(demos) for demos in self.prompt.demos.values())
+
+    def __repr__(self) -> str:
+        """Return number, score and size; the program itself would fill the screen."""
+        kind = "full" if self.full else "partial"
+        return f"Candidate({self.number}, score={self.score:.3f}, n={self.n}, {kind}, demos={self.num_demos})"
+
+
+@dataclass
+class _Evaluation:
+    prompt: Prompt
+    n: int
+
+
+class Recorder(BaseCallback):
+    """Follows an optimizer: which candidate it scores, with what result, and what it is doing.
+
+    Args:
+        student: the program under optimization; candidates are rebuilt on copies of it.
+        full_n: size of the set that candidates are compared on, ``None`` if they are not compared.
+        on_scored: called with each candidate when it was scored, and whether it is the best so far.
+    """
+
+    def __init__(
+        self,
+        student: dspy.Module,
+        full_n: int | None,
+        on_scored: Callable[[Candidate, bool], None] = lambda candidate, best: None,
+    ) -> None:
+        self.phase = "starting"
+        self._student = student
+        self._full_n = full_n
+        self._on_scored = on_scored
+        self._lock = threading.RLock()
+        self._candidates: dict[str, Candidate] = {}
+        self._open: dict[str, _Evaluation] = {}
+        self._compiling: dict[str, str] = {}
+        self._running = threading.local()
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All candidates, in the order in which they were first scored."""
+        with self._lock:
+            return list(self._candidates.values())
+
+    @property
+    def best(self) -> Candidate | None:
+        """The best of the candidates scored in full, the earliest of equals; ``None`` before there is one."""
+        full = [c for c in self.candidates if c.full]
+        return max(full, key=lambda c: (c.score, -c.number)) if full else None
+
+    def find(self, program: dspy.Module) -> Candidate | None:
+        """Return the candidate with the prompt of ``program``, if it was scored in full."""
+        with self._lock:
+            found = self._candidates.get(Prompt.of(program).key)
+        return found if found is not None and found.full else None
+
+    def add(self, prompt: Prompt, score: float, n: int) -> None:
+        """Take note that ``prompt`` reached mean ``score`` on ``n`` examples."""
+        with self._lock:
+            best_before = self.best
+            known = self._candidates.get(prompt.key)
+            full = self._full_n is not None and n >= self._full_n
+            if known is None:
+                program = prompt.applied_to(self._student)
+                candidate = Candidate(len(self._candidates), score, n, full, prompt, program)
+            elif full or known.full:
+                # A score on the full set replaces what minibatches suggested, and is not diluted by them.
+                candidate = replace(known, score=score, n=n, full=True) if full else known
+            else:
+                mean = (known.score * known.n + score * n) / (known.n + n)
+                candidate = replace(known, score=mean, n=known.n + n)
+            self._candidates[prompt.key] = candidate
+            best = self.best is not None and (best_before is None or self.best.number != best_before.number)
+        self._on_scored(candidate, best)
+
+    # -- what DSPy calls ------------------------------------------------------------------------------
+
+    def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Take note of what the optimizer, or an optimizer within it, begins to do."""
+        self._compiling[call_id] = type(instance).__name__
+        if len(self._compiling) == 1:
+            self.phase = f"{type(instance).__name__}: preparing"
+        else:
+            self.phase = f"collecting demos ({type(instance).__name__})"
+
+    def on_compile_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        """Take note that it ended."""
+        self._compiling.pop(call_id, None)
+        if self._compiling:
+            self.phase = "writing instructions or building the next candidate"
+
+    def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Take note of the candidate, before its program can be changed."""
+        devset = inputs.get("devset")
+        n = len(instance.devset if devset is None else devset)
+        self._open[call_id] = _Evaluation(Prompt.of(inputs["program"]), n)
+        self.phase = f"scoring a candidate on {n} examples"
+
+    def on_evaluate_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        """Keep the candidate with its score; one whose scoring was cut short has none."""
+        evaluation = self._open.pop(call_id, None)
+        self.phase = "building the next candidate"
+        if evaluation is None or exception is not None or not outputs.results:
+            return
+        # outputs.score is rounded to two decimals of a percent
+        score = sum(float(result[2]) for result in outputs.results) / len(outputs.results)
+        self.add(evaluation.prompt, score, evaluation.n)
+
+
+class BatchRecorder(Recorder):
+    """For an optimizer that scores candidates without ``dspy.Evaluate``: sums up metric calls.
+
+    A candidate counts as scored in full once it has met ``full_n`` examples.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Remember which candidate this thread is running."""
+        if isinstance(instance, type(self._student)) and hasattr(instance, "simba_idx"):
+            self._running.prompt = Prompt.of(instance)
+
+    def add_score(self, score: float) -> None:
+        """Add one metric value for the candidate that this thread ran last."""
+        prompt = getattr(self._running, "prompt", None)
+        if prompt is None or self._full_n is None:
+            return
+        self._running.prompt = None
+        with self._lock:
+            total, n = self._sums.get(prompt.key, (0.0, 0))
+            total, n = total + score, n + 1
+            self._sums[prompt.key] = (total, n)
+        if n % self._full_n == 0:
+            self.phase = f"scoring candidates on {self._full_n} examples"
+            self.add(prompt, total / n, n)

@@ -1,0 +1,218 @@
+"""How many LM calls an optimizer will make, said before anything is spent.
+
+The formulas were read from the source of DSPy 3.4.1 and checked against counted runs. They count program
+calls; one program call makes one LM call per predictor. Bootstrapping ends as soon as it has enough demos,
+so its figure is the most it can take. An answer that fails its format costs DSPy one further call, which no
+formula can foresee.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["ESTIMATES", "Estimate", "Sizes"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What an estimate depends on besides the options.
+
+    Attributes:
+        train: training examples.
+        val: validation examples.
+        predictors: predictors in the program.
+    """
+
+    train: int
+    val: int
+    predictors: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """LM calls that a run will make, cache hits included.
+
+    Attributes:
+        evaluation: scoring of candidates. Exact for most optimizers.
+        bootstrapping: running the program to collect demos. The most it can take.
+        proposals: writing instructions.
+        scoring: measuring the program before and after, on the validation and the held-out examples.
+    """
+
+    evaluation: int = 0
+    bootstrapping: int = 0
+    proposals: int = 0
+    scoring: int = 0
+
+    @property
+    def lm_calls(self) -> int:
+        """All of it: the most that the run is expected to take."""
+        return self.evaluation + self.bootstrapping + self.proposals + self.scoring
+
+    def __add__(self, other: Estimate) -> Estimate:
+        """Return the sum, part by part."""
+        return Estimate(
+            self.evaluation + other.evaluation,
+            self.bootstrapping + other.bootstrapping,
+            self.proposals + other.proposals,
+            self.scoring + other.scoring,
+        )
+
+    def __str__(self) -> str:
+        """Return the total and its parts in words."""
+        parts = {
+            "scoring candidates": self.evaluation,
+            "collecting demos": self.bootstrapping,
+            "writing instructions": self.proposals,
+            "before/after scores": self.scoring,
+        }
+        detail = ", ".join(f"{count:,} {what}" for what, count in parts.items() if count)
+        return f"at most {self.lm_calls:,} LM calls" + (f" ({detail})" if detail else "")
+
+
+Options = Mapping[str, Any]
+
+
+def _nothing(sizes: Sizes, options: Options) -> Estimate:
+    return Estimate()
+
+
+def _bootstrap(sizes: Sizes, options: Options) -> Estimate:
+    if not options["max_bootstrapped_demos"]:
+        return Estimate()
+    return Estimate(bootstrapping=sizes.train * options["max_rounds"] * sizes.predictors)
+
+
+def _random_search(sizes: Sizes, options: Options) -> Estimate:
+    n, p = options["num_candidate_programs"], sizes.predictors
+    return Estimate(
+        evaluation=(n + 3) * sizes.val * p,  # zero-shot, labeled and unshuffled, then n shuffled ones
+        bootstrapping=(n + 1) * sizes.train * options["max_rounds"] * p,
+    )
+
+
+def _optuna(sizes: Sizes, options: Options) -> Estimate:
+    p = sizes.predictors
+    return Estimate(
+        evaluation=options["num_candidate_programs"] * sizes.val * p,
+        bootstrapping=sizes.train * options["max_rounds"] * p,
+    )
+
+
+def _copro(sizes: Sizes, options: Options) -> Estimate:
+    breadth, depth, p = options["breadth"], options["depth"], sizes.predictors
+    # With several predictors all earlier candidates are scored again in each round.
+    evaluations = breadth * depth if p == 1 else p * breadth * depth * (depth + 1) // 2
+    return Estimate(
+        evaluation=evaluations * sizes.train * p,
+        proposals=p * ((breadth - 1) + (depth - 1) * breadth),
+    )
+
+
+MIPRO_AUTO = {"light": (6, 100), "medium": (12, 300), "heavy": (18, 1000)}  # candidates, valset cap
+_MIPRO_MINIBATCH_ABOVE = 50  # with auto, larger validation sets are sampled
+
+
+def mipro_num_trials(num_candidates: int, predictors: int, *, zero_shot: bool) -> int:
+    """Return MIPROv2's own number of trials for a number of candidates.
+
+    Args:
+        num_candidates: instructions (and demo sets) to choose from, 1 or more.
+        predictors: predictors in the program.
+        zero_shot: True when only instructions are searched.
+    """
+    variables = predictors if zero_shot else 2 * predictors
+    return int(max(2 * variables * math.log2(num_candidates), 1.5 * num_candidates))
+
+
+def _full_evaluations(trials: int, every: int) -> int:
+    """Return how often MIPROv2 scores its best candidate on the full set between minibatch trials."""
+    adjusted = trials + trials // every + 1 + (1 if trials % every else 0)
+    count, trial = 0, 1
+    for _ in range(trials):
+        trial += 1
+        if trial % (every + 1) == 0 or trial == adjusted - 1:
+            count += 1
+            trial += 1
+    return count
+
+
+def _mipro(sizes: Sizes, options: Options) -> Estimate:
+    bootstrapped, labeled = options["max_bootstrapped_demos"], options["max_labeled_demos"]
+    zero_shot = not bootstrapped and not labeled
+    p, val = sizes.predictors, sizes.val
+    if options["auto"]:
+        num_sets, cap = MIPRO_AUTO[options["auto"]]
+        val = min(val, cap)
+        num_instructions = num_sets if zero_shot else num_sets // 2
+        trials = mipro_num_trials(num_sets, p, zero_shot=zero_shot)
+        minibatch = val > _MIPRO_MINIBATCH_ABOVE
+    else:
+        num_sets = num_instructions = options["num_candidates"]
+        trials, minibatch = options["num_trials"], options["minibatch"]
+    if minibatch:
+        full = _full_evaluations(trials, options["minibatch_full_eval_steps"])
+        evaluation = val + trials * options["minibatch_size"] + full * val
+    else:
+        evaluation = val * (1 + trials)
+    # One set stays empty and, where there are labeled demos, one holds only those. Zero-shot runs bootstrap
+    # too, to show the proposer what the task looks like.
+    bootstrapping_sets = max(0, num_sets - 2)
+    summary = 0
+    if options["data_aware_proposer"]:
+        summary = 2 + min(9, max(0, math.ceil(sizes.train / options["view_data_batch_size"]) - 1))
+    per_instruction = 3 if options["program_aware_proposer"] else 1
+    return Estimate(
+        evaluation=evaluation * p,
+        bootstrapping=bootstrapping_sets * sizes.train * p,
+        proposals=summary + min(num_instructions, num_sets) * p * per_instruction,
+    )
+
+
+def _simba(sizes: Sizes, options: Options) -> Estimate:
+    size, n, steps = options["bsize"], options["num_candidates"], options["max_steps"]
+    per_step = size * n + (n + 1) * size
+    return Estimate(
+        evaluation=(steps * per_step + min(n + 1, steps + 1) * sizes.train) * sizes.predictors,
+        proposals=steps * size,
+    )
+
+
+def gepa_metric_calls(sizes: Sizes, options: Options) -> int:
+    """Return GEPA's budget in metric calls, one program call each."""
+    if options["max_metric_calls"]:
+        return int(options["max_metric_calls"])
+    if options["max_full_evals"]:
+        return int(options["max_full_evals"]) * (sizes.train + sizes.val)
+    n = MIPRO_AUTO[options["auto"]][0]
+    trials = mipro_num_trials(n, sizes.predictors, zero_shot=False)
+    full = (trials + 1) // 5 + 1 + (1 if trials < 5 else 0)
+    return sizes.val + 5 * n + trials * 35 + full * sizes.val
+
+
+def _gepa(sizes: Sizes, options: Options) -> Estimate:
+    calls, batch = gepa_metric_calls(sizes, options), options["reflection_minibatch_size"]
+    # The budget is looked at once an iteration, which scores two minibatches and, if the second is better,
+    # the validation set.
+    overshoot = 2 * batch + sizes.val
+    return Estimate(
+        evaluation=(calls + overshoot) * sizes.predictors,
+        proposals=max(1, (calls - sizes.val) // (2 * batch) + 1),
+    )
+
+
+ESTIMATES: Mapping[str, Callable[[Sizes, Options], Estimate]] = {
+    "LabeledFewShot": _nothing,
+    "KNNFewShot": _nothing,
+    "Ensemble": _nothing,
+    "BootstrapFewShot": _bootstrap,
+    "BootstrapFewShotWithRandomSearch": _random_search,
+    "BootstrapFewShotWithOptuna": _optuna,
+    "COPRO": _copro,
+    "MIPROv2": _mipro,
+    "SIMBA": _simba,
+    "GEPA": _gepa,
+}

@@ -1,0 +1,85 @@
+"""Keep DSPy's own bars, prints and log lines out of a run, and only out of the run.
+
+DSPy shows its progress in four ways that no option turns off. The names it prints through are replaced once,
+by versions that look at the calling context: inside :data:`QUIET_SETTINGS` they are silent, elsewhere they do
+what they always did. So a user's own DSPy call in another cell or thread keeps its bars, and nothing touches
+``sys.stdout``.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import logging
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import dspy
+
+__all__ = ["QUIET_SETTINGS", "install"]
+
+_SETTING = "dspy_nb_quiet"
+QUIET_SETTINGS = {_SETTING: True}
+"""DSPy settings (for ``dspy.context``) under which DSPy is silent, once :func:`install` was called."""
+
+_PRINTING_MODULES = (
+    "dspy.teleprompt.bootstrap",
+    "dspy.teleprompt.random_search",
+    "dspy.teleprompt.teleprompt_optuna",
+    "dspy.teleprompt.utils",
+    "dspy.propose.dataset_summary_generator",
+    "dspy.propose.grounded_proposer",
+)
+_MODULES_WITH_BARS = ("dspy.teleprompt.bootstrap", "dspy.evaluate.evaluate", "dspy.utils.parallelizer")
+_LOGGERS = ("dspy", "optuna")
+
+
+def _quiet() -> bool:
+    return bool(dspy.settings.get(_SETTING))
+
+
+def _print(*args: Any, **kwargs: Any) -> None:
+    if not _quiet():
+        builtins.print(*args, **kwargs)  # noqa: T201 - it stands in for print
+
+
+def _quiet_bar(bar: type) -> type:
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        if _quiet():
+            kwargs["disable"] = True
+        bar.__init__(self, *args, **kwargs)  # type: ignore[misc]
+
+    return type(bar.__name__, (bar,), {"__init__": __init__, "dspy_nb": True})
+
+
+def _not_in_a_quiet_run(record: logging.LogRecord) -> bool:
+    return not _quiet()
+
+
+def install() -> None:
+    """Replace the names that DSPy prints through; calling it again does no harm."""
+    for name in _PRINTING_MODULES:
+        vars(importlib.import_module(name)).setdefault("print", _print)
+    for name in _MODULES_WITH_BARS:
+        module: Any = importlib.import_module(name)
+        if not hasattr(module.tqdm.tqdm, "dspy_nb"):
+            module.tqdm = SimpleNamespace(tqdm=_quiet_bar(module.tqdm.tqdm))
+    engine: Any = sys.modules.get("gepa.core.engine")  # GEPA binds the class itself
+    if engine is not None and engine.tqdm is not None and not hasattr(engine.tqdm, "dspy_nb"):
+        engine.tqdm = _quiet_bar(engine.tqdm)
+    base_lm: Any = importlib.import_module("dspy.clients.base_lm")
+    if base_lm.pretty_print_history.__module__ != __name__:  # COPRO shows its prompt model's last call
+        base_lm.pretty_print_history = _quiet_history(base_lm.pretty_print_history)
+    logging.getLogger().addFilter(_not_in_a_quiet_run)  # what is logged by no named logger: failed deep copies
+    for name in _LOGGERS:
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_not_in_a_quiet_run)
+
+
+def _quiet_history(show: Any) -> Any:
+    def show_unless_quiet(*args: Any, **kwargs: Any) -> None:
+        if not _quiet():
+            show(*args, **kwargs)
+
+    return show_unless_quiet

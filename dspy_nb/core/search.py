@@ -1,0 +1,377 @@
+"""Carrying out one optimization: score, search, score again, and say what happens."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import dspy
+
+from dspy_nb.core import quiet
+from dspy_nb.core.budget import Budget, ErrorCount, Guard, StopRun, remaining
+from dspy_nb.core.candidates import BatchRecorder, Candidate, Prompt, Recorder
+from dspy_nb.core.errors import InputError, OptimizationFailed
+from dspy_nb.core.estimates import MIPRO_AUTO
+from dspy_nb.core.evaluation import Evaluation, evaluate
+from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Failed, Progress, Started
+from dspy_nb.core.metrics import Metric, MetricError
+from dspy_nb.core.optimizer_calls import SEED_SETTING, Job
+from dspy_nb.core.optimizers import Optimizer
+from dspy_nb.core.run import Result, RunPlan, as_error
+from dspy_nb.core.usage import Usage
+
+__all__ = ["Search", "Task"]
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS_EVERY_S = 0.25
+_GRACE_S = 30.0  # how long an LM call that is in flight at a stop is waited for, so that it is counted
+_EXCERPT = 120
+_NO_LIMIT = 10**9  # DSPy's own limit on errors would cut a run short; the guard decides instead
+
+
+@dataclass(frozen=True)
+class Task:
+    """One optimization, checked and ready to start.
+
+    Attributes:
+        plan: what is shown and stored of it.
+        optimizer: what carries it out.
+        program: the program as it was given; never changed.
+        student: what the optimizer gets: a copy without pinned models (for Ensemble the list of programs).
+        trainset: labelled examples.
+        valset: labelled examples, empty if there are none.
+        testset: labelled examples that the search never sees, empty if there are none.
+        metric: in the one shape.
+        model: the language model of the run.
+        reserve: LM calls to keep for the scores after the search.
+        settings: further DSPy settings, such as the cache of a run directory.
+    """
+
+    plan: RunPlan
+    optimizer: Optimizer
+    program: Any
+    student: Any
+    trainset: Sequence[dspy.Example]
+    valset: Sequence[dspy.Example]
+    testset: Sequence[dspy.Example]
+    metric: Metric
+    model: Any
+    reserve: int
+    settings: Mapping[str, Any]
+
+
+class Search:
+    """Carries out one task.
+
+    Args:
+        task: what to do.
+        stop: ends it at the next LM call when set.
+        events: gets what happens.
+    """
+
+    def __init__(self, task: Task, stop: threading.Event, events: Broadcaster) -> None:
+        self._task = task
+        self._stop = stop
+        self._events = events
+        self._guards: list[Guard] = []
+        self._started = time.monotonic()
+        self._last_progress = 0.0
+        self._sending = threading.RLock()
+        self._interrupted = False
+        self._interruptible_now = False
+        self._phase: str | None = None
+        self._recorder = self._make_recorder()
+
+    def run(self) -> Result:
+        """Do it and return the result, also when it was stopped.
+
+        Raises:
+            InputError: the metric returned what is no score, or a limit cannot be enforced.
+            OptimizationFailed: the program fails on most calls, or the optimizer itself failed.
+        """
+        task = self._task
+        estimate = task.plan.estimate.lm_calls
+        self._events.send(Started(task.plan.optimizer, estimate or None, task.plan.budget.limits()))
+        try:
+            with self._interruptible():
+                result = self._run()
+        except BaseException as failure:
+            self._events.send(Failed(as_error(failure)))
+            raise
+        self._events.send(Completed(result.score, result.duration_s, result.stopped_by))
+        return result
+
+    def _run(self) -> Result:
+        task = self._task
+        before = self._measure("held-out examples, before", task.program, task.testset)
+        baseline = self._baseline()
+        compiled, reason = self._search()
+        best = self._recorder.best
+        if compiled is not None:
+            program = self._finished(compiled)
+            known = self._known(program)
+        else:
+            program = task.program if best is None else best.program
+            known = None if best is None else best.score
+        if baseline is None:
+            baseline = self._known(task.program)
+        score, after = known, None
+        if not self._stop.is_set():
+            if known is None and task.valset:
+                score = _score(self._measure("validation examples", program, task.valset))
+            after = self._measure("held-out examples, after", program, task.testset)
+        if self._stop.is_set():
+            reason = "interrupt" if self._interrupted else "stop"
+        return Result(
+            program=program,
+            score=score,
+            baseline_score=baseline,
+            candidates=tuple(self._recorder.candidates),
+            usage=self._usage(),
+            errors=self._errors(),
+            stopped_by=reason,
+            duration_s=time.monotonic() - self._started,
+            test_before=before,
+            test_after=after,
+        )
+
+    # -- the search ----------------------------------------------------------------------------------
+
+    def _search(self) -> tuple[Any, str | None]:
+        """Return the optimizer's program, or ``None`` and why it was stopped."""
+        task, guard = self._task, self._guard(self._left(reserve_scoring=True))
+        job = Job(
+            task.student,
+            task.trainset,
+            task.valset,
+            self._scoring(guard),
+            task.plan.options,
+            task.plan.seed,
+            task.plan.num_threads,
+        )
+        self._phase = None
+        try:
+            with self._in_force(guard, self._recorder):
+                optimizer, arguments = task.optimizer.make(job)
+                return optimizer.compile(job.student, **arguments), None
+        except (StopRun, KeyboardInterrupt):
+            pass
+        except Exception as error:
+            guard.halt("failed")  # for the threads that it leaves behind
+            raise OptimizationFailed(f"{task.optimizer.name} failed: {as_error(error)}") from error
+        finally:
+            guard.wait_for_calls(_GRACE_S)
+        return None, self._explain(guard)
+
+    def _explain(self, guard: Guard) -> str:
+        """Return why ``guard`` stopped the search, or raise if that leaves nothing worth returning."""
+        reason = guard.reason or "stop"
+        if reason == "metric":
+            raise guard.errors.fatal or InputError("the metric failed")
+        if reason == "errors" and guard.hopeless:
+            raise OptimizationFailed(
+                f"the program fails on most calls, so there is nothing to learn from: {guard.errors}"
+            )
+        if reason.startswith("unknown "):
+            what = {"usd": "its price is unknown", "tokens": "it does not report them"}[reason.split()[1]]
+            raise InputError(
+                f"a budget in {reason.split()[1]} cannot be enforced for {self._task.plan.base_model}: {what}; "
+                "use lm_calls or seconds"
+            )
+        return reason
+
+    def _scoring(self, guard: Guard) -> Callable[..., Any]:
+        """Return the metric as the optimizer gets it: it counts errors, and ends the run on what is no score."""
+        metric, recorder = self._task.metric, self._recorder
+
+        def scored(
+            gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None
+        ) -> Any:
+            if pred is None:  # SIMBA's way to say that the program raised
+                return 0.0
+            try:
+                score = metric(gold, pred, trace, pred_name, pred_trace)
+            except MetricError as error:
+                guard.errors.fatal = error
+                raise guard.halt("metric") from None
+            except Exception as error:
+                guard.add_error(error)
+                raise
+            if isinstance(recorder, BatchRecorder):
+                recorder.add_score(float(score))
+            return score
+
+        return scored
+
+    def _make_recorder(self) -> Recorder:
+        task = self._task
+        compared = {"valset": task.valset, "trainset": task.trainset, None: ()}[task.optimizer.compares_on]
+        full_n = len(compared) or None
+        options = task.plan.options
+        if task.optimizer.name == "SIMBA":
+            return BatchRecorder(task.program, min(options["bsize"], len(task.trainset)), self._on_candidate)
+        if task.optimizer.name == "MIPROv2" and options["auto"]:
+            full_n = min(len(task.valset), MIPRO_AUTO[options["auto"]][1])
+        return Recorder(task.program, full_n, self._on_candidate)
+
+    def _finished(self, compiled: Any) -> Any:
+        """Return the optimizer's program on the caller's own: with its class state and its pinned models."""
+        if self._task.optimizer.replaces_program:
+            return compiled
+        program = Prompt.of(compiled).applied_to(self._task.program)
+        program._compiled = getattr(compiled, "_compiled", False)
+        return program
+
+    # -- scores before and after -------------------------------------------------------------------------
+
+    def _known(self, program: Any) -> float | None:
+        """Return the score that the search itself gave ``program``, if that is the one to report."""
+        if self._task.optimizer.replaces_program:
+            return None
+        if self._task.valset and not self._task.optimizer.needs_valset:
+            return None  # the search compared on the training set
+        found = self._recorder.find(program)
+        return None if found is None else found.score
+
+    def _baseline(self) -> float | None:
+        """Score the program as it is, where the search would not."""
+        task = self._task
+        if not task.valset or task.optimizer.scores_student:
+            return None
+        return _score(self._measure("validation examples, before", task.program, task.valset))
+
+    def _measure(self, what: str, program: Any, examples: Sequence[dspy.Example]) -> Evaluation | None:
+        """Evaluate ``program``; ``None`` without examples, or when there is no budget left for it."""
+        left = self._left()
+        if not examples or left is None or isinstance(program, list):
+            return None
+        guard = self._guard(left)
+        self._phase = f"scoring {len(examples)} {what}"
+        try:
+            with self._in_force(guard):
+                return evaluate(
+                    program,
+                    examples,
+                    self._task.metric,
+                    num_threads=self._task.plan.num_threads,
+                    stop=self._stop,
+                )
+        except (StopRun, KeyboardInterrupt):
+            return None
+        finally:
+            guard.wait_for_calls(_GRACE_S)
+
+    # -- limits, counts and events -----------------------------------------------------------------------
+
+    def _left(self, *, reserve_scoring: bool = False) -> Budget | None:
+        reserve = Usage(lm_calls=self._task.reserve) if reserve_scoring else None
+        elapsed = time.monotonic() - self._started
+        return remaining(self._task.plan.budget, self._usage(), elapsed, reserve=reserve)
+
+    def _guard(self, budget: Budget | None) -> Guard:
+        guard = Guard(budget or Budget(), self._stop, self._on_call)
+        if budget is None:
+            guard.halt("seconds")
+        self._guards.append(guard)
+        return guard
+
+    @contextlib.contextmanager
+    def _in_force(self, guard: Guard, *callbacks: Any) -> Iterator[None]:
+        for module in self._task.optimizer.imports:
+            importlib.import_module(module)
+        quiet.install()
+        settings = guard.settings()
+        settings["callbacks"] = [guard, *callbacks, *dspy.settings.callbacks]
+        with dspy.context(
+            lm=self._task.model,
+            max_errors=_NO_LIMIT,
+            **settings,
+            **quiet.QUIET_SETTINGS,
+            **{SEED_SETTING: self._task.plan.seed},
+            **self._task.settings,
+        ):
+            self._interruptible_now = True
+            try:
+                yield
+            finally:
+                self._interruptible_now = False
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Make an interrupt stop the worker threads too, which do not get it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        usual = signal.getsignal(signal.SIGINT)
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            self._interrupted = True
+            self._stop.set()
+            if not self._interruptible_now:
+                return  # between two phases; the next one does not begin
+            if callable(usual):
+                usual(number, frame)
+            else:
+                signal.default_int_handler(number, frame)
+
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, usual)
+
+    def _usage(self) -> Usage:
+        return sum((guard.usage for guard in self._guards), Usage())
+
+    def _errors(self) -> ErrorCount:
+        return sum((guard.errors for guard in self._guards), ErrorCount())
+
+    def _on_call(self) -> None:
+        if time.monotonic() - self._last_progress < _PROGRESS_EVERY_S:
+            return
+        if self._sending.acquire(blocking=False):  # one thread is enough
+            try:
+                self._send_progress()
+            finally:
+                self._sending.release()
+
+    def _send_progress(self) -> None:
+        with self._sending:
+            self._last_progress = time.monotonic()
+            usage, best = self._usage(), self._recorder.best
+            metrics = {
+                **usage.to_dict(),
+                "errors": self._errors().count,
+                "best_score": None if best is None else best.score,
+                "elapsed_s": round(self._last_progress - self._started, 3),
+            }
+            step = usage.lm_calls + usage.cache_hits
+            self._events.send(Progress(step, self._phase or self._recorder.phase, metrics))
+
+    def _on_candidate(self, candidate: Candidate, best: bool) -> None:
+        instruction = next(iter(candidate.instructions.values()), "")
+        self._events.send(
+            CandidateScored(
+                candidate=candidate.number,
+                score=candidate.score,
+                n=candidate.n,
+                full=candidate.full,
+                best=best,
+                instruction=" ".join(instruction.split())[:_EXCERPT],
+                demos=candidate.num_demos,
+            )
+        )
+        self._send_progress()
+
+
+def _score(evaluation: Evaluation | None) -> float | None:
+    return None if evaluation is None or not evaluation.complete else evaluation.score
