@@ -15,7 +15,7 @@ import dspy
 from dspy_nb.core.metrics import Metric, MetricError
 from dspy_nb.core.usage import Meter, Usage
 
-__all__ = ["Abandoned", "ExampleMeter", "Failure", "Job", "Outcome", "Work"]
+__all__ = ["Abandoned", "ExampleMeter", "Failure", "Job", "Outcome", "Work", "split_fields", "timeout"]
 
 _MESSAGE_LENGTH = 300
 _NOTHING = Usage()
@@ -103,6 +103,8 @@ class ExampleMeter(Meter):
     def take(self) -> Usage:
         """Return what was used since the last time."""
         with self._lock:
+            if not self._calls and not self._hits:
+                return _NOTHING
             usage = Usage(self._calls, self._hits, self._prompt_tokens, self._completion_tokens, self._usd)
             self._clear()
         return usage
@@ -168,7 +170,7 @@ class Work:
         with dspy.context(**self._context(job, meter)):
             started = time.perf_counter()
             try:
-                prediction = self.programs[job.repeat](**_inputs(job.example))
+                prediction = self.programs[job.repeat](**split_fields(job.example)[0])
             except Exception as error:
                 return self.failed(Failure.of(error), meter.take(), started)
             latency_ms = (time.perf_counter() - started) * 1e3
@@ -182,7 +184,7 @@ class Work:
             started = time.perf_counter()
             try:
                 async with asyncio.timeout(timeout_s):
-                    prediction = await call(**_inputs(job.example))
+                    prediction = await call(**split_fields(job.example)[0])
             except TimeoutError as error:
                 late = timeout_s is not None and time.perf_counter() - started >= timeout_s
                 return self.failed(timeout(timeout_s) if late else Failure.of(error), meter.take(), started)
@@ -236,8 +238,13 @@ def _is_asynchronous(program: Any) -> bool:
     return inspect.iscoroutinefunction(program) or inspect.iscoroutinefunction(type(program).__call__)
 
 
-def _inputs(example: dspy.Example) -> dict[str, Any]:
-    return dict(example.inputs().items())
+def split_fields(example: dspy.Example) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the inputs and the labels of an example, in half the time of its own two methods."""
+    inputs: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
+    for name, value in example.items():
+        (inputs if name in example._input_keys else labels)[name] = value
+    return inputs, labels
 
 
 def _fields(prediction: Any) -> dict[str, Any]:

@@ -9,16 +9,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 import dspy
 
 from dspy_nb.core import execution
 from dspy_nb.core.arguments import number_between, probability, whole_number
-from dspy_nb.core.attempts import Job, Outcome, Work
+from dspy_nb.core.attempts import Job, Outcome, Work, split_fields
 from dspy_nb.core.data import example_id, fingerprint
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.events import now
+from dspy_nb.core.executors import run_on
 from dspy_nb.core.identity import value_key
 from dspy_nb.core.lms import answers_repeat, rollouts, used_lms
 from dspy_nb.core.metrics import Metric, as_metric
@@ -105,7 +107,9 @@ def evaluate(
     max_error_rate = number_between("max_error_rate", max_error_rate, 0, 1)
     if timeout_s is not None:
         timeout_s = number_between("timeout_s", timeout_s, 0, math.inf, ends=False)
-    num_threads = whole_number("num_threads", num_threads or dspy.settings.num_threads, minimum=1)
+    if num_threads is not None:
+        num_threads = whole_number("num_threads", num_threads, minimum=1)
+    run = execution.run if executor is None else partial(run_on, executor)
     field = label_field(label, metrics[first], examples)
     keys = None if by is None else _slice_keys(by, examples)
     lms = used_lms(program, lm)
@@ -123,9 +127,7 @@ def evaluate(
     started_at, started = now(), time.perf_counter()
     progress = _Progress(on_event, len(jobs))
     progress(0, 0)
-    outcomes = execution.run(
-        work, jobs, num_threads=num_threads, timeout_s=timeout_s, stop=stop, progress=progress
-    )
+    outcomes = run(work, jobs, num_threads=num_threads, timeout_s=timeout_s, stop=stop, progress=progress)
     duration_s = time.perf_counter() - started
 
     results = _results(
@@ -264,8 +266,7 @@ def _results(
 ) -> list[ExampleResult]:
     results = []
     for index, example in enumerate(examples):
-        inputs = dict(example.inputs().items())
-        expected = {name: value for name, value in example.items() if name not in inputs}
+        inputs, expected = split_fields(example)
         for repeat in range(repeats):
             outcome = outcomes[originals[index], repeat]
             if outcome is None:

@@ -29,7 +29,7 @@ def run(
     work: Work,
     jobs: Sequence[Job],
     *,
-    num_threads: int,
+    num_threads: int | None = None,
     timeout_s: float | None = None,
     deadline: float | None = None,
     stop: threading.Event | None = None,
@@ -46,7 +46,7 @@ def run(
     Args:
         work: What to do.
         jobs: The examples.
-        num_threads: Jobs under way at once, at most.
+        num_threads: Jobs under way at once, at most; ``dspy.settings.num_threads`` by default.
         timeout_s: An example that takes longer is a failure of kind ``Timeout``. Its thread is left behind
             and counts no more.
         deadline: A ``time.monotonic`` after which no example begins; those under way are waited for.
@@ -59,6 +59,7 @@ def run(
     Raises:
         BaseException: What a program raised that is no ``Exception``, such as a budget's stop.
     """
+    num_threads = num_threads or dspy.settings.num_threads
     loop = _Loop(work, jobs, num_threads, timeout_s, deadline, stop or threading.Event())
     try:
         loop.start()
