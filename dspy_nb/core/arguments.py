@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from dspy_nb.core.errors import InputError
@@ -41,23 +42,20 @@ def successes_of(name: str, successes: float, n: float) -> tuple[int, int]:
     return successes, n
 
 
-def number_between(name: str, value: float, low: float, high: float, *, ends: bool = True) -> float:
+def number_between(name: str, value: object, low: float, high: float, *, ends: bool = True) -> float:
     """Return a finite number between two bounds; ``ends`` says whether the bounds themselves are allowed.
 
     Raises:
         InputError: It is not a number, or is out of bounds.
     """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
+    number = float(value) if isinstance(value, Real) else math.nan
     if not math.isfinite(number) or not (low <= number <= high if ends else low < number < high):
         left, right = ("[", "]") if ends else ("(", ")")
         raise InputError(f"{name} must be a finite number in {left}{low:g}, {high:g}{right}, got {value!r}")
     return number
 
 
-def probability(name: str, value: float) -> float:
+def probability(name: str, value: object) -> float:
     """Return a probability strictly between 0 and 1, such as a confidence, a power or a traffic split.
 
     Raises:
@@ -85,15 +83,19 @@ def numbers_between(
     if not isinstance(values, np.ndarray):
         values = list(values)
     try:
-        array = np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{wanted}: {error}") from None
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        raise InputError(f"{wanted}, in one dimension") from None
     if array.ndim != 1:
-        raise InputError(f"{wanted} in one dimension, got {array.ndim}")
+        raise InputError(f"{wanted}, in one dimension, got {array.ndim}")
+    if array.dtype.kind not in "biuf":
+        wrong = next((value for value in values if not isinstance(value, Real)), array.dtype)
+        raise InputError(f"{wanted}, got {wrong!r}")
+    array = array.astype(float)
     valid = np.isfinite(array) & (array >= low) & (array <= high)
     if whole:
         valid &= array == np.floor(array)
     if not valid.all():
-        wrong = int(np.argmin(valid))
-        raise InputError(f"{wanted}, got {array[wrong]:g} at index {wrong}")
+        index = int(np.argmin(valid))
+        raise InputError(f"{wanted}, got {array[index]:g} at index {index}")
     return array

@@ -1,8 +1,11 @@
 """Anytime-valid comparison: intervals and p-values that stay valid however often you look at them.
 
-Each sequence bets against every candidate value m of the true difference at once. A bet against the true
-value is a fair game, so its wealth exceeds 1/α at any time with probability of at most α (Ville's
-inequality); every m whose wealth has ever reached 1/α is rejected for good, and the interval is what is left.
+A sequence bets against every candidate for the true difference at once. Whoever bets against the truth plays
+a game that is at best fair, and ever gets 1/α times the first stake with a probability of at most α (Ville's
+inequality). So a candidate against which the wealth reaches 1/α is rejected for good, and the interval is
+what is left. Candidates are the cells of a grid: bets that the difference is more are made against the upper
+edge of a cell and bets that it is less against the lower one, which makes them fair or worse for every
+difference in the cell.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -19,8 +22,8 @@ from dspy_nb.core.arguments import number_between, numbers_between, probability,
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_STEPS = 100  # candidate differences per unit: a grid of .01
-_CELLS_AT_ONCE = 2**14  # log-wealths held at a time, so that they stay in the processor's cache
+_CELLS_PER_UNIT = 100
+_NUMBERS_AT_ONCE = 2**14  # log-wealths held at a time, so that they stay in the processor's cache
 
 
 def paired_evalue(b_wins: int, a_wins: int, a: float = 3.0) -> float:
@@ -77,24 +80,43 @@ def asymptotic_half_width(sd: float, n: int, confidence: float = 0.95, target_n:
     return sd * math.sqrt(2 * spread / (n**2 * tuning) * math.log(math.sqrt(spread) / alpha))
 
 
-class BettingSequence:
-    """Log-wealth of bets against a grid of differences, several bets (nodes) against each.
+class Cells(NamedTuple):
+    """The candidates: cells between neighbouring edges from -1 to 1, and in the middle 0 alone; in order."""
 
-    Rejected differences are dropped, so an update costs less as the interval closes in. The bet against a
-    difference of 0 is kept to the end: it gives the p-value.
+    low: NDArray[Any]
+    high: NDArray[Any]
+
+    @classmethod
+    def with_edges(cls, points: Iterable[float]) -> Self:
+        """Return cells of .01 each, split at these points.
+
+        Raises:
+            InputError: A point is not in [-1, 1].
+        """
+        edges = {step / _CELLS_PER_UNIT for step in range(-_CELLS_PER_UNIT, _CELLS_PER_UNIT + 1)}
+        edges |= {number_between("points", point, -1, 1) for point in points}
+        ordered = sorted([*edges, 0.0])  # 0 twice, for the cell from 0 to 0
+        return cls(np.array(ordered[:-1]), np.array(ordered[1:]))
+
+
+class BettingSequence:
+    """Wealth of bets against cells of differences, several bets (nodes) against each.
+
+    Cells that are rejected are dropped, so an update costs less as the interval closes in. The bets against a
+    difference of 0 are kept to the end: they give the p-value.
     """
 
-    def __init__(self, confidence: float, grid: NDArray[Any], log_weights: NDArray[Any]) -> None:
+    def __init__(self, confidence: float, cells: Cells, log_weights: NDArray[Any]) -> None:
         self.confidence = probability("confidence", confidence)
         self.n = 0
         self._threshold = -math.log(1 - self.confidence)
-        self._grid = grid
-        self._alive = np.ones(len(grid), dtype=bool)
-        self._rows = np.arange(len(grid))  # of the grid, those whose wealth is tracked
+        self._cells = cells
+        self._left = np.ones(len(cells.low), dtype=bool)  # cells that are not rejected
+        self._rows = np.arange(len(cells.low))  # cells whose wealth is tracked
         self._log_wealth = log_weights  # shape (rows, nodes)
-        self._zero = int(np.searchsorted(grid, 0.0))
-        self._interval = (-1.0, 1.0)
+        self._zero = int(np.flatnonzero(cells.low == cells.high)[0])
         self._peak = 0.0  # largest log-wealth ever against a difference of 0
+        self._interval = (-1.0, 1.0)
 
     @property
     def p_value(self) -> float:
@@ -105,13 +127,13 @@ class BettingSequence:
     def interval(self) -> tuple[float, float]:
         """The confidence interval of the difference B − A: every value outside it has been rejected.
 
-        ``(nan, nan)`` when everything has been rejected, which has a probability of at most α unless the
-        assumptions are broken (drift, wrong order, wrong split).
+        ``(nan, nan)`` when everything has been rejected, which has a probability of at most α unless an
+        assumption is broken (a difference that drifts, a wrong order, a wrong split).
         """
         return self._interval
 
     def _steps_at_once(self) -> int:
-        return max(1, _CELLS_AT_ONCE // self._log_wealth.size)
+        return max(1, _NUMBERS_AT_ONCE // self._log_wealth.size)
 
     def _bet(self, log_factors: NDArray[Any], log_wealth_at_zero: NDArray[Any] | None = None) -> None:
         """Multiply the wealth by each step's factors in turn, and reject.
@@ -131,26 +153,28 @@ class BettingSequence:
         zero = int(np.searchsorted(self._rows, self._zero))
         if log_wealth_at_zero is not None:
             totals[:, zero] = log_wealth_at_zero
+        # No cell next to 0 is rejected before 0: an interval that excludes 0 comes with a p-value below α.
+        near = slice(max(0, zero - 1), zero + 2)
+        totals[:, near] = np.minimum(totals[:, near], totals[:, zero, None])
         peaks = totals.max(axis=0)
         self._peak = max(self._peak, float(peaks[zero]))
         rejected = self._rows[peaks >= self._threshold]
-        if self._alive[rejected].any():
-            self._alive[rejected] = False
-            self._keep_alive()
+        if self._left[rejected].any():
+            self._left[rejected] = False
+            self._narrow()
 
-    def _keep_alive(self) -> None:
-        """Go on with the differences that are not rejected, and with 0."""
-        self._keep(self._alive[self._rows] | (self._rows == self._zero))
-        alive = np.flatnonzero(self._alive)
-        if not alive.size:
+    def _narrow(self) -> None:
+        """Go on with the cells that are not rejected, and with 0."""
+        self._keep(self._left[self._rows] | (self._rows == self._zero))
+        left = np.flatnonzero(self._left)
+        if not left.size:
             self._interval = (math.nan, math.nan)
             return
-        # The neighbours of what is left are rejected themselves: the interval starts just inside of them, so
-        # that it excludes 0 as soon as 0 is rejected.
-        first, last = alive[0], alive[-1]
+        # An edge shared with a rejected cell is rejected itself, so the interval starts just inside of it.
+        low, high = self._cells.low[left[0]], self._cells.high[left[-1]]
         self._interval = (
-            math.nextafter(self._grid[first - 1], 1) if first else -1.0,
-            math.nextafter(self._grid[last + 1], -1) if last + 1 < len(self._grid) else 1.0,
+            math.nextafter(low, 1) if left[0] > 0 else -1.0,
+            math.nextafter(high, -1) if left[-1] < len(self._left) - 1 else 1.0,
         )
 
     def _keep(self, kept: NDArray[Any]) -> None:
@@ -161,49 +185,44 @@ class BettingSequence:
         """Return what ``from_state`` continues from, as plain JSON values."""
         return {
             "confidence": self.confidence,
-            "grid": self._grid.tolist(),
+            "points": self._cells.high.tolist(),
             "n": self.n,
             "peak": self._peak,
-            "alive": np.flatnonzero(self._alive).tolist(),
+            "left": np.flatnonzero(self._left).tolist(),
             "log_wealth": self._log_wealth.tolist(),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.n, self._peak = state["n"], state["peak"]
-        self._alive = np.isin(np.arange(len(self._grid)), state["alive"])
-        self._keep_alive()
+        self._left = np.isin(np.arange(len(self._left)), state["left"])
+        if not self._left.all():
+            self._narrow()
         self._log_wealth = np.array(state["log_wealth"])
 
 
-def candidate_differences(points: Iterable[float]) -> tuple[float, ...]:
-    """Return the differences that sequences bet against: -.99 to .99 in steps of .01, and these points.
-
-    Raises:
-        InputError: A point is not in (-1, 1).
-    """
-    extra = {number_between("points", point, -1, 1, ends=False) for point in points}
-    return tuple(sorted({step / _STEPS for step in range(1 - _STEPS, _STEPS)} | extra))
-
-
 @lru_cache(maxsize=16)
-def _paired_bets(grid: tuple[float, ...], a: float, nodes: int = 64) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the bets of ``PairedSequence``: log-weights (rows, nodes) and factors (2, rows, nodes).
+def _paired_bets(
+    lows: tuple[float, ...], highs: tuple[float, ...], a: float, nodes: int = 64
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the bets of ``PairedSequence``: log-weights (cells, nodes) and factors (2, cells, nodes).
 
     The factors are those of the wealth when A wins outright (D = -1) and when B does (D = 1); in between, the
-    factor is linear in D. Nodes and weights are Gauss and Jacobi's for Beta(2aμ, 2a(1 − μ)): 64 nodes
-    integrate the first 127 differences exactly and thousands of them closely. Whatever the nodes are, the
-    sequence is valid: a mixture of fair bets is a fair bet.
+    factor is linear in D. Nodes and weights are Gauss and Jacobi's for Beta(2aμ, 2a(1 − μ)) with the μ of the
+    edge nearer to 0: for a single difference, 64 nodes integrate the first 127 examples exactly and thousands
+    closely. Whatever the nodes, the sequence is valid: a mixture of fair bets is a fair bet.
     """
     from scipy.special import roots_jacobi
 
-    shares = (1 + np.array(grid)) / 2  # μ: the share of wins for B that a difference stands for
-    log_weights = np.empty((len(grid), nodes))
-    factors = np.empty((2, len(grid), nodes))
-    for row, mu in enumerate(shares):
+    log_weights = np.empty((len(lows), nodes))
+    factors = np.empty((2, *log_weights.shape))
+    for row, edges in enumerate(zip(lows, highs, strict=True)):
+        low, high = ((1 + edge) / 2 for edge in edges)  # μ: the share of wins for B that m stands for
+        mu = high if high <= 0.5 else low
         x, weights = roots_jacobi(nodes, 2 * a * (1 - mu) - 1, 2 * a * mu - 1)
         log_weights[row] = np.log(weights / weights.sum())
-        factors[:, row] = (1 - x) / 2 / (1 - mu), (1 + x) / 2 / mu
-    factors = np.maximum(factors, 1e-300)  # a node so near an end that it rounds to it must not bet all
+        u = np.clip((1 + x) / 2, 1e-15, 1 - 1e-15)  # a node that rounds to an end would bet everything it has
+        against = np.clip(u, low, high)  # a node within the cell bets nothing
+        factors[:, row] = (1 - u) / (1 - against), u / against
     log_weights.setflags(write=False)  # both are shared by all sequences of this kind
     factors.setflags(write=False)
     return log_weights, factors
@@ -221,7 +240,7 @@ class PairedSequence(BettingSequence):
     Args:
         confidence: 1 − α, in (0, 1).
         binary: Whether scores are yes/no, so that differences are -1, 0 or 1; then a is 3, else 1.
-        points: Further differences to test exactly, such as ± the margin; the grid has steps of .01.
+        points: Further ends that the interval may have, such as ± the margin, beside multiples of .01.
 
     Attributes:
         n: Number of differences so far.
@@ -235,12 +254,12 @@ class PairedSequence(BettingSequence):
     def __init__(
         self, confidence: float = 0.95, binary: bool = True, *, points: Iterable[float] = ()
     ) -> None:
-        grid = candidate_differences(points)
         self.binary = binary
         self.b_wins = self.a_wins = 0
         self._a = 3.0 if binary else 1.0
-        log_weights, factors = _paired_bets(grid, self._a)
-        super().__init__(confidence, np.array(grid), log_weights)
+        cells = Cells.with_edges(points)
+        log_weights, factors = _paired_bets(tuple(cells.low), tuple(cells.high), self._a)
+        super().__init__(confidence, cells, log_weights)
         # For yes/no scores the log-factors of D = -1, 0, 1; for graded ones the factors of D = -1 and 1.
         self._factors = np.log([factors[0], factors.mean(axis=0), factors[1]]) if binary else factors
 
@@ -292,7 +311,7 @@ class PairedSequence(BettingSequence):
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Return a sequence that goes on exactly where the one of this state was."""
-        sequence = cls(state["confidence"], state["binary"], points=state["grid"])
+        sequence = cls(state["confidence"], state["binary"], points=state["points"])
         sequence._restore(state)
         sequence.b_wins, sequence.a_wins = state["b_wins"], state["a_wins"]
         return sequence

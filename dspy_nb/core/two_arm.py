@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from dspy_nb.core.arguments import numbers_between
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.sequences import BettingSequence, candidate_differences
+from dspy_nb.core.sequences import BettingSequence, Cells
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # Bets of the two-arm sequence: the effects they are best at, and their shares of the first wealth (of which
 # half goes to effects of either sign). Picked from sweeps of A/B tests with effects of .05 to .20; they
@@ -23,9 +26,9 @@ _LEAST_VARIANCE = 1e-4
 class TwoArmSequence(BettingSequence):
     """A confidence sequence of the difference B − A of the mean outcomes of two randomised arms.
 
-    Valid at every n at once, for outcomes in [0, 1], also when the split changes and when outcomes drift over
-    time, as long as each unit went to B with the probability recorded for it and units come in the order in
-    which they were assigned.
+    Valid at every n at once, for outcomes in [0, 1], also when the split changes and when both arms get better
+    or worse over time, as long as each unit went to B with the probability recorded for it and units come in
+    the order in which they were assigned.
 
     With c the mean of past outcomes, X = (Y − c)/p for a unit of B and −(Y − c)/(1 − p) for one of A has the
     difference as its expectation. The wealth of the bets against a difference m is a weighted mean of
@@ -34,7 +37,7 @@ class TwoArmSequence(BettingSequence):
 
     Args:
         confidence: 1 − α, in (0, 1).
-        points: Further differences to test exactly, such as ± the margin; the grid has steps of .01.
+        points: Further ends that the interval may have, such as ± the margin, beside multiples of .01.
 
     Attributes:
         n: Number of outcomes so far.
@@ -45,13 +48,15 @@ class TwoArmSequence(BettingSequence):
     """
 
     def __init__(self, confidence: float = 0.95, *, points: Iterable[float] = ()) -> None:
-        grid = np.array(candidate_differences(points))
-        shares = np.concatenate([_EFFECT_SHARES[::-1], _EFFECT_SHARES]) / 2
-        super().__init__(confidence, grid, np.broadcast_to(np.log(shares), (len(grid), len(shares))))
-        self._effects = np.concatenate([-_EFFECTS[::-1], _EFFECTS])
-        self._sum = self._sum_of_squares = (
-            0.0  # of past outcomes; of their distances from the c of their time
-        )
+        cells = Cells.with_edges(points)
+        shares = np.concatenate([_EFFECT_SHARES, _EFFECT_SHARES]) / 2
+        super().__init__(confidence, cells, np.broadcast_to(np.log(shares), (len(cells.low), len(shares))))
+        self._effects = np.concatenate([_EFFECTS, _EFFECTS])
+        self._signs = np.repeat([1, -1], len(_EFFECTS))
+        # Bets on more are made against the upper edge m of a cell, on less against the lower: sign times m.
+        self._against = np.where(self._signs > 0, cells.high[:, None], -cells.low[:, None])
+        self._sum = 0.0  # of past outcomes
+        self._sum_of_squares = 0.0  # of their distances from the mean before them
 
     def update(self, is_b: bool, outcome: float, split: float) -> tuple[float, float]:
         """Add one unit's outcome and return the interval.
@@ -80,11 +85,10 @@ class TwoArmSequence(BettingSequence):
         y = numbers_between("outcomes", outcomes, 0, 1)
         p = numbers_between("splits", splits, 0, 1)
         if not ((p > 0) & (p < 1)).all():
-            raise InputError("splits must be numbers in (0, 1): each arm needs a chance")
-        if not len(assigned_b) == len(y) == len(p):
-            raise InputError(
-                f"is_b, outcomes and splits must be as many, got {len(assigned_b)}, {len(y)}, {len(p)}"
-            )
+            raise InputError("splits must be strictly between 0 and 1: each arm needs a chance")
+        sizes = len(assigned_b), len(y), len(p)
+        if len(set(sizes)) > 1:
+            raise InputError("is_b, outcomes and splits must be as many, got {}, {}, {}".format(*sizes))
         if not len(y):
             return self.interval
 
@@ -95,20 +99,25 @@ class TwoArmSequence(BettingSequence):
         squares = np.cumsum(np.concatenate([[self._sum_of_squares], (y - centre) ** 2]))
         variance = np.maximum((squares[:-1] + 1) / n, _LEAST_VARIANCE)
         x = np.where(assigned_b, (y - centre) / p, -(y - centre) / (1 - p))
-        highest = np.maximum((1 - centre) / p, centre / (1 - p))
-        lowest = -np.maximum(centre / p, (1 - centre) / (1 - p))
+        largest = np.maximum((1 - centre) / p, centre / (1 - p))  # of all x possible
+        smallest = -np.maximum(centre / p, (1 - centre) / (1 - p))
         scale = p * (1 - p) / variance
         start = 0
         while start < len(y):
             step = slice(start, start + self._steps_at_once())
             start = step.stop
-            m = self._grid[self._rows]
-            bets = (scale[step, None] * self._effects)[:, None, :]
-            bets = np.maximum(bets, (-_LARGEST_BET / (highest[step, None] - m))[:, :, None])
-            bets = np.minimum(bets, (_LARGEST_BET / (m - lowest[step, None]))[:, :, None])
-            self._bet(np.log1p(bets * (x[step, None] - m)[:, :, None]))
+            # Shape (steps, 1, bets), with the sign of the bet in the numbers: x, and the worst x possible.
+            gains = x[step, None, None] * self._signs
+            worst = np.where(self._signs > 0, -smallest[step, None, None], largest[step, None, None])
+            wanted = scale[step, None, None] * self._effects
+            bets = np.minimum(wanted, _LARGEST_BET / (self._against + worst))
+            self._bet(np.log1p(bets * (gains - self._against)))
         self._sum, self._sum_of_squares = float(sums[-1]), float(squares[-1])
         return self.interval
+
+    def _keep(self, kept: NDArray[Any]) -> None:
+        super()._keep(kept)
+        self._against = self._against[kept]
 
     def to_state(self) -> dict[str, Any]:  # noqa: D102
         return {**super().to_state(), "sum": self._sum, "sum_of_squares": self._sum_of_squares}
@@ -116,7 +125,7 @@ class TwoArmSequence(BettingSequence):
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Return a sequence that goes on exactly where the one of this state was."""
-        sequence = cls(state["confidence"], points=state["grid"])
+        sequence = cls(state["confidence"], points=state["points"])
         sequence._restore(state)
         sequence._sum, sequence._sum_of_squares = state["sum"], state["sum_of_squares"]
         return sequence
