@@ -80,11 +80,10 @@ def numbers_between(
     import numpy as np
 
     wanted = f"{name} must be {'whole' if whole else 'finite'} numbers in [{low:g}, {high:g}]"
-    if not isinstance(values, np.ndarray):
-        values = list(values)
     try:
+        values = values if isinstance(values, np.ndarray) else list(values)
         array = np.asarray(values)
-    except ValueError:  # lists of different lengths
+    except (TypeError, ValueError):  # not iterable, or lists of different lengths
         raise InputError(f"{wanted}, in one dimension") from None
     if array.ndim != 1:
         raise InputError(f"{wanted}, in one dimension, got {array.ndim}")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CELLS_PER_UNIT = 100
+_LARGEST_LOG_WEALTH = 700.0  # of one bet; more is counted as this, so that no float overflows
 _NUMBERS_AT_ONCE = 2**14  # log-wealths held at a time, so that they stay in the processor's cache
 
 
@@ -109,19 +110,19 @@ class BettingSequence:
     def __init__(self, confidence: float, cells: Cells, log_weights: NDArray[Any]) -> None:
         self.confidence = probability("confidence", confidence)
         self.n = 0
-        self._threshold = -math.log(1 - self.confidence)
+        self._needed = 1 / (1 - self.confidence)  # wealth that rejects
         self._cells = cells
         self._left = np.ones(len(cells.low), dtype=bool)  # cells that are not rejected
         self._rows = np.arange(len(cells.low))  # cells whose wealth is tracked
         self._log_wealth = log_weights  # shape (rows, nodes)
         self._zero = int(np.flatnonzero(cells.low == cells.high)[0])
-        self._peak = 0.0  # largest log-wealth ever against a difference of 0
+        self._evalue = 1.0  # largest wealth so far against a difference of 0
         self._interval = (-1.0, 1.0)
 
     @property
     def p_value(self) -> float:
         """The anytime-valid p-value of no difference: 1 over the largest e-value so far, at most 1."""
-        return math.exp(-self._peak)
+        return 1 / self._evalue
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -135,30 +136,30 @@ class BettingSequence:
     def _steps_at_once(self) -> int:
         return max(1, _NUMBERS_AT_ONCE // self._log_wealth.size)
 
-    def _bet(self, log_factors: NDArray[Any], log_wealth_at_zero: NDArray[Any] | None = None) -> None:
+    def _bet(self, log_factors: NDArray[Any], log_evalues: NDArray[Any] | None = None) -> None:
         """Multiply the wealth by each step's factors in turn, and reject.
 
         Args:
             log_factors: Shape (steps, rows, nodes); overwritten.
-            log_wealth_at_zero: Log-wealth against a difference of 0 after each step, where it is known
-                exactly, shape (steps,).
+            log_evalues: Log-wealth against a difference of 0 after each step, where it is known exactly,
+                shape (steps,).
         """
         log_factors[0] += self._log_wealth
         paths = np.cumsum(log_factors, axis=0) if len(log_factors) > 1 else log_factors
         self._log_wealth = paths[-1]
         self.n += len(paths)
 
-        top = paths.max(axis=2, keepdims=True)
-        totals = top[:, :, 0] + np.log(np.exp(paths - top).sum(axis=2))
+        wealth = np.exp(np.minimum(paths, _LARGEST_LOG_WEALTH)).sum(axis=2)
         zero = int(np.searchsorted(self._rows, self._zero))
-        if log_wealth_at_zero is not None:
-            totals[:, zero] = log_wealth_at_zero
-        # No cell next to 0 is rejected before 0: an interval that excludes 0 comes with a p-value below α.
-        near = slice(max(0, zero - 1), zero + 2)
-        totals[:, near] = np.minimum(totals[:, near], totals[:, zero, None])
-        peaks = totals.max(axis=0)
-        self._peak = max(self._peak, float(peaks[zero]))
-        rejected = self._rows[peaks >= self._threshold]
+        if log_evalues is not None:
+            wealth[:, zero] = np.exp(np.minimum(log_evalues, _LARGEST_LOG_WEALTH))
+        if self._left[self._zero]:
+            # No cell next to 0 is rejected before 0: an interval that excludes 0 has a p-value of at most α.
+            largest = np.maximum.accumulate(wealth[:, [zero]])
+            wealth[:, [zero - 1, zero + 1]] = np.minimum(wealth[:, [zero - 1, zero + 1]], largest)
+        peaks = wealth.max(axis=0)
+        self._evalue = max(self._evalue, float(peaks[zero]))
+        rejected = self._rows[peaks >= self._needed]
         if self._left[rejected].any():
             self._left[rejected] = False
             self._narrow()
@@ -187,13 +188,13 @@ class BettingSequence:
             "confidence": self.confidence,
             "points": self._cells.high.tolist(),
             "n": self.n,
-            "peak": self._peak,
+            "evalue": self._evalue,
             "left": np.flatnonzero(self._left).tolist(),
             "log_wealth": self._log_wealth.tolist(),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.n, self._peak = state["n"], state["peak"]
+        self.n, self._evalue = state["n"], state["evalue"]
         self._left = np.isin(np.arange(len(self._left)), state["left"])
         if not self._left.all():
             self._narrow()
@@ -295,7 +296,7 @@ class PairedSequence(BettingSequence):
         return self.interval
 
     def _log_evalues(self, b_wins: NDArray[Any], a_wins: NDArray[Any]) -> NDArray[Any]:
-        """Return the logarithms of ``paired_evalue``."""
+        """Return the logarithm of ``paired_evalue`` after each step."""
         from scipy.special import betaln
 
         a = self._a

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from importlib import import_module
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from dspy_nb.core.arguments import number_between, probability, whole_number
@@ -158,7 +159,7 @@ def srm_p_value(counts: Sequence[int], split: float | Sequence[float]) -> float:
     experiments", KDD.
     """
     observed = [whole_number("counts", count) for count in counts]
-    if isinstance(split, (int, float)):
+    if isinstance(split, (int, float, Real)):  # numpy's numbers too
         share = probability("split", split)
         split = (1 - share, share)
     weights = [number_between("split", weight, 0, math.inf, ends=False) for weight in split]
