@@ -3,6 +3,7 @@ import time
 
 import dspy
 import pytest
+from dspy.utils.exceptions import AdapterParseError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,7 +116,9 @@ def test_cache_hits_in_flight_do_not_use_up_the_budget():
     assert guard.usage.cache_hits == 40
 
 
-@pytest.mark.parametrize(("budget", "reason"), [(Budget(tokens=40), "tokens"), (Budget(seconds=0.05), "seconds")])
+@pytest.mark.parametrize(
+    ("budget", "reason"), [(Budget(tokens=40), "tokens"), (Budget(seconds=0.05), "seconds")]
+)
 def test_tokens_and_seconds_stop_at_the_next_call(budget, reason):
     engine = ScriptedEngine(delay_s=0.02)
     guard = Guard(budget, threading.Event())
@@ -166,16 +169,30 @@ def test_a_program_that_always_fails_is_given_up_after_ten_calls():
     engine = ScriptedEngine(failing=lambda number, request: ValueError("down"))
     guard = Guard(Budget(), threading.Event())
     failures = 0
-    with dspy.context(lm=scripted_lm(engine, num_retries=0), adapter=dspy.JSONAdapter()), pytest.raises(StopRun):
-        with dspy.context(**guard.settings()):
-            for _ in range(100):
-                try:
-                    classifier()(review="good")
-                except Exception:
-                    failures += 1
+    with (
+        dspy.context(lm=scripted_lm(engine, num_retries=0), adapter=dspy.JSONAdapter()),
+        pytest.raises(StopRun),
+        dspy.context(**guard.settings()),
+    ):
+        for _ in range(100):
+            try:
+                classifier()(review="good")
+            except Exception:
+                failures += 1
     assert failures == 9
     assert guard.reason == "errors"
     assert guard.hopeless
+
+
+def test_answers_in_the_wrong_format_are_no_reason_to_give_up():
+    """Demos often mend them: the run goes on, and counts them."""
+    guard = Guard(Budget(), threading.Event())
+    with dspy.context(lm=scripted_lm()), dspy.context(**guard.settings()):
+        for _ in range(30):
+            with pytest.raises(AdapterParseError):
+                dspy.Predict("review -> sentiment: int")(review="good")
+    assert guard.errors.kinds == {"AdapterParseError": 30}
+    assert not guard.hopeless
 
 
 def test_a_model_that_goes_down_later_is_given_up_after_a_row_of_failures():

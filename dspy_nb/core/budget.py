@@ -18,6 +18,7 @@ from typing import Any
 
 from dspy.utils.callback import BaseCallback
 from dspy.utils.callback_context import ACTIVE_CALL_ID
+from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.usage import Meter, Usage
@@ -130,12 +131,13 @@ class _Call:
     usd: float | None = 0.0
 
 
-# A run whose program fails on more than half of its calls has nothing to learn from, and one whose calls all
-# fail has lost its language model: it is ended instead of being paid for to the end. A program that fails half
-# of the time by chance fails 25 times in a row once in 33 million.
+# A run whose calls break on more than half of the occasions has nothing to learn from, and one whose calls all
+# break has lost its language model: it is ended instead of being paid for to the end. What breaks half of the
+# time by chance breaks 25 times in a row once in 33 million.
 _ERRORS_BEFORE_GIVING_UP = 10
 _HOPELESS_ERROR_RATE = 0.5
 _FAILURES_IN_A_ROW = 25
+_NOT_BROKEN = (AdapterParseError, ContextWindowExceededError)  # answers that better prompts may mend
 
 
 class Guard(BaseCallback):
@@ -164,7 +166,8 @@ class Guard(BaseCallback):
         self._calls: dict[str, _Call] = {}
         self._modules: set[str] = set()
         self._program_calls = 0
-        self._failures_in_a_row = 0
+        self._broken = 0
+        self._broken_in_a_row = 0
         self._meter = Meter(self._on_usage, self._on_price)
 
     def settings(self) -> dict[str, Any]:
@@ -188,22 +191,25 @@ class Guard(BaseCallback):
 
     @property
     def hopeless(self) -> bool:
-        """True when most program calls fail."""
+        """True when most program calls break: not on an answer in the wrong format, but without an answer."""
         return (
-            self.errors.count >= _ERRORS_BEFORE_GIVING_UP
-            and self.errors.count > _HOPELESS_ERROR_RATE * self._program_calls
+            self._broken >= _ERRORS_BEFORE_GIVING_UP
+            and self._broken > _HOPELESS_ERROR_RATE * self._program_calls
         )
 
     def add_error(self, error: BaseException) -> None:
         """Count an error that does not end the work, unless there have been too many.
 
         Raises:
-            StopRun: most program calls fail, or all of the last ones did.
+            StopRun: most program calls break, or all of the last ones did.
         """
         with self._settled:
             self.errors.add(error)
-            self._failures_in_a_row += 1
-        if self.hopeless or self._failures_in_a_row >= _FAILURES_IN_A_ROW:
+            if isinstance(error, _NOT_BROKEN):
+                return
+            self._broken += 1
+            self._broken_in_a_row += 1
+        if self.hopeless or self._broken_in_a_row >= _FAILURES_IN_A_ROW:
             raise self.halt("errors")
 
     def wait_for_calls(self, timeout_s: float) -> None:
@@ -232,7 +238,7 @@ class Guard(BaseCallback):
         """Count a program call that failed."""
         self._modules.discard(call_id)
         if exception is None:
-            self._failures_in_a_row = 0
+            self._broken_in_a_row = 0
         elif isinstance(exception, Exception) and ACTIVE_CALL_ID.get() not in self._modules:
             self.add_error(exception)
 

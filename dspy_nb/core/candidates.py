@@ -125,7 +125,6 @@ class Recorder(BaseCallback):
         self._candidates: dict[str, Candidate] = {}
         self._open: dict[str, _Evaluation] = {}
         self._compiling: dict[str, str] = {}
-        self._running = threading.local()
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -148,21 +147,28 @@ class Recorder(BaseCallback):
     def add(self, prompt: Prompt, score: float, n: int) -> None:
         """Take note that ``prompt`` reached mean ``score`` on ``n`` examples."""
         with self._lock:
-            best_before = self.best
             known = self._candidates.get(prompt.key)
             full = self._full_n is not None and n >= self._full_n
-            if known is None:
-                program = prompt.applied_to(self._student)
-                candidate = Candidate(len(self._candidates), score, n, full, prompt, program)
-            elif full or known.full:
-                # A score on the full set replaces what minibatches suggested, and is not diluted by them.
-                candidate = replace(known, score=score, n=n, full=True) if full else known
-            else:
-                mean = (known.score * known.n + score * n) / (known.n + n)
-                candidate = replace(known, score=mean, n=known.n + n)
-            self._candidates[prompt.key] = candidate
-            best = self.best is not None and (best_before is None or self.best.number != best_before.number)
-        self._on_scored(candidate, best)
+            if known is not None and not full:
+                if known.full:  # minibatches do not dilute a score on the full set
+                    score, n, full = known.score, known.n, True
+                else:
+                    score, n = (known.score * known.n + score * n) / (known.n + n), known.n + n
+            self._put(prompt, score, n, full)
+
+    def _put(self, prompt: Prompt, score: float, n: int, full: bool, *, announce: bool = True) -> None:
+        best_before = self.best
+        known = self._candidates.get(prompt.key)
+        if known is None:
+            number, program = len(self._candidates), prompt.applied_to(self._student)
+            candidate = Candidate(number, score, n, full, prompt, program)
+        else:
+            candidate = replace(known, score=score, n=n, full=full)
+        self._candidates[prompt.key] = candidate
+        best = self.best
+        if announce:
+            is_best = best is not None and (best_before is None or best.number != best_before.number)
+            self._on_scored(candidate, is_best)
 
     # -- what DSPy calls ------------------------------------------------------------------------------
 
@@ -206,6 +212,7 @@ class BatchRecorder(Recorder):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._running = threading.local()
         self._sums: dict[str, tuple[float, int]] = {}
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
@@ -223,6 +230,4 @@ class BatchRecorder(Recorder):
             total, n = self._sums.get(prompt.key, (0.0, 0))
             total, n = total + score, n + 1
             self._sums[prompt.key] = (total, n)
-        if n % self._full_n == 0:
-            self.phase = f"scoring candidates on {self._full_n} examples"
-            self.add(prompt, total / n, n)
+            self._put(prompt, total / n, n, n >= self._full_n, announce=n % self._full_n == 0)

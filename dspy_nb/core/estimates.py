@@ -160,7 +160,7 @@ def _mipro(sizes: Sizes, options: Options) -> Estimate:
         evaluation = val * (1 + trials)
     # One set stays empty and, where there are labeled demos, one holds only those. Zero-shot runs bootstrap
     # too, to show the proposer what the task looks like.
-    bootstrapping_sets = max(0, num_sets - 2)
+    bootstrapping_sets = max(0, num_sets - (2 if labeled else 1))
     summary = 0
     if options["data_aware_proposer"]:
         summary = 2 + min(9, max(0, math.ceil(sizes.train / options["view_data_batch_size"]) - 1))

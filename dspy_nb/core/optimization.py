@@ -20,7 +20,7 @@ from dspy_nb.core.metrics import as_metric
 from dspy_nb.core.optimizers import Optimizer, get_optimizer, resolve_options
 from dspy_nb.core.preflight import check_data, check_models, check_program, run_model, uncompiled
 from dspy_nb.core.presets import get_preset
-from dspy_nb.core.replay import RunDirectory, describe_lm, describe_program, source_hash
+from dspy_nb.core.replay import RunDirectory, describe_lm, describe_program, text_hash
 from dspy_nb.core.run import OptimizationRun, RunPlan, readable
 from dspy_nb.core.search import Search, Task
 
@@ -296,7 +296,7 @@ def _student(program: Any, chosen: Optimizer) -> Any:
 def _manifest(plan: RunPlan, programs: Sequence[Any], models: Sequence[Any], metric: Any) -> dict[str, Any]:
     return {
         "program": [describe_program(program) for program in programs],
-        "metric": {"name": plan.metric, "source": source_hash(getattr(metric, "function", metric))},
+        "metric": {"name": plan.metric, "source": text_hash(metric.source) if metric else None},
         "optimizer": plan.optimizer,
         "options": {name: readable(value) for name, value in sorted(plan.options.items())},
         "seed": plan.seed,

@@ -257,6 +257,7 @@ _TABLE = (
         "KNNFewShot",
         "at each call, demos from the k most similar training examples",
         calls.make_knn,
+        defaults={"k": 3},
         extra={"metric_threshold": None, "max_bootstrapped_demos": 4, "max_labeled_demos": 16,
                "max_rounds": 1, "teacher_settings": None},
         refuses_compiled=True,

@@ -79,12 +79,11 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
             raise InputError(
                 f"{name}[{number}] has inputs {sorted(inputs)}, but the program needs {missing[0]!r}"
             )
-        for field in metric.fields if metric is not None else ():
-            if field not in example:
-                raise InputError(
-                    f"{name}[{number}] has no label {field!r}, which {metric!r} compares; it has: "
-                    f"{', '.join(example.keys())}"
-                )
+    if metric is not None:
+        try:
+            metric.check(checked)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
     return checked
 
 

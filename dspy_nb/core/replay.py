@@ -23,7 +23,7 @@ from dspy.clients.cache import Cache
 
 from dspy_nb.core.errors import InputError
 
-__all__ = ["RunDirectory", "describe_lm", "describe_program"]
+__all__ = ["RunDirectory", "describe_lm", "describe_program", "text_hash"]
 
 _SETTING = "dspy_nb_cache"
 _SCHEMA_VERSION = 1
@@ -124,7 +124,11 @@ def describe_program(program: dspy.Module) -> dict[str, Any]:
             "demos": [{k: str(v) for k, v in dict(demo).items()} for demo in predictor.demos],
             "config": {key: str(value) for key, value in getattr(predictor, "config", {}).items()},
         }
-    return {"class": type(program).__qualname__, "code": source_hash(type(program)), "predictors": predictors}
+    return {
+        "class": type(program).__qualname__,
+        "code": _source_hash(type(program)),
+        "predictors": predictors,
+    }
 
 
 def describe_lm(lm: Any) -> dict[str, Any]:
@@ -138,10 +142,13 @@ def describe_lm(lm: Any) -> dict[str, Any]:
     }
 
 
-def source_hash(thing: Any) -> str | None:
-    """Return a short hash of the source text of a class or function, ``None`` where there is no source."""
+def text_hash(text: str) -> str:
+    """Return a short hash of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _source_hash(cls: type) -> str | None:
     try:
-        source = inspect.getsource(thing)
+        return text_hash(inspect.getsource(cls))
     except (OSError, TypeError):
         return None
-    return hashlib.sha256(source.encode()).hexdigest()[:16]

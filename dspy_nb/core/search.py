@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import FrameType
 from typing import Any
 
@@ -50,7 +50,7 @@ class Task:
         trainset: labelled examples.
         valset: labelled examples, empty if there are none.
         testset: labelled examples that the search never sees, empty if there are none.
-        metric: in the one shape.
+        metric: in the one shape; ``None`` where nothing is scored.
         model: the language model of the run.
         reserve: LM calls to keep for the scores after the search.
         settings: further DSPy settings, such as the cache of a run directory.
@@ -63,7 +63,7 @@ class Task:
     trainset: Sequence[dspy.Example]
     valset: Sequence[dspy.Example]
     testset: Sequence[dspy.Example]
-    metric: Metric
+    metric: Metric | None
     model: Any
     reserve: int
     settings: Mapping[str, Any]
@@ -189,20 +189,29 @@ class Search:
             )
         return reason
 
+    def _watched(self, guard: Guard) -> Metric | None:
+        """Return the metric in a form that ends the run when it returns what is no score."""
+
+        def end(error: MetricError) -> StopRun:
+            guard.errors.fatal = error
+            return guard.halt("metric")
+
+        metric = self._task.metric
+        if metric is None:
+            return None
+        return _Watched(**{f.name: getattr(metric, f.name) for f in fields(metric)}, end=end)
+
     def _scoring(self, guard: Guard) -> Callable[..., Any]:
-        """Return the metric as the optimizer gets it: it counts errors, and ends the run on what is no score."""
-        metric, recorder = self._task.metric, self._recorder
+        """Return the metric as the optimizer gets it: its errors are counted, and so are SIMBA's candidates."""
+        metric, recorder = self._watched(guard), self._recorder
 
         def scored(
             gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None
         ) -> Any:
-            if pred is None:  # SIMBA's way to say that the program raised
+            if pred is None or metric is None:  # SIMBA's way to say that the program raised
                 return 0.0
             try:
                 score = metric(gold, pred, trace, pred_name, pred_trace)
-            except MetricError as error:
-                guard.errors.fatal = error
-                raise guard.halt("metric") from None
             except Exception as error:
                 guard.add_error(error)
                 raise
@@ -261,11 +270,12 @@ class Search:
                 return evaluate(
                     program,
                     examples,
-                    self._task.metric,
+                    self._watched(guard),
                     num_threads=self._task.plan.num_threads,
                     stop=self._stop,
                 )
         except (StopRun, KeyboardInterrupt):
+            self._explain(guard)
             return None
         finally:
             guard.wait_for_calls(_GRACE_S)
@@ -371,6 +381,22 @@ class Search:
             )
         )
         self._send_progress()
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class _Watched(Metric):
+    """A metric whose first return value that is no score ends the run: DSPy would take it for a 0, or worse."""
+
+    end: Callable[[MetricError], StopRun] = lambda error: StopRun("metric")
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        try:
+            score = super().__call__(*arguments, **named)
+            if 0 <= float(score) <= 1:
+                return score
+            raise MetricError(f"metric {self.label} returned {float(score):g}; a score is between 0 and 1")
+        except MetricError as error:
+            raise self.end(error) from None
 
 
 def _score(evaluation: Evaluation | None) -> float | None:
