@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -99,7 +100,6 @@ def evaluate(
     """
     examples = _examples(dataset)
     metrics = _metrics(metric, examples)
-    first = next(iter(metrics))
     if not callable(program):
         raise InputError(f"program must be a dspy.Module or a function, got {type(program).__name__}")
     confidence = probability("confidence", confidence)
@@ -109,7 +109,10 @@ def evaluate(
         timeout_s = number_between("timeout_s", timeout_s, 0, math.inf, ends=False)
     if num_threads is not None:
         num_threads = whole_number("num_threads", num_threads, minimum=1)
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise InputError(f"executor must be a concurrent.futures.Executor, got {type(executor).__name__}")
     run = execution.run if executor is None else partial(run_on, executor)
+    first = next(iter(metrics))
     field = label_field(label, metrics[first], examples)
     keys = None if by is None else _slice_keys(by, examples)
     lms = used_lms(program, lm)
@@ -119,68 +122,81 @@ def evaluate(
 
     ids = [example_id(example) for example in examples]
     share = repeats == 1 and answers_repeat(program, lm)
-    original = _originals(examples, ids) if share else list(range(len(examples)))
+    originals = _originals(examples, ids) if share else range(len(examples))
     # All examples once, then all again: an interrupt then leaves as many examples as possible.
-    places = [(index, repeat) for repeat in range(repeats) for index in sorted(set(original))]
+    places = [(index, repeat) for repeat in range(repeats) for index in sorted(set(originals))]
     jobs = [Job(examples[index], repeat) for index, repeat in places]
+    facts: dict[str, Any] = {
+        "n_planned": len(examples) * repeats,
+        "metric": first,
+        "program": getattr(program, "__name__", None) or type(program).__name__,
+        "base_model": ", ".join(dict.fromkeys(str(getattr(model, "model", model)) for model in lms)) or None,
+        "data_fingerprint": fingerprint(examples),
+        "n_examples": len(examples),
+        "n_distinct": len(set(ids)),
+        "repeats": repeats,
+        "by": by if by is None or isinstance(by, str) else getattr(by, "__name__", "by"),
+        "confidence": confidence,
+        "max_error_rate": max_error_rate,
+        "seed": seed,
+        "started_at": now(),
+    }
 
-    started_at, started = now(), time.perf_counter()
+    started = time.perf_counter()
     progress = _Progress(on_event, len(jobs))
     progress(0, 0)
     outcomes = run(work, jobs, num_threads=num_threads, timeout_s=timeout_s, stop=stop, progress=progress)
     duration_s = time.perf_counter() - started
 
-    results = _results(
-        examples, ids, original, dict(zip(places, outcomes, strict=True)), tuple(metrics), repeats
-    )
-    progress(sum(outcome is not None for outcome in outcomes), sum(r.error is not None for r in results))
-
     def build() -> Evaluation:
-        scores = {
-            name: metric_score(name, results, metric.binary, confidence, seed)
-            for name, metric in metrics.items()
-        }
-        score = scores[first]
-
-        def score_part(part: Sequence[ExampleResult]) -> MetricScore:
-            return metric_score(first, part, score.correct is not None, confidence, seed)
-
-        errors = errors_of(results)
-        return Evaluation(
-            score=score.score,
-            interval=score.interval,
-            n=score.n,
-            n_planned=len(examples) * repeats,
-            correct=score.correct,
-            score_without_errors=score.score_without_errors,
-            errors=errors,
-            reliable=bool(results) and errors.rate <= max_error_rate,
-            metrics=scores,
-            classification=None if field is None else classification_of(field, metrics[first], results),
-            latency=latency_of(results),
-            usage=sum((result.usage for result in results), Usage()),
-            metric_usage=sum((result.metric_usage for result in results), Usage()),
-            slices={} if keys is None else slices_of(results, keys, score_part),
-            results=tuple(results),
-            metric=first,
-            program=_program_name(program),
-            base_model=", ".join(dict.fromkeys(str(getattr(model, "model", model)) for model in lms)) or None,
-            data_fingerprint=fingerprint(examples),
-            n_examples=len(examples),
-            n_distinct=len(set(ids)),
-            repeats=repeats,
-            by=by if by is None or isinstance(by, str) else getattr(by, "__name__", "by"),
-            confidence=confidence,
-            max_error_rate=max_error_rate,
-            seed=seed,
-            started_at=started_at,
-            duration_s=duration_s,
-        )
+        found = dict(zip(places, outcomes, strict=True))
+        results = _results(examples, ids, originals, found, tuple(metrics), repeats)
+        numbers = _numbers(results, metrics, field, keys, facts)
+        return Evaluation(**numbers, **facts, duration_s=duration_s)
 
     try:
-        return build()
+        evaluation = build()
     except KeyboardInterrupt:  # one that comes this late must not lose the answers
-        return build()
+        evaluation = build()
+    finished = [outcome for outcome in outcomes if outcome is not None]
+    with contextlib.suppress(KeyboardInterrupt):
+        progress(len(finished), sum(outcome.failure is not None for outcome in finished))
+    return evaluation
+
+
+def _numbers(
+    results: Sequence[ExampleResult],
+    metrics: Mapping[str, Metric],
+    field: str | None,
+    keys: Sequence[str] | None,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    first, confidence, seed = facts["metric"], facts["confidence"], facts["seed"]
+    scores = {
+        name: metric_score(name, results, metric.binary, confidence, seed) for name, metric in metrics.items()
+    }
+    score = scores[first]
+
+    def score_part(part: Sequence[ExampleResult]) -> MetricScore:
+        return metric_score(first, part, score.correct is not None, confidence, seed)
+
+    errors = errors_of(results)
+    return {
+        "score": score.score,
+        "interval": score.interval,
+        "n": score.n,
+        "correct": score.correct,
+        "score_without_errors": score.score_without_errors,
+        "errors": errors,
+        "reliable": bool(results) and errors.rate <= facts["max_error_rate"],
+        "metrics": scores,
+        "classification": None if field is None else classification_of(field, metrics[first], results),
+        "latency": latency_of(results),
+        "usage": sum((result.usage for result in results), Usage()),
+        "metric_usage": sum((result.metric_usage for result in results), Usage()),
+        "slices": {} if keys is None else slices_of(results, keys, score_part),
+        "results": tuple(results),
+    }
 
 
 class _Progress:
@@ -290,7 +306,3 @@ def _results(
                 )
             )
     return results
-
-
-def _program_name(program: Any) -> str:
-    return getattr(program, "__name__", None) or type(program).__name__
