@@ -1,0 +1,108 @@
+"""Presets and versions as tables, in text and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dspy_nb.core.model_version import ModelVersion
+from dspy_nb.core.presets import Preset
+from dspy_nb.documents import Document, Note, Score, Table, to_html, to_text
+from dspy_nb.wording import UNKNOWN
+
+__all__ = ["Presets", "Versions", "presets_html", "presets_text", "versions_html", "versions_text"]
+
+_VERSIONS_SHOWN = 50
+
+
+class Presets(list[Preset]):
+    """A list that shows as a table in a notebook."""
+
+    def _repr_html_(self) -> str:
+        return presets_html(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(presets_text(self))
+
+
+class Versions(list[ModelVersion]):
+    """A list that shows as a table under a title in a notebook."""
+
+    def __init__(self, versions: Iterable[ModelVersion], title: str = "Versions") -> None:
+        super().__init__(versions)
+        self.title = title
+
+    def _repr_html_(self) -> str:
+        return versions_html(self, self.title)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(versions_text(self, self.title))
+
+
+def presets_text(presets: Iterable[Preset]) -> str:
+    """Return presets as a table in text."""
+    return to_text(_presets(presets))
+
+
+def presets_html(presets: Iterable[Preset]) -> str:
+    """Return presets as a table in HTML."""
+    return to_html(_presets(presets))
+
+
+def _presets(presets: Iterable[Preset]) -> Document:
+    rows = [
+        (
+            preset.name,
+            preset.optimizer,
+            ", ".join(f"{name}={value!r}" for name, value in preset.options.items()),
+            preset.description,
+            ", ".join(preset.recommended_for),
+            "package" if preset.source == "package" else "yours",
+        )
+        for preset in presets
+    ]
+    return Document(
+        "Presets", [Table(("name", "optimizer", "options", "description", "recommended for", "from"), rows)]
+    )
+
+
+def versions_text(versions: Sequence[ModelVersion], title: str = "Versions") -> str:
+    """Return versions of models as a table in text."""
+    return to_text(_versions(versions, title))
+
+
+def versions_html(versions: Sequence[ModelVersion], title: str = "Versions") -> str:
+    """Return versions of models as a table in HTML."""
+    return to_html(_versions(versions, title))
+
+
+def _versions(versions: Sequence[ModelVersion], title: str) -> Document:
+    rows = [
+        (
+            version.model_id,
+            version.version,
+            version.stage,
+            Score(version.score, version.interval),
+            version.score_kind or UNKNOWN,
+            version.optimizer or UNKNOWN,
+            version.base_model or UNKNOWN,
+            version.created_at[:16].replace("T", " "),
+        )
+        for version in versions[:_VERSIONS_SHOWN]
+    ]
+    if not rows:
+        return Document(title, [Note("No versions yet.")])
+    caption = ""
+    if len(versions) > _VERSIONS_SHOWN:
+        caption = f"{_VERSIONS_SHOWN} of {len(versions):,} versions are shown"
+    columns = (
+        "model",
+        "version",
+        "stage",
+        "score",
+        "measured on",
+        "optimizer",
+        "language model",
+        "created (UTC)",
+    )
+    return Document(title, [Table(columns, rows, caption=caption)])

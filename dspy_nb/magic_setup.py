@@ -1,0 +1,88 @@
+"""What %load_ext adds to IPython besides the magics: defaults, the display of results, completion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from traitlets import Bool, Float, Int, TraitError, Unicode, validate
+from traitlets.config import Configurable
+
+from dspy_nb.core.estimates import Estimate
+from dspy_nb.core.evaluation import Evaluation
+from dspy_nb.core.model_version import ModelVersion
+from dspy_nb.core.presets import Preset
+from dspy_nb.core.run import OptimizationRun
+from dspy_nb.listings import presets_html, presets_text, versions_html, versions_text
+from dspy_nb.magic_completion import PATTERN, completer
+from dspy_nb.report import estimate_text, evaluation_html, run_html, run_text  # noqa: TID251 - a front end
+
+__all__ = ["DspyNb", "install", "uninstall"]
+
+
+class DspyNb(Configurable):
+    """Defaults of the magics, set with ``%config DspyNb.<name> = value``."""
+
+    registry = Unicode("registry", help="Folder of the registry.").tag(config=True)
+    num_threads = Int(0, min=0, help="Program calls at a time; 0 for DSPy's own setting.").tag(config=True)
+    confidence = Float(0.95, help="Confidence of intervals, between 0 and 1.").tag(config=True)
+    quiet = Bool(False, help="Show no progress.").tag(config=True)
+
+    @validate("confidence")
+    def _between_0_and_1(self, proposal: Any) -> Any:
+        if not 0 < proposal["value"] < 1:
+            raise TraitError(f"confidence must be between 0 and 1, not {proposal['value']}")
+        return proposal["value"]
+
+
+# Results know nothing of notebooks; these show them there, in text and in HTML.
+_VIEWS: dict[type, tuple[Callable[[Any], str], Callable[[Any], str] | None]] = {
+    OptimizationRun: (run_text, run_html),
+    Evaluation: (Evaluation.report, evaluation_html),
+    Estimate: (estimate_text, None),
+    ModelVersion: (lambda version: versions_text([version]), lambda version: versions_html([version])),
+    Preset: (lambda preset: presets_text([preset]), lambda preset: presets_html([preset])),
+}
+
+
+def install(ipython: Any, magics: type) -> None:
+    """Register everything; if it is registered already, do nothing."""
+    if magics.__name__ in ipython.magics_manager.registry:
+        return
+    defaults = DspyNb(parent=ipython)
+    ipython.configurables.append(defaults)
+    ipython.register_magics(magics(ipython, defaults))
+    formatters = ipython.display_formatter.formatters
+    for kind, (text, html) in _VIEWS.items():
+        formatters["text/plain"].for_type(kind, _printer(text))
+        if html is not None:
+            formatters["text/html"].for_type(kind, html)
+    ipython.set_hook("complete_command", completer(ipython), re_key=PATTERN)
+
+
+def uninstall(ipython: Any, magics: type) -> None:
+    """Take everything away again."""
+    registered = ipython.magics_manager.registry.pop(magics.__name__, None)
+    if registered is None:
+        return
+    for kind, names in registered.magics.items():
+        for name in names:
+            ipython.magics_manager.magics[kind].pop(name, None)
+    ipython.configurables[:] = [
+        c for c in ipython.configurables if c is not registered and not isinstance(c, DspyNb)
+    ]
+    formatters = ipython.display_formatter.formatters
+    for kind in _VIEWS:
+        for name in ("text/plain", "text/html"):
+            formatters[name].type_printers.pop(kind, None)
+    completers = ipython.strdispatchers["complete_command"].regexs
+    for pattern in [pattern for pattern in completers if pattern.pattern == PATTERN]:
+        del completers[pattern]
+
+
+def _printer(text: Callable[[Any], str]) -> Callable[[Any, Any, bool], None]:
+    def show(value: Any, printer: Any, cycle: bool) -> None:
+        # Within a list or a dict a report would be out of place.
+        printer.text(text(value) if len(printer.stack) == 1 else repr(value))
+
+    return show

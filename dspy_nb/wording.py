@@ -1,0 +1,58 @@
+"""How reports, progress and magics word numbers and endings, so that all say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["UNKNOWN", "count", "duration", "excerpt", "known", "percent", "stopped"]
+
+UNKNOWN = "–"
+"""What stands for a number that is not known, which is not the same as 0."""
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage with one decimal."""
+    return f"{share:.1%}"
+
+
+def known(value: float | None, form: str = "{:,}") -> str:
+    """Return ``value`` in the format ``form``, a dash if it is not known."""
+    return UNKNOWN if value is None else form.format(value)
+
+
+def count(n: int, what: str) -> str:
+    """Return ``1 demo``, ``2 demos``."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration to about two digits: ``4.2 s``, ``37 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def excerpt(text: object, length: int) -> str:
+    """Return ``text`` on one line of at most ``length`` characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def stopped(stopped_by: str | None, limits: Mapping[str, float]) -> str:
+    """Return how a run ended.
+
+    Args:
+        stopped_by: see ``OptimizationRun.stopped_by``.
+        limits: of the budget, by name.
+    """
+    budgets = {"lm_calls": "{:,} LM calls", "seconds": "{:,g} s", "tokens": "{:,} tokens", "usd": "${:,.2f}"}
+    if stopped_by in budgets:
+        return f"stopped by the budget of {budgets[stopped_by].format(limits[stopped_by])}"
+    others = {
+        None: "completed",
+        "stop": "stopped by stop()",
+        "interrupt": "interrupted",
+        "errors": "stopped because the program kept failing",
+    }
+    return others.get(stopped_by, f"stopped by {stopped_by}")
