@@ -159,7 +159,8 @@ class Log(Generic[S]):
             Conflict: Other writers were faster for a whole minute.
             InputError: The body is no JSON.
             Corrupt: As ``read`` does.
-            RegistryError: The entry cannot be written (disk full, read-only, ...); nothing has changed.
+            RegistryError: The entry cannot be written (disk full, read-only, ...); nothing has changed,
+                unless the message says that it is written and could not be flushed.
         """
         by = current_user() if by is None else by
         deadline = time.monotonic() + _PATIENCE_S
@@ -206,7 +207,8 @@ class Log(Generic[S]):
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-        sync_folder(self.folder)
+        with explained(f"flush {target}, which is written but might not survive a power cut"):
+            sync_folder(self.folder)
         return True
 
     def _forget(self) -> None:

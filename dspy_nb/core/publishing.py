@@ -54,10 +54,9 @@ def publish(
     """Publish a version: its folder, then the log entry that makes it visible.
 
     Returns:
-        False, with nothing written, if somebody has put a folder of this name in place meanwhile.
+        False, with nothing written, if the version exists, in the log or only as a folder.
 
     Raises:
-        Conflict: The version is registered.
         RegistryError: It cannot be written; nothing is visible.
     """
     table = {
@@ -66,11 +65,12 @@ def publish(
     }
 
     def decide(state: ModelState) -> dict[str, Any]:
-        if state.taken(version):
-            raise Conflict(f"{folder.name}@{version} exists: versions never change, register the next one")
+        if state.taken(version):  # its folder was deleted by hand
+            raise Conflict(f"{folder.name}@{version} exists in the log: check() tells what is wrong with it")
         return {"version": version, "files": table, "summary": summary, "reason": reason}
 
-    decide(log.read())
+    if log.read().taken(version):
+        return False
     with explained(f"write {folder / version}"):
         _make_root(root)
         if not _put_folder(folder, version, files):
@@ -109,9 +109,13 @@ def _put_folder(folder: Path, version: str, files: Mapping[str, bytes]) -> bool:
                 raise
             shutil.rmtree(staging, ignore_errors=True)
             return False
-        sync_folder(folder)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
+        raise
+    try:
+        sync_folder(folder)
+    except BaseException:
+        _remove_folder(folder, version)
         raise
     return True
 

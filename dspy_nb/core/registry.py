@@ -101,10 +101,7 @@ class Registry(Catalogue):
             if self._publish(model_id, chosen, files, summary, notes, by):
                 return self.get(f"{model_id}@{chosen}")
             if version is not None:
-                raise Conflict(
-                    f"{model_id}@{version} exists on disk but not in the log: a process is registering it "
-                    "now, or one stopped half-way (check() tells)"
-                )
+                raise self._conflict(model_id, version)
 
     def promote(
         self,
@@ -239,7 +236,7 @@ class Registry(Catalogue):
         summary = summary_of(metadata, evaluation, metadata.get("parent"))
         reason = f"imported from {Path(path).name}"
         if not self._publish(model_id, version, files, summary, reason, by):
-            raise Conflict(f"{model_id}@{version} exists on disk but not in the log (check() tells)")
+            raise self._conflict(model_id, version)
         return self.get(f"{model_id}@{version}")
 
     def _publish(
@@ -253,6 +250,14 @@ class Registry(Catalogue):
     ) -> bool:
         folder, log = self._folder(model_id), self._log(model_id)
         return publish(self.root, folder, log, version, files, summary, reason=reason, by=by)
+
+    def _conflict(self, model_id: str, version: str) -> Conflict:
+        if self._log(model_id).read().taken(version):
+            return Conflict(f"{model_id}@{version} exists: versions never change, register the next one")
+        return Conflict(
+            f"{model_id}@{version} exists on disk but not in the log: a process is registering it now, or one "
+            "stopped half-way (check() tells)"
+        )
 
 
 def _check_texts(**texts: object) -> None:

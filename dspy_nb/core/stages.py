@@ -124,10 +124,13 @@ class ModelState:
 
     def check(self, entry: Entry) -> None:
         """Raise Corrupt if ``entry`` is malformed or cannot follow."""
-        try:
-            check = _CHECKS[entry.action]
-        except KeyError:
-            raise _corrupt(entry, f"the action {entry.action!r} is not known") from None
+        if entry.action not in _CHECKS:
+            raise _corrupt(entry, f"the action {entry.action!r:.40} is not known")
+        check, keys = _CHECKS[entry.action]
+        if set(entry.body) != keys:
+            raise _corrupt(
+                entry, f"it holds {', '.join(sorted(entry.body)):.80} instead of {', '.join(sorted(keys))}"
+            )
         check(self, entry)
 
     def apply(self, entry: Entry) -> None:
@@ -240,7 +243,7 @@ def is_summary(summary: Mapping[str, Any]) -> bool:
 def _check_promote(state: ModelState, entry: Entry) -> None:
     record = _record(state, entry, entry.body.get("version"))
     stage, demoted = entry.body.get("to"), entry.body.get("demoted")
-    if stage not in STAGES or stage == record.stage:
+    if stage not in STAGES or stage == record.stage or entry.body["from"] != record.stage:
         raise _corrupt(entry, f"it promotes {record.version} from {record.stage} to {stage!r}")
     if demoted != (state.production if stage == "production" else None):
         raise _corrupt(entry, f"it demotes {demoted}, but {state.production} is in production")
@@ -276,11 +279,11 @@ def _check_common(entry: Entry) -> None:
         raise _corrupt(entry, "reason, evidence or forced is of the wrong type")
 
 
-_CHECKS: Final[Mapping[str, Callable[[ModelState, Entry], None]]] = {
-    "register": _check_register,
-    "promote": _check_promote,
-    "archive": _check_archive,
-    "attach": _check_attach,
+_CHECKS: Final[Mapping[str, tuple[Callable[[ModelState, Entry], None], set[str]]]] = {
+    "register": (_check_register, {"version", "files", "summary", "reason"}),
+    "promote": (_check_promote, {"version", "from", "to", "demoted", "evidence", "forced", "reason"}),
+    "archive": (_check_archive, {"versions", "reason"}),
+    "attach": (_check_attach, {"version", "evidence", "reason"}),
 }
 
 
