@@ -53,7 +53,7 @@ def write_from_processes(root: Path, processes: int, each: int) -> None:
 
 
 def test_processes_that_register_and_promote_at_once_lose_nothing(tmp_path: Path) -> None:
-    write_from_processes(tmp_path / "registry", processes=4, each=12)
+    write_from_processes(tmp_path / "registry", processes=4, each=10)
 
 
 @pytest.mark.slow
@@ -87,9 +87,8 @@ def kill_while_writing(root: Path, after_lines: int) -> None:
     assert len(registry.list("m")) == before + 1
 
 
-@pytest.mark.parametrize("after_lines", [1, 6])
-def test_what_was_returned_before_a_kill_is_there_after_it(tmp_path: Path, after_lines: int) -> None:
-    kill_while_writing(tmp_path / "registry", after_lines)
+def test_what_was_returned_before_a_kill_is_there_after_it(tmp_path: Path) -> None:
+    kill_while_writing(tmp_path / "registry", after_lines=4)
 
 
 @pytest.mark.slow

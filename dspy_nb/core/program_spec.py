@@ -122,7 +122,7 @@ def compare_specs(stored: Mapping[str, Any], program: Mapping[str, Any], ref: st
     """
     theirs = {item["path"]: item for item in stored["predictors"]}
     ours = {item["path"]: item for item in program["predictors"]}
-    for path in theirs.keys() | ours.keys():
+    for path in [*theirs, *(path for path in ours if path not in theirs)]:
         if path not in ours or path not in theirs:
             raise Refused(f"{ref} does not fit the program: predictor {_only_in(path, path in theirs)}")
         a, b = ({field["name"]: field for field in item["fields"]} for item in (theirs[path], ours[path]))
