@@ -68,7 +68,7 @@ def split(
             largest remainder), or whole numbers of examples, where what is left over is in no part. Groups
             of equal inputs may make a size inexact.
         seed: Another seed gives another split.
-        stratify: A field whose values get the same share in each part, within two examples.
+        stratify: A field whose values get about the same share in each part (of two, within two examples).
 
     Raises:
         InputError: The sizes do not fit the examples, a part would be empty, or a field is missing.
@@ -77,9 +77,9 @@ def split(
     groups: dict[str, list[dspy.Example]] = {}
     for example in examples:
         groups.setdefault(example_id(example), []).append(example)
-    ids = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
+    ids = sorted(groups, key=lambda key: _keyed_hash(seed, key))
     if stratify is not None:
-        ids = _interleave(ids, [_stratum(groups[key], stratify) for key in ids])
+        ids = _interleave(ids, [_stratum(groups[key], stratify) for key in ids], seed)
 
     remaining = [groups[key] for key in ids]
     parts: list[list[dspy.Example]] = []
@@ -124,15 +124,23 @@ def _part_sizes(fractions: Any, n: int) -> tuple[list[int], bool]:
     return sizes, True
 
 
-def _interleave(ids: list[str], strata: list[str]) -> list[str]:
-    """Spread each stratum evenly over the sequence, so that every stretch of it has the same shares."""
+def _interleave(ids: list[str], strata: list[str], seed: int) -> list[str]:
+    """Spread each stratum evenly over the sequence, so that every stretch of it has about the same shares.
+
+    This is systematic sampling with a random start: a stratum of n stands at (start + i) / n, i < n.
+    """
     totals = Counter(strata)
     seen: Counter[str] = Counter()
     places: dict[str, float] = {}
     for key, stratum in zip(ids, strata, strict=True):
-        places[key] = (seen[stratum] + 0.5) / totals[stratum]
+        start = int.from_bytes(_keyed_hash(seed, stratum)[:8]) / 2**64
+        places[key] = (start + seen[stratum]) / totals[stratum]
         seen[stratum] += 1
     return sorted(ids, key=places.__getitem__)
+
+
+def _keyed_hash(seed: int, key: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{key}".encode()).digest()
 
 
 def _stratum(group: list[dspy.Example], field: str) -> str:
