@@ -1,0 +1,62 @@
+"""The command ``dspy-nb``: what the notebook does, from a shell.
+
+Exit status: 0 done, 1 a gate or a verdict said no, 2 bad usage or input (one line on stderr says what).
+Results go to stdout, as text or with ``--json`` as JSON; progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+import dspy_nb as nb
+from dspy_nb.commands.optimize import optimize
+from dspy_nb.commands.registry import check, list_versions, show
+from dspy_nb.commands.setup import demo, install_model, presets
+
+__all__ = ["cli", "main"]
+
+_INTERRUPTED = 130  # what shells report of a program that Ctrl-C ended
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(nb.__version__)
+def cli() -> None:
+    r"""Optimize, measure, compare and ship DSPy programs.
+
+    \b
+    dspy-nb demo              the whole loop on a small language model inside this process
+    dspy-nb optimize --help   a program of your own
+    dspy-nb list              what the registry in this folder holds
+    """
+
+
+for command in (check, demo, install_model, list_versions, optimize, presets, show):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status; ``arguments`` are those of the process by default."""
+    given = None if arguments is None else list(arguments)
+    try:
+        return int(cli.main(given, prog_name="dspy-nb", standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "dspy-nb"
+        return _failed(f"{error.format_message()} (see {command} --help)", 2)
+    except click.ClickException as error:
+        return _failed(error.format_message(), 2)
+    except nb.GateFailed as error:
+        return _failed(str(error), 1)
+    except nb.DspyNbError as error:
+        return _failed(str(error), 2)
+    except (click.Abort, KeyboardInterrupt):
+        return _failed("interrupted", _INTERRUPTED)
+
+
+def _failed(message: str, status: int) -> int:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    return status

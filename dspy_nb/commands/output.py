@@ -1,0 +1,35 @@
+"""What every command shares: its ``--json`` option and how it prints its result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+__all__ = ["json_option", "print_result", "registry_option"]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+registry_option = click.option(
+    "--registry",
+    "root",
+    default="registry",
+    envvar="DSPY_NB_REGISTRY",
+    show_default=True,
+    show_envvar=True,
+    metavar="DIR",
+    help="Folder of the registry.",
+)
+
+
+def print_result(as_json: bool, data: Any, text: Callable[[], str]) -> None:
+    """Print a result on stdout.
+
+    Args:
+        as_json: Whether to print ``data``, for machines.
+        data: What JSON can hold.
+        text: Makes the text for a person.
+    """
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False) if as_json else text())

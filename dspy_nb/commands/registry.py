@@ -1,0 +1,71 @@
+"""Commands that read a registry."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+import dspy_nb as nb
+from dspy_nb.commands.output import json_option, print_result, registry_option
+
+__all__ = ["check", "list_versions", "show"]
+
+
+@click.command("list")
+@click.argument("model_id", metavar="[MODEL]", required=False)
+@registry_option
+@json_option
+def list_versions(model_id: str | None, root: str, as_json: bool) -> None:
+    """List the versions of one model, or of all."""
+    from dspy_nb.listings import versions_text
+
+    versions = _open(root).list(model_id)
+    print_result(as_json, [_facts(version) for version in versions], lambda: versions_text(versions))
+
+
+@click.command()
+@click.argument("ref", metavar="MODEL[@VERSION]")
+@registry_option
+@json_option
+def show(ref: str, root: str, as_json: bool) -> None:
+    """Show the model card of a version, verified.
+
+    MODEL alone is its latest version; VERSION may be exact (1.2.0), a range (^1.1), staging or production.
+    With --json, the metadata.
+    """
+    from dspy_nb.core.model_version import verified_files
+
+    version = _open(root).get(ref)
+    card = verified_files(version.path, version.files, version.ref)["README.md"]
+    data = {**version.metadata, **_facts(version)}
+    print_result(as_json, data, lambda: card.decode("utf-8").rstrip())
+
+
+@click.command()
+@registry_option
+@json_option
+def check(root: str, as_json: bool) -> int:
+    """Verify every log and every hash of a registry.
+
+    Prints what is wrong and what to do about it; the exit status is 1 if anything is.
+    """
+    problems = _open(root).check()
+    data = [{"kind": found.kind, "path": str(found.path), "message": found.message} for found in problems]
+    print_result(
+        as_json, data, lambda: "\n".join(map(str, problems)) or "Everything is as it was registered."
+    )
+    return 1 if problems else 0
+
+
+def _open(root: str) -> nb.Registry:
+    if not Path(root).is_dir():
+        raise nb.NotFound(f"there is no registry in {root}: --registry names its folder")
+    return nb.Registry(root)
+
+
+def _facts(version: nb.ModelVersion) -> dict[str, Any]:
+    facts = {field.name: getattr(version, field.name) for field in fields(version) if field.name != "files"}
+    return {"ref": version.ref, **facts, "path": str(version.path)}

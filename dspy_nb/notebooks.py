@@ -1,0 +1,205 @@
+"""Execute a notebook in a kernel of this interpreter, and say on a terminal how it is going."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+from dspy_nb.core.errors import DspyNbError
+from dspy_nb.wording import duration, excerpt
+
+__all__ = ["NotebookFailed", "run_notebook"]
+
+_LINES_SHOWN = 24  # of one cell's output
+_STARTUP_TIMEOUT_S = 120
+
+
+class NotebookFailed(DspyNbError):
+    """A cell of a notebook failed; the message names it and the copy that shows the traceback."""
+
+
+def run_notebook(
+    source: Path,
+    copy: Path,
+    *,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    out: IO[str] = sys.stderr,
+) -> float:
+    """Execute a notebook from top to bottom and keep the executed copy, also if a cell fails.
+
+    The kernel runs the interpreter that runs this, whatever kernels are installed, and without the user's
+    IPython profile.
+
+    Args:
+        source: The notebook; it stays as it is.
+        copy: Where to write the executed copy.
+        folder: The kernel's working directory.
+        environment: Variables to set for the kernel.
+        out: Where to say which cell runs and what it printed.
+
+    Returns:
+        Wall-clock seconds.
+
+    Raises:
+        NotebookFailed: A cell failed, or the kernel died.
+        KeyboardInterrupt: It was interrupted; the kernel is gone.
+    """
+    notebook = nbformat.read(source, as_version=4)  # type: ignore[no-untyped-call]
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="dspy-nb-ipython-") as profile:
+        variables = {**os.environ, "IPYTHONDIR": profile, **(environment or {})}
+        try:
+            asyncio.run(_execute(notebook, folder, variables, _Console(out, _titles(notebook))))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        except (CellExecutionError, DeadKernelError) as error:
+            raise NotebookFailed(f"{_reason(error)}; see {copy}") from error
+        finally:
+            nbformat.write(notebook, copy)  # type: ignore[no-untyped-call]
+    return time.monotonic() - started
+
+
+async def _execute(notebook: Any, folder: Path, environment: Mapping[str, str], console: _Console) -> None:
+    client = _Client(
+        notebook,
+        console,
+        kernel_manager_class=_ThisInterpreter,
+        timeout=None,
+        startup_timeout=_STARTUP_TIMEOUT_S,
+        resources={"metadata": {"path": str(folder)}},
+    )
+    ticker = asyncio.create_task(console.tick())
+    try:
+        await client.async_execute(env=environment)
+    finally:
+        ticker.cancel()
+        console.end_line()
+
+
+class _ThisInterpreter(AsyncKernelManager):
+    """Starts a kernel with the interpreter that runs now."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name="Python", language="python")
+
+
+class _Client(NotebookClient):
+    """Tells the console what happens."""
+
+    def __init__(self, notebook: Any, console: _Console, **settings: Any) -> None:
+        super().__init__(notebook, **settings)
+        self._console = console
+        self.on_notebook_start = self._take_signals
+        self.on_cell_execute = lambda cell, cell_index: console.start(cell_index)
+        self.on_cell_executed = lambda cell, cell_index, execute_reply: console.finish(cell.outputs)
+
+    def _take_signals(self, notebook: Any) -> None:
+        # nbclient's own handlers stop the kernel and then report a kernel that died.
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+
+    def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
+        if msg["msg_type"] in ("display_data", "update_display_data"):
+            self._console.status = excerpt(msg["content"]["data"].get("text/plain", ""), 80)
+        return super().process_message(msg, cell, cell_index)
+
+
+class _Console:
+    """One line for each code cell, with the time that it takes, and what it printed below."""
+
+    def __init__(self, out: IO[str], titles: Mapping[int, str]) -> None:
+        self._out = out
+        self._titles = titles
+        self._live = out.isatty()
+        self._running: int | None = None
+        self._started = 0.0
+        self.status = ""
+
+    def start(self, cell: int) -> None:
+        self._running, self._started, self.status = cell, time.monotonic(), ""
+        self._show(end="" if self._live else "\n")
+
+    def finish(self, outputs: list[Any]) -> None:
+        self._show(end="\n") if self._live else None
+        self._running = None
+        lines = [line.rstrip() for output in outputs for line in _text(output).splitlines()]
+        hidden = len(lines) - _LINES_SHOWN
+        if hidden > 0:
+            lines[_LINES_SHOWN:] = [f"... {hidden} more lines"]
+        for line in lines:
+            print(f"      {line}".rstrip(), file=self._out)
+
+    def end_line(self) -> None:
+        if self._running is not None and self._live:
+            print(file=self._out)
+
+    async def tick(self) -> None:
+        """Keep the line of the running cell current, on a terminal."""
+        while self._live:
+            await asyncio.sleep(0.5)
+            if self._running is not None:
+                self._show(end="")
+
+    def _show(self, end: str) -> None:
+        assert self._running is not None
+        number = list(self._titles).index(self._running) + 1
+        line = f"[{number:>2}/{len(self._titles)}] {self._titles[self._running]}"
+        if self._live:
+            status = f": {self.status}" if self.status and not end else ""
+            elapsed = f" ({duration(time.monotonic() - self._started)})"
+            line = f"\r\x1b[K{excerpt(line + elapsed + status, _columns(self._out) - 1)}"
+        print(line, end=end, file=self._out, flush=True)
+
+
+def _columns(out: IO[str]) -> int:
+    try:
+        return os.get_terminal_size(out.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
+def _titles(notebook: Any) -> dict[int, str]:
+    """Return what to call each code cell: the heading above it, or its own first line."""
+    titles, heading = {}, ""
+    for index, cell in enumerate(notebook.cells):
+        lines = cell.source.strip().splitlines()
+        if cell.cell_type == "markdown":
+            heading = next((line.lstrip("# ") for line in lines if line.startswith("#")), heading)
+        elif cell.cell_type == "code" and lines:
+            titles[index] = excerpt(heading or lines[0], 60)
+            heading = ""
+    return titles
+
+
+def _text(output: Any) -> str:
+    """Return an output as text; nothing for a picture, and for what a cell wrote to stderr."""
+    if output.output_type == "stream":
+        return str(output.text) if output.name == "stdout" else ""
+    data = output.get("data", {})
+    if any(kind.startswith("image/") for kind in data):
+        return ""
+    return str(data.get("text/plain", ""))
+
+
+def _reason(error: CellExecutionError | DeadKernelError) -> str:
+    if isinstance(error, DeadKernelError):
+        return "the kernel died"
+    return f"a cell failed: {error.ename}: {excerpt(error.evalue, 300)}"
