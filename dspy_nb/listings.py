@@ -8,7 +8,7 @@ from typing import Any
 from dspy_nb.core.model_version import ModelVersion
 from dspy_nb.core.presets import Preset
 from dspy_nb.documents import Document, Note, Score, Table, to_html, to_text
-from dspy_nb.wording import UNKNOWN
+from dspy_nb.wording import UNKNOWN, shown
 
 __all__ = ["Presets", "Versions", "presets_html", "presets_text", "versions_html", "versions_text"]
 
@@ -52,18 +52,18 @@ def presets_html(presets: Iterable[Preset]) -> str:
 def _presets(presets: Iterable[Preset]) -> Document:
     rows = [
         (
-            preset.name,
-            preset.optimizer,
-            ", ".join(f"{name}={value!r}" for name, value in preset.options.items()),
-            preset.description,
-            ", ".join(preset.recommended_for),
-            "package" if preset.source == "package" else "yours",
+            preset.name if preset.source == "package" else f"{preset.name} (yours)",
+            f"{preset.optimizer}: {', '.join(f'{k}={v!r}' for k, v in preset.options.items())}",
+            _purpose(preset),
         )
         for preset in presets
     ]
-    return Document(
-        "Presets", [Table(("name", "optimizer", "options", "description", "recommended for", "from"), rows)]
-    )
+    return Document("Presets", [Table(("name", "optimizer and options", "what for"), rows)])
+
+
+def _purpose(preset: Preset) -> str:
+    uses = f"for {', '.join(preset.recommended_for)}" if preset.recommended_for else ""
+    return "; ".join(part for part in (preset.description, uses) if part)
 
 
 def versions_text(versions: Sequence[ModelVersion], title: str = "Versions") -> str:
@@ -79,8 +79,7 @@ def versions_html(versions: Sequence[ModelVersion], title: str = "Versions") -> 
 def _versions(versions: Sequence[ModelVersion], title: str) -> Document:
     rows = [
         (
-            version.model_id,
-            version.version,
+            version.ref,
             version.stage,
             Score(version.score, version.interval),
             version.score_kind or UNKNOWN,
@@ -92,17 +91,6 @@ def _versions(versions: Sequence[ModelVersion], title: str) -> Document:
     ]
     if not rows:
         return Document(title, [Note("No versions yet.")])
-    caption = ""
-    if len(versions) > _VERSIONS_SHOWN:
-        caption = f"{_VERSIONS_SHOWN} of {len(versions):,} versions are shown"
-    columns = (
-        "model",
-        "version",
-        "stage",
-        "score",
-        "measured on",
-        "optimizer",
-        "language model",
-        "created (UTC)",
-    )
+    caption = shown(_VERSIONS_SHOWN, len(versions), "versions")
+    columns = ("version", "stage", "score", "measured on", "optimizer", "language model", "created (UTC)")
     return Document(title, [Table(columns, rows, caption=caption)])

@@ -175,7 +175,7 @@ class DspyNbMagics(Magics):
             found = [registry.get(arguments.model)]
         else:
             found = registry.list(arguments.model)
-        return None if silent else Versions(found, f"Registry {_shown(registry.root)}")
+        return None if silent else Versions(found, f"Registry: {_shown(registry.root)}")
 
     def registry(self, root: str | None = None) -> Registry:
         """Return the registry in the folder ``root``, or the default one."""

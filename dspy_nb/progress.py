@@ -21,6 +21,11 @@ __all__ = ["NotebookProgress", "ProgressState", "TerminalProgress", "auto_progre
 _UPDATE_EVERY_S = 0.25
 _LAST_CANDIDATES = 5
 
+# tqdm's own format would show a percentage of the estimate, which is an upper bound.
+_RUNNING = "{desc} |{bar}| {n_fmt} of at most {total_fmt} LM calls, {elapsed}{postfix}"
+_ENDED = "{desc} |{bar}| {n_fmt} LM calls{postfix}"
+_NO_END = "{desc}, {n_fmt} LM calls, {elapsed}{postfix}"
+
 
 def auto_progress(*, background: bool = False) -> Listener | None:
     """Return the listener that suits where the process runs: a kernel, a terminal, or neither.
@@ -72,8 +77,10 @@ class ProgressState:
         """Take in one event."""
         if isinstance(event, Started):
             self.optimizer, self.total, self.budget = event.optimizer, event.total_steps, event.budget
+            self.phase = "starting"
         elif isinstance(event, Progress):
             self.step, self.phase, self.metrics = event.step, event.message, event.metrics
+            self.best = event.metrics.get("best_score", self.best)  # one may be scored again
         elif isinstance(event, CandidateScored):
             self.candidates = max(self.candidates, event.candidate + 1)
             self.last = [*self.last, event][-_LAST_CANDIDATES:]
@@ -107,8 +114,10 @@ class ProgressState:
     def steps(self) -> str:
         """LM calls answered, against the estimate."""
         if self.total is None:
-            return f"{self.step:,} LM calls"
-        return f"{self.step:,} of at most {self.total:,} LM calls"
+            return f"{self.step:,} LM calls answered"
+        if self.step > self.total:
+            return f"{self.step:,} LM calls answered, more than the {self.total:,} expected at most"
+        return f"{self.step:,} of at most {self.total:,} LM calls answered"
 
     @property
     def headline(self) -> str:
@@ -141,11 +150,11 @@ class ProgressState:
         if self.status == "running" and self.eta_s is not None:
             label += f" · at most {duration(self.eta_s)} left at this rate"
         share = 1.0 if self.status == "completed" else self.step / self.total if self.total else None
-        blocks: list[Block] = [Bar(share, label, state), Facts(self._facts())]
+        blocks: list[Block] = [Bar(share, label, state), Facts(self._facts(), tiles=True)]
         if self.status == "running" and self.last:
             rows = [
                 (
-                    f"{event.candidate}{' (best)' if event.best else ''}",
+                    f"{event.candidate}{' (new best)' if event.best else ''}",
                     percent(event.score),
                     f"{event.n:,}{'' if event.full else ' (partial)'}",
                     str(event.demos),
@@ -163,7 +172,7 @@ class ProgressState:
         facts = [("best score", self.score)] if self.score else []
         if self.candidates:
             facts.append(("candidates", f"{self.candidates:,}"))
-        facts.append(("LM calls", self._spent("lm_calls", "{:,.0f}")))
+        facts.append(("uncached calls", self._spent("lm_calls", "{:,.0f}")))
         facts.append(("cache hits", known(metrics.get("cache_hits", 0), "{:,.0f}")))
         facts.append(("tokens", self._spent("tokens", "{:,.0f}")))
         facts.append(("cost", self._spent("usd", "${:,.4f}")))
@@ -184,58 +193,72 @@ class ProgressState:
         return spent if limit is None else f"{spent} of {known(limit, form)}"
 
 
-class TerminalProgress:
-    """A bar on stderr: LM calls against the estimate, phase, best score, budget."""
+class _Display:
+    """A listener that shows its state at most four times a second, and always at the end of the run."""
 
     def __init__(self) -> None:
         self.state = ProgressState()
-        self._bar: Any = None
+        self._shown_at = 0.0
 
     def __call__(self, event: Event) -> None:
-        """Show ``event``; at the end the bar stays: green, or red after a failure."""
+        """Take in one event of one run."""
         self.state.add(event)
-        if self._bar is None:
-            from tqdm import tqdm
+        now = time.monotonic()
+        if self.state.status != "running" or now - self._shown_at >= _UPDATE_EVERY_S:
+            self._shown_at = now
+            self._show()
 
-            self._bar = tqdm(total=self.state.total, unit="call", dynamic_ncols=True, file=sys.stderr)
-        bar, state = self._bar, self.state
-        bar.n = state.step
-        bar.set_description_str(excerpt(state.headline, 60), refresh=False)
-        bar.set_postfix_str(self._postfix(), refresh=False)
-        if state.status == "running":
-            bar.update(0)
-            return
+    def _show(self) -> None:
+        raise NotImplementedError
+
+
+class TerminalProgress(_Display):
+    """A bar on stderr: phase, LM calls against the estimate, best score, budget.
+
+    It stays when the run has ended: green, yellow after a stop, red after a failure.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: Any = None
+
+    def _show(self) -> None:
+        from tqdm import tqdm
+
+        state = self.state
+        if self._bar is None:
+            self._bar = tqdm(total=state.total, dynamic_ncols=True, bar_format=_NO_END, file=sys.stderr)
+        self._bar.n = state.step
+        self._bar.bar_format = _RUNNING if state.step <= (state.total or 0) else _NO_END
+        self._bar.set_description_str(excerpt(state.headline, 50), refresh=False)
+        self._bar.set_postfix_str(self._postfix(), refresh=False)
         if state.status == "completed":
-            bar.total = state.step  # the estimate was an upper bound
-        bar.colour = {"completed": "green", "stopped": "yellow", "failed": "red"}[state.status]
-        bar.refresh()
-        bar.close()
+            self._bar.total = state.step  # the estimate was an upper bound
+        if state.status != "running":
+            self._bar.bar_format = _ENDED
+            self._bar.colour = {"completed": "green", "stopped": "yellow", "failed": "red"}[state.status]
+        self._bar.refresh()
+        if state.status != "running":
+            self._bar.close()
 
     def _postfix(self) -> str:
         state = self.state
         parts = [f"best {percent(state.best)}"] if state.best is not None else []
         if "lm_calls" in state.budget:
-            parts.append(f"{state.metrics.get('lm_calls', 0):,} of {state.budget['lm_calls']:,} paid calls")
+            parts.append(f"budget {state.metrics.get('lm_calls', 0):,} of {state.budget['lm_calls']:,}")
         return ", ".join(parts)
 
 
-class NotebookProgress:
+class NotebookProgress(_Display):
     """One display in the cell that made it, updated in place from any thread, and left as static HTML."""
 
     def __init__(self) -> None:
         from IPython.display import display  # noqa: TID251 - a front end
 
-        self.state = ProgressState()
-        self._updated = 0.0
+        super().__init__()
         self._handle: Any = display(self._bundle(), raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
-    def __call__(self, event: Event) -> None:
-        """Take in ``event``; at most four times a second and at the end, show it."""
-        self.state.add(event)
-        now = time.monotonic()
-        if self.state.status == "running" and now - self._updated < _UPDATE_EVERY_S:
-            return
-        self._updated = now
+    def _show(self) -> None:
         # Out of the thread's context, the kernel takes the cell that runs now for the sender. An update finds
         # its display by id all the same, and whoever executes a notebook only listens to that cell.
         Context().run(self._handle.update, self._bundle(), raw=True)

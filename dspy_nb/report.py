@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from dspy_nb.core.budget import Budget
-from dspy_nb.core.candidates import Candidate
+from dspy_nb.core.candidates import Candidate, Prompt
 from dspy_nb.core.estimates import Estimate
 from dspy_nb.core.evaluation import Evaluation
 from dspy_nb.core.optimizers import get_optimizer
 from dspy_nb.core.run import OptimizationRun, readable
-from dspy_nb.core.usage import Usage
 from dspy_nb.documents import (
     Block,
     Code,
@@ -25,9 +23,9 @@ from dspy_nb.documents import (
     to_markdown,
     to_text,
 )
-from dspy_nb.wording import UNKNOWN, count, duration, excerpt, known, percent, stopped
+from dspy_nb.wording import UNKNOWN, count, duration, excerpt, percent, shown, stopped, usage_facts
 
-__all__ = ["estimate_text", "evaluation_html", "run_html", "run_markdown", "run_text"]
+__all__ = ["estimate_text", "run_html", "run_markdown", "run_text"]
 
 _CANDIDATES_SHOWN = 10
 _DEMOS_SHOWN = 8
@@ -48,11 +46,6 @@ def run_markdown(run: OptimizationRun) -> str:
 def run_html(run: OptimizationRun) -> str:
     """Return what a run found, as HTML."""
     return to_html(_run(run))
-
-
-def evaluation_html(evaluation: Evaluation) -> str:
-    """Return what an evaluation found, as HTML."""
-    return to_html(Document(evaluation.program, [Code(evaluation.report())]))
 
 
 def estimate_text(estimate: Estimate, budget: Budget | None = None) -> str:
@@ -80,7 +73,7 @@ def _run(run: OptimizationRun) -> Document:
     blocks: list[Block] = [
         *_outcome(run),
         *_scores(run),
-        *_candidates(run.candidates, run.score),
+        *_candidates(run),
         Facts(_usage_facts(run)),
         *_errors(run),
         *_prompt(run.program),
@@ -108,7 +101,7 @@ def _plan_facts(run: OptimizationRun) -> list[tuple[str, str]]:
 
 
 def _outcome(run: OptimizationRun) -> list[Block]:
-    words = stopped(run.stopped_by, run.plan.budget.limits())
+    words = f"The run was {stopped(run.stopped_by, run.plan.budget.limits())}"
     if run.stopped_by is None:
         return []
     if any(candidate.full for candidate in run.candidates):
@@ -207,26 +200,25 @@ def _flips(before: Evaluation, after: Evaluation) -> tuple[int, int]:
     return sum(change > 0 for change in changes), sum(change < 0 for change in changes)
 
 
-def _candidates(candidates: Sequence[Candidate], score: float | None) -> list[Block]:
-    if not candidates:
+def _candidates(run: OptimizationRun) -> list[Block]:
+    if not run.candidates:
         return []
-    ranked = sorted(candidates, key=lambda c: (not c.full, -c.score, c.number))
+    chosen = Prompt.of(run.program).key
+    ranked = sorted(run.candidates, key=lambda c: (c.prompt.key != chosen, not c.full, -c.score, c.number))
     rows = [
         (
-            f"{candidate.number}{' (best)' if place == 0 and candidate.full else ''}",
+            f"{candidate.number}{' (chosen)' if candidate.prompt.key == chosen else ''}",
             percent(candidate.score),
             f"{candidate.n:,}{'' if candidate.full else ' (partial)'}",
             str(candidate.num_demos),
             _instruction(candidate),
         )
-        for place, candidate in enumerate(ranked[:_CANDIDATES_SHOWN])
+        for candidate in ranked[:_CANDIDATES_SHOWN]
     ]
-    caption = ""
-    if len(candidates) > _CANDIDATES_SHOWN:
-        caption = f"the {_CANDIDATES_SHOWN} best of {len(candidates):,} candidates; run.candidates has all"
-    return [
-        Table(("candidate", "score", "n", "demos", "instruction"), rows, frozenset([1, 2, 3]), caption),
-    ]
+    columns = ("candidate", "score", "n", "demos", "instruction")
+    caption = shown(_CANDIDATES_SHOWN, len(run.candidates), "candidates")
+    caption = f"{caption}, the best first; run.candidates has all" if caption else ""
+    return [Table(columns, rows, frozenset([1, 2, 3]), caption)]
 
 
 def _instruction(candidate: Candidate) -> str:
@@ -238,23 +230,14 @@ def _instruction(candidate: Candidate) -> str:
 
 
 def _usage_facts(run: OptimizationRun) -> list[tuple[str, str]]:
-    plan, usage = run.plan, run.usage
-    limit = f", budget {plan.budget.lm_calls:,}" if plan.budget.lm_calls else ""
+    usage = run.usage
     answered = usage.lm_calls + usage.cache_hits
     return [
-        (
-            "LM calls",
-            f"{usage.lm_calls:,} asked and {usage.cache_hits:,} from a cache: {answered:,} in all "
-            f"(estimate: at most {plan.estimate.lm_calls:,}{limit})",
-        ),
-        ("tokens", _tokens(usage)),
-        ("cost", known(usage.usd, "${:,.4f}")),
+        *usage_facts(usage),
+        ("estimate", f"{answered:,} answered of at most {run.plan.estimate.lm_calls:,} expected"),
+        *([("budget", str(run.plan.budget))] if run.plan.budget.limits() else []),
         ("time", duration(run.duration_s)),
     ]
-
-
-def _tokens(usage: Usage) -> str:
-    return f"{known(usage.prompt_tokens)} sent, {known(usage.completion_tokens)} received"
 
 
 def _errors(run: OptimizationRun) -> list[Block]:

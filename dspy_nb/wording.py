@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["UNKNOWN", "count", "duration", "excerpt", "known", "percent", "stopped"]
+from dspy_nb.core.usage import Usage
+
+__all__ = ["UNKNOWN", "count", "duration", "excerpt", "known", "percent", "shown", "stopped", "usage_facts"]
 
 UNKNOWN = "–"
 """What stands for a number that is not known, which is not the same as 0."""
@@ -37,6 +39,20 @@ def excerpt(text: object, length: int) -> str:
     """Return ``text`` on one line of at most ``length`` characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def shown(limit: int, n: int, what: str) -> str:
+    """Return ``10 of 34 candidates are shown``, and ``""`` if all are."""
+    return "" if n <= limit else f"{limit} of {n:,} {what} are shown"
+
+
+def usage_facts(usage: Usage) -> list[tuple[str, str]]:
+    """Return what was used: calls, tokens, dollars."""
+    return [
+        ("LM calls", f"{usage.lm_calls:,} asked, {usage.cache_hits:,} answered from a cache"),
+        ("tokens", f"{known(usage.prompt_tokens)} sent, {known(usage.completion_tokens)} received"),
+        ("cost", known(usage.usd, "${:,.4f}")),
+    ]
 
 
 def stopped(stopped_by: str | None, limits: Mapping[str, float]) -> str:
