@@ -293,6 +293,14 @@ def test_settings_of_the_caller_reach_the_workers() -> None:
     assert len(lm.history) == 10
 
 
+def test_a_metric_sees_the_usage_of_a_prediction_if_that_is_tracked() -> None:
+    def cheap(gold, pred, trace=None):
+        return pred.get_lm_usage()["scripted/model"]["total_tokens"] == 15
+
+    with dspy.context(track_usage=True):
+        assert evaluate(classifier(), reviews(5), cheap, lm=scripted_lm()).score == 1.0
+
+
 def test_equal_examples_are_asked_once_if_the_answer_would_be_the_same() -> None:
     data = [*reviews(10), *reviews(5)]
     data.append(dspy.Example(review="item 0 is bad", sentiment="positive").with_inputs("review"))
@@ -335,6 +343,17 @@ def test_repeats_ask_anew_and_cluster_by_example() -> None:
     evaluate(pinned, reviews(10, "pinned"), SENTIMENT, repeats=2)
     assert engine.calls == 50
     assert pinned.lm is lm
+
+
+def test_labels_that_differ_in_case_alone_stay_apart() -> None:
+    ev = evaluate(
+        lambda number: dspy.Prediction(answer="us" if number < 4 else "US"),
+        examples(20, answer=lambda i: "us" if i < 10 else "US"),
+        exact_match("answer", normalize=False),
+    )
+    assert ev.confusion.labels == ("US", "us")
+    assert ev.confusion.matrix == ((10, 0), (6, 4))
+    assert ev.accuracy == ev.score
 
 
 # -- refusals --------------------------------------------------------------------------------------------

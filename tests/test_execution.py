@@ -344,7 +344,7 @@ def test_a_thread_pool_is_used_as_it_is_and_can_be_stopped() -> None:
         stop = threading.Event()
         engine.on_call = lambda number: stop.set() if number > 80 else None
         ev = evaluate(program, reviews(400), SENTIMENT, lm=scripted_lm(engine), executor=pool, stop=stop)
-        assert 0 < ev.n < 200
+        assert 80 <= ev.n < 200  # also what the chunks under way had done
         assert not ev.complete
 
 
@@ -403,9 +403,7 @@ def test_what_cannot_travel_is_named() -> None:
         ):
             evaluate(Echo(), numbers(4), {"m": _unpicklable_metric()}, executor=pool)
         lm = scripted_lm()  # its engine holds a lock
-        with pytest.raises(
-            InputError, match=r"the setting lm cannot travel to the executor's workers \(TypeError"
-        ):
+        with pytest.raises(InputError, match=r"^lm cannot travel to the executor's workers \(TypeError"):
             evaluate(classifier(), reviews(4), SENTIMENT, lm=lm, executor=pool)
         program = Echo()
         program.lock = threading.Lock()

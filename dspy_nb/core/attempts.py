@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
+from dspy.utils.usage_tracker import UsageTracker
 
 from dspy_nb.core.metrics import Metric, MetricError
 from dspy_nb.core.usage import Meter, Usage
@@ -112,6 +113,7 @@ class ExampleMeter(Meter):
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
         """Take note of one call that was paid for (DSPy calls this)."""
         super().add_usage(lm, usage_entry)
+        UsageTracker.add_usage(self, lm, usage_entry)  # for get_total_tokens
         if self._closed:
             raise Abandoned
 
@@ -211,6 +213,9 @@ class Work:
 
     def _scored(self, job: Job, meter: ExampleMeter, prediction: Any, latency_ms: float) -> Outcome:
         usage = meter.take()
+        if dspy.settings.track_usage and isinstance(prediction, dspy.Prediction):
+            # DSPy leaves that to us where a tracker is in force.
+            prediction.set_lm_usage(meter.get_total_tokens())
         scores: list[bool | float | None] = []
         failure = None
         for metric in self.metrics:

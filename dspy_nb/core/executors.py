@@ -7,6 +7,7 @@ lost worker costs little.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
@@ -14,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import (
+    ALL_COMPLETED,
     FIRST_COMPLETED,
     BrokenExecutor,
     Executor,
@@ -35,6 +37,7 @@ from dspy_nb.core.usage import Usage
 __all__ = ["run_on"]
 
 _LEASE_S = 2.0
+_GRACE_S = 0.5
 _POLL_S = 0.1
 _LARGEST_CHUNK = 256
 _PARTS = 8  # of a chunk that lost its worker: 256, 32, 4, 1 examples, at a new worker each time
@@ -52,10 +55,12 @@ def run_on(
 ) -> list[Outcome | None]:
     """Do the work on every job, in tasks of an executor; otherwise as ``execution.run``.
 
-    When the run is stopped it returns at once; what other processes have begun they finish, and they begin
-    nothing more after two seconds. Chunks whose worker dies are tried again. A chunk that is lost twice then
-    runs alone, in ever smaller parts, until the example that kills its worker is found: it is a failure of
-    kind ``WorkerLost``. A ``ProcessPoolExecutor`` that broke is replaced by one of the same make.
+    When the run is stopped, other processes begin nothing more after two seconds, and what they hand in by
+    then is kept (not from Dask, which does not tell what has begun).
+
+    Chunks whose worker dies are tried again. A chunk that is lost twice then runs alone, in ever smaller
+    parts, until the example that kills its worker is found: it is a failure of kind ``WorkerLost``. A
+    ``ProcessPoolExecutor`` that broke is replaced by one of the same make.
 
     Args:
         executor: Where to run. For a ``ThreadPoolExecutor`` nothing is pickled.
@@ -78,14 +83,14 @@ def run_on(
         task = RemoteTask.of(work, num_threads or dspy.settings.num_threads, timeout_s, _LEASE_S)
     dispatch = _Dispatch(executor, task, work, jobs)
     try:
-        while dispatch.submit():
-            if stop is not None and stop.is_set():
-                break
-            dispatch.collect()
-            if progress:
-                progress(dispatch.done, dispatch.failed)
-    except KeyboardInterrupt:
-        pass
+        with contextlib.suppress(KeyboardInterrupt):
+            while dispatch.submit() and not (stop is not None and stop.is_set()):
+                dispatch.collect(_POLL_S)
+                if progress:
+                    progress(dispatch.done, dispatch.failed)
+        with contextlib.suppress(KeyboardInterrupt):
+            dispatch.halt()
+            dispatch.collect(_LEASE_S + _GRACE_S, ALL_COMPLETED)
     finally:
         dispatch.close()
     return dispatch.outcomes
@@ -155,9 +160,9 @@ class _Dispatch:
                 self._flying[future] = chunk, self._executor
         return bool(self._flying)
 
-    def collect(self) -> None:
-        """Wait a moment for chunks and take them in."""
-        landed, _ = wait(self._flying, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+    def collect(self, timeout_s: float, until: str = FIRST_COMPLETED) -> None:
+        """Wait for chunks and take them in."""
+        landed, _ = wait(self._flying, timeout=timeout_s, return_when=until)
         for future in landed:
             chunk, executor = self._flying.pop(future)
             try:
@@ -172,12 +177,15 @@ class _Dispatch:
                 self._losses_in_a_row = 0
                 self._keep(chunk, outcomes)
 
-    def close(self) -> None:
-        """Let nothing begin any more."""
+    def halt(self) -> None:
+        """Let nothing begin any more, and forget what has not begun."""
         if isinstance(self._task, LocalTask):
             self._task.stop.set()
-        for future in self._flying:
-            future.cancel()
+        self._flying = {future: item for future, item in self._flying.items() if not future.cancel()}
+
+    def close(self) -> None:
+        """Leave what is still under way."""
+        self.halt()
         if self._ours:
             self._executor.shutdown(wait=False, cancel_futures=True)
 

@@ -90,7 +90,8 @@ def latency_of(results: Sequence[ExampleResult]) -> Latency | None:
 
     Errors are left out: one that comes at once would make the program look fast.
     """
-    times = sorted(result.latency_ms for result in results if not result.cached and result.predicted)
+    answered = [result for result in results if result.predicted or not result.error]
+    times = sorted(result.latency_ms for result in answered if not result.cached)
     if not times:
         return None
     return Latency(len(times), _mean(times), *(quantile(times, share) for share in (0.5, 0.95, 0.99)))
@@ -160,7 +161,8 @@ def classification_of(field: str, metric: Metric, results: Sequence[ExampleResul
     if not results:
         return None
     expected = [label_text(result.expected.get(field, result.inputs.get(field))) for result in results]
-    spelling = {text.casefold(): text for text in expected}
+    labels = set(expected)
+    spelling = {text.casefold(): text for text in labels}
     decides = metric.binary is True and metric.fields == (field,)
     predicted: list[str | None] = []
     for text, result in zip(expected, results, strict=True):
@@ -170,7 +172,7 @@ def classification_of(field: str, metric: Metric, results: Sequence[ExampleResul
             predicted.append(text)
         else:
             given = label_text(result.predicted[field])
-            predicted.append(spelling.get(given.casefold(), given))
+            predicted.append(given if given in labels else spelling.get(given.casefold(), given))
     return classify(field, expected, predicted)
 
 

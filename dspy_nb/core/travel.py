@@ -96,21 +96,11 @@ class RemoteTask:
         here = {name: dspy.settings.get(name) for name in defaults}
         changed = {name: value for name, value in here.items() if value != defaults[name]}
         settings = tuple({**changed, **own} for own in work.settings)
-        for part, value in (
-            ("the program", work.programs),
-            *((f"metric {metric.label}", metric) for metric in work.metrics),
-            *((f"the setting {name}", value) for own in settings for name, value in own.items()),
-        ):
-            try:
-                _dumps(value)
-            except Exception as error:
-                reason = " ".join(str(error).split())[:200]
-                raise InputError(
-                    f"{part} cannot travel to the executor's workers ({type(error).__name__}: {reason}); "
-                    "make it picklable, or leave executor out to run in threads"
-                ) from error
-        travelling = Work(work.programs, settings, work.metrics, {})
-        return cls(_dumps(travelling), num_threads, timeout_s, lease_s)
+        try:
+            packed = _dumps(Work(work.programs, settings, work.metrics, {}))
+        except Exception as error:
+            raise _cannot_travel(work, settings[0], error) from error
+        return cls(packed, num_threads, timeout_s, lease_s)
 
     def pack(self, jobs: Sequence[Job]) -> Any:
         """Return what is to be given to the task.
@@ -167,6 +157,23 @@ class _Pickler(cloudpickle.Pickler):
         if isinstance(obj, dspy.BaseLM) and obj.history:
             return obj.copy().__reduce_ex__(5)
         return super().reducer_override(obj)
+
+
+def _cannot_travel(work: Work, settings: dict[str, Any], error: Exception) -> InputError:
+    """Say which part of the work it is that cannot be pickled."""
+    named = "the work"
+    metrics = [(f"metric {metric.label}", metric) for metric in work.metrics]
+    for part, value in [("the program", work.programs), *metrics, *settings.items()]:
+        try:
+            _dumps(value)
+        except Exception as cause:
+            named, error = part, cause
+            break
+    reason = " ".join(str(error).split())[:200]
+    return InputError(
+        f"{named} cannot travel to the executor's workers ({type(error).__name__}: {reason}); "
+        "make it picklable, or leave executor out to run in threads"
+    )
 
 
 def _dumps(value: Any) -> bytes:
