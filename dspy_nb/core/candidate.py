@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from numbers import Real
-from pathlib import Path
 from typing import Any, Final
 
 from dspy_nb.core.durable import dump_json
@@ -126,7 +125,7 @@ class Candidate:
             "framework": "dspy",
             "dspy_version": packages["dspy"],
             "packages": packages,
-            "git_commit": git_commit(Path.cwd()),
+            "git_commit": git_commit(),
             "program_class": self.program_class,
             "signature": self.spec,
             "notes": self.notes,

@@ -22,6 +22,7 @@ __all__ = [
     "read_file",
     "sync_folder",
     "write_file",
+    "write_folder",
 ]
 
 _BINARY: Final = getattr(os, "O_BINARY", 0)
@@ -51,22 +52,60 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: It exists, or it cannot be written; then nothing is left at ``path``.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o644)
     try:
+        descriptor = _create(path, content)
         try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(descriptor, view) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except FileExistsError:
+        raise
     except BaseException:
         with contextlib.suppress(OSError):
             path.unlink()
         raise
 
 
-def read_file(path: Path) -> bytes:
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Create ``folder`` with ``files`` and flush all of it to the disk.
+
+    The flushes run side by side, so that the file system takes them as one: on a busy disk that is several
+    times faster than one after the other.
+
+    Raises:
+        OSError: It exists, or it cannot be written; then a part of it may be left.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    folder.mkdir()
+    descriptors: list[int] = []
+    try:
+        for name, content in files.items():
+            descriptors.append(_create(folder / name, content))
+        with ThreadPoolExecutor(len(files) + 1) as pool:
+            flushes = [pool.submit(os.fsync, descriptor) for descriptor in descriptors]
+            flushes.append(pool.submit(sync_folder, folder))
+        for flush in flushes:
+            flush.result()
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _create(path: Path, content: bytes) -> int:
+    """Create ``path`` exclusively, write ``content``, return the open descriptor."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o644)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_file(path: Path | str) -> bytes:
     """Return the content of a regular file.
 
     Raises:
@@ -129,7 +168,7 @@ def dump_json(value: object, what: str) -> bytes:
 
 
 def parse_json(content: bytes, path: object) -> Any:
-    """Parse strict JSON (no NaN, no duplicate keys).
+    """Parse strict JSON (no NaN).
 
     Raises:
         Corrupt: It is none; the message names ``path``.
@@ -160,14 +199,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not allowed")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return values
-
-
-_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique)
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _one_line(error: BaseException) -> str:

@@ -28,13 +28,14 @@ def package_versions() -> dict[str, str]:
     }
 
 
-def git_commit(start: Path) -> str | None:
-    """Return the commit that is checked out in the repository around ``start``, or None.
+def git_commit(start: Path | None = None) -> str | None:
+    """Return the commit that is checked out around ``start`` (the working directory), or None.
 
     Reads the files of git itself (a call of git costs more than a whole registration): HEAD, the branch it
     names, packed branches, and the indirection of a worktree. Uncommitted changes are not seen.
     """
     try:
+        start = start or Path.cwd()
         folder = next(parent for parent in (start, *start.parents) if (parent / ".git").exists()) / ".git"
         if folder.is_file():
             folder = folder.parent / folder.read_text("utf-8").removeprefix("gitdir:").strip()

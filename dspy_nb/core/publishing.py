@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dspy_nb.core.durable import explained, make_folders, sync_folder, write_file
+from dspy_nb.core.durable import explained, make_folders, sync_folder, write_file, write_folder
 from dspy_nb.core.errors import Conflict
 from dspy_nb.core.log import Log
 from dspy_nb.core.stages import ModelState
@@ -98,10 +98,7 @@ def _put_folder(folder: Path, version: str, files: Mapping[str, bytes]) -> bool:
     make_folders(folder)
     staging = folder / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
     try:
-        staging.mkdir()
-        for name, content in files.items():
-            write_file(staging / name, content)
-        sync_folder(staging)
+        write_folder(staging, files)
         try:
             staging.rename(folder / version)
         except OSError as error:

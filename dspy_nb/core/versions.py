@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final
 
 from dspy_nb.core.errors import InputError
 
 __all__ = [
     "BUMPS",
     "STAGES",
-    "Bump",
     "Reference",
     "check_model_id",
     "check_version",
@@ -24,7 +23,6 @@ __all__ = [
     "sort_key",
 ]
 
-Bump = Literal["major", "minor", "patch", "prerelease"]
 BUMPS: Final = ("major", "minor", "patch", "prerelease")
 
 STAGES: Final = ("development", "staging", "production", "deprecated", "archived")
