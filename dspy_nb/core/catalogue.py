@@ -176,7 +176,7 @@ class Catalogue:
     def _existing(self, model_id: str) -> Log[ModelState]:
         log = self._log(model_id)
         if not log.read().records:
-            known = self.models()
+            known = self._folders()  # names only: damage to another model is not this caller's concern
             hint = f"there are {', '.join(known[:8])}" if known else f"{self.root} has no models yet"
             raise NotFound(f"no model {model_id!r}: {hint}")
         return log
