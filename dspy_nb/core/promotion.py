@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -189,6 +188,8 @@ def load_requirements(config: Path) -> dict[str, tuple[str, ...]]:
             return requirements
         except UnicodeDecodeError as error:
             raise InputError(f"{config} is not UTF-8 text") from error
+    import tomllib
+
     try:
         promotion = tomllib.loads(text).get("promotion", {})
     except (tomllib.TOMLDecodeError, RecursionError) as error:

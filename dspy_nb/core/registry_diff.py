@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -175,6 +174,8 @@ def _values(section: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterato
 def _lines(section: str, a: Sequence[str], b: Sequence[str]) -> Iterator[Change]:
     if list(a) == list(b):
         return
+    import difflib
+
     for operation, a1, a2, b1, b2 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
         if operation == "equal":
             yield from (Change(section, " ", line) for line in a[a1:a2])
