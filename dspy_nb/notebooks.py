@@ -16,7 +16,7 @@ import nbformat
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbclient.exceptions import CellExecutionError
 
 from dspy_nb.core.errors import DspyNbError
 from dspy_nb.wording import duration, excerpt
@@ -60,31 +60,34 @@ def run_notebook(
     """
     notebook = nbformat.read(source, as_version=4)  # type: ignore[no-untyped-call]
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="dspy-nb-ipython-") as profile:
-        variables = {**os.environ, "IPYTHONDIR": profile, **(environment or {})}
+    with tempfile.TemporaryDirectory(prefix="dspy-nb-") as scratch:
+        variables = {**os.environ, "IPYTHONDIR": scratch, **(environment or {})}
         try:
-            asyncio.run(_execute(notebook, folder, variables, _Console(out, _titles(notebook))))
+            console = _Console(out, _titles(notebook))
+            asyncio.run(_execute(notebook, folder, variables, Path(scratch), console))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
-        except (CellExecutionError, DeadKernelError) as error:
+        except (CellExecutionError, RuntimeError) as error:
             raise NotebookFailed(f"{_reason(error)}; see {copy}") from error
         finally:
             nbformat.write(notebook, copy)  # type: ignore[no-untyped-call]
     return time.monotonic() - started
 
 
-async def _execute(notebook: Any, folder: Path, environment: Mapping[str, str], console: _Console) -> None:
-    client = _Client(
-        notebook,
-        console,
-        kernel_manager_class=_ThisInterpreter,
-        timeout=None,
-        startup_timeout=_STARTUP_TIMEOUT_S,
-        resources={"metadata": {"path": str(folder)}},
-    )
+async def _execute(
+    notebook: Any, folder: Path, environment: Mapping[str, str], scratch: Path, console: _Console
+) -> None:
+    kernel = _ThisInterpreter(connection_file=str(scratch / "kernel.json"))
+    if os.name == "posix":  # sockets that are files, which nobody else can open
+        kernel.transport, kernel.ip = "ipc", str(scratch / "kernel")
+    client = _Client(notebook, kernel, console)
     ticker = asyncio.create_task(console.tick())
     try:
-        await client.async_execute(env=environment)
+        await client.async_execute(cleanup_kc=True, env=environment, cwd=str(folder))
+    except (CellExecutionError, RuntimeError):
+        if client.interrupted:
+            raise asyncio.CancelledError from None
+        raise
     finally:
         ticker.cancel()
         console.end_line()
@@ -102,19 +105,37 @@ class _ThisInterpreter(AsyncKernelManager):
 class _Client(NotebookClient):
     """Tells the console what happens."""
 
-    def __init__(self, notebook: Any, console: _Console, **settings: Any) -> None:
-        super().__init__(notebook, **settings)
+    def __init__(self, notebook: Any, kernel: _ThisInterpreter, console: _Console) -> None:
+        super().__init__(notebook, kernel, timeout=None, startup_timeout=_STARTUP_TIMEOUT_S)
+        self._kernel = kernel
         self._console = console
+        self.interrupted = False
         self.on_notebook_start = self._take_signals
         self.on_cell_execute = lambda cell, cell_index: console.start(cell_index)
-        self.on_cell_executed = lambda cell, cell_index, execute_reply: console.finish(cell.outputs)
+        self.on_cell_executed = self._finish
 
     def _take_signals(self, notebook: Any) -> None:
-        # nbclient's own handlers stop the kernel and then report a kernel that died.
+        # nbclient's own handlers kill the kernel, whatever it does, and report that it died.
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
+
+        def interrupt() -> None:
+            if self.interrupted:
+                task.cancel()
+            self.interrupted = True
+            self._interrupting = asyncio.ensure_future(self._kernel.interrupt_kernel())
+
+        def terminate() -> None:
+            self.interrupted = True
+            task.cancel()
+
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        loop.add_signal_handler(signal.SIGTERM, terminate)
+
+    def _finish(self, cell: Any, cell_index: int, execute_reply: Any) -> None:
+        self._console.finish(cell.outputs)
+        if self.interrupted:
+            raise asyncio.CancelledError
 
     def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
         if msg["msg_type"] in ("display_data", "update_display_data"):
@@ -199,7 +220,7 @@ def _text(output: Any) -> str:
     return str(data.get("text/plain", ""))
 
 
-def _reason(error: CellExecutionError | DeadKernelError) -> str:
-    if isinstance(error, DeadKernelError):
-        return "the kernel died"
-    return f"a cell failed: {error.ename}: {excerpt(error.evalue, 300)}"
+def _reason(error: CellExecutionError | RuntimeError) -> str:
+    if isinstance(error, CellExecutionError):
+        return f"a cell failed: {error.ename}: {excerpt(error.evalue, 300)}"
+    return excerpt(error, 300)  # DeadKernelError, and a kernel that does not start

@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import json
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,11 +76,14 @@ def _module(place: str) -> ModuleType:
     try:
         return _import_file(Path(place)) if is_file else _import(place)
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        at = (
-            "" if isinstance(error, ModuleNotFoundError) else f" ({Path(where.filename).name}:{where.lineno})"
-        )
-        raise InputError(f"cannot import {place}: {type(error).__name__}: {error}{at}") from error
+        raise InputError(f"cannot import {place}: {type(error).__name__}: {error}{_place(error)}") from error
+
+
+def _place(error: Exception) -> str:
+    """Return the last line of the user's own code that an error passed through, if there is one."""
+    libraries = ("<frozen", sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), __file__)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(libraries)]
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
 def _import(name: str) -> ModuleType:

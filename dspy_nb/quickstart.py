@@ -28,9 +28,9 @@ def run_demo(folder: Path, out: IO[str] = sys.stderr) -> dict[str, Any]:
         out: Where to say which cell runs and what it printed.
 
     Returns:
-        ``before`` and ``after`` (``score``, ``interval``, ``n`` of the held-out reviews), ``lm_calls``,
-        ``cache_hits``, ``duration_s``, ``model`` (a reference) and ``verdict``; and ``folder``, ``notebook``
-        and ``total_s``.
+        ``before``, ``after`` (``score``, ``interval``, ``n`` of the held-out reviews), ``difference``
+        (``score``, ``interval``, ``verdict``), ``lm_calls``, ``cache_hits``, ``duration_s`` and ``model`` (a
+        reference); and ``folder``, ``notebook`` and ``total_s``.
 
     Raises:
         ModelNotInstalled: The embedded model is needed and not there.
@@ -74,8 +74,7 @@ Short-review sentiment, scored on {after["n"]} held-out reviews that the search 
   zero-shot   {_score(before)}
   optimized   {_score(after)}
 
-{_outcome(before, after)}
-{result["verdict"]}
+{_outcome(result["difference"])}
 {called}; {duration(result["total_s"])} in all, {duration(result["duration_s"])} of them optimizing.
 
 In {folder}:
@@ -94,11 +93,14 @@ def _score(found: Mapping[str, Any]) -> str:
     return str(Score(found["score"], (low, high)))
 
 
-def _outcome(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    points = 100 * (after["score"] - before["score"])
-    if points <= 0:
-        return f"The optimized program does NOT beat zero-shot on these reviews ({points:+.1f} points)."
-    return f"The optimized program beats zero-shot on these reviews by {points:.1f} points."
+def _outcome(difference: Mapping[str, Any]) -> str:
+    beats = {"better": "beats zero-shot", "worse": "is WORSE than zero-shot"}
+    words = beats.get(difference["verdict"], "does NOT clearly beat zero-shot")
+    low, high = difference["interval"]
+    return (
+        f"The optimized program {words} on the same reviews: {100 * difference['score']:+.1f} points, "
+        f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}."
+    )
 
 
 def _short(path: Path) -> Path:

@@ -179,7 +179,7 @@ def _facts(run: nb.OptimizationRun, version: nb.ModelVersion | None) -> dict[str
     """Return the run as JSON can hold it."""
     from dspy_nb.core.run import readable
 
-    plan = run.plan
+    plan, gain = run.plan, run.improvement
     return {
         "model": None if version is None else version.ref,
         "path": None if version is None else str(version.path),
@@ -194,6 +194,7 @@ def _facts(run: nb.OptimizationRun, version: nb.ModelVersion | None) -> dict[str
         "baseline_score": run.baseline_score,
         "test_before": _score(run.test_before),
         "test_after": _score(run.test_after),
+        "improvement": None if gain is None else {**asdict(gain), "verdict": gain.verdict},
         "candidates": [
             {"number": c.number, "score": c.score, "n": c.n, "full": c.full} for c in run.candidates
         ],
