@@ -112,11 +112,12 @@ class DspyNbMagics(Magics):
         registry = self._registry_to_save_in(arguments, what["program"])
         say(estimate_text(expected, budget))
         quiet = arguments.quiet or self.defaults.quiet
+        threads = self.defaults.num_threads or None
         run = optimize(
             **what,
             budget=budget,
             seed=arguments.seed,
-            num_threads=arguments.threads or self.defaults.num_threads or None,
+            num_threads=threads if arguments.threads is None else arguments.threads,
             on_event=None if quiet else auto_progress(background=arguments.background),
             run_dir=arguments.run_dir,
             log_file=arguments.log_file,

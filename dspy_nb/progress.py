@@ -35,7 +35,10 @@ def auto_progress(*, background: bool = False) -> Listener | None:
     """
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if getattr(shell, "kernel", None) is not None:
-        return NotebookProgress()
+        progress = NotebookProgress()
+        if background:
+            progress.show()
+        return progress
     if sys.stderr.isatty() and not background:
         return TerminalProgress()
     return None
@@ -227,9 +230,11 @@ class TerminalProgress(_Display):
 
         state = self.state
         if self._bar is None:
-            self._bar = tqdm(total=state.total, dynamic_ncols=True, bar_format=_NO_END, file=sys.stderr)
+            # The tiny delay keeps tqdm from drawing an empty bar at once.
+            self._bar = tqdm(total=state.total, dynamic_ncols=True, file=sys.stderr, delay=1e-9)
+        bounded = state.total is not None and state.step <= state.total
         self._bar.n = state.step
-        self._bar.bar_format = _RUNNING if state.step <= (state.total or 0) else _NO_END
+        self._bar.bar_format = _RUNNING if bounded else _NO_END
         self._bar.set_description_str(excerpt(state.headline, 50), refresh=False)
         self._bar.set_postfix_str(self._postfix(), refresh=False)
         if state.status == "completed":
@@ -250,15 +255,25 @@ class TerminalProgress(_Display):
 
 
 class NotebookProgress(_Display):
-    """One display in the cell that made it, updated in place from any thread, and left as static HTML."""
+    """One display in the cell that starts it, updated in place from any thread, and left as static HTML.
+
+    It starts with the first event. Where that comes from another thread, call :meth:`show` before.
+    """
 
     def __init__(self) -> None:
+        super().__init__()
+        self._handle: Any = None
+
+    def show(self) -> None:
+        """Start the display, in the cell that is running now."""
         from IPython.display import display  # noqa: TID251 - a front end
 
-        super().__init__()
-        self._handle: Any = display(self._bundle(), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        self._handle = display(self._bundle(), raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def _show(self) -> None:
+        if self._handle is None:
+            self.show()
+            return
         # Out of the thread's context, the kernel takes the cell that runs now for the sender. An update finds
         # its display by id all the same, and whoever executes a notebook only listens to that cell.
         Context().run(self._handle.update, self._bundle(), raw=True)
