@@ -1,7 +1,9 @@
 """The embedded language model: SmolLM2-135M-Instruct on llama.cpp, inside this process.
 
-It needs no API key, so that the demo, the notebooks and the tests run a real model on a fresh machine. Give
-it a JSON schema, which ``dspy.JSONAdapter`` does: without one a model of this size misses DSPy's format.
+It needs no API key, so that the demo, the notebooks and the tests run a real model on a fresh machine. Use
+it with ``dspy.JSONAdapter``, which sends the signature's JSON schema: decoding is then held to the schema
+and every answer parses. With DSPy's default adapter it works too, at two calls an answer: a model of this
+size misses the format of ``ChatAdapter``, and DSPy asks again with ``JSONAdapter``.
 
     dspy.configure(lm=nb.local_lm(), adapter=dspy.JSONAdapter())
 """
@@ -9,102 +11,192 @@ it a JSON schema, which ``dspy.JSONAdapter`` does: without one a model of this s
 from __future__ import annotations
 
 import asyncio
-import atexit
 import hashlib
 import importlib.util
+import itertools
+import json
 import os
 import re
 import secrets
-import threading
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import dspy
 from dspy import lm15
+from dspy.utils.exceptions import LMConfigurationError
 
 from dspy_nb.core.errors import InputError, ModelNotInstalled
+from dspy_nb.core.local_grammar import TIGHTNESS, Form, answer_form
 from dspy_nb.core.local_install import install_model, model_name, model_path
+from dspy_nb.core.local_server import Completion, shared_server
 
-__all__ = ["LocalEngine", "install_model", "local_lm", "model_path"]
+__all__ = ["LocalEngine", "LocalLM", "install_model", "local_lm", "model_path"]
 
 _PREFIX = "dspy-nb/"
-_CONTEXT = 4096  # tokens per slot, prompt and answer together
-_SLOTS = 4
+_MAX_TOKENS = 256
+# What the model's own chat template says when nobody gives it a system message.
+_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
 
 def local_lm(
     *,
     temperature: float = 0.0,
-    max_tokens: int = 256,
-    seed: int = 0,
+    max_tokens: int = _MAX_TOKENS,
+    seed: int | None = 0,
     cache: bool = True,
     slots: int | None = None,
 ) -> dspy.LM:
     """Return the embedded model as a ``dspy.LM``, or the model that ``DSPY_NB_LM`` names.
 
+    Answers are reproducible to the last bit on one machine: they depend on the messages, the options and
+    ``seed`` only, not on what ran before or runs beside. At a temperature above 0, ask for different answers
+    as everywhere in DSPy, with ``n`` or ``rollout_id``.
+
     Args:
         temperature: 0 always takes the likeliest token.
         max_tokens: longest answer, in tokens.
-        seed: of the sampling at a temperature above 0.
+        seed: of the sampling at a temperature above 0. None samples anew at every call.
         cache: whether DSPy caches the answers.
-        slots: how many calls are decoded side by side; more wait their turn. Default 4.
+        slots: how many calls are computed side by side; others wait their turn. With the default of 1 they
+            are computed one after the other, whatever the number of threads. More slots answer up to 1.3
+            times faster where answers are long, but not reproducibly: a neighbour changes the numbers in
+            the last bit, and that changes a word now and then.
+
+    Returns:
+        The LM. All of them share one model in memory (about 550 MB), loaded at the first call. Copies,
+        threads, forked and spawned processes are fine; each process loads its own. With
+        ``DSPY_NB_LM=openai/gpt-4o-mini`` a plain ``dspy.LM`` with that name, ``temperature`` and ``cache``.
 
     Raises:
         InputError: if an argument or ``DSPY_NB_LM`` is malformed.
         ModelNotInstalled: if the model or llama.cpp's binding is missing; the message says what to run.
     """
+    _check("temperature", temperature, minimum=0)
+    _check("max_tokens", max_tokens, minimum=1)
+    _check("slots", 1 if slots is None else slots, minimum=1)
     if given := os.environ.get("DSPY_NB_LM"):
-        if not re.fullmatch(r"[^/\s]+/\S+", given):
-            raise InputError(f"DSPY_NB_LM={given!r} is not provider/model, as in openai/gpt-4o-mini")
-        return dspy.LM(given, temperature=temperature, max_tokens=max_tokens, cache=cache)
+        return _named_lm(given, temperature, max_tokens, cache)
     if importlib.util.find_spec("xllamacpp") is None:
         raise ModelNotInstalled('the embedded model runs on xllamacpp: pip install "dspy-nb[local]"')
-    engine = LocalEngine(model_name(model_path()), slots or _SLOTS)
-    return dspy.LM(
+    engine = LocalEngine(model_name(model_path()), slots or 1)
+    return LocalLM(
         _PREFIX + engine.name,
         temperature=temperature,
         max_tokens=max_tokens,
-        seed=seed,
         cache=cache,
         engine=engine,
-        async_engine=_AsyncLocalEngine(engine),
+        async_engine=AsyncLocalEngine(engine),
+        **({} if seed is None else {"seed": seed}),
     )
+
+
+def _check(name: str, value: float, minimum: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < minimum:
+        raise InputError(f"{name} must be a number of at least {minimum}, not {value!r}")
+
+
+def _named_lm(name: str, temperature: float, max_tokens: int, cache: bool) -> dspy.LM:
+    if not re.fullmatch(r"[^/\s]+/\S+", name):
+        raise InputError(f"DSPY_NB_LM={name!r} is not provider/model, as in openai/gpt-4o-mini")
+    # 256 tokens are a limit for the embedded model's ramblings, not one to force on another model.
+    limit = {} if max_tokens == _MAX_TOKENS else {"max_tokens": max_tokens}
+    try:
+        return dspy.LM(name, temperature=temperature, cache=cache, **limit)
+    except LMConfigurationError:  # OpenAI's reasoning models take neither
+        return dspy.LM(name, cache=cache)
+
+
+# The rollout that the current LM call asked for, and the numbers of its candidates. DSPy asks an engine for
+# one candidate at a time and tells it neither.
+_call: ContextVar[tuple[int, Iterator[int]] | None] = ContextVar("dspy_nb_local_call", default=None)
+
+
+class LocalLM(dspy.LM):
+    """A ``dspy.LM`` whose engine learns which rollout and which of ``n`` candidates it is asked for."""
+
+    def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        """Answer as ``dspy.LM`` does."""
+        with self._numbered(kwargs):
+            return super().__call__(prompt, messages=messages, **kwargs)
+
+    async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        """Answer as ``dspy.LM`` does."""
+        with self._numbered(kwargs):
+            return await super().acall(prompt, messages=messages, **kwargs)
+
+    @contextmanager
+    def _numbered(self, kwargs: dict[str, Any]) -> Iterator[None]:
+        rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id")) or 0
+        token = _call.set((rollout, itertools.count()))
+        try:
+            yield
+        finally:
+            _call.reset(token)
 
 
 class LocalEngine:
-    """Answers DSPy's requests with the embedded model; see ``dspy.clients.engines.base``."""
+    """Answers DSPy's requests with the embedded model; see ``dspy.clients.engines.base``.
+
+    It holds no model itself, so copying, pickling and saving it is cheap: where it lands, it finds the
+    process's server or starts it at the first call.
+    """
 
     supports_response_schema = True
     supported_params: ClassVar[frozenset[str]] = frozenset(
-        {"temperature", "top_p", "max_tokens", "stop", "seed", "response_format"}
+        {"temperature", "top_p", "top_k", "max_tokens", "stop", "seed", "response_format"}
     )
 
-    def __init__(self, name: str, slots: int = _SLOTS) -> None:
+    def __init__(self, name: str, slots: int = 1) -> None:
         self.name = name
         self.slots = slots
-        self._draws: Counter[bytes] = Counter()
-        self._lock = threading.Lock()
 
     def complete(self, request: lm15.Request) -> lm15.Response:
-        """Return the model's answer; blocks until a slot is free and the answer is complete."""
-        if request.model != _PREFIX + self.name:
-            raise lm15.UnsupportedModelError(f"this engine serves {_PREFIX + self.name}, not {request.model}")
-        payload = self._payload(request)
-        answer = _server(self.name, self.slots).handle_chat_completions(payload)
-        if "error" in answer:
-            raise _error(answer["error"])
-        choice, usage = answer["choices"][0], answer["usage"]
+        """Return the model's answer; waits for its turn and for the answer to be complete.
+
+        Raises:
+            lm15.ContextLengthError: if prompt and answer do not fit into 4096 tokens.
+            lm15.InvalidRequestError: if llama.cpp cannot enforce the schema or takes an option amiss.
+            lm15.UnsupportedFeatureError: if the request holds anything but text, or tools.
+            lm15.NotConfiguredError: if the model is not installed here, or not the one asked for.
+        """
+        prefix, rest = _chat_prompt(request)
+        options = _options(request)
+        attempts = len(TIGHTNESS) if request.config.response_format else 1
+        spent: list[Completion] = []
+        for attempt in range(attempts):
+            form = _form(request, options["max_tokens"], attempt)
+            answer = self._complete(request, prefix, rest + form.opening, _constrained(options, form))
+            spent.append(answer)
+            if not answer.cut_off:
+                break
+            if answer.answer_tokens < options["max_tokens"]:
+                raise lm15.ContextLengthError("the answer does not fit into the context beside its prompt")
+        text = form.opening + answer.text + ("" if answer.cut_off else form.closing)
+        if request.config.response_format and not answer.cut_off and not options["stop"]:
+            _require_json(text)
         return lm15.Response(
-            id=answer["id"],
+            id=f"local-{secrets.token_hex(8)}",
             model=request.model,
-            message=lm15.Message.assistant(choice["message"]["content"]),
-            finish_reason="length" if choice["finish_reason"] == "length" else "stop",
+            message=lm15.Message.assistant(text),
+            finish_reason="length" if answer.cut_off else "stop",
             usage=lm15.Usage(
-                input_tokens=usage["prompt_tokens"],
-                output_tokens=usage["completion_tokens"],
-                cache_read_tokens=usage["prompt_tokens_details"]["cached_tokens"],
+                input_tokens=sum(each.prompt_tokens for each in spent),
+                output_tokens=sum(each.answer_tokens for each in spent),
+                cache_read_tokens=sum(each.cached_tokens for each in spent),
             ),
         )
+
+    def _complete(self, request: lm15.Request, prefix: str, rest: str, options: dict[str, Any]) -> Completion:
+        try:
+            path = model_path()
+            if request.model != _PREFIX + model_name(path):
+                raise ModelNotInstalled(f"{path.name} is installed here, not {request.model}")
+            server = shared_server(path, self.slots)
+        except ModelNotInstalled as error:
+            raise lm15.NotConfiguredError(str(error)) from error
+        return server.complete(prefix, rest, options)
 
     def dump_state(self) -> dict[str, Any]:
         """Return what ``load_state`` needs, as JSON; DSPy saves it with a program."""
@@ -112,119 +204,85 @@ class LocalEngine:
 
     @classmethod
     def load_state(cls, state: dict[str, Any]) -> LocalEngine:
-        """Return an engine for the saved state; it finds the model at its first call."""
+        """Return an engine for the saved state; it looks for the model at its first call."""
         return cls(**state)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> LocalEngine:
-        return self
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return LocalEngine, (self.name, self.slots)
-
-    def _payload(self, request: lm15.Request) -> dict[str, Any]:
-        config = request.config
-        messages = [{"role": message.role, "content": _text(message.parts)} for message in request.messages]
-        if request.system is not None:
-            system = request.system if isinstance(request.system, str) else _text(request.system)
-            messages.insert(0, {"role": "system", "content": system})
-        payload = {
-            "messages": messages,
-            "temperature": config.temperature or 0.0,
-            "top_p": config.top_p,
-            "max_tokens": config.max_tokens,
-            "stop": list(config.stop) or None,
-            "cache_prompt": True,
-        }
-        if config.temperature:
-            payload["seed"] = self._draw(request)
-        if config.response_format is not None:
-            if config.response_format["type"] == "json_schema":
-                schema = {"schema": config.response_format["schema"]}
-                payload["response_format"] = {"type": "json_schema", "json_schema": schema}
-            else:
-                payload["response_format"] = config.response_format
-        return {name: value for name, value in payload.items() if value is not None}
-
-    def _draw(self, request: lm15.Request) -> int:
-        """Return a seed for this draw: equal requests in a row differ, a repeated run does not."""
-        content = hashlib.sha256(repr(request).encode()).digest()
-        with self._lock:
-            self._draws[content] += 1
-            draw = self._draws[content]
-        return int.from_bytes(hashlib.sha256(content + draw.to_bytes(8)).digest()[:4])
-
-
-class _AsyncLocalEngine:
+class AsyncLocalEngine:
     """The same engine for ``acall``: a thread waits for the answer, the event loop does not."""
-
-    supports_response_schema = LocalEngine.supports_response_schema
-    supported_params = LocalEngine.supported_params
 
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
 
     async def complete(self, request: lm15.Request) -> lm15.Response:
+        """Return the model's answer; see ``LocalEngine.complete``."""
         return await asyncio.to_thread(self._engine.complete, request)
 
     def dump_state(self) -> dict[str, Any]:
+        """Return what ``load_state`` needs, as JSON."""
         return self._engine.dump_state()
 
     @classmethod
-    def load_state(cls, state: dict[str, Any]) -> _AsyncLocalEngine:
+    def load_state(cls, state: dict[str, Any]) -> AsyncLocalEngine:
+        """Return an engine for the saved state."""
         return cls(LocalEngine.load_state(state))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _AsyncLocalEngine:
-        return self
+
+def _chat_prompt(request: lm15.Request) -> tuple[str, str]:
+    """Return the prompt in the model's chat format, in two parts: all but the last message, and the rest.
+
+    DSPy's calls share the first part, instructions and demonstrations, from one example to the next.
+    """
+    if request.tools:
+        raise lm15.UnsupportedFeatureError("the embedded model cannot call tools", feature="tools")
+    system = _SYSTEM if request.system is None else _text(request.system)
+    turns = [("system", system)]
+    turns += [(_ROLES.get(message.role, message.role), _text(message.parts)) for message in request.messages]
+    *before, last = [f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns]
+    return "".join(before), last + "<|im_start|>assistant\n"
 
 
-_servers: dict[tuple[str, int], Any] = {}
-_servers_lock = threading.Lock()
+_ROLES = {"developer": "system"}
 
 
-def _server(name: str, slots: int) -> Any:
-    with _servers_lock:
-        server = _servers.get((name, slots))
-        if server is None:
-            server = _servers[name, slots] = _start(name, slots)
-        return server
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if not all(isinstance(part, lm15.TextPart) for part in content):
+        raise lm15.UnsupportedFeatureError("the embedded model reads text only", feature="messages")
+    return "".join(part.text for part in content)
 
 
-def _start(name: str, slots: int) -> Any:
+def _options(request: lm15.Request) -> dict[str, Any]:
+    config = request.config
+    options: dict[str, Any] = {
+        "temperature": config.temperature or 0.0,
+        "max_tokens": config.max_tokens or _MAX_TOKENS,
+        "stop": list(config.stop),
+    }
+    options |= {key: value for key in ("top_p", "top_k") if (value := getattr(config, key)) is not None}
+    if config.seed is not None:
+        # Every rollout and every candidate of one call draws for itself, and draws the same next time.
+        rollout, candidates = _call.get() or (0, itertools.repeat(0))
+        identity = f"{config.seed} {rollout} {next(candidates)}".encode()
+        options["seed"] = int.from_bytes(hashlib.sha256(identity).digest()[:4])
+    return options
+
+
+def _form(request: lm15.Request, max_tokens: int, attempt: int) -> Form:
+    wanted = request.config.response_format
+    if wanted is None:
+        return Form("", "")
+    return answer_form(wanted.get("schema", {"type": "object"}), max_tokens, attempt)
+
+
+def _constrained(options: dict[str, Any], form: Form) -> dict[str, Any]:
+    return {**options, "grammar": form.grammar, "stop": [*options["stop"], *form.stop]}
+
+
+def _require_json(text: str) -> None:
+    # llama.cpp drops a grammar that it cannot compile, without a word.
     try:
-        path = model_path()
-    except ModelNotInstalled as error:
-        raise lm15.NotConfiguredError(str(error)) from error
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.n_parallel = slots
-    params.n_ctx = _CONTEXT * slots
-    params.verbosity = -1
-    params.warmup = False
-    params.hostnames = ["127.0.0.1"]
-    params.port = 0
-    params.api_keys = [secrets.token_urlsafe(32)]
-    params.ui = False
-    params.endpoint_slots = False
-    return xllamacpp.Server(params)
-
-
-@atexit.register
-def _stop_servers() -> None:
-    _servers.clear()
-
-
-def _text(parts: Any) -> str:
-    if not all(isinstance(part, lm15.TextPart) for part in parts):
-        raise lm15.UnsupportedFeatureError("the embedded model reads text only")
-    return "".join(part.text for part in parts)
-
-
-def _error(error: dict[str, Any]) -> lm15.LM15Error:
-    message = str(error.get("message"))
-    if error.get("type") == "exceed_context_size_error":
-        return lm15.ContextLengthError(message)
-    if error.get("code", 500) < 500:
-        return lm15.InvalidRequestError(message)
-    return lm15.ServerError(message)
+        json.loads(text)
+    except ValueError:
+        raise lm15.InvalidRequestError("llama.cpp cannot enforce this JSON schema") from None
