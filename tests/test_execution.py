@@ -335,16 +335,18 @@ def test_a_thread_pool_is_used_as_it_is_and_can_be_stopped() -> None:
     engine = ScriptedEngine(delay_s=0.002)
     heard = []
     with ThreadPoolExecutor(4) as pool:
-        ev = evaluate(program, reviews(60), SENTIMENT, lm=scripted_lm(engine), executor=pool,
-                      on_event=lambda *numbers: heard.append(numbers))  # fmt: skip
+        with dspy.context(lm=scripted_lm(engine)), dspy.track_usage() as tracker:
+            ev = evaluate(program, reviews(60), SENTIMENT, executor=pool,
+                          on_event=lambda *numbers: heard.append(numbers))  # fmt: skip
+        assert len(tracker.usage_data["scripted/model"]) == 60
         assert (ev.n, ev.usage.lm_calls, heard[-1]) == (60, 60, (60, 60, 0))
         assert [result.index for result in ev.results] == list(range(60))
         assert len(program.history) == 60  # the program itself was at work, not a copy
 
         stop = threading.Event()
-        engine.on_call = lambda number: stop.set() if number > 80 else None
+        engine.on_call = lambda number: stop.set() if number > 160 else None
         ev = evaluate(program, reviews(400), SENTIMENT, lm=scripted_lm(engine), executor=pool, stop=stop)
-        assert 80 <= ev.n < 200  # also what the chunks under way had done
+        assert 90 <= ev.n < 200  # also what the chunks under way had done
         assert not ev.complete
 
 
@@ -428,6 +430,27 @@ def test_an_executor_that_is_shut_down_is_refused() -> None:
         InputError, match="executor takes no work: cannot schedule new futures after shutdown"
     ):
         evaluate(Echo(), numbers(4), RIGHT, executor=pool)
+
+
+def test_a_pool_whose_processes_all_die_is_refused() -> None:
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(1, mp_context=context, initializer=os._exit, initargs=(1,))
+    with pytest.raises(InputError, match="executor keeps losing its workers: BrokenProcessPool"):
+        evaluate(Echo(), numbers(40), _same_number, executor=pool)
+
+
+def test_a_pool_that_breaks_for_good_leaves_what_was_answered(caplog) -> None:
+    def crash_later(number: int) -> dspy.Prediction:
+        if number > 300:
+            pool._broken = "gone"
+            time.sleep(0.05)
+        return dspy.Prediction(number=number)
+
+    with ThreadPoolExecutor(2) as pool:
+        ev = evaluate(crash_later, numbers(1000), RIGHT, executor=pool)
+    assert 100 <= ev.n < 1000
+    assert not ev.complete
+    assert "executor is broken" in caplog.text
 
 
 def test_a_task_hands_back_what_it_has_no_time_for_and_answers_that_cannot_travel_become_text() -> None:

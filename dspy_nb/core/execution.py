@@ -148,8 +148,8 @@ class _Loop:
         interpreter lock: 350 µs an example with one thread, 530 with 8. The lock is taken if this thread
         itself got it late, while the process was at work.
         """
-        late = waited - tick > sys.getswitchinterval() / 5 and worked > waited / 2
-        if late:
+        late = waited - tick > sys.getswitchinterval() / 5
+        if late and worked > waited / 4:
             return min(2 * tick, _LONGEST_TICK_S)
         self._hire(min(self._workers, self._vacancies))
         return _TICK_S if self._vacancies else _LONGEST_TICK_S

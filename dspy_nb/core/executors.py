@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import threading
 import time
@@ -35,6 +36,8 @@ from dspy_nb.core.travel import CannotLoad, LocalTask, RemoteTask
 from dspy_nb.core.usage import Usage
 
 __all__ = ["run_on"]
+
+logger = logging.getLogger(__name__)
 
 _LEASE_S = 2.0
 _GRACE_S = 0.5
@@ -74,7 +77,8 @@ def run_on(
 
     Raises:
         InputError: Something cannot travel to the workers, or cannot be loaded there, or the executor is
-            shut down or keeps losing its workers; the message says what.
+            shut down or keeps losing its workers; the message says what. If some examples are answered by
+            then, it is logged, and the run ends as if stopped.
     """
     task: LocalTask | RemoteTask
     if isinstance(executor, ThreadPoolExecutor):
@@ -91,6 +95,10 @@ def run_on(
         with contextlib.suppress(KeyboardInterrupt):
             dispatch.halt()
             dispatch.collect(_LEASE_S + _GRACE_S, ALL_COMPLETED)
+    except InputError as error:
+        if dispatch.done == dispatch.failed:
+            raise
+        logger.error("%s; what was finished is kept", error)  # it has been paid for
     finally:
         dispatch.close()
     return dispatch.outcomes

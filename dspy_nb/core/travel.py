@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import io
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cloudpickle
@@ -33,7 +34,7 @@ class CannotLoad(Exception):
 
 @dataclass(frozen=True)
 class LocalTask:
-    """Does a chunk of the work in a thread of this process.
+    """Does a chunk of the work in a thread of this process, in the context of the one that made the task.
 
     Attributes:
         work: What to do.
@@ -41,6 +42,7 @@ class LocalTask:
         timeout_s: See ``execution.run``.
         lease_s: Seconds after which no job is begun.
         stop: Stops it at once.
+        context: Holds the DSPy settings, which a thread pool does not hand on.
     """
 
     work: Work
@@ -48,6 +50,7 @@ class LocalTask:
     timeout_s: float | None
     lease_s: float
     stop: threading.Event
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
     def pack(self, jobs: Sequence[Job]) -> Any:
         """Return what is to be given to the task."""
@@ -55,7 +58,8 @@ class LocalTask:
 
     def __call__(self, jobs: Any) -> Any:
         """Return the outcomes of some jobs, ``None`` for those not begun."""
-        return execution.run(
+        return self.context.copy().run(
+            execution.run,
             self.work,
             jobs,
             num_threads=self.num_threads,
