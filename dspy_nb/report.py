@@ -256,11 +256,12 @@ def _prompt(program: Any) -> list[Block]:
     named = program.named_predictors()
     blocks: list[Block] = []
     for name, predictor in named:
+        whose = f" of {name}" if len(named) > 1 else ""
         demos = list(predictor.demos)
-        blocks += [Note(f"{name}: instructions"), Code(predictor.signature.instructions)]
+        blocks += [Note(f"Instructions{whose}"), Code(predictor.signature.instructions)]
         if demos:
-            shown = f", the first {_DEMOS_SHOWN}" if len(demos) > _DEMOS_SHOWN else ""
-            blocks.append(Note(f"{name}: {count(len(demos), 'demo')}{shown}"))
+            shown_of = f", the first {_DEMOS_SHOWN}" if len(demos) > _DEMOS_SHOWN else ""
+            blocks.append(Note(f"{count(len(demos), 'demo')}{whose}{shown_of}"))
             blocks += [Code(_demo(demo)) for demo in demos[:_DEMOS_SHOWN]]
     if not blocks:
         return []

@@ -1,4 +1,4 @@
-"""The magics, in a real shell and in a real kernel."""
+"""The magics, in a real shell; test_magics_in_a_kernel.py has a real kernel."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ import signal
 from pathlib import Path
 
 import dspy
-import nbformat
 import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
-from nbclient import NotebookClient
-from nbformat.v4 import new_code_cell, new_notebook
-from nbmake.nb_run import NotebookRun
 
 import dspy_nb
 from dspy_nb.core.errors import InputError
@@ -24,7 +20,6 @@ from dspy_nb.core.registry import Registry
 from dspy_nb.core.run import OptimizationRun
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
-ROOT = Path(dspy_nb.__file__).parents[1]
 OPTIMIZE = "%dspy_optimize program --train train --metric exact_match:sentiment"
 SEARCH = f"{OPTIMIZE} --val val --preset light"
 
@@ -384,90 +379,3 @@ def test_loading_twice_is_harmless_and_unloading_takes_everything_away(shell):
     dspy_nb.unload_ipython_extension(shell)
     dspy_nb.load_ipython_extension(shell)
     assert shell.find_line_magic("dspy_optimize") is not None
-
-
-# -- a real kernel ------------------------------------------------------------------------------------------
-
-_SETUP = """
-import dspy
-from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
-engine = ScriptedEngine()
-dspy.configure(lm=scripted_lm(engine))
-program, train, val, test = classifier(), reviews(12, "train"), reviews(12, "val"), reviews(30, "test")
-%load_ext dspy_nb
-"""
-
-
-@pytest.fixture(scope="module")
-def cells(tmp_path_factory):
-    """The outputs of a notebook that was executed as people's notebooks are, by the name of each cell."""
-    sources = {
-        "setup": _SETUP,
-        "report": f"{SEARCH} --test test -o run",
-        "assigned": f"quiet_run = {SEARCH}",
-        "mistake": "%dspy_optimize program --trian train",
-        "late mistake": f"{OPTIMIZE} --test test --budget-calls 60",
-        "background": f"engine.delay_s = 0.01\n{SEARCH} --threads 2 --background -o later\nNone",
-        "other": "import time; time.sleep(0.4); print('mine')",
-        "waited": "later.wait(60).status",
-    }
-    notebook = new_notebook(cells=[new_code_cell(source) for source in sources.values()])
-    folder = tmp_path_factory.mktemp("notebook")
-    client = NotebookClient(
-        notebook,
-        timeout=120,
-        kernel_name="python3",
-        allow_errors=True,
-        resources={"metadata": {"path": str(folder)}},
-    )
-    client.execute(env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""})
-    nbformat.validate(notebook)
-    assert all(cell.execution_count for cell in notebook.cells)
-    return {name: cell.outputs for name, cell in zip(sources, notebook.cells, strict=True)}
-
-
-def test_in_a_kernel_the_cell_keeps_progress_and_report_as_html_and_text(cells):
-    estimate, progress, report = cells["report"]
-    assert estimate.text.startswith("at most")
-    assert progress.output_type == "display_data"
-    assert progress.data["text/plain"].startswith("BootstrapFewShotWithRandomSearch completed")
-    assert "completed" in progress.data["text/html"]
-    assert report.output_type == "execute_result"
-    for mime in ("text/plain", "text/html"):
-        assert "held out, never seen by the search" in report.data[mime]
-
-
-def test_in_a_kernel_an_assigned_run_shows_progress_alone(cells):
-    assert [output.output_type for output in cells["assigned"]] == ["stream", "display_data"]
-
-
-def test_in_a_kernel_a_mistake_fails_the_cell_with_one_line(cells):
-    (early,) = cells["mistake"]
-    estimate, late = cells["late mistake"]  # no progress is shown of what never started
-    assert estimate.text.startswith("at most")
-    for error in (early, late):
-        assert error.output_type == "error"
-        assert error.ename == "InputError"
-        assert len(error.traceback) == 1
-        assert "\n" not in error.traceback[0]
-    assert "--trian" in early.traceback[0]
-    assert "leaves nothing for the search" in late.traceback[0]
-
-
-def test_in_a_kernel_background_output_stays_in_its_own_cell(cells):
-    assert [output.text for output in cells["other"]] == ["mine\n"]
-    (status,) = cells["waited"]
-    assert status.data["text/plain"] == "'completed'"
-    progress = cells["background"][-1]
-    assert progress.data["text/plain"].startswith("BootstrapFewShotWithRandomSearch completed")
-
-
-def test_nbmake_sees_a_mistake(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    file = tmp_path / "wrong.ipynb"
-    notebook = new_notebook(cells=[new_code_cell("%load_ext dspy_nb\n%dspy_optimize nothing")])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, file)
-    result = NotebookRun(file, 60).execute()
-    assert result.error is not None
-    assert "nothing" in result.error.summary
