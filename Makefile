@@ -1,0 +1,79 @@
+# make demo, make test: each target first sets up what it needs, in .venv, with plain pip and from whatever
+# package index pip is configured for. Nothing is installed again until pyproject.toml or constraints.txt change.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.SHELLFLAGS := -ec
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet -c constraints.txt
+
+# Caches, presets and IPython's profile of a test run live in a folder that goes away with it, and the kernels
+# are those of .venv.
+ISOLATED := scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
+  export DSPY_CACHEDIR="$$scratch/cache" DSPY_NB_CONFIG_DIR="$$scratch/config" IPYTHONDIR="$$scratch/ipython"; \
+  export JUPYTER_PREFER_ENV_PATH=1; unset JUPYTER_PATH DSPY_NB_LM DSPY_NB_REGISTRY;
+
+.PHONY: help
+help:
+	@echo "make demo       optimize a small program on an embedded language model, from data to registry"
+	@echo "make test       lint, types, tests, and the notebooks executed"
+	@echo "make lint       ruff and mypy"
+	@echo "make notebooks  the notebooks executed"
+	@echo "make bench      benchmarks, and the long versions of tests"
+	@echo "make clean      remove what the other targets made, but neither .venv nor the language model"
+
+.PHONY: demo
+demo: $(VENV)/model.stamp
+	@$(BIN)/dspy-nb demo
+
+.PHONY: test
+test: lint unit notebooks
+
+.PHONY: lint
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: unit
+unit: $(VENV)/model.stamp
+	@$(ISOLATED) $(BIN)/pytest -m "not slow" tests
+
+.PHONY: notebooks
+notebooks: $(VENV)/model.stamp
+	@$(ISOLATED) $(BIN)/pytest --nbmake --nbmake-timeout=900 --timeout=1800 notebooks/*.ipynb
+
+.PHONY: bench
+bench: $(VENV)/model.stamp
+	@$(ISOLATED) for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done; \
+	  $(BIN)/pytest -m slow --timeout=3600 tests
+
+.PHONY: clean
+clean:
+	rm -rf demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf notebooks/registry notebooks/runs notebooks/demo notebooks/result.json
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# -- set-up -------------------------------------------------------------------------------------------------
+
+$(BIN)/python:
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14 none; do \
+	  $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && break; \
+	done; \
+	if [ $$python = none ]; then \
+	  echo "dspy-nb needs Python 3.11 to 3.14, and found none; name one with make PYTHON=..." >&2; exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$($$python --version)"; \
+	$$python -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "Python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing dspy-nb and its tools; the first time takes a minute or two"
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+$(VENV)/model.stamp: $(VENV)/dev.stamp
+	@$(BIN)/dspy-nb install-model
+	@touch $@

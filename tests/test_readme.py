@@ -1,0 +1,55 @@
+"""What the README shows works: its Python runs from top to bottom, its lists are complete."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import dspy_nb as nb
+from dspy_nb.cli import cli
+from dspy_nb.core.optimizers import OPTIMIZERS
+
+_ROOT = Path(__file__).parents[1]
+_README = (_ROOT / "README.md").read_text(encoding="utf-8")
+
+_WITH_A_SCRIPTED_MODEL = """
+import dspy_nb
+from tests.scripted import scripted_lm
+
+dspy_nb.local_lm = lambda: scripted_lm(cache=True)
+"""
+
+
+def test_the_python_of_the_readme_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", _README, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 3
+    environment = os.environ | {"PYTHONPATH": str(_ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([_WITH_A_SCRIPTED_MODEL, *blocks])],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [version.ref for version in nb.Registry(tmp_path / "registry").list()] == ["sentiment@1.0.0"]
+
+
+def test_the_readme_has_every_command() -> None:
+    assert [name for name in cli.commands if f"`dspy-nb {name}`" not in _README] == []
+
+
+def test_the_readme_has_every_optimizer_and_preset() -> None:
+    names = [*OPTIMIZERS, *(preset.name for preset in nb.list_presets())]
+    assert [name for name in names if f"`{name}`" not in _README] == []
+
+
+def test_the_links_of_the_documents_lead_somewhere() -> None:
+    for document in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        text = (_ROOT / document).read_text(encoding="utf-8")
+        targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if not target.startswith("http")]
+        assert [target for target in targets if not (_ROOT / target).exists()] == []
