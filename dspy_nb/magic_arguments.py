@@ -14,8 +14,8 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from IPython.core.error import UsageError  # noqa: TID251 - a front end
-from IPython.core.magic_arguments import argument  # noqa: TID251
+from IPython.core.error import UsageError
+from IPython.core.magic_arguments import argument
 
 from dspy_nb.core.errors import InputError
 

@@ -16,7 +16,7 @@ from dspy_nb.core.run import OptimizationRun
 from dspy_nb.evaluation_report import evaluation_html
 from dspy_nb.listings import presets_html, presets_text, versions_html, versions_text
 from dspy_nb.magic_completion import PATTERN, completer
-from dspy_nb.report import estimate_text, run_html, run_text  # noqa: TID251 - a front end
+from dspy_nb.report import estimate_text, run_html, run_text
 
 __all__ = ["DspyNb", "install", "uninstall"]
 

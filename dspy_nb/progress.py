@@ -266,7 +266,7 @@ class NotebookProgress(_Display):
 
     def show(self) -> None:
         """Start the display, in the cell that is running now."""
-        from IPython.display import display  # noqa: TID251 - a front end
+        from IPython.display import display
 
         self._handle = display(self._bundle(), raw=True, display_id=True)  # type: ignore[no-untyped-call]
 

@@ -175,6 +175,21 @@ def test_the_search_score_and_the_held_out_score_are_told_apart(engine):
     assert run.plan.datasets["test"]["n"] == len(TEST)
 
 
+def test_the_improvement_is_paired_and_says_no_more_than_its_interval(engine):
+    improvement = run_it("LabeledFewShot").improvement
+    assert improvement.fixed - improvement.broken == round(improvement.difference * improvement.n)
+    assert improvement.interval[0] < improvement.difference < improvement.interval[1]
+    same = run_it("COPRO").improvement
+    assert (same.difference, same.fixed, same.broken, same.verdict) == (0, 0, 0, "no clear difference")
+
+    def half(gold, pred, trace=None):
+        return 1.0 if gold.sentiment == pred.sentiment else 0.5
+
+    graded = run_it("LabeledFewShot", metric=half, testset=reviews(60, "test")).improvement
+    assert graded.verdict == "better"
+    assert run_it("LabeledFewShot", testset=None).improvement is None
+
+
 def test_same_seed_same_result(engine):
     runs = [run_it("BootstrapFewShotWithOptuna", seed=3) for _ in range(2)]
     keys = [[candidate.prompt.key for candidate in run.candidates] for run in runs]
@@ -537,3 +552,16 @@ def test_what_is_registered_has_every_field_of_the_metadata(engine):
     json.dumps(registration["evaluation"])
     with pytest.raises(InputError, match="KNNFewShot program cannot be registered"):
         run_it("KNNFewShot").registration()
+
+
+def test_the_checks_do_not_ask_a_module_for_its_forward(engine, caplog):
+    """DSPy logs a warning about whoever does, once per example."""
+    estimate(TwoStages(), trainset=TRAIN, metric=METRIC)
+    assert not caplog.records
+
+
+def test_the_last_progress_says_what_was_used_in_the_end(engine):
+    events = []
+    run = run_it("BootstrapFewShot", on_event=events.append)
+    last = [event for event in events if isinstance(event, Progress)][-1]
+    assert last.step == last.metrics["lm_calls"] == run.usage.lm_calls

@@ -27,7 +27,7 @@ def test_every_packaged_preset_has_valid_options_and_says_what_it_is_for(preset)
 
 
 def test_an_unknown_preset_is_an_error_that_lists_the_names():
-    with pytest.raises(InputError, match="unknown preset 'fast'; valid: .*quick-bootstrap"):
+    with pytest.raises(InputError, match=r"unknown preset 'fast'; valid: .*quick-bootstrap"):
         get_preset("fast")
 
 

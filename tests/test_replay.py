@@ -41,8 +41,13 @@ def keys(run):
 
 @pytest.mark.parametrize("name", ["MIPROv2", "COPRO", "GEPA", "SIMBA", "BootstrapFewShotWithOptuna"])
 def test_a_second_run_pays_for_nothing_and_gives_the_same(tmp_path, name):
-    options = {"MIPROv2": {"num_candidates": 3}, "GEPA": {"max_metric_calls": 50}, "COPRO": {"breadth": 3, "depth": 2},
-               "SIMBA": {"bsize": 8, "max_steps": 2, "num_candidates": 3}}.get(name, {"num_candidate_programs": 4})  # fmt: skip
+    options = {
+        "MIPROv2": {"num_candidates": 3},
+        "GEPA": {"max_metric_calls": 50},
+        "COPRO": {"breadth": 3, "depth": 2},
+        "SIMBA": {"bsize": 8, "max_steps": 2, "num_candidates": 3},
+        "BootstrapFewShotWithOptuna": {"num_candidate_programs": 4},
+    }[name]
     first = run_in(tmp_path, optimizer=name, options=options)
     engine = ScriptedEngine()
     second = run_in(tmp_path, engine, optimizer=name, options=options)

@@ -113,7 +113,9 @@ def check_gepa(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
         raise InputError(f"GEPA option auto={options['auto']!r}: valid: {', '.join(MIPRO_AUTO)}")
     if options["reflection_minibatch_size"] > sizes.train:
         size = options["reflection_minibatch_size"]
-        raise InputError(f"GEPA: reflection_minibatch_size={size} exceeds the {sizes.train} training examples")
+        raise InputError(
+            f"GEPA: reflection_minibatch_size={size} exceeds the {sizes.train} training examples"
+        )
     if options.get("teacher") is not None:
         raise InputError("GEPA takes no teacher; give a stronger reflection_lm instead")
 

@@ -66,6 +66,7 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
     checked = list(examples)
     if not checked:
         raise InputError(f"{name} is empty")
+    needed = _needed_inputs(program)
     for number, example in enumerate(checked):
         if not isinstance(example, dspy.Example):
             raise InputError(f"{name}[{number}] must be a dspy.Example, got {type(example).__name__}")
@@ -75,7 +76,7 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
             raise InputError(
                 f"{name}[{number}] has no inputs: call .with_inputs('field', ...) on it"
             ) from None
-        if missing := [field for field in _needed_inputs(program) if field not in inputs]:
+        if missing := [field for field in needed if field not in inputs]:
             raise InputError(
                 f"{name}[{number}] has inputs {sorted(inputs)}, but the program needs {missing[0]!r}"
             )
@@ -94,7 +95,11 @@ def _needed_inputs(program: Any) -> list[str]:
     signature = getattr(program, "signature", None)
     if signature is not None and hasattr(signature, "input_fields"):
         return list(signature.input_fields)
-    parameters = inspect.signature(program.forward).parameters.values()
+    # Not program.forward: DSPy logs a warning about whoever asks a module for it.
+    forward = getattr(type(program), "forward", None) or getattr(type(program), "aforward", None)
+    if forward is None:
+        raise InputError(f"{type(program).__name__} has no forward method")
+    _, *parameters = inspect.signature(forward).parameters.values()  # without self
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [p.name for p in parameters if p.default is p.empty and p.kind in named]
 

@@ -71,7 +71,7 @@ def install() -> None:
     base_lm: Any = importlib.import_module("dspy.clients.base_lm")
     if base_lm.pretty_print_history.__module__ != __name__:  # COPRO shows its prompt model's last call
         base_lm.pretty_print_history = _quiet_history(base_lm.pretty_print_history)
-    logging.getLogger().addFilter(_not_in_a_quiet_run)  # what is logged by no named logger: failed deep copies
+    logging.getLogger().addFilter(_not_in_a_quiet_run)  # DSPy logs failed deep copies to no named logger
     for name in _LOGGERS:
         for handler in logging.getLogger(name).handlers:
             handler.addFilter(_not_in_a_quiet_run)

@@ -105,8 +105,11 @@ class Search:
             with self._interruptible():
                 result = self._run()
         except BaseException as failure:
+            self._send_progress()
             self._events.send(Failed(as_error(failure)))
             raise
+        self._phase = "done"
+        self._send_progress()  # the last throttled one is behind
         self._events.send(Completed(result.score, result.duration_s, result.stopped_by))
         return result
 
