@@ -17,13 +17,13 @@ from IPython.core.magic import Magics, line_magic, magics_class, needs_local_sco
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from dspy_nb.core.budget import Budget
-from dspy_nb.core.candidate import Candidate
 from dspy_nb.core.errors import DspyNbError, InputError, NotFound
 from dspy_nb.core.metrics import parse_metric
 from dspy_nb.core.optimization import estimate, optimize
 from dspy_nb.core.presets import Preset, get_preset, list_presets, save_preset
 from dspy_nb.core.registry import Registry
 from dspy_nb.core.run import OptimizationRun
+from dspy_nb.core.submission import Submission
 from dspy_nb.core.versions import BUMPS, check_model_id
 from dspy_nb.listings import Presets, Versions
 from dspy_nb.magic_arguments import (
@@ -207,7 +207,7 @@ class DspyNbMagics(Magics):
         with contextlib.suppress(NotFound):  # it becomes a new model
             registry.list(name)
         if isinstance(program, dspy.Module):
-            Candidate(program, name, metadata=None, evaluation=None, notes=None)
+            Submission(program, name, metadata=None, evaluation=None, notes=None)
         return registry
 
 

@@ -154,12 +154,12 @@ def optimize(
 
 def _check_registrable(program: Any, model_id: str) -> None:
     """Refuse what a registry would refuse, before anything is spent."""
-    from dspy_nb.core.candidate import Candidate
+    from dspy_nb.core.submission import Submission
     from dspy_nb.core.versions import check_model_id
 
     check_model_id(model_id)
     if not isinstance(program, list):
-        Candidate(program, model_id, metadata=None, evaluation=None, notes=None)
+        Submission(program, model_id, metadata=None, evaluation=None, notes=None)
 
 
 def _settings(lm: str | None) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from dspy_nb.core.archive import read_archive
-from dspy_nb.core.candidate import Candidate, summary_of
 from dspy_nb.core.catalogue import Catalogue, as_reference
 from dspy_nb.core.durable import parse_json
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
@@ -34,6 +33,7 @@ from dspy_nb.core.promotion import (
 )
 from dspy_nb.core.publishing import free_version, publish
 from dspy_nb.core.stages import ModelState
+from dspy_nb.core.submission import Submission, summary_of
 from dspy_nb.core.versions import (
     STAGES,
     check_model_id,
@@ -87,7 +87,7 @@ class Registry(Catalogue):
         if version is not None:
             check_version(version)
         _check_texts(notes=notes, by=by)
-        candidate = Candidate(what, model_id, metadata=metadata, evaluation=evaluation, notes=notes)
+        submission = Submission(what, model_id, metadata=metadata, evaluation=evaluation, notes=notes)
         log = self._log(model_id)
         while True:
             state = log.read()
@@ -97,7 +97,7 @@ class Registry(Catalogue):
                 raise NotFound(f"parent {parent!r} is not a version of {model_id}")
             chosen = version or free_version(self._folder(model_id), state, bump or "minor")
             ancestor = parent or latest_version(state)
-            files, summary = candidate.files(chosen, ancestor), candidate.summary(ancestor)
+            files, summary = submission.files(chosen, ancestor), submission.summary(ancestor)
             if self._publish(model_id, chosen, files, summary, notes, by):
                 return self.get(f"{model_id}@{chosen}")
             if version is not None:

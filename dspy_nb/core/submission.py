@@ -17,7 +17,7 @@ from dspy_nb.core.program_state import dump_state
 from dspy_nb.core.provenance import git_commit, package_versions
 from dspy_nb.core.stages import is_summary
 
-__all__ = ["METADATA_FIELDS", "Candidate", "summary_of"]
+__all__ = ["METADATA_FIELDS", "Submission", "summary_of"]
 
 METADATA_FIELDS: Final = (
     "optimizer",
@@ -66,7 +66,7 @@ _SECRET: Final = frozenset(
 )
 
 
-class Candidate:
+class Submission:
     """A program and its facts, checked, about to get a version number."""
 
     def __init__(
