@@ -28,11 +28,13 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     )
     from dspy_nb.core.evaluation import Evaluation, evaluate
     from dspy_nb.core.events import CandidateScored, Completed, Event, Failed, Progress, Started, read_events
+    from dspy_nb.core.gate import GateResult, QualityGate
     from dspy_nb.core.local import local_lm
     from dspy_nb.core.local_install import install_model
     from dspy_nb.core.metrics import Metric, accuracy, as_metric, exact_match, partial_credit, token_f1
     from dspy_nb.core.model_version import ModelVersion
     from dspy_nb.core.optimization import estimate, optimize
+    from dspy_nb.core.planning import Plan, plan
     from dspy_nb.core.presets import Preset, get_preset, list_presets, save_preset
     from dspy_nb.core.registry import Registry
     from dspy_nb.core.run import OptimizationRun
@@ -50,6 +52,7 @@ __all__ = [
     "Event",
     "Failed",
     "GateFailed",
+    "GateResult",
     "InputError",
     "Metric",
     "ModelNotInstalled",
@@ -57,8 +60,10 @@ __all__ = [
     "NotFound",
     "OptimizationFailed",
     "OptimizationRun",
+    "Plan",
     "Preset",
     "Progress",
+    "QualityGate",
     "Refused",
     "Registry",
     "RegistryError",
@@ -77,6 +82,7 @@ __all__ = [
     "local_lm",
     "optimize",
     "partial_credit",
+    "plan",
     "read_events",
     "save_preset",
     "split",
@@ -90,11 +96,13 @@ _NAMES = {
     "OptimizationFailed Refused RegistryError",
     "evaluation": "Evaluation evaluate",
     "events": "CandidateScored Completed Event Failed Progress Started read_events",
+    "gate": "GateResult QualityGate",
     "local": "local_lm",
     "local_install": "install_model",
     "metrics": "Metric accuracy as_metric exact_match partial_credit token_f1",
     "model_version": "ModelVersion",
     "optimization": "estimate optimize",
+    "planning": "Plan plan",
     "presets": "Preset get_preset list_presets save_preset",
     "registry": "Registry",
     "run": "OptimizationRun",

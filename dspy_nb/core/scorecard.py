@@ -6,17 +6,16 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import dspy
-from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from dspy_nb.core.attempts import Failure
 from dspy_nb.core.classification import Classification, ClassScore, Confusion
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.plain import plain
 from dspy_nb.core.usage import Usage
 
 if TYPE_CHECKING:
@@ -268,8 +267,19 @@ class Evaluation:
         Args:
             results: Whether to include the single examples.
         """
-        data = _plain({f.name: getattr(self, f.name) for f in fields(self) if results or f.name != "results"})
+        data = plain({f.name: getattr(self, f.name) for f in fields(self) if results or f.name != "results"})
         return {"schema_version": _SCHEMA_VERSION, "complete": self.complete, **data}
+
+    def to_evidence(self) -> dict[str, Any]:
+        """Return what a registry stores of it, see ``Registry.attach`` and ``Registry.promote``."""
+        names = ("metric", "n", "data_fingerprint", "complete", "reliable", "confidence", "base_model")
+        return {
+            "kind": "evaluation",
+            "score": plain(self.score),
+            "interval": list(self.interval),
+            "errors": self.errors.count,
+            **{name: getattr(self, name) for name in names},
+        }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write everything to a JSON file, which is replaced if it exists, whole or not at all."""
@@ -327,24 +337,3 @@ class Evaluation:
         from dspy_nb.core.evaluation_text import text
 
         return text(self)
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON data: an unknown type becomes what it dumps as, holds, or prints."""
-    if value is None or isinstance(value, str | int):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, dspy.Example):
-        return _plain(dict(value.items()))
-    if isinstance(value, BaseModel):
-        return _plain({name: getattr(value, name) for name in type(value).model_fields})
-    if callable(getattr(value, "tolist", None)):  # NumPy
-        return _plain(value.tolist())
-    return str(value)
