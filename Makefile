@@ -8,6 +8,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet -c constraints.txt
+PIP += --no-compile  # a third of the time: of most packages little is ever imported
 
 # Caches, presets and IPython's profile of a test run live in a folder that goes away with it, and the kernels
 # are those of .venv.
@@ -25,7 +26,7 @@ help:
 	@echo "make clean      remove what the other targets made, but neither .venv nor the language model"
 
 .PHONY: demo
-demo: $(VENV)/model.stamp
+demo: model
 	@$(BIN)/dspy-nb demo
 
 .PHONY: test
@@ -38,15 +39,15 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
 .PHONY: unit
-unit: $(VENV)/model.stamp
+unit: model
 	@$(ISOLATED) $(BIN)/pytest -m "not slow" tests
 
 .PHONY: notebooks
-notebooks: $(VENV)/model.stamp
+notebooks: model
 	@$(ISOLATED) $(BIN)/pytest --nbmake --nbmake-timeout=900 --timeout=1800 notebooks/*.ipynb
 
 .PHONY: bench
-bench: $(VENV)/model.stamp
+bench: model
 	@$(ISOLATED) for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done; \
 	  $(BIN)/pytest -m slow --timeout=3600 tests
 
@@ -74,6 +75,6 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) -e '.[dev]'
 	@touch $@
 
-$(VENV)/model.stamp: $(VENV)/dev.stamp
+.PHONY: model
+model: $(VENV)/dev.stamp
 	@$(BIN)/dspy-nb install-model
-	@touch $@

@@ -23,8 +23,9 @@ def install_model(force: bool, as_json: bool) -> None:
     It takes 93 MB, once per user: every environment shares one copy, in DSPY_NB_MODEL_DIR or the user's cache
     folder. A second call finds it there.
     """
-    path = nb.install_model(force=force, progress=lambda line: click.echo(line, err=True))
-    print_result(as_json, {"path": str(path)}, lambda: str(path))
+    path = nb.install_model(force=force, progress=lambda line: click.echo(line, err=as_json))
+    if as_json:
+        print_result(True, {"path": str(path)}, str)
 
 
 @click.command()
