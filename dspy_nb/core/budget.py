@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from dspy.utils.callback import BaseCallback
 from dspy.utils.callback_context import ACTIVE_CALL_ID
@@ -140,6 +140,29 @@ _FAILURES_IN_A_ROW = 25
 _NOT_BROKEN = (AdapterParseError, ContextWindowExceededError)  # answers that better prompts may mend
 
 
+class Follower(Protocol):
+    """What a guard hands DSPy's other events to.
+
+    DSPy asks each callback for a handler at each event, which takes longer than most handlers: two callbacks
+    cost 100 µs an LM call more than one.
+    """
+
+    def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """An optimizer begins."""
+
+    def on_compile_end(self, call_id: str) -> None:
+        """An optimizer ended."""
+
+    def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """An evaluation begins."""
+
+    def on_evaluate_end(self, call_id: str, outputs: Any, exception: BaseException | None) -> None:
+        """An evaluation ended."""
+
+    def on_program_start(self, program: Any) -> None:
+        """A program call begins, in this thread."""
+
+
 class Guard(BaseCallback):
     """Counts what a piece of work uses and stops it at its budget.
 
@@ -150,10 +173,15 @@ class Guard(BaseCallback):
         budget: the limits.
         stop: when set, from any thread, the work stops at the next call.
         on_call: called after each LM call, in the thread of the call.
+        follower: told of programs, evaluations and optimizers.
     """
 
     def __init__(
-        self, budget: Budget, stop: threading.Event, on_call: Callable[[], None] = lambda: None
+        self,
+        budget: Budget,
+        stop: threading.Event,
+        on_call: Callable[[], None] = lambda: None,
+        follower: Follower | None = None,
     ) -> None:
         self.budget = budget
         self.usage = Usage()
@@ -161,6 +189,7 @@ class Guard(BaseCallback):
         self.reason: str | None = None
         self._stop = stop
         self._on_call = on_call
+        self._follower = follower
         self._deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
         self._settled = threading.Condition()
         self._calls: dict[str, _Call] = {}
@@ -232,6 +261,8 @@ class Guard(BaseCallback):
         self._check()
         if ACTIVE_CALL_ID.get() not in self._modules:
             self._program_calls += 1
+            if self._follower is not None:
+                self._follower.on_program_start(instance)
         self._modules.add(call_id)
 
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
@@ -269,6 +300,27 @@ class Guard(BaseCallback):
                 self.usage += Usage(cache_hits=1)
             self._settled.notify_all()
         self._on_call()
+
+    def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Tell the follower."""
+        if self._follower is not None:
+            self._follower.on_compile_start(call_id, instance, inputs)
+
+    def on_compile_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        """Tell the follower."""
+        if self._follower is not None:
+            self._follower.on_compile_end(call_id)
+
+    def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Refuse to start it once stopped, and tell the follower."""
+        self._check()
+        if self._follower is not None:
+            self._follower.on_evaluate_start(call_id, instance, inputs)
+
+    def on_evaluate_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        """Tell the follower."""
+        if self._follower is not None:
+            self._follower.on_evaluate_end(call_id, outputs, exception)
 
     def _fits(self, n: int) -> bool:
         limit = self.budget.lm_calls

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
-from dspy.utils.callback import BaseCallback
 
 __all__ = ["Candidate", "Prompt", "Recorder"]
 
@@ -102,7 +101,7 @@ class _Evaluation:
     n: int
 
 
-class Recorder(BaseCallback):
+class Recorder:
     """Follows an optimizer: which candidate it scores, with what result, and what it is doing.
 
     Args:
@@ -170,7 +169,10 @@ class Recorder(BaseCallback):
             is_best = best is not None and (best_before is None or best.number != best_before.number)
             self._on_scored(candidate, is_best)
 
-    # -- what DSPy calls ------------------------------------------------------------------------------
+    # -- what the guard hands on ----------------------------------------------------------------------
+
+    def on_program_start(self, program: Any) -> None:
+        """Nothing to take note of: the evaluation said which program it is."""
 
     def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Take note of what the optimizer, or an optimizer within it, begins to do."""
@@ -180,7 +182,7 @@ class Recorder(BaseCallback):
         else:
             self.phase = f"collecting demos ({type(instance).__name__})"
 
-    def on_compile_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+    def on_compile_end(self, call_id: str) -> None:
         """Take note that it ended."""
         self._compiling.pop(call_id, None)
         if self._compiling:
@@ -193,7 +195,7 @@ class Recorder(BaseCallback):
         self._open[call_id] = _Evaluation(Prompt.of(inputs["program"]), n)
         self.phase = f"scoring a candidate on {n} examples"
 
-    def on_evaluate_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+    def on_evaluate_end(self, call_id: str, outputs: Any, exception: BaseException | None) -> None:
         """Keep the candidate with its score; one whose scoring was cut short has none."""
         evaluation = self._open.pop(call_id, None)
         self.phase = "building the next candidate"
@@ -215,10 +217,10 @@ class BatchRecorder(Recorder):
         self._running = threading.local()
         self._sums: dict[str, tuple[float, int]] = {}
 
-    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+    def on_program_start(self, program: Any) -> None:
         """Remember which candidate this thread is running."""
-        if isinstance(instance, type(self._student)) and hasattr(instance, "simba_idx"):
-            self._running.prompt = Prompt.of(instance)
+        if isinstance(program, type(self._student)) and hasattr(program, "simba_idx"):
+            self._running.prompt = Prompt.of(program)
 
     def add_score(self, score: float) -> None:
         """Add one metric value for the candidate that this thread ran last."""

@@ -151,7 +151,7 @@ class Search:
 
     def _search(self) -> tuple[Any, str | None]:
         """Return the optimizer's program, or ``None`` and why it was stopped."""
-        task, guard = self._task, self._guard(self._left(reserve_scoring=True))
+        task, guard = self._task, self._guard(self._left(reserve_scoring=True), self._recorder)
         job = Job(
             task.student,
             task.trainset,
@@ -163,7 +163,7 @@ class Search:
         )
         self._phase = None
         try:
-            with self._in_force(guard, self._recorder):
+            with self._in_force(guard):
                 optimizer, arguments = task.optimizer.make(job)
                 return optimizer.compile(job.student, **arguments), None
         except (StopRun, KeyboardInterrupt):
@@ -290,24 +290,22 @@ class Search:
         elapsed = time.monotonic() - self._started
         return remaining(self._task.plan.budget, self._usage(), elapsed, reserve=reserve)
 
-    def _guard(self, budget: Budget | None) -> Guard:
-        guard = Guard(budget or Budget(), self._stop, self._on_call)
+    def _guard(self, budget: Budget | None, follower: Recorder | None = None) -> Guard:
+        guard = Guard(budget or Budget(), self._stop, self._on_call, follower)
         if budget is None:
             guard.halt("seconds")
         self._guards.append(guard)
         return guard
 
     @contextlib.contextmanager
-    def _in_force(self, guard: Guard, *callbacks: Any) -> Iterator[None]:
+    def _in_force(self, guard: Guard) -> Iterator[None]:
         for module in self._task.optimizer.imports:
             importlib.import_module(module)
         quiet.install()
-        settings = guard.settings()
-        settings["callbacks"] = [guard, *callbacks, *dspy.settings.callbacks]
         with dspy.context(
             lm=self._task.model,
             max_errors=_NO_LIMIT,
-            **settings,
+            **guard.settings(),
             **quiet.QUIET_SETTINGS,
             **{SEED_SETTING: self._task.plan.seed},
             **self._task.settings,
