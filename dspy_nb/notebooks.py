@@ -36,8 +36,8 @@ def run_notebook(
     copy: Path,
     *,
     folder: Path,
+    out: IO[str],
     environment: Mapping[str, str] | None = None,
-    out: IO[str] = sys.stderr,
 ) -> float:
     """Execute a notebook from top to bottom and keep the executed copy, also if a cell fails.
 
@@ -48,8 +48,8 @@ def run_notebook(
         source: The notebook; it stays as it is.
         copy: Where to write the executed copy.
         folder: The kernel's working directory.
-        environment: Variables to set for the kernel.
         out: Where to say which cell runs and what it printed.
+        environment: Variables to set for the kernel.
 
     Returns:
         Wall-clock seconds.
@@ -159,7 +159,8 @@ class _Console:
         self._show(end="" if self._live else "\n")
 
     def finish(self, outputs: list[Any]) -> None:
-        self._show(end="\n") if self._live else None
+        if self._live:
+            self._show(end="\n")
         self._running = None
         lines = [line.rstrip() for output in outputs for line in _text(output).splitlines()]
         hidden = len(lines) - _LINES_SHOWN

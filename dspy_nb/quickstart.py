@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +17,7 @@ __all__ = ["run_demo", "summary"]
 _NOTEBOOK = "01_quickstart.ipynb"
 
 
-def run_demo(folder: Path, out: IO[str] = sys.stderr) -> dict[str, Any]:
+def run_demo(folder: Path, out: IO[str]) -> dict[str, Any]:
     """Execute the quickstart notebook in ``folder``, and return what it wrote to ``result.json``.
 
     DSPy's cache is in the folder, so that a second run there pays for no LM call again.
@@ -48,7 +47,7 @@ def run_demo(folder: Path, out: IO[str] = sys.stderr) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"cannot use the folder {folder}: {error.strerror}") from None
     environment = {"DSPY_CACHEDIR": str(folder / "cache")}
-    total_s = run_notebook(_notebook(), copy, folder=folder, environment=environment, out=out)
+    total_s = run_notebook(_notebook(), copy, folder=folder, out=out, environment=environment)
     found = json.loads(result.read_text(encoding="utf-8"))
     return {**found, "folder": str(folder), "notebook": str(copy), "total_s": round(total_s, 1)}
 

@@ -79,10 +79,11 @@ def test_an_interrupt_stops_the_kernel_and_keeps_what_was_executed(tmp_path: Pat
         "import time; time.sleep(60)",
     )
     program = f"""
+import sys
 from pathlib import Path
 from dspy_nb.notebooks import run_notebook
 try:
-    run_notebook(Path({str(source)!r}), Path("copy.ipynb"), folder=Path("."))
+    run_notebook(Path({str(source)!r}), Path("copy.ipynb"), folder=Path("."), out=sys.stderr)
 except KeyboardInterrupt:
     print("interrupted")
 """
