@@ -146,6 +146,10 @@ class Catalogue:
         """
         return render_prompt(stored_program(self.get(ref)), inputs, predictor)
 
+    def environments(self) -> Names:
+        """Return the names of all environments in which something was ever deployed, sorted."""
+        return [name for name in self._folders("environments") if self._environment_log(name).exists()]
+
     def check(self) -> Problems:
         """Verify every log and every file of the registry; return what is wrong and what to do about it."""
         return check_registry(self.root)
@@ -184,12 +188,15 @@ class Catalogue:
     def _folder(self, model_id: str) -> Path:
         return self.root / "models" / model_id
 
-    def _folders(self) -> Names:
-        """Return the names in ``models/`` that can be models, sorted."""
+    def _environment_log(self, name: str) -> Path:
+        return self.root / "environments" / name / "log"
+
+    def _folders(self, kind: str = "models") -> Names:
+        """Return the names in ``models/`` that can be models, sorted; the same for ``environments/``."""
         names: Names = []
         with explained(f"read {self.root}"):
             try:
-                found = sorted(os.listdir(self.root / "models"))  # noqa: PTH208 (names only)
+                found = sorted(os.listdir(self.root / kind))  # noqa: PTH208 (names only)
             except FileNotFoundError:
                 return []
         for name in found:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from dspy_nb.core.durable import explained
 from dspy_nb.core.errors import InputError, Refused
 from dspy_nb.core.lookup import find
+from dspy_nb.core.restrictions import read_table
 from dspy_nb.core.stages import TRANSITIONS, ModelState, Record
 from dspy_nb.core.versions import STAGES, Reference, rank
 
@@ -181,22 +181,7 @@ def load_requirements(config: Path) -> dict[str, tuple[str, ...]]:
         RegistryError: It cannot be read.
     """
     requirements = dict(DEFAULT_REQUIREMENTS)
-    with explained(f"read {config}"):
-        try:
-            text = config.read_text("utf-8")
-        except FileNotFoundError:
-            return requirements
-        except UnicodeDecodeError as error:
-            raise InputError(f"{config} is not UTF-8 text") from error
-    import tomllib
-
-    try:
-        promotion = tomllib.loads(text).get("promotion", {})
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{config} is not valid TOML: {error}") from error
-    if not isinstance(promotion, dict):
-        raise InputError(f"{config}: promotion is not a table")
-    for stage, table in promotion.items():
+    for stage, table in read_table(config, "promotion").items():
         if stage not in STAGES:
             raise InputError(f"{config}: promotion.{stage} is not a stage: use one of {', '.join(STAGES)}")
         wanted = table.get("require") if isinstance(table, dict) and set(table) == {"require"} else None

@@ -4,7 +4,8 @@ On disk, under the root::
 
     models/<model>/<version>/   model.json  metadata.json  README.md  [evaluation.json]
     models/<model>/log/         000001.json  000002.json  ...
-    config.toml                 optional: what promotions require
+    environments/<name>/        log/  current
+    config.toml                 optional: what promotions require, what environments accept
 
 A version's folder is staged, flushed and renamed, and becomes visible only through a log entry that carries
 the sha256 of each of its files. It never changes. Everything else is a fold over the log.
@@ -19,6 +20,7 @@ from typing import Any
 
 from dspy_nb.core.archive import read_archive
 from dspy_nb.core.catalogue import Catalogue, as_reference
+from dspy_nb.core.deployment import Environment
 from dspy_nb.core.durable import parse_json
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
 from dspy_nb.core.loading import RegistryWarning
@@ -48,6 +50,25 @@ class Registry(Catalogue):
 
     Safe to share between threads and processes. Creating the object touches no file.
     """
+
+    def __init__(self, root: str | os.PathLike[str] = "registry") -> None:
+        """Open the registry in the folder ``root``, which need not exist yet."""
+        super().__init__(root)
+        self._environments: dict[str, Environment] = {}
+
+    def environment(self, name: str) -> Environment:
+        """Return the environment of that name: where versions are deployed, rolled back, served from.
+
+        Args:
+            name: ``development``, ``staging``, ``production`` or any other; it comes into being with its first
+                deployment. The same object each time, so that what it serves is kept.
+
+        Raises:
+            InputError: ``name`` cannot be the name of a folder.
+        """
+        found = Environment(self, name)
+        with self._lock:
+            return self._environments.setdefault(name, found)
 
     def register(
         self,

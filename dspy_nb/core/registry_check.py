@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dspy_nb.core.current_link import LINK, link_target, read_link
+from dspy_nb.core.deployment_log import EnvironmentState
 from dspy_nb.core.durable import explained
 from dspy_nb.core.errors import DspyNbError, InputError
 from dspy_nb.core.log import TEMPORARY_PREFIX, Log, is_entry_name
 from dspy_nb.core.model_version import verified_files, verified_metadata
 from dspy_nb.core.promotion import load_requirements
 from dspy_nb.core.publishing import STAGING_PREFIX
-from dspy_nb.core.stages import ModelState
+from dspy_nb.core.restrictions import load_restrictions
+from dspy_nb.core.stages import ModelState, Record
 from dspy_nb.core.versions import check_model_id, check_version
 
 __all__ = ["Problem", "check_registry"]
@@ -25,7 +28,8 @@ class Problem:
 
     Attributes:
         kind: ``corrupt`` (a log or a version cannot be trusted), ``orphan`` (left by a process that stopped
-            half-way; nobody sees it) or ``foreign`` (not part of a registry).
+            half-way; nobody sees it), ``stale`` (the link ``current`` of an environment, which is for other
+            tools, does not say what its log says) or ``foreign`` (not part of a registry).
         path: Where.
         message: What is wrong and what to do about it, on one line.
     """
@@ -50,34 +54,77 @@ def check_registry(root: Path) -> list[Problem]:
     problems: list[Problem] = []
     try:
         load_requirements(root / "config.toml")
+        load_restrictions(root / "config.toml", "production")
     except InputError as error:
         problems.append(Problem("corrupt", root / "config.toml", f"{error}: correct it"))
+    registered: dict[str, Mapping[str, Record] | None] = {}
+    for name in _folders(root / "models", "model", problems):
+        problems += _check_model(name, root / "models" / name, registered)
+    for name in _folders(root / "environments", "environment", problems):
+        problems += _check_environment(name, root / "environments" / name, registered)
+    return problems
+
+
+def _folders(parent: Path, what: str, problems: list[Problem]) -> Iterator[str]:
+    """Return the names that can be models or environments; add the others to ``problems``."""
     seen: dict[str, str] = {}
-    for name in _names(root / "models"):
-        folder = root / "models" / name
+    for name in _names(parent):
+        folder = parent / name
         try:
             check_model_id(name)
         except InputError:
-            problems.append(Problem("foreign", folder, f"{folder} is not a model: remove it"))
+            problems.append(Problem("foreign", folder, f"{folder} is not a {what}: remove it"))
             continue
         if name.lower() in seen:
             other = seen[name.lower()]
             message = (
-                f"the models {other} and {name} differ only in case, and some disks know no case: keep one"
+                f"the {what}s {other} and {name} differ only in case, and some disks know no case: keep one"
             )
             problems.append(Problem("corrupt", folder, message))
         seen[name.lower()] = name
-        problems += _check_model(name, folder)
-    return problems
+        yield name
 
 
-def _check_model(model_id: str, folder: Path) -> Iterator[Problem]:
+def _check_environment(
+    name: str, folder: Path, registered: Mapping[str, Mapping[str, Record] | None]
+) -> Iterator[Problem]:
+    log = Log(folder / "log", EnvironmentState)
+    try:
+        state = log.read()
+    except DspyNbError as error:
+        yield Problem("corrupt", log.folder, str(error))
+        return
+    for line in state.history:
+        records = registered.get(line.model_id, {})
+        if records is not None and line.version not in records:
+            message = (
+                f"{name} deployed {line.ref}, which is not registered: restore its log from git or a backup"
+            )
+            yield Problem("corrupt", log.folder, message)
+    if state.live and os.name != "nt" and (found := read_link(folder)) != link_target(state.live[-1]):
+        message = (
+            f"{folder / LINK} says {found}, but {state.live[-1]} is live: "
+            f"environment({name!r}).relink() corrects it"
+        )
+        yield Problem("stale", folder / LINK, message)
+    for stray in _names(folder):
+        if stray not in ("log", LINK):
+            yield _stray(folder / stray)
+    yield from _strays_of(log.folder)
+
+
+def _check_model(
+    model_id: str, folder: Path, registered: dict[str, Mapping[str, Record] | None]
+) -> Iterator[Problem]:
+    """Verify one model, and add what its log holds to ``registered``; None if it cannot be read."""
     log = Log(folder / "log", ModelState)
+    registered[model_id] = None
     try:
         records = log.read().records
     except DspyNbError as error:
         yield Problem("corrupt", log.folder, str(error))
         return
+    registered[model_id] = records
     for version, record in records.items():
         path = folder / version
         try:
@@ -88,9 +135,13 @@ def _check_model(model_id: str, folder: Path) -> Iterator[Problem]:
     for name in _names(folder):
         if name != "log" and name not in records:
             yield _stray(folder / name)
-    for name in _names(log.folder):
+    yield from _strays_of(log.folder)
+
+
+def _strays_of(log: Path) -> Iterator[Problem]:
+    for name in _names(log):
         if not is_entry_name(name):
-            yield _stray(log.folder / name)
+            yield _stray(log / name)
 
 
 def _stray(path: Path) -> Problem:

@@ -1,4 +1,4 @@
-"""Names of models and versions: which are allowed, how versions are ordered, what a reference means."""
+"""Names of models, versions, environments: which are allowed, how versions are ordered, what references mean."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ __all__ = [
     "BUMPS",
     "STAGES",
     "Reference",
+    "check_environment",
     "check_model_id",
     "check_version",
     "matches",
@@ -28,7 +29,7 @@ BUMPS: Final = ("major", "minor", "patch", "prerelease")
 STAGES: Final = ("development", "staging", "production", "deprecated", "archived")
 """The life of a version, in order."""
 
-_MODEL_ID: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?", re.ASCII)
+_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?", re.ASCII)
 
 # The Windows device names are reserved with any extension ("nul.txt" too), in any case.
 _RESERVED: Final = frozenset(
@@ -54,14 +55,27 @@ def check_model_id(model_id: object) -> str:
         InputError: It is not a string of 1 to 100 letters, digits, ``.``, ``_``, ``-`` that starts with a
             letter or digit and does not end with a dot, or it is a reserved name.
     """
-    if not isinstance(model_id, str) or not _MODEL_ID.fullmatch(model_id):
+    return _check_name(model_id, "model id")
+
+
+def check_environment(name: object) -> str:
+    """Return ``name`` if it can be the name of an environment: the rules are those of model ids.
+
+    Raises:
+        InputError: It is not.
+    """
+    return _check_name(name, "environment")
+
+
+def _check_name(name: object, what: str) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(
-            f"model id {_shown(model_id)} is not valid: use 1 to 100 letters, digits, '.', '_' or '-', "
+            f"{what} {_shown(name)} is not valid: use 1 to 100 letters, digits, '.', '_' or '-', "
             "starting with a letter or digit and not ending with '.'"
         )
-    if model_id.split(".")[0].lower() in _RESERVED:
-        raise InputError(f"model id {model_id!r} is a reserved name: choose another")
-    return model_id
+    if name.split(".")[0].lower() in _RESERVED:
+        raise InputError(f"{what} {name!r} is a reserved name: choose another")
+    return name
 
 
 def check_version(version: object) -> str:
