@@ -55,6 +55,15 @@ def test_every_optimizer_tells_its_options_and_refuses_others_by_name(name):
         resolve_options(optimizer, {"nonsense": 1}, SIZES)
 
 
+def test_every_parameter_of_dspys_that_is_not_managed_is_an_option():
+    options = {name: set(OPTIMIZERS[name].options()) for name in OPTIMIZERS}
+    assert {"max_demos", "prompt_model", "teacher_settings", "temperature_for_sampling"} <= options["SIMBA"]
+    assert {"teacher", "restrict", "stop_at_score"} <= options["BootstrapFewShotWithRandomSearch"]
+    assert {"prompt_model", "task_model", "minibatch_size", "view_data_batch_size"} <= options["MIPROv2"]
+    assert {"reflection_lm", "component_selector", "gepa_kwargs"} <= options["GEPA"]
+    assert "max_demos" not in options["BootstrapFewShotWithOptuna"]
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

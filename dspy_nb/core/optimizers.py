@@ -27,7 +27,7 @@ __all__ = ["OPTIMIZERS", "Optimizer", "get_optimizer", "resolve_options"]
 _MANAGED = {
     "self", "metric", "student", "programs", "trainset", "valset", "num_threads", "seed", "max_errors",
     "provide_traceback", "eval_kwargs", "requires_permission_to_run", "verbose", "optimizer_compile_args",
-    "valset_ratio", "max_demos", "log_dir", "track_stats", "use_wandb", "wandb_api_key", "wandb_init_kwargs",
+    "valset_ratio", "log_dir", "track_stats", "use_wandb", "wandb_api_key", "wandb_init_kwargs",
     "use_mlflow", "track_best_outputs", "_kwargs",
 }  # fmt: skip
 
@@ -42,6 +42,7 @@ class Optimizer:
         make: returns the DSPy optimizer and the arguments of its ``compile``.
         defaults: options that differ from DSPy's own defaults.
         extra: options that are not parameters of the class or of ``compile``.
+        hidden: parameters that are another option under a second name.
         imports: modules that DSPy imports only when it runs.
         compares_on: "valset" or "trainset", the set that its candidates are scored on; ``None`` if it
             scores none.
@@ -58,6 +59,7 @@ class Optimizer:
     make: Callable[[Job], Made]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     compares_on: str | None = None
     scores_student: bool = False
@@ -85,7 +87,7 @@ class Optimizer:
                 if parameter.kind is not parameter.VAR_KEYWORD:
                     default = parameter.default
                     found.setdefault(name, None if default is parameter.empty else default)
-        shown = {k: v for k, v in found.items() if k not in _MANAGED}
+        shown = {k: v for k, v in found.items() if k not in _MANAGED and k not in self.hidden}
         return shown | dict(self.defaults) | dict(self.extra)
 
     def estimate(self, options: Mapping[str, Any], sizes: Sizes) -> Estimate:
@@ -247,6 +249,7 @@ _TABLE = (
         "one BootstrapFewShot run, then a search for the best single demo of each predictor",
         calls.make_optuna,
         extra={"metric_threshold": None},
+        hidden=("max_demos",),  # compile wants again what the constructor calls max_bootstrapped_demos
         compares_on="valset",
         refuses_compiled=True,
         imports=("optuna",),
