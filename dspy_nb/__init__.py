@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     from dspy_nb.core.budget import Budget
     from dspy_nb.core.data import fingerprint, load_examples, split
+    from dspy_nb.core.deployment import Deployment, Environment
     from dspy_nb.core.errors import (
         Conflict,
         Corrupt,
@@ -47,7 +48,9 @@ __all__ = [
     "Completed",
     "Conflict",
     "Corrupt",
+    "Deployment",
     "DspyNbError",
+    "Environment",
     "Evaluation",
     "Event",
     "Failed",
@@ -92,6 +95,7 @@ __all__ = [
 _NAMES = {
     "budget": "Budget",
     "data": "fingerprint load_examples split",
+    "deployment": "Deployment Environment",
     "errors": "Conflict Corrupt DspyNbError GateFailed InputError ModelNotInstalled NotFound "
     "OptimizationFailed Refused RegistryError",
     "evaluation": "Evaluation evaluate",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from dspy_nb.core.model_version import ModelVersion
@@ -10,7 +12,9 @@ from dspy_nb.core.presets import Preset
 from dspy_nb.documents import Document, Note, Score, Table, to_html, to_text
 from dspy_nb.wording import UNKNOWN, shown
 
-__all__ = ["Presets", "Versions", "presets_html", "presets_text", "versions_html", "versions_text"]
+__all__ = [
+    "Presets", "Versions", "presets_html", "presets_text", "short_path", "versions_html", "versions_text",
+]  # fmt: skip
 
 _VERSIONS_SHOWN = 50
 
@@ -94,3 +98,9 @@ def _versions(versions: Sequence[ModelVersion], title: str) -> Document:
     caption = shown(_VERSIONS_SHOWN, len(versions), "versions")
     columns = ("version", "stage", "score", "measured on", "optimizer", "language model", "created (UTC)")
     return Document(title, [Table(columns, rows, caption=caption)])
+
+
+def short_path(path: Path) -> str:
+    """Return a path as short as it can be said from here."""
+    here = os.path.relpath(path)
+    return str(path) if here.startswith("..") else here

@@ -11,7 +11,7 @@ import click
 import dspy_nb as nb
 from dspy_nb.commands.output import json_option, print_result, registry_option
 
-__all__ = ["check", "list_versions", "show"]
+__all__ = ["check", "list_versions", "open_registry", "show", "version_facts"]
 
 
 @click.command("list")
@@ -22,8 +22,8 @@ def list_versions(model_id: str | None, root: str, as_json: bool) -> None:
     """List the versions of one model, or of all."""
     from dspy_nb.listings import versions_text
 
-    versions = _open(root).list(model_id)
-    print_result(as_json, [_facts(version) for version in versions], lambda: versions_text(versions))
+    versions = open_registry(root).list(model_id)
+    print_result(as_json, [version_facts(version) for version in versions], lambda: versions_text(versions))
 
 
 @click.command()
@@ -38,9 +38,9 @@ def show(ref: str, root: str, as_json: bool) -> None:
     """
     from dspy_nb.core.model_version import verified_files
 
-    version = _open(root).get(ref)
+    version = open_registry(root).get(ref)
     card = verified_files(version.path, version.files, version.ref)["README.md"]
-    data = {**version.metadata, **_facts(version)}
+    data = {**version.metadata, **version_facts(version)}
     print_result(as_json, data, lambda: card.decode("utf-8").rstrip())
 
 
@@ -52,7 +52,7 @@ def check(root: str, as_json: bool) -> int:
 
     Prints what is wrong and what to do about it; the exit status is 1 if anything is.
     """
-    problems = _open(root).check()
+    problems = open_registry(root).check()
     data = [{"kind": found.kind, "path": str(found.path), "message": found.message} for found in problems]
     print_result(
         as_json, data, lambda: "\n".join(map(str, problems)) or "Everything is as it was registered."
@@ -60,12 +60,14 @@ def check(root: str, as_json: bool) -> int:
     return 1 if problems else 0
 
 
-def _open(root: str) -> nb.Registry:
+def open_registry(root: str) -> nb.Registry:
+    """Return the registry in ``root``, which must exist."""
     if not Path(root).is_dir():
         raise nb.NotFound(f"there is no registry in {root}: --registry names its folder")
     return nb.Registry(root)
 
 
-def _facts(version: nb.ModelVersion) -> dict[str, Any]:
+def version_facts(version: nb.ModelVersion) -> dict[str, Any]:
+    """Return what ``--json`` says about a version."""
     facts = {field.name: getattr(version, field.name) for field in fields(version) if field.name != "files"}
     return {"ref": version.ref, **facts, "path": str(version.path)}
