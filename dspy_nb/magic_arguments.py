@@ -18,8 +18,12 @@ from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument
 
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.metrics import parse_metric
 
-__all__ = ["check_name", "find", "help_option", "options_from", "parse", "say", "without_semicolon"]
+__all__ = [
+    "check_name", "find", "find_metric", "given_options", "help_option", "options_from", "parse", "say",
+    "without_semicolon",
+]  # fmt: skip
 
 
 class _HelpWanted(Exception):
@@ -130,6 +134,20 @@ def find(name: str, namespace: Mapping[str, Any], what: str) -> Any:
             )
         found = getattr(found, attribute)
     return found
+
+
+def find_metric(text: str, namespace: Mapping[str, Any]) -> Any:
+    """Return the metric that ``exact_match:field``, or a name in the notebook, stands for.
+
+    Raises:
+        InputError: there is none.
+    """
+    return parse_metric(text) if ":" in text else find(text, namespace, "--metric")
+
+
+def given_options(arguments: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """Return which of these arguments the line gives, spelled as on the line."""
+    return [name.replace("_", "-") for name in names if getattr(arguments, name)]
 
 
 def options_from(pairs: Sequence[str], namespace: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import click
 import dspy_nb as nb
 from dspy_nb.commands.output import json_option, print_result, registry_option
 
-__all__ = ["optimize"]
+__all__ = ["lm_settings", "optimize"]
 
 
 @click.command()
@@ -124,7 +124,7 @@ def optimize(
     budget = nb.Budget(lm_calls=budget_calls, seconds=budget_seconds, tokens=budget_tokens, usd=budget_usd)
     if model_id is not None:
         _check_registrable(program, model_id)
-    with dspy.context(**_settings(lm)):
+    with dspy.context(**lm_settings(lm)):
         if dry_run:
             expected = nb.estimate(program, **task)
             data = {"lm_calls": expected.lm_calls, **asdict(expected)}
@@ -162,7 +162,7 @@ def _check_registrable(program: Any, model_id: str) -> None:
         Submission(program, model_id, metadata=None, evaluation=None, notes=None)
 
 
-def _settings(lm: str | None) -> dict[str, Any]:
+def lm_settings(lm: str | None) -> dict[str, Any]:
     """Return DSPy's settings for the run; none where the program's module has made its own."""
     import dspy
 

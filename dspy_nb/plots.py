@@ -1,0 +1,222 @@
+"""Figures of an evaluation, for notebooks and reports.
+
+Each function draws into ``ax`` if one is given, else into a figure of its own, and returns the figure; nothing
+is shown or kept by pyplot, so a notebook shows what a cell returns, once. The colours are told apart by
+people who confuse some (Okabe and Ito's), and nothing is said by colour alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.evaluation import Evaluation
+from dspy_nb.wording import excerpt, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_classes", "plot_confusion", "plot_evaluation", "plot_latency", "plot_slices"]
+
+# Okabe and Ito (2008), "Color Universal Design".
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#E69F00", "#009E73", "#595959"
+_MOST_ROWS = 20
+_LABEL_LENGTH = 24
+_DPI = 110
+
+
+def plot_evaluation(evaluation: Evaluation) -> Figure:
+    """Return all that can be drawn of an evaluation: slices, classes, confusion matrix, latency.
+
+    Raises:
+        InputError: There is nothing to draw: neither slices nor classes nor latencies.
+    """
+    parts: list[tuple[Any, int]] = []
+    if evaluation.slices:
+        parts.append((plot_slices, min(len(evaluation.slices), _MOST_ROWS)))
+    if evaluation.classification is not None:
+        rows = min(len(evaluation.per_class), _MOST_ROWS)
+        parts += [(plot_classes, rows), (plot_confusion, rows)]
+    if _latencies(evaluation):
+        parts.append((plot_latency, 4))
+    if not parts:
+        raise InputError("nothing to draw: the evaluation has neither slices nor classes nor latencies")
+    columns = min(2, len(parts))
+    lines = [parts[i : i + columns] for i in range(0, len(parts), columns)]
+    heights = [max(2.6, 1.2 + 0.6 * max(rows for _, rows in line)) for line in lines]
+    figure = _figure(5.0 * columns, sum(heights))
+    grid = figure.add_gridspec(len(lines), columns, height_ratios=heights)
+    for row, line in enumerate(lines):
+        for column, (draw, _) in enumerate(line):
+            alone = len(line) < columns
+            draw(evaluation, ax=figure.add_subplot(grid[row, :] if alone else grid[row, column]))
+    return figure
+
+
+def plot_classes(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
+    """Return precision, recall and F1 of each label as bars, with the number of examples that have it.
+
+    Raises:
+        InputError: The evaluation has no classes.
+    """
+    found = _need(evaluation.classification, "classes: give evaluate(..., label='field')")
+    items = list(found.per_class.items())[:_MOST_ROWS]
+    ax = _axes(ax, 5.2, 1.2 + 0.6 * len(items))
+    height = 0.26
+    for place, (measure, colour) in enumerate(
+        (("precision", _BLUE), ("recall", _ORANGE), ("f1", _GREEN)),
+    ):
+        values = [getattr(score, measure) for _, score in items]
+        rows = [row + (place - 1) * height for row in range(len(items))]
+        name = "F1" if measure == "f1" else measure
+        bars = ax.barh(rows, values, height * 0.92, color=colour, label=name)
+        ax.bar_label(bars, labels=[f"{value:.2f}" for value in values], padding=3, fontsize=8, color=_GREY)
+    ax.set_yticks(range(len(items)), [f"{_short(label)}\nn {s.support:,}" for label, s in items])
+    ax.invert_yaxis()
+    _from_0_to_1(ax, room=1.14)
+    ax.set_title(f"Classes of {found.field}{_cut(len(found.per_class))}", loc="left")
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=2.4, ncols=3, columnspacing=1.2,
+        handlelength=1.2, frameon=False, fontsize=9,
+    )  # fmt: skip
+    return _finished(ax)
+
+
+def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
+    """Return the confusion matrix: counts, shaded by their share of the expected label.
+
+    Raises:
+        InputError: The evaluation has no classes.
+    """
+    found = _need(evaluation.classification, "classes: give evaluate(..., label='field')").confusion
+    labels = [_short(label) for label in found.labels[:_MOST_ROWS]]
+    size = len(labels)
+    counts = [list(row[:size]) for row in found.matrix[:size]]
+    columns = list(labels)
+    if any(found.unanswered[:size]):
+        columns.append("(no answer)")
+        counts = [[*row, missing] for row, missing in zip(counts, found.unanswered, strict=False)]
+    shares = [[count / (sum(row) or 1) for count in row] for row in counts]
+    ax = _axes(ax, 2.2 + 0.7 * len(columns), 1.6 + 0.55 * size)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for y, row in enumerate(counts):
+        for x, count in enumerate(row):
+            colour = "white" if shares[y][x] > 0.55 else "black"
+            weight = "bold" if x == y else "normal"
+            ax.text(x, y, f"{count:,}", ha="center", va="center", color=colour, fontweight=weight)
+    ax.set_xticks(range(len(columns)), columns)
+    if max(map(len, columns)) * len(columns) > 40:
+        ax.tick_params(axis="x", labelrotation=35)
+        for tick in ax.get_xticklabels():
+            tick.set_horizontalalignment("right")
+    ax.set_yticks(range(size), labels)
+    ax.set_xlabel("answered")
+    ax.set_ylabel("expected")
+    ax.set_title(f"Confusion matrix{_cut(len(found.labels))}", loc="left")
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return _finished(ax, frame=True)
+
+
+def plot_latency(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
+    """Return the distribution of the latency with its percentiles, cache hits left out.
+
+    Raises:
+        InputError: There is no latency: every answer came from a cache, or single results are missing.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    times = _need(_latencies(evaluation), "latencies: every answer came from a cache, or failed")
+    latency = _need(evaluation.latency, "latencies")
+    ax = _axes(ax, 5.2, 2.8)
+    scale, unit = (1000, "s") if latency.p99_ms >= 2000 else (1, "ms")
+    ax.hist([time / scale for time in times], bins="auto" if len(times) > 5 else 5, color=_BLUE, alpha=0.75)
+    marks = (("p50", latency.p50_ms, "-"), ("p95", latency.p95_ms, "--"), ("p99", latency.p99_ms, ":"))
+    for name, value, style in marks:
+        label = f"{name} {value / scale:,.3g} {unit}"
+        ax.axvline(value / scale, color="black", linestyle=style, linewidth=1.3, label=label)
+    ax.set_xlabel(f"{unit}, {len(times):,} answers, cache hits left out", fontsize=9)
+    ax.set_ylabel("examples")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_title("Latency", loc="left")
+    ax.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=9)
+    return _finished(ax)
+
+
+def plot_slices(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
+    """Return the score of each slice with its interval, beside the score of all examples.
+
+    Raises:
+        InputError: The evaluation has no slices.
+    """
+    slices = _need(evaluation.slices, "slices: give evaluate(..., by='field')")
+    items = list(slices.items())[:_MOST_ROWS]
+    ax = _axes(ax, 5.2, 1.4 + 0.4 * len(items))
+    scores = [part.score for _, part in items]
+    below = [max(0.0, part.score - part.interval[0]) for _, part in items]
+    above = [max(0.0, part.interval[1] - part.score) for _, part in items]
+    low, high = evaluation.interval
+    ax.axvspan(low, high, color=_GREY, alpha=0.13, linewidth=0)
+    ax.axvline(evaluation.score, color=_GREY, linestyle="--", linewidth=1.2)
+    rows = range(len(items))
+    ax.errorbar(scores, rows, xerr=[below, above], fmt="o", color=_BLUE, capsize=3, linewidth=1.8)
+    ax.set_yticks(rows, [f"{_short(key)}  (n {part.n:,})" for key, part in items])
+    ax.set_ylim(len(items) - 0.4, -0.6)
+    _from_0_to_1(ax)
+    everything = f"dashed: {percent(evaluation.score)} of all {evaluation.n:,}"
+    ax.set_xlabel(f"score with {evaluation.confidence:.0%} interval\n{everything}", fontsize=9)
+    ax.set_title(f"Score by {evaluation.by}{_cut(len(slices))}", loc="left")
+    return _finished(ax)
+
+
+def _latencies(evaluation: Evaluation) -> list[float]:
+    answered = (result for result in evaluation.results if result.predicted or not result.error)
+    return [result.latency_ms for result in answered if not result.cached]
+
+
+def _need(value: Any, what: str) -> Any:
+    if not value:
+        raise InputError(f"the evaluation has no {what}")
+    return value
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Not pyplot's: it would keep the figure open, and a notebook would show it twice.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _axes(ax: Axes | None, width: float, height: float) -> Axes:
+    return ax if ax is not None else _figure(width, max(height, 2.2)).add_subplot()
+
+
+def _finished(ax: Axes, *, frame: bool = False) -> Figure:
+    if not frame:
+        ax.spines[["top", "right"]].set_visible(False)
+    ax.title.set_fontsize(11)
+    figure: Any = ax.get_figure()
+    return figure
+
+
+def _from_0_to_1(ax: Axes, room: float = 1.02) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    ax.set_xlim(0, room)
+    ax.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.grid(axis="x", color=_GREY, alpha=0.2)
+    ax.set_axisbelow(True)
+
+
+def _short(label: str) -> str:
+    return excerpt(label, _LABEL_LENGTH)
+
+
+def _cut(number: int) -> str:
+    return f", {_MOST_ROWS} of {number:,}" if number > _MOST_ROWS else ""
