@@ -80,7 +80,5 @@ def test_nothing_in_it_names_the_machine_that_made_it() -> None:
     assert len(files) == 18
     for path in files:
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"(?<![\w.])/(?:home|root|tmp|usr|var|opt|mnt|Users)\b|[A-Z]:\\", text), (
-            path
-        )
+        assert not re.search(r"(?<![\w.])/(?:home|root|tmp|usr|var|opt|mnt|Users)\b|[A-Z]:\\", text), path
         assert "http" not in text
