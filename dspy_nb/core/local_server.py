@@ -15,13 +15,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspy import lm15
 
 from dspy_nb.core.errors import ModelNotInstalled
+from dspy_nb.core.local_install import model_name, model_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,8 +58,9 @@ class LocalServer:
     """
 
     def __init__(self, path: Path, slots: int) -> None:
+        self._slots = slots
         self._exact = slots == 1
-        self._turn = threading.Lock()
+        self._turn = threading.Semaphore(slots)
         sequences = _PREFIXES if self._exact else slots
         # Which prefix each sequence of the server begins with, least recently used first.
         self._prefixes: OrderedDict[int, str | None] = OrderedDict.fromkeys(range(sequences))
@@ -77,18 +79,24 @@ class LocalServer:
             lm15.InvalidRequestError: if llama.cpp refuses an option.
         """
         request = {"prompt": prefix + rest, "cache_prompt": True, **options}
-        if not self._exact:
-            return _completion(self._call(request))
         with self._turn:
+            if not self._exact:
+                return _completion(self._call(request))
             sequence, is_new = self._place(prefix)
             answer = _completion(self._call({**request, "id_slot": sequence}))
-        # Read a moment ago on its own, but read for this call.
-        return answer if not is_new else _without_cache(answer)
+        # What was read a moment ago, on its own, was read for this call.
+        return replace(answer, cached_tokens=0) if is_new else answer
 
     @property
     def address(self) -> str:
         """Where the unavoidable socket listens."""
         return str(self._server.listening_address)
+
+    def stop(self) -> None:
+        """Wait for the calls that are being answered, let no other begin and free the model."""
+        for _ in range(self._slots):
+            self._turn.acquire()
+        del self._server
 
     def _place(self, prefix: str) -> tuple[int, bool]:
         """Return a sequence that holds exactly ``prefix``, and whether it had to be read first."""
@@ -116,20 +124,23 @@ class LocalServer:
         return answer
 
 
-_servers: dict[tuple[Path, int], LocalServer] = {}
+_servers: dict[tuple[str, int], LocalServer] = {}
 _servers_lock = threading.Lock()
 
 
-def shared_server(path: Path, slots: int) -> LocalServer:
-    """Return this process's server for the model file, started by whoever comes first.
+def shared_server(name: str, slots: int) -> LocalServer:
+    """Return this process's server for the model of that name, started by whoever comes first.
 
     Raises:
-        ModelNotInstalled: if llama.cpp cannot be loaded here, or not the file.
+        ModelNotInstalled: if the model is not here, or llama.cpp cannot be loaded.
     """
     with _servers_lock:
-        if (path, slots) not in _servers:
-            _servers[path, slots] = LocalServer(path, slots)
-        return _servers[path, slots]
+        if (name, slots) not in _servers:
+            path = model_path()
+            if model_name(path) != name:
+                raise ModelNotInstalled(f"{name} is wanted, but {path} is what is installed")
+            _servers[name, slots] = LocalServer(path, slots)
+        return _servers[name, slots]
 
 
 def _start(path: Path, sequences: int) -> Any:
@@ -164,18 +175,20 @@ def _start(path: Path, sequences: int) -> Any:
 
 @contextmanager
 def _patient_threads() -> Iterator[None]:
-    """Let OpenMP, which reads this when it is loaded, sleep instead of spin where threads wait for another.
+    """Let OpenMP's threads, which read this when the library is loaded, spin for microseconds, then sleep.
 
-    Next to another busy process the spinning threads keep the one they wait for from running: five times
-    slower and worse. Alone on the machine it makes no difference.
+    By default they spin for milliseconds while they wait for each other, some hundred times a token. Beside
+    one other busy process that keeps the very thread they wait for from running: 1 token a second instead
+    of 30. Alone on the machine the short spin costs nothing.
     """
-    before = os.environ.get("OMP_WAIT_POLICY")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ:
+        yield
+        return
+    os.environ["GOMP_SPINCOUNT"] = "1000"
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["OMP_WAIT_POLICY"]
+        del os.environ["GOMP_SPINCOUNT"]
 
 
 def _threads() -> int:
@@ -194,10 +207,6 @@ def _completion(answer: dict[str, Any]) -> Completion:
     )
 
 
-def _without_cache(answer: Completion) -> Completion:
-    return Completion(answer.text, answer.cut_off, answer.prompt_tokens, 0, answer.answer_tokens)
-
-
 def _error(error: dict[str, Any]) -> lm15.LM15Error:
     if error.get("type") == "exceed_context_size_error":
         return lm15.ContextLengthError(
@@ -209,19 +218,34 @@ def _error(error: dict[str, Any]) -> lm15.LM15Error:
 
 @atexit.register
 def _stop_servers() -> None:
-    _servers.clear()
+    # The process crashes if it ends while a daemon thread is being answered.
+    while _servers:
+        _, server = _servers.popitem()
+        server.stop()
+
+
+def _keep_servers() -> None:
+    for server in _servers.values():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(server))
 
 
 def _forget_servers() -> None:
     """Start anew in a forked child: the threads of the parent's servers do not exist here.
 
-    The objects are kept for ever, because destroying one would wait for its threads.
+    Nothing that would wait for one of them may run. So no server is destroyed any more, and glibc is told
+    to end the process before the destructors of the library's globals.
     """
     global _servers_lock
     _servers_lock = threading.Lock()
-    for server in _servers.values():
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(server))
+    if not _servers:
+        return
+    _keep_servers()
     _servers.clear()
+    atexit.unregister(_stop_servers)
+    atexit.register(_keep_servers)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):
+        libc.on_exit(libc._exit, None)
 
 
 if hasattr(os, "register_at_fork"):
