@@ -129,7 +129,9 @@ def _encode_q8_0(weights: NDArray[Any]) -> bytes:
     import numpy as np
 
     scale = np.abs(weights).max(axis=1) / np.float32(127)
-    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
+    # A smaller scale is zero in half precision anyway, and its inverse would overflow.
+    some = scale >= np.finfo(np.float32).tiny
+    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=some)
     scaled = weights * inverse[:, None]
     # Half away from zero, C's roundf: numpy's own round goes to even.
     rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled))
