@@ -1,6 +1,6 @@
 """The command ``dspy-nb``: what the notebook does, from a shell.
 
-Exit status: 0 done, 1 a gate or a verdict said no, 2 bad usage or input (one line on stderr says what).
+Exit status: 0 done, 1 a gate, a verdict or a rule said no, 2 bad usage or input (one line on stderr says what).
 Results go to stdout, as text or with ``--json`` as JSON; progress goes to stderr.
 """
 
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import click
 
 import dspy_nb as nb
+from dspy_nb.commands.deployment import archive, deploy, diff, history, promote, rollback
+from dspy_nb.commands.evaluate import evaluate, gate
 from dspy_nb.commands.optimize import optimize
 from dspy_nb.commands.registry import check, list_versions, show
 from dspy_nb.commands.setup import demo, install_model, presets
@@ -32,7 +34,10 @@ def cli() -> None:
     """
 
 
-for command in (check, demo, install_model, list_versions, optimize, presets, show):
+for command in (
+    archive, check, demo, deploy, diff, evaluate, gate, history, install_model, list_versions, optimize, presets,
+    promote, rollback, show,
+):  # fmt: skip
     cli.add_command(command)
 
 
@@ -49,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(f"{error.format_message()} (see {command} --help)", 2)
     except click.ClickException as error:
         return _failed(error.format_message(), 2)
-    except nb.GateFailed as error:
+    except (nb.GateFailed, nb.Refused) as error:
         return _failed(str(error), 1)
     except nb.DspyNbError as error:
         return _failed(str(error), 2)

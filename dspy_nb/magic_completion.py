@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from itertools import pairwise
 from typing import Any
 
 import dspy
 
 from dspy_nb.core.errors import DspyNbError
+from dspy_nb.core.gate import QualityGate
 from dspy_nb.core.metrics import accuracy, exact_match, partial_credit, token_f1
 from dspy_nb.core.optimizers import OPTIMIZERS, get_optimizer
 from dspy_nb.core.presets import get_preset, list_presets
 from dspy_nb.core.registry import Registry
-from dspy_nb.core.versions import BUMPS
+from dspy_nb.core.versions import BUMPS, STAGES
 
 __all__ = ["PATTERN", "completer"]
 
-PATTERN = r".*%dspy_(optimize|presets|registry)\b"
+PATTERN = r".*%dspy_(deploy|evaluate|optimize|presets|promote|registry|rollback)\b"
 """What a line up to the cursor looks like, an assignment in front of the magic included."""
 
 
 _METRICS = [f"{make.__name__}:" for make in (exact_match, accuracy, token_f1, partial_credit)]
-_EXAMPLES = ("--train", "--val", "--test")
+_EXAMPLES = ("--train", "--val", "--test", "--data")
 
 
 def completer(ipython: Any) -> Callable[[Any, Any], list[str]]:
@@ -55,8 +57,18 @@ def _candidates(function: Any, words: Sequence[str], symbol: str, ipython: Any) 
         return list(BUMPS)
     if last == "--save-as":
         return _models(function)
+    if last == "--register-with":
+        return [f"{model}@" for model in _models(function)]
+    if last == "--gate":
+        return [f"{field.name}=" for field in fields(QualityGate) if field.name != "per_class"]
     if last == "--metric":
         return [*_METRICS, *_names(ipython, lambda value: callable(value) and not isinstance(value, type))]
+    if last == "--environment" or (last == "--to" and function.__name__ == "dspy_deploy"):
+        return _environments(function)
+    if last == "--to":
+        return list(STAGES)
+    if last == "--diff":
+        return _references(function)
     if last in _EXAMPLES:
         return _names(ipython, lambda value: isinstance(value, list))
     arguments = [text for action in function.parser._actions for text in action.option_strings]
@@ -64,9 +76,13 @@ def _candidates(function: Any, words: Sequence[str], symbol: str, ipython: Any) 
         return arguments
     if words:
         return []
-    if function.__name__ == "dspy_optimize":
+    if function.__name__ in ("dspy_evaluate", "dspy_optimize"):
         return _names(ipython, lambda value: isinstance(value, dspy.Module))
-    return _models(function) if function.__name__ == "dspy_registry" else [p.name for p in list_presets()]
+    if function.__name__ == "dspy_presets":
+        return [preset.name for preset in list_presets()]
+    if function.__name__ == "dspy_rollback":
+        return _environments(function)
+    return _models(function) if function.__name__ == "dspy_registry" else _references(function)
 
 
 def _options(words: Sequence[str]) -> list[str]:
@@ -80,6 +96,16 @@ def _options(words: Sequence[str]) -> list[str]:
 def _models(function: Any) -> list[str]:
     registry: Registry = function.__self__.registry()
     return registry.models()
+
+
+def _references(function: Any) -> list[str]:
+    registry: Registry = function.__self__.registry()
+    return [version.ref for version in registry.list()]
+
+
+def _environments(function: Any) -> list[str]:
+    registry: Registry = function.__self__.registry()
+    return sorted({"development", "staging", "production", *registry.environments()})
 
 
 def _names(ipython: Any, fits: Callable[[Any], bool]) -> list[str]:

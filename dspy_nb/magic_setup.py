@@ -8,14 +8,19 @@ from typing import Any
 from traitlets import Bool, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
+from dspy_nb.core.deployment_log import Deployment
 from dspy_nb.core.estimates import Estimate
 from dspy_nb.core.evaluation import Evaluation
+from dspy_nb.core.gate import GateResult
 from dspy_nb.core.model_version import ModelVersion
+from dspy_nb.core.planning import Plan
 from dspy_nb.core.presets import Preset
+from dspy_nb.core.registry_diff import VersionDiff
 from dspy_nb.core.run import OptimizationRun
 from dspy_nb.evaluation_report import evaluation_html
 from dspy_nb.listings import presets_html, presets_text, versions_html, versions_text
 from dspy_nb.magic_completion import PATTERN, completer
+from dspy_nb.registry_listings import deployments_html, deployments_text
 from dspy_nb.report import estimate_text, run_html, run_text
 
 __all__ = ["DspyNb", "install", "uninstall"]
@@ -41,41 +46,48 @@ _VIEWS: dict[type, tuple[Callable[[Any], str], Callable[[Any], str] | None]] = {
     OptimizationRun: (run_text, run_html),
     Evaluation: (Evaluation.report, evaluation_html),
     Estimate: (estimate_text, None),
+    GateResult: (GateResult.report, None),
+    Plan: (str, None),
+    VersionDiff: (str, VersionDiff.to_html),
+    Deployment: (lambda made: deployments_text([made]), lambda made: deployments_html([made])),
     ModelVersion: (lambda version: versions_text([version]), lambda version: versions_html([version])),
     Preset: (lambda preset: presets_text([preset]), lambda preset: presets_html([preset])),
 }
 
 
-def install(ipython: Any, magics: type) -> None:
+def install(ipython: Any, *magics: type) -> None:
     """Register everything; if it is registered already, do nothing."""
-    if magics.__name__ in ipython.magics_manager.registry:
+    if magics[0].__name__ in ipython.magics_manager.registry:
         return
     defaults = DspyNb(parent=ipython)
     ipython.configurables.append(defaults)
-    ipython.register_magics(magics(ipython, defaults))
+    for kind in magics:
+        ipython.register_magics(kind(ipython, defaults))
     formatters = ipython.display_formatter.formatters
-    for kind, (text, html) in _VIEWS.items():
-        formatters["text/plain"].for_type(kind, _printer(text))
+    for shown, (text, html) in _VIEWS.items():
+        formatters["text/plain"].for_type(shown, _printer(text))
         if html is not None:
-            formatters["text/html"].for_type(kind, html)
+            formatters["text/html"].for_type(shown, html)
     ipython.set_hook("complete_command", completer(ipython), re_key=PATTERN)
 
 
-def uninstall(ipython: Any, magics: type) -> None:
+def uninstall(ipython: Any, *magics: type) -> None:
     """Take everything away again."""
-    registered = ipython.magics_manager.registry.pop(magics.__name__, None)
-    if registered is None:
+    registry = ipython.magics_manager.registry
+    registered = [registry.pop(kind.__name__) for kind in magics if kind.__name__ in registry]
+    if not registered:
         return
-    for kind, names in registered.magics.items():
-        for name in names:
-            ipython.magics_manager.magics[kind].pop(name, None)
+    for instance in registered:
+        for kind, names in instance.magics.items():
+            for name in names:
+                ipython.magics_manager.magics[kind].pop(name, None)
     ipython.configurables[:] = [
-        c for c in ipython.configurables if c is not registered and not isinstance(c, DspyNb)
+        c for c in ipython.configurables if c not in registered and not isinstance(c, DspyNb)
     ]
     formatters = ipython.display_formatter.formatters
-    for kind in _VIEWS:
+    for shown in _VIEWS:
         for name in ("text/plain", "text/html"):
-            formatters[name].type_printers.pop(kind, None)
+            formatters[name].type_printers.pop(shown, None)
     completers = ipython.strdispatchers["complete_command"].regexs
     for pattern in [pattern for pattern in completers if pattern.pattern == PATTERN]:
         del completers[pattern]

@@ -7,7 +7,6 @@ loop can write ``--option num_candidates={n}``; braces that hold no expression s
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,23 +17,26 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from dspy_nb.core.budget import Budget
 from dspy_nb.core.errors import DspyNbError, InputError, NotFound
-from dspy_nb.core.metrics import parse_metric
 from dspy_nb.core.optimization import estimate, optimize
 from dspy_nb.core.presets import Preset, get_preset, list_presets, save_preset
 from dspy_nb.core.registry import Registry
 from dspy_nb.core.run import OptimizationRun
 from dspy_nb.core.submission import Submission
 from dspy_nb.core.versions import BUMPS, check_model_id
-from dspy_nb.listings import Presets, Versions
+from dspy_nb.listings import Presets, short_path
 from dspy_nb.magic_arguments import (
     check_name,
     find,
+    find_metric,
+    given_options,
     help_option,
     options_from,
     parse,
     say,
     without_semicolon,
 )
+from dspy_nb.magic_evaluate import EvaluateMagics
+from dspy_nb.magic_registry import RegistryMagics
 from dspy_nb.magic_setup import DspyNb, install, uninstall
 from dspy_nb.progress import auto_progress
 from dspy_nb.report import estimate_text
@@ -46,7 +48,7 @@ _LAST_RUN = "_dspy_run"
 
 @magics_class
 class DspyNbMagics(Magics):
-    """%dspy_optimize, %dspy_presets and %dspy_registry."""
+    """%dspy_optimize and %dspy_presets."""
 
     shell: Any
 
@@ -154,29 +156,11 @@ class DspyNbMagics(Magics):
             return None
         if arguments.save:
             shown: Any = _save_preset(arguments, self._namespace(local_ns))
-        elif unused := _given(arguments, ("optimizer", "option", "description", "recommended_for")):
+        elif unused := given_options(arguments, ("optimizer", "option", "description", "recommended_for")):
             raise InputError(f"%dspy_presets: --{unused[0]} goes with --save NAME")
         else:
             shown = Presets(list_presets()) if arguments.name is None else get_preset(arguments.name)
         return None if silent else shown
-
-    @magic_arguments()
-    @argument("model", nargs="?", help="show only this model, or one reference such as sentiment@production")
-    @argument("--registry", metavar="DIR", help="folder of the registry")
-    @help_option
-    @line_magic
-    def dspy_registry(self, line: str) -> Any:
-        """List the versions in the registry, the newest of each model first."""
-        line, silent = without_semicolon(line)
-        arguments = parse(self.dspy_registry, line)
-        if arguments is None:
-            return None
-        registry = self.registry(arguments.registry)
-        if arguments.model and "@" in arguments.model:
-            found = [registry.get(arguments.model)]
-        else:
-            found = registry.list(arguments.model)
-        return None if silent else Versions(found, f"Registry: {_shown(registry.root)}")
 
     def registry(self, root: str | None = None) -> Registry:
         """Return the registry in the folder ``root``, or the default one."""
@@ -194,7 +178,7 @@ class DspyNbMagics(Magics):
         """Return where to register the run, after whatever can be checked before it is paid for."""
         name = arguments.save_as
         if name is None:
-            if unused := _given(arguments, ("bump", "registry")):
+            if unused := given_options(arguments, ("bump", "registry")):
                 raise InputError(f"%dspy_optimize: --{unused[0]} goes with --save-as MODEL")
             return None
         if arguments.background:
@@ -220,20 +204,12 @@ def _task(arguments: Any, namespace: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "program": find(arguments.program, namespace, "program"),
         **sets,
-        "metric": None if arguments.metric is None else _metric(arguments.metric, namespace),
+        "metric": None if arguments.metric is None else find_metric(arguments.metric, namespace),
         "optimizer": arguments.optimizer,
         "options": options_from(arguments.option, namespace),
         "preset": arguments.preset,
         "recompile": arguments.recompile,
     }
-
-
-def _metric(text: str, namespace: Mapping[str, Any]) -> Any:
-    return parse_metric(text) if ":" in text else find(text, namespace, "--metric")
-
-
-def _given(arguments: Any, names: tuple[str, ...]) -> list[str]:
-    return [name.replace("_", "-") for name in names if getattr(arguments, name)]
 
 
 def _save(registry: Registry, run: OptimizationRun, name: str, bump: str | None) -> None:
@@ -245,7 +221,7 @@ def _save(registry: Registry, run: OptimizationRun, name: str, bump: str | None)
     except DspyNbError:
         say(f"the run is kept as {_LAST_RUN}")
         raise
-    say(f"registered {version.ref} in {_shown(version.path)}")
+    say(f"registered {version.ref} in {short_path(version.path)}")
 
 
 def _save_preset(arguments: Any, namespace: Mapping[str, Any]) -> Preset:
@@ -261,21 +237,15 @@ def _save_preset(arguments: Any, namespace: Mapping[str, Any]) -> Preset:
         tuple(arguments.recommended_for),
     )
     file = save_preset(preset)
-    say(f"saved in {_shown(file)}")
+    say(f"saved in {short_path(file)}")
     return get_preset(arguments.save)
-
-
-def _shown(path: Path) -> str:
-    """Return a path as short as it can be said from here."""
-    here = os.path.relpath(path)
-    return str(path) if here.startswith("..") else here
 
 
 def load_ipython_extension(ipython: Any) -> None:
     """Register the magics, their defaults, completion and the display of results (``%load_ext dspy_nb``)."""
-    install(ipython, DspyNbMagics)
+    install(ipython, DspyNbMagics, EvaluateMagics, RegistryMagics)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
     """Undo ``load_ipython_extension``."""
-    uninstall(ipython, DspyNbMagics)
+    uninstall(ipython, DspyNbMagics, EvaluateMagics, RegistryMagics)

@@ -7,6 +7,8 @@ people who confuse some (Okabe and Ito's), and nothing is said by colour alone.
 
 from __future__ import annotations
 
+from functools import cache
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from dspy_nb.core.errors import InputError
@@ -185,11 +187,24 @@ def _need(value: Any, what: str) -> Any:
 def _figure(width: float, height: float) -> Figure:
     # Not pyplot's: it would keep the figure open, and a notebook would show it twice.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    figure = _shown_figure()(figsize=(width, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+@cache
+def _shown_figure() -> type[Figure]:
+    """Return a class of figures that a notebook shows, also where pyplot was never imported."""
+    from matplotlib.figure import Figure
+
+    class ShownFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            file = BytesIO()
+            self.savefig(file, format="png")
+            return file.getvalue()
+
+    return ShownFigure
 
 
 def _axes(ax: Axes | None, width: float, height: float) -> Axes:

@@ -82,8 +82,10 @@ def test_latency_counts_every_answer_and_marks_the_percentiles(evaluation):
 def test_drawing_leaves_no_figure_open_and_makes_a_png(draw, evaluation, tmp_path):
     from matplotlib import pyplot
 
-    draw(evaluation).savefig(tmp_path / "figure.png")
+    figure = draw(evaluation)
+    figure.savefig(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
+    assert figure._repr_png_().startswith(b"\x89PNG")  # a notebook shows it
     assert pyplot.get_fignums() == []
 
 
