@@ -284,6 +284,14 @@ def test_bca_repeats_itself_and_follows_its_seed():
     assert stats.bca_interval(values) != stats.bca_interval(values, seed=1)
 
 
+@pytest.mark.parametrize(("n", "a", "b"), [(30, 2, 1), (60, 5, 1), (60, 0.5, 0.5)])
+def test_bca_covers_the_true_mean_about_as_often_as_it_says(n, a, b):
+    rng = np.random.default_rng(7)
+    intervals = [stats.bca_interval(rng.beta(a, b, n), resamples=500, seed=seed) for seed in range(400)]
+    covered = np.mean([low <= a / (a + b) <= high for low, high in intervals])
+    assert 0.91 <= covered <= 0.98
+
+
 def test_bca_never_has_zero_width():
     assert stats.bca_interval([]) == (0.0, 1.0)
     assert stats.bca_interval([1.0] * 20) == stats.wilson_interval(20, 20)
