@@ -60,7 +60,10 @@ def promote(
 def archive(
     ref: str, keep_latest: int | None, reason: str | None, by: str | None, root: str, as_json: bool
 ) -> None:
-    """Archive one version, or the old ones of a model; never one in production."""
+    """Archive a version, or the old ones of a model.
+
+    What is in production is never archived.
+    """
     versions = open_registry(root).archive(ref, keep_latest=keep_latest, reason=reason, by=by)
     text = ", ".join(version.ref for version in versions) or "nothing"
     print_result(as_json, [version_facts(version) for version in versions], lambda: f"archived {text}")
@@ -103,8 +106,9 @@ def deploy(
 def rollback(
     environment: str, steps: int, reason: str | None, by: str | None, root: str, as_json: bool
 ) -> None:
-    """Make live again what was live before; doing it again goes further back.
+    """Make live again what was live before.
 
+    Doing it again goes further back.
     The exit status is 1 if there is nothing to go back to.
     """
     where = open_registry(root).environment(environment)
@@ -117,7 +121,7 @@ def rollback(
 @registry_option
 @json_option
 def history(model_id: str | None, environment: str | None, root: str, as_json: bool) -> None:
-    """Show everything that was ever decided about a model, or what was live in an environment."""
+    """Show the history of a model or of an environment."""
     from dspy_nb.registry_listings import decisions_text, deployments_text
 
     registry = open_registry(root)
@@ -137,7 +141,10 @@ def history(model_id: str | None, environment: str | None, root: str, as_json: b
 @registry_option
 @json_option
 def diff(a: str, b: str, root: str, as_json: bool) -> None:
-    """Show what changed from version A to version B: prompt, demos, fields, options, score."""
+    """Show what changed from version A to version B.
+
+    Instructions, demos, fields, options and scores are compared.
+    """
     found = open_registry(root).diff(a, b)
     print_result(as_json, asdict(found), lambda: str(found))
 
