@@ -67,20 +67,25 @@ def summary(result: Mapping[str, Any]) -> str:
     folder = _short(Path(result["folder"]))
     model_id, _, version = result["model"].partition("@")
     called = f"{result['lm_calls']:,} LM calls, {result['cache_hits']:,} answers from the cache"
+    places = {
+        "quickstart.ipynb": "the notebook that was executed, with its output",
+        f"registry/models/{model_id}/{version}/": "the program: model.json, metadata.json, README.md",
+        f"registry/models/{model_id}/log/": "what was ever decided about it, one file each",
+        "cache/": "the model's answers: a second run pays for none of them again",
+    }
+    width = max(map(len, places))
+    lines = "\n".join(f"  {place:{width}}  {what}" for place, what in places.items())
     return f"""
 Short-review sentiment, scored on {after["n"]} held-out reviews that the search never saw:
 
-  zero-shot   {_score(before)}
-  optimized   {_score(after)}
+  zero-shot  {_score(before)}
+  optimized  {_score(after)}
 
 {_outcome(result["difference"])}
 {called}; {duration(result["total_s"])} in all, {duration(result["duration_s"])} of them optimizing.
 
 In {folder}:
-  quickstart.ipynb                   the notebook that was executed, with its output
-  registry/models/{model_id}/{version}/   the program: model.json, metadata.json, README.md
-  registry/models/{model_id}/log/         what was ever decided about it, one file each
-  cache/                             the model's answers: a second run pays for none of them again
+{lines}
 
 Next: dspy-nb show {result["model"]} --registry {folder}/registry
       notebooks/02_optimizers.ipynb compares optimizers; README.md has the tour.

@@ -51,7 +51,7 @@ def test_the_summary_says_plainly_whether_the_optimized_program_is_better(
 ) -> None:
     text = quickstart.summary(_result(tmp_path, verdict, difference))
     assert words in text
-    assert "zero-shot   50.0% [40.0%, 60.0%]" in text
+    assert "zero-shot  50.0% [40.0%, 60.0%]" in text
     assert "100 held-out reviews" in text
     assert "1,234 LM calls" in text
     assert "registry/models/sentiment/1.2.0/" in text
