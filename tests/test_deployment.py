@@ -257,6 +257,20 @@ def test_a_deployment_of_somebody_else_is_noticed_within_a_second(
     assert said(staging.load()) == "Version 1."
 
 
+def test_a_log_that_was_exchanged_is_noticed_even_at_the_same_number(
+    registry: Registry, staging: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment_module, "_LOOK_EVERY_S", 0.0)
+    staging.deploy("m@1.0.0")
+    assert said(staging.load()) == "Version 0."
+    prepared = staging.prepare("m@1.2.0")
+    (staging.folder / "log/000001.json").unlink()  # another branch is checked out
+    with pytest.raises(Conflict, match="nothing is live"):
+        prepared.switch()
+    Registry(registry.root).environment("staging").deploy("m@1.1.0")
+    assert said(staging.load()) == "Version 1."
+
+
 def test_a_program_with_a_class_of_its_own_is_served(registry: Registry, staging: Environment) -> None:
     registry.register(QA(), "qa")
     staging.deploy("qa")
@@ -276,7 +290,7 @@ def test_preparing_tries_a_version_out_and_switching_makes_it_live(staging: Envi
     assert said(staging.load()) == "Version 0."
     assert prepared.switch(by="ann", reason="green").ref == "m@1.1.0"
     assert said(staging.load()) == "Version 1."
-    with pytest.raises(Conflict, match=r"changed meanwhile: ann made m@1\.1\.0 live"):
+    with pytest.raises(Conflict, match=r"changed meanwhile, m@1\.1\.0 is live"):
         prepared.switch()
 
 

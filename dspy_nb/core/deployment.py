@@ -192,11 +192,11 @@ class Environment:
                 raise NotFound(f"nothing is live in {self.name}: deploy a version first")
             restrictions = self.restrictions
             restrictions.check_lm(self.name)
-            if served is not None and served.given is program and served.number == live.number:
+            if served is not None and served.given is program and served.live == live:
                 loaded = served.program
             else:
                 loaded = self.registry.load(live.ref, program)
-            self._served = _Served(live.number, program, loaded, restrictions, now + _LOOK_EVERY_S)
+            self._served = _Served(live, program, loaded, restrictions, now + _LOOK_EVERY_S)
             return loaded
 
     def relink(self) -> bool:
@@ -273,9 +273,9 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """The program that ``load`` returns: of which log entry, for which argument, until when without a look."""
+    """The program that ``load`` returns: of which deployment, for which argument, until when without a look."""
 
-    number: int
+    live: Deployment
     given: Program
     program: dspy.Module
     restrictions: Restrictions

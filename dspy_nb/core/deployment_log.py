@@ -110,10 +110,8 @@ class EnvironmentState:
     def expect(self, number: int, environment: str) -> None:
         """Raise Conflict if entries were added after entry ``number``."""
         if len(self.history) != number:
-            last = self.history[-1]
-            raise Conflict(
-                f"{environment} was changed meanwhile: {last.by} made {last.ref} live ({last.action}); look again"
-            )
+            live = self.live[-1] if self.live else "nothing"
+            raise Conflict(f"{environment} was changed meanwhile, {live} is live there now: look again")
 
 
 def decide_deployment(
