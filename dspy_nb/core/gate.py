@@ -248,8 +248,8 @@ class QualityGate:
 
 _WHY_UNKNOWN: Final = {
     "max_error_rate": "nothing was finished",
-    "max_latency_p95_ms": "no answer came from a language model or program call outside a cache",
-    "max_usd_per_call": "the model has no known price, or every answer came from a cache",
+    "max_latency_p95_ms": "every answer came from a cache, or failed",
+    "max_usd_per_call": "the model has no known price, or all answers came from a cache",
 }
 
 
