@@ -179,25 +179,21 @@ def _held_out_notes(run: OptimizationRun) -> list[Block]:
             blocks.append(Note(text, warning=not evaluation.reliable))
     if not after.score > before.score:
         blocks.append(Note("The optimized program does not score higher on held-out examples.", warning=True))
-    better, worse = _flips(before, after)
-    blocks.append(
-        Note(
-            f"Of the held-out examples, {better:,} scored higher than before and {worse:,} lower. Each interval "
-            f"({after.confidence:.0%}) says how sure its own score is, not whether the difference is real."
+    gain = run.improvement
+    if gain is not None:
+        low, high = (100 * end for end in gain.interval)
+        verdicts = {
+            "better": "The program is better than before",
+            "worse": "The program is worse than before",
+        }
+        blocks.append(
+            Note(
+                f"{verdicts.get(gain.verdict, 'No clear difference')}: on the same held-out examples its score "
+                f"changed by {100 * gain.difference:+.1f} points ({after.confidence:.0%} interval {low:+.1f} to "
+                f"{high:+.1f}); {gain.better:,} scored higher than before, {gain.worse:,} lower."
+            )
         )
-    )
     return blocks
-
-
-def _flips(before: Evaluation, after: Evaluation) -> tuple[int, int]:
-    """Return how many examples scored higher than before, and how many lower."""
-    old = {(result.index, result.repeat): float(result.score or 0) for result in before.results}
-    changes = [
-        float(result.score or 0) - old[result.index, result.repeat]
-        for result in after.results
-        if (result.index, result.repeat) in old
-    ]
-    return sum(change > 0 for change in changes), sum(change < 0 for change in changes)
 
 
 def _candidates(run: OptimizationRun) -> list[Block]:

@@ -177,10 +177,10 @@ def test_the_search_score_and_the_held_out_score_are_told_apart(engine):
 
 def test_the_improvement_is_paired_and_says_no_more_than_its_interval(engine):
     improvement = run_it("LabeledFewShot").improvement
-    assert improvement.fixed - improvement.broken == round(improvement.difference * improvement.n)
+    assert improvement.better - improvement.worse == round(improvement.difference * improvement.n)
     assert improvement.interval[0] < improvement.difference < improvement.interval[1]
     same = run_it("COPRO").improvement
-    assert (same.difference, same.fixed, same.broken, same.verdict) == (0, 0, 0, "no clear difference")
+    assert (same.difference, same.better, same.worse, same.verdict) == (0, 0, 0, "no clear difference")
 
     def half(gold, pred, trace=None):
         return 1.0 if gold.sentiment == pred.sentiment else 0.5

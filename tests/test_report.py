@@ -148,7 +148,10 @@ def test_a_run_shows_the_search_score_next_to_the_held_out_one(searched, show):
         low, high = evaluation.interval
         text = str(Score(evaluation.score, (low, high)))
         assert (text.replace("[", r"\[").replace("]", r"\]") if show is run_markdown else text) in shown
-    assert "not whether the difference is real" in shown
+    gain = searched.improvement
+    unwrapped = " ".join(read(shown).split())
+    assert f"its score changed by {100 * gain.difference:+.1f} points (95% interval" in unwrapped
+    assert f"{gain.better} scored higher than before, {gain.worse} lower" in unwrapped
     assert "significant" not in shown
 
 
@@ -244,7 +247,7 @@ def test_failed_calls_are_counted_by_kind_with_their_first_message(searched):
     failing = evaluated(
         engine=ScriptedEngine(failing=lambda n, request: (n == 3 and OSError("down")) or None)
     )
-    text = run_text(run_with(test_before=searched.test_before, test_after=failing))
+    text = run_text(run_with(test_before=evaluated(), test_after=failing))
     assert "1 of 20 held-out examples failed after" in text
 
 

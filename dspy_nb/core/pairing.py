@@ -32,6 +32,13 @@ class Difference:
     worse: int
     n: int
 
+    @property
+    def verdict(self) -> str:
+        """What the interval allows to say: "better", "worse" or "no clear difference"."""
+        if self.interval[0] > 0:
+            return "better"
+        return "worse" if self.interval[1] < 0 else "no clear difference"
+
 
 def paired_difference(
     evaluation: Evaluation, reference: Evaluation, confidence: float | None = None

@@ -13,14 +13,13 @@ from dspy_nb.core.budget import Budget, ErrorCount
 from dspy_nb.core.candidates import Candidate
 from dspy_nb.core.errors import DspyNbError, InputError
 from dspy_nb.core.estimates import Estimate
-from dspy_nb.core.means import bca_interval
-from dspy_nb.core.proportions import paired_difference_interval
+from dspy_nb.core.pairing import Difference, paired_difference
 from dspy_nb.core.usage import Usage
 
 if TYPE_CHECKING:
     from dspy_nb.core.evaluation import Evaluation
 
-__all__ = ["Improvement", "OptimizationRun", "Result", "RunPlan"]
+__all__ = ["OptimizationRun", "Result", "RunPlan"]
 
 
 @dataclass(frozen=True)
@@ -66,33 +65,6 @@ class Result:
     duration_s: float = 0.0
     test_before: Evaluation | None = None
     test_after: Evaluation | None = None
-
-
-@dataclass(frozen=True)
-class Improvement:
-    """The optimized program against the one that was given, on the same held-out examples.
-
-    Attributes:
-        difference: score after minus score before.
-        interval: of the difference, at 95 %: Tango's for a metric that says right or wrong, BCa for one that
-            grades. It is paired: both programs answered the same examples.
-        fixed: examples that scored higher after.
-        broken: examples that scored lower after.
-        n: examples.
-    """
-
-    difference: float
-    interval: tuple[float, float]
-    fixed: int
-    broken: int
-    n: int
-
-    @property
-    def verdict(self) -> str:
-        """What the interval allows to say: "better", "worse", or "no clear difference"."""
-        if self.interval[0] > 0:
-            return "better"
-        return "worse" if self.interval[1] < 0 else "no clear difference"
 
 
 class OptimizationRun:
@@ -221,22 +193,12 @@ class OptimizationRun:
         return self.result.test_after
 
     @property
-    def improvement(self) -> Improvement | None:
-        """The held-out score after against before, paired; ``None`` unless both are there in full."""
+    def improvement(self) -> Difference | None:
+        """The held-out score after against before, example by example; ``None`` unless both are complete."""
         before, after = self.test_before, self.test_after
         if before is None or after is None or not (before.complete and after.complete):
             return None
-        pairs = [
-            (old.score or 0, new.score or 0) for old, new in zip(before.results, after.results, strict=True)
-        ]
-        fixed = sum(new > old for old, new in pairs)
-        broken = sum(new < old for old, new in pairs)
-        if after.correct is not None and before.correct is not None:
-            both = after.correct - fixed
-            interval = paired_difference_interval(both, fixed, broken, len(pairs) - both - fixed - broken)
-        else:
-            interval = bca_interval([new - old for old, new in pairs], bounds=(-1.0, 1.0))
-        return Improvement(after.score - before.score, interval, fixed, broken, len(pairs))
+        return paired_difference(after, before)
 
     def registration(self) -> dict[str, Any]:
         """Return what a registry stores of this run.
