@@ -1,46 +1,50 @@
-"""What ``import dspy_nb`` adds to ``import dspy``, measured side by side in fresh interpreters.
+"""What ``import dspy_nb`` adds to ``import dspy``.
 
     python benchmarks/import_time.py [--repeats 15]
 
-The variants take turns, so that a change of the machine's speed hits all of them. Each interpreter reports
-the CPU time of its imports alone: a busy machine does not inflate it, and imports wait for nothing else. The
-last variant touches every public name, which is what a whole session pays at most.
+Each repeat is a fresh interpreter that imports dspy, then dspy_nb, then touches every public name, which is what a
+whole session pays at most; it reports the CPU time of each step, which a busy machine inflates less than the time
+on the clock.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import statistics
 import subprocess
 import sys
 
-_VARIANTS = {
+_STEPS = {
     "import dspy": "import dspy",
-    "import dspy, dspy_nb": "import dspy, dspy_nb",
-    "... and every public name": "import dspy, dspy_nb; [getattr(dspy_nb, n) for n in dspy_nb.__all__]",
+    "import dspy_nb": "import dspy_nb",
+    "every public name of dspy_nb": "[getattr(dspy_nb, name) for name in dspy_nb.__all__]",
 }
-_PROGRAM = "import time; t = time.process_time(); {}; print(time.process_time() - t)"
+_PROGRAM = "\n".join(
+    [
+        "import json, time",
+        "times = [time.process_time()]",
+        *(f"{statement}\ntimes.append(time.process_time())" for statement in _STEPS.values()),
+        "print(json.dumps(times))",
+    ]
+)
 
 
-def import_time_ms(statement: str) -> float:
-    command = [sys.executable, "-c", _PROGRAM.format(statement)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout) * 1000
+def step_times_ms() -> list[float]:
+    done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True)
+    times = json.loads(done.stdout)
+    return [1000 * (after - before) for before, after in itertools.pairwise(times)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What import dspy_nb adds to import dspy.")
     parser.add_argument("--repeats", type=int, default=15)
     repeats = parser.parse_args().repeats
-    times: dict[str, list[float]] = {name: [] for name in _VARIANTS}
-    for _ in range(repeats):
-        for name, statement in _VARIANTS.items():
-            times[name].append(import_time_ms(statement))
-    base = times["import dspy"]
-    print(f"{'median of ' + str(repeats):<28}{'ms':>8}{'added ms':>10}")
-    for name, measured in times.items():
-        added = statistics.median(after - before for before, after in zip(base, measured, strict=True))
-        print(f"{name:<28}{statistics.median(measured):>8.0f}{added:>10.1f}")
+    columns = zip(*(step_times_ms() for _ in range(repeats)), strict=True)
+    print(f"{'CPU ms':<30}{'median':>8}{'fastest':>9}{'slowest':>9}")
+    for name, times in zip(_STEPS, columns, strict=True):
+        print(f"{name:<30}{statistics.median(times):>8.1f}{min(times):>9.1f}{max(times):>9.1f}")
 
 
 if __name__ == "__main__":
