@@ -284,6 +284,27 @@ def test_a_budget_keeps_enough_for_the_held_out_score(engine):
     assert run.usage.lm_calls == engine.calls <= 60
 
 
+def test_a_budget_that_ends_in_the_held_out_score_is_said_to_have_stopped_the_run(engine):
+    seconds = []
+
+    def slow(number):
+        if number > 30:  # the search of BootstrapFewShot is over by then
+            seconds.append(time.sleep(0.05))
+
+    engine.on_call = slow
+    run = run_it(
+        "BootstrapFewShot",
+        valset=None,
+        testset=reviews(24, "test"),
+        budget=Budget(seconds=1.0),
+        num_threads=1,
+    )
+    assert seconds
+    assert run.stopped_by == "seconds"
+    assert run.test_after is None
+    assert run.improvement is None
+
+
 def test_a_budget_too_small_for_the_scores_is_refused_before_anything_is_spent(engine):
     with pytest.raises(InputError, match="a budget of 15 LM calls leaves nothing for the search"):
         run_it("MIPROv2", budget=Budget(lm_calls=15))
@@ -324,6 +345,16 @@ def test_a_model_that_is_down_fails_the_run_instead_of_returning_garbage(name):
         )
     assert isinstance(events[-1], Failed)
     assert engine.calls <= 60
+
+
+def test_a_model_that_is_down_fails_also_a_run_of_few_calls():
+    engine = ScriptedEngine(failing=lambda number, request: ConnectionError("model is down"))
+    with (
+        dspy.context(lm=scripted_lm(engine, num_retries=0)),
+        pytest.raises(OptimizationFailed, match="is down"),
+    ):
+        run_it("BootstrapFewShot", trainset=TRAIN[:6], valset=None, testset=None)
+    assert engine.calls == 6
 
 
 def test_single_errors_are_counted_with_their_message_and_end_nothing():

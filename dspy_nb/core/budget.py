@@ -226,6 +226,11 @@ class Guard(BaseCallback):
             and self._broken > _HOPELESS_ERROR_RATE * self._program_calls
         )
 
+    @property
+    def nothing_worked(self) -> bool:
+        """True when the program was called, and broke every time."""
+        return 0 < self._program_calls <= self._broken
+
     def add_error(self, error: BaseException) -> None:
         """Count an error that does not end the work, unless there have been too many.
 

@@ -86,6 +86,8 @@ class Search:
         self._started = time.monotonic()
         self._last_progress = 0.0
         self._sending = threading.RLock()
+        self._scoring_s = 0.0  # what the scores before took: about what those after will take
+        self._cut_by: str | None = None
         self._interrupted = False
         self._interruptible_now = False
         self._phase: str | None = None
@@ -117,6 +119,7 @@ class Search:
         task = self._task
         before = self._measure("held-out examples, before", task.program, task.testset)
         baseline = self._baseline()
+        self._scoring_s = time.monotonic() - self._started
         compiled, reason = self._search()
         best = self._recorder.best
         if compiled is not None:
@@ -132,6 +135,7 @@ class Search:
             if known is None and task.valset:
                 score = _score(self._measure("validation examples", program, task.valset))
             after = self._measure("held-out examples, after", program, task.testset)
+        reason = reason or self._cut_by
         if self._stop.is_set():
             reason = "interrupt" if self._interrupted else "stop"
         return Result(
@@ -165,9 +169,14 @@ class Search:
         try:
             with self._in_force(guard):
                 optimizer, arguments = task.optimizer.make(job)
-                return optimizer.compile(job.student, **arguments), None
+                compiled = optimizer.compile(job.student, **arguments)
+            if guard.nothing_worked:
+                raise OptimizationFailed(f"every call of the program failed: {guard.errors}")
+            return compiled, None
         except (StopRun, KeyboardInterrupt):
             pass
+        except OptimizationFailed:
+            raise
         except Exception as error:
             guard.halt("failed")  # for the threads that it leaves behind
             raise OptimizationFailed(f"{task.optimizer.name} failed: {as_error(error)}") from error
@@ -278,7 +287,7 @@ class Search:
                     stop=self._stop,
                 )
         except (StopRun, KeyboardInterrupt):
-            self._explain(guard)
+            self._cut_by = self._explain(guard)
             return None
         finally:
             guard.wait_for_calls(_GRACE_S)
@@ -287,7 +296,7 @@ class Search:
 
     def _left(self, *, reserve_scoring: bool = False) -> Budget | None:
         reserve = Usage(lm_calls=self._task.reserve) if reserve_scoring else None
-        elapsed = time.monotonic() - self._started
+        elapsed = time.monotonic() - self._started + (self._scoring_s if reserve_scoring else 0.0)
         return remaining(self._task.plan.budget, self._usage(), elapsed, reserve=reserve)
 
     def _guard(self, budget: Budget | None, follower: Recorder | None = None) -> Guard:
