@@ -7,8 +7,9 @@ from dspy.utils.exceptions import AdapterParseError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspy_nb.core.budget import Budget, ErrorCount, Guard, StopRun, remaining
+from dspy_nb.core.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.guard import Guard, StopRun
 from dspy_nb.core.usage import Usage
 from tests.scripted import ScriptedEngine, classifier, scripted_lm
 

@@ -5,28 +5,29 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from types import FrameType
+from dataclasses import dataclass
 from typing import Any
 
 import dspy
 
 from dspy_nb.core import quiet
-from dspy_nb.core.budget import Budget, ErrorCount, Guard, StopRun, remaining
+from dspy_nb.core.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.candidates import BatchRecorder, Candidate, Prompt, Recorder
 from dspy_nb.core.errors import InputError, OptimizationFailed
 from dspy_nb.core.estimates import MIPRO_AUTO
 from dspy_nb.core.evaluation import Evaluation, evaluate
 from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Failed, Progress, Started
-from dspy_nb.core.metrics import Metric, MetricError
+from dspy_nb.core.guard import Guard, StopRun
+from dspy_nb.core.interrupts import Interrupts
+from dspy_nb.core.metrics import Metric
 from dspy_nb.core.optimizer_calls import SEED_SETTING, Job
 from dspy_nb.core.optimizers import Optimizer
 from dspy_nb.core.run import Result, RunPlan, as_error
 from dspy_nb.core.usage import Usage
+from dspy_nb.core.watched_metric import ending_on_no_score
 
 __all__ = ["Search", "Task"]
 
@@ -88,8 +89,7 @@ class Search:
         self._sending = threading.RLock()
         self._scoring_s = 0.0  # what the scores before took: about what those after will take
         self._cut_by: str | None = None
-        self._interrupted = False
-        self._interruptible_now = False
+        self._interrupts = Interrupts(stop)
         self._phase: str | None = None
         self._recorder = self._make_recorder()
 
@@ -104,7 +104,7 @@ class Search:
         estimate = task.plan.estimate.lm_calls
         self._events.send(Started(task.plan.optimizer, estimate or None, task.plan.budget.limits()))
         try:
-            with self._interruptible():
+            with self._interrupts.watched():
                 result = self._run()
         except BaseException as failure:
             self._send_progress()
@@ -137,7 +137,7 @@ class Search:
             after = self._measure("held-out examples, after", program, task.testset)
         reason = reason or self._cut_by
         if self._stop.is_set():
-            reason = "interrupt" if self._interrupted else "stop"
+            reason = "interrupt" if self._interrupts.happened else "stop"
         return Result(
             program=program,
             score=score,
@@ -201,21 +201,9 @@ class Search:
             )
         return reason
 
-    def _watched(self, guard: Guard) -> Metric | None:
-        """Return the metric in a form that ends the run when it returns what is no score."""
-
-        def end(error: MetricError) -> StopRun:
-            guard.errors.fatal = error
-            return guard.halt("metric")
-
-        metric = self._task.metric
-        if metric is None:
-            return None
-        return _Watched(**{f.name: getattr(metric, f.name) for f in fields(metric)}, end=end)
-
     def _scoring(self, guard: Guard) -> Callable[..., Any]:
         """Return the metric as the optimizer gets it: its errors are counted, and so are SIMBA's candidates."""
-        metric, recorder = self._watched(guard), self._recorder
+        metric, recorder = ending_on_no_score(self._task.metric, guard), self._recorder
 
         def scored(
             gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None
@@ -282,7 +270,7 @@ class Search:
                 return evaluate(
                     program,
                     examples,
-                    self._watched(guard),
+                    ending_on_no_score(self._task.metric, guard),
                     num_threads=self._task.plan.num_threads,
                     stop=self._stop,
                 )
@@ -311,43 +299,18 @@ class Search:
         for module in self._task.optimizer.imports:
             importlib.import_module(module)
         quiet.install()
-        with dspy.context(
-            lm=self._task.model,
-            max_errors=_NO_LIMIT,
-            **guard.settings(),
-            **quiet.QUIET_SETTINGS,
-            **{SEED_SETTING: self._task.plan.seed},
-            **self._task.settings,
+        with (
+            dspy.context(
+                lm=self._task.model,
+                max_errors=_NO_LIMIT,
+                **guard.settings(),
+                **quiet.QUIET_SETTINGS,
+                **{SEED_SETTING: self._task.plan.seed},
+                **self._task.settings,
+            ),
+            self._interrupts.breaking_off(),
         ):
-            self._interruptible_now = True
-            try:
-                yield
-            finally:
-                self._interruptible_now = False
-
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Make an interrupt stop the worker threads too, which do not get it."""
-        if threading.current_thread() is not threading.main_thread():
             yield
-            return
-        usual = signal.getsignal(signal.SIGINT)
-
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            self._interrupted = True
-            self._stop.set()
-            if not self._interruptible_now:
-                return  # between two phases; the next one does not begin
-            if callable(usual):
-                usual(number, frame)
-            else:
-                signal.default_int_handler(number, frame)
-
-        signal.signal(signal.SIGINT, interrupt)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, usual)
 
     def _usage(self) -> Usage:
         return sum((guard.usage for guard in self._guards), Usage())
@@ -391,22 +354,6 @@ class Search:
             )
         )
         self._send_progress()
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class _Watched(Metric):
-    """A metric whose first return value that is no score ends the run: DSPy would take it for a 0, or worse."""
-
-    end: Callable[[MetricError], StopRun] = lambda error: StopRun("metric")
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        try:
-            score = super().__call__(*arguments, **named)
-            if 0 <= float(score) <= 1:
-                return score
-            raise MetricError(f"metric {self.label} returned {float(score):g}; a score is between 0 and 1")
-        except MetricError as error:
-            raise self.end(error) from None
 
 
 def _score(evaluation: Evaluation | None) -> float | None:
