@@ -5,9 +5,17 @@ from __future__ import annotations
 import os
 import tempfile
 
+from hypothesis import settings
+
 # DSPy makes its disk cache at first use, from these; so they are set before anything imports it.
 _HOME = tempfile.mkdtemp(prefix="dspy-nb-tests-")
 os.environ["DSPY_CACHEDIR"] = os.path.join(_HOME, "dspy-cache")  # noqa: PTH118
 os.environ["DSPY_NB_CONFIG_DIR"] = os.path.join(_HOME, "config")  # noqa: PTH118
 os.environ["IPYTHONDIR"] = os.path.join(_HOME, "ipython")  # noqa: PTH118
 os.environ.pop("DSPY_NB_LM", None)
+
+# CI tries the same examples each time, so that a red run is about the change; at home they are new ones. No
+# deadline: a slow machine is not a bug.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("home", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "home")

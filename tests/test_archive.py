@@ -260,7 +260,11 @@ def test_any_bytes_as_an_archive_stay_in_the_error_tree(tmp_path: Path, data: st
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(names=st.lists(st.text(min_size=1, max_size=10), max_size=3), content=st.binary(max_size=20))
+@given(
+    # zipfile itself cannot write a name that begins with NUL
+    names=st.lists(st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=10), max_size=3),
+    content=st.binary(max_size=20),
+)
 def test_any_zip_file_stays_in_the_error_tree(tmp_path: Path, names: list[str], content: bytes) -> None:
     buffer = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w") as archive:
