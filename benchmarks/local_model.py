@@ -154,7 +154,7 @@ def main() -> None:
             "4 slots": (shipped, 4, labels),
             "8 slots": (shipped, 8, labels),
             "4 slots, whole JSON object": (shipped, 4, label_jobs(requests, whole=True)),
-            "4 slots, no prompt cache": (shipped, 4, label_jobs(requests, cache_prompt=False)),
+            "4 slots, no prompt cache": (shipped, 4, label_jobs(requests[:8], cache_prompt=False)),
             "long answers, 1 slot": (shipped, 1, text_jobs(requests)),
             "long answers, 4 slots": (shipped, 4, text_jobs(requests)),
         }

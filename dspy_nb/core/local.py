@@ -62,13 +62,13 @@ def local_lm(
         seed: of the sampling at a temperature above 0. None samples anew at every call.
         cache: whether DSPy caches the answers.
         slots: how many calls are computed side by side; others wait their turn. With the default of 1 they
-            are computed one after the other, whatever the number of threads. More slots answer up to 1.3
-            times faster where answers are long, but not reproducibly: a neighbour changes the numbers in
-            the last bit, and that changes a word now and then.
+            are computed one after the other, whatever the number of threads, and that is the fastest for
+            short answers. Four slots are up to 1.5 times faster for long ones, but not reproducible: a
+            neighbour changes the numbers in the last bit, and that changes a word now and then.
 
     Returns:
-        The LM. All of them share one model in memory (about 550 MB), loaded at the first call. Copies,
-        threads, forked and spawned processes are fine; each process loads its own. With
+        The LM. All with the same ``slots`` share one model in memory (600 MB), loaded at the first call.
+        Copies, threads, forked and spawned processes are fine; each process loads its own. With
         ``DSPY_NB_LM=openai/gpt-4o-mini`` a plain ``dspy.LM`` with that name, ``temperature`` and ``cache``.
 
     Raises:

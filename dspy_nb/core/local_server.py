@@ -179,7 +179,7 @@ def _patient_threads() -> Iterator[None]:
 
     By default they spin for milliseconds while they wait for each other, some hundred times a token. Beside
     one other busy process that keeps the very thread they wait for from running: 1 token a second instead
-    of 30. Alone on the machine the short spin costs nothing.
+    of 15 to 30. Alone on the machine the short spin costs a tenth at most.
     """
     if "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ:
         yield
