@@ -148,8 +148,8 @@ def _start(path: Path, sequences: int) -> Any:
         with _patient_threads():
             import xllamacpp
     except ImportError as error:
-        hint = 'pip install "dspy-nb[local]"'
-        raise ModelNotInstalled(f"the embedded model runs on xllamacpp: {hint} ({error})") from error
+        needs = 'pip install "dspy-nb[local]", and on Linux the system package libgomp1'
+        raise ModelNotInstalled(f"xllamacpp cannot be loaded ({error}): {needs}") from error
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_parallel = sequences
