@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     from dspy_nb.core.budget import Budget
+    from dspy_nb.core.comparison import compare
+    from dspy_nb.core.comparison_result import Comparison
     from dspy_nb.core.data import fingerprint, load_examples, split
     from dspy_nb.core.deployment import Deployment, Environment
     from dspy_nb.core.errors import (
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Budget",
     "CandidateScored",
+    "Comparison",
     "Completed",
     "Conflict",
     "Corrupt",
@@ -74,6 +77,7 @@ __all__ = [
     "__version__",
     "accuracy",
     "as_metric",
+    "compare",
     "estimate",
     "evaluate",
     "exact_match",
@@ -94,6 +98,8 @@ __all__ = [
 
 _NAMES = {
     "budget": "Budget",
+    "comparison": "compare",
+    "comparison_result": "Comparison",
     "data": "fingerprint load_examples split",
     "deployment": "Deployment Environment",
     "errors": "Conflict Corrupt DspyNbError GateFailed InputError ModelNotInstalled NotFound "

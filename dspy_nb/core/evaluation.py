@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -36,7 +37,7 @@ from dspy_nb.core.summary import (
 )
 from dspy_nb.core.usage import Usage
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "check_examples", "check_metrics", "evaluate", "evaluation_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +99,8 @@ def evaluate(
     Raises:
         InputError: An argument is wrong. Nothing has been spent then.
     """
-    examples = _examples(dataset)
-    metrics = _metrics(metric, examples)
+    examples = check_examples(dataset)
+    metrics = check_metrics(metric, examples)
     if not callable(program):
         raise InputError(f"program must be a dspy.Module or a function, got {type(program).__name__}")
     confidence = probability("confidence", confidence)
@@ -164,6 +165,41 @@ def evaluate(
     return evaluation
 
 
+def evaluation_of(
+    program: Any,
+    examples: Sequence[dspy.Example],
+    outcomes: Sequence[Outcome],
+    metrics: Mapping[str, Metric],
+    *,
+    confidence: float,
+    seed: int,
+    indices: Sequence[int],
+    base_model: str | None,
+    data_fingerprint: str,
+) -> Evaluation:
+    """Return the evaluation that these outcomes are: one for each of the examples, at these places."""
+    ids = [example_id(example) for example in examples]
+    found = {(place, 0): outcome for place, outcome in enumerate(outcomes)}
+    results = _results(examples, ids, range(len(examples)), found, tuple(metrics), 1)
+    results = [replace(result, index=index) for result, index in zip(results, indices, strict=True)]
+    facts: dict[str, Any] = {
+        "n_planned": len(examples),
+        "metric": next(iter(metrics)),
+        "program": getattr(program, "__name__", None) or type(program).__name__,
+        "base_model": base_model,
+        "data_fingerprint": data_fingerprint,
+        "n_examples": len(examples),
+        "n_distinct": len(set(ids)),
+        "repeats": 1,
+        "by": None,
+        "confidence": confidence,
+        "max_error_rate": 0.05,
+        "seed": seed,
+        "started_at": now(),
+    }
+    return Evaluation(**_numbers(results, metrics, None, None, facts), **facts, duration_s=0.0)
+
+
 def _numbers(
     results: Sequence[ExampleResult],
     metrics: Mapping[str, Metric],
@@ -216,7 +252,12 @@ class _Progress:
             self._listener = None
 
 
-def _examples(dataset: Any) -> list[dspy.Example]:
+def check_examples(dataset: Any) -> list[dspy.Example]:
+    """Return a data set as a list.
+
+    Raises:
+        InputError: It is empty, or holds what is no example.
+    """
     hint = "give a list of dspy.Example, such as dspy_nb.load_examples(...) returns"
     if isinstance(dataset, str | Mapping | dspy.Example) or not isinstance(dataset, Iterable):
         raise InputError(f"dataset is a {type(dataset).__name__}; {hint}")
@@ -229,7 +270,12 @@ def _examples(dataset: Any) -> list[dspy.Example]:
     return examples
 
 
-def _metrics(metric: Any, examples: Sequence[dspy.Example]) -> dict[str, Metric]:
+def check_metrics(metric: Any, examples: Sequence[dspy.Example]) -> dict[str, Metric]:
+    """Return metrics by name, the one that gives the score first.
+
+    Raises:
+        InputError: There is none, two have one name, or the examples lack what one needs.
+    """
     if isinstance(metric, Mapping):
         metrics = {str(name): as_metric(function) for name, function in metric.items()}
     else:

@@ -34,6 +34,7 @@ def run(
     deadline: float | None = None,
     stop: threading.Event | None = None,
     progress: Callable[[int, int], None] | None = None,
+    landed: Callable[[int, Outcome], None] | None = None,
 ) -> list[Outcome | None]:
     """Do the work on every job, in threads of this process.
 
@@ -45,13 +46,15 @@ def run(
 
     Args:
         work: What to do.
-        jobs: The examples.
+        jobs: The examples. They are taken one by one, so an iterator of theirs may end early.
         num_threads: Jobs under way at once, at most; ``dspy.settings.num_threads`` by default.
         timeout_s: An example that takes longer is a failure of kind ``Timeout``. Its thread is left behind
             and counts no more.
         deadline: A ``time.monotonic`` after which no example begins; those under way are waited for.
         stop: Set it, from any thread, to stop.
         progress: Called in the calling thread with the numbers done and failed, a few times a second.
+        landed: Called with the place of each job and its outcome as soon as there is one, by one thread at a
+            time. It must be quick, and must not raise.
 
     Returns:
         One outcome per job, in the order of the jobs; ``None`` where it was not finished.
@@ -60,7 +63,7 @@ def run(
         BaseException: What a program raised that is no ``Exception``, such as a budget's stop.
     """
     num_threads = num_threads or dspy.settings.num_threads
-    loop = _Loop(work, jobs, num_threads, timeout_s, deadline, stop or threading.Event())
+    loop = _Loop(work, jobs, num_threads, timeout_s, deadline, stop or threading.Event(), landed)
     try:
         loop.start()
         loop.supervise(progress)
@@ -94,6 +97,7 @@ class _Loop:
         timeout_s: float | None,
         deadline: float | None,
         stop: threading.Event,
+        landed: Callable[[int, Outcome], None] | None,
     ) -> None:
         self.outcomes: list[Outcome | None] = [None] * len(jobs)
         self.fatal: BaseException | None = None
@@ -103,6 +107,7 @@ class _Loop:
         self._timeout_s = timeout_s
         self._deadline = deadline
         self._stop = stop
+        self._landed = landed
         self._tracker = dspy.settings.usage_tracker
         self._lock = threading.Lock()  # of everything below
         self._flights: set[_Flight] = set()
@@ -246,6 +251,8 @@ class _Loop:
     def _record(self, flight: _Flight, outcome: Outcome) -> None:
         self._flights.remove(flight)
         self.outcomes[flight.place] = outcome
+        if self._landed is not None:
+            self._landed(flight.place, outcome)
         self._done += 1
         self._failed += outcome.failure is not None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import dspy
 
 from dspy_nb.core.errors import InputError
 
-__all__ = ["answers_repeat", "rollouts", "used_lms"]
+__all__ = ["answers_repeat", "confusable", "rollouts", "uncached", "used_lms"]
 
 
 def used_lms(program: Any, lm: Any = None) -> list[Any]:
@@ -71,6 +72,40 @@ def rollouts(program: Any, lm: Any, repeats: int) -> tuple[tuple[Any, ...], tupl
         programs.append(_with_rollout(program, rollout_id))
         settings.append({} if default is None else {"lm": default.copy(rollout_id=rollout_id)})
     return tuple(programs), tuple(settings)
+
+
+def confusable(lms: Iterable[Any], others: Iterable[Any]) -> bool:
+    """Tell whether two of these language models have one name and differ in what answers.
+
+    DSPy's cache knows a model by its name alone, so one would be given the answers of the other.
+    """
+    others = list(others)
+    return any(
+        lm.model == other.model and _source(lm) != _source(other)
+        for lm in lms
+        for other in others
+        if lm is not other
+    )
+
+
+def _source(lm: Any) -> tuple[Any, ...]:
+    kwargs = getattr(lm, "kwargs", {})
+    # Not lm.engine, which makes an engine of the LM's own where only a name was given.
+    return getattr(lm, "_engine_spec", None), *(
+        kwargs.get(key) for key in ("api_base", "base_url", "api_key")
+    )
+
+
+def uncached(program: Any, lm: Any = None) -> tuple[Any, dict[str, Any]]:
+    """Return a program and DSPy settings whose language models neither read nor fill the cache."""
+    default = lm or dspy.settings.lm
+    settings = {} if default is None else {"lm": default.copy(cache=False)}
+    if not any(predictor.lm for predictor in _predictors(program)):
+        return program, settings
+    copy = program.deepcopy()
+    for original, copied in zip(_predictors(program), copy.predictors(), strict=True):
+        copied.lm = original.lm and original.lm.copy(cache=False)
+    return copy, settings
 
 
 def _with_rollout(program: Any, rollout_id: int) -> Any:

@@ -1,0 +1,164 @@
+"""Two programs on the same examples, side by side, with the evidence counted as it comes in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+from dspy_nb.core.attempts import ExampleMeter, Job, Outcome, Work
+from dspy_nb.core.comparison_result import Step
+from dspy_nb.core.stats import Verdict, decide
+
+if TYPE_CHECKING:
+    from dspy_nb.core.sequences import PairedSequence
+
+__all__ = ["A", "B", "Duel", "DuelJobs", "DuelWork"]
+
+A, B = 0, 1
+_CHUNK = 8
+
+
+class DuelWork(Work):
+    """A job's ``repeat`` says which of the two programs answers.
+
+    The two never answer one example at the same moment: an LM call that both make alike is then in the cache
+    when the second one makes it, and is paid for once.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._locks: dict[int, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def attempt(self, job: Job, meter: ExampleMeter) -> Outcome:
+        """Evaluate one example with one of the programs."""
+        with self._lock:
+            turn = self._locks.setdefault(id(job.example), threading.Lock())
+        with turn:
+            return super().attempt(job, meter)
+
+
+class DuelJobs(Sequence[Job]):
+    """The jobs in their order: a few examples by one program, the same by the other, and so on.
+
+    Which of the two begins alternates, so that neither is always the one that finds a warm cache or a tired
+    provider. Iterating ends early when ``over`` says so.
+    """
+
+    def __init__(self, examples: Sequence[Any], over: Callable[[], bool]) -> None:
+        self._jobs: list[Job] = []
+        self.places: list[tuple[int, int]] = []  # of each job: which example, which program
+        self._over = over
+        for number, start in enumerate(range(0, len(examples), _CHUNK)):
+            chunk = range(start, min(start + _CHUNK, len(examples)))
+            for arm in (A, B) if number % 2 == 0 else (B, A):
+                self._jobs += [Job(examples[index], arm) for index in chunk]
+                self.places += [(index, arm) for index in chunk]
+
+    def __len__(self) -> int:
+        """Return how many jobs there can be."""
+        return len(self._jobs)
+
+    @overload
+    def __getitem__(self, place: int) -> Job: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Job]: ...
+    def __getitem__(self, place: int | slice) -> Job | Sequence[Job]:
+        """Return the job at a place."""
+        return self._jobs[place]
+
+    def __iter__(self) -> Iterator[Job]:
+        """Go through the jobs until it is over."""
+        for job in self._jobs:
+            if self._over():
+                return
+            yield job
+
+
+class Duel:
+    """Takes outcomes in any order, and counts examples in theirs.
+
+    Only the order that was drawn beforehand is fair: examples that are answered sooner may be easier, and
+    would be over-represented at every look.
+
+    Attributes:
+        binary: Whether scores are right or wrong; found out at the first one if it is not known.
+        verdict: The first one that was not inconclusive; it stays.
+        n_at_verdict: After how many examples.
+        differences: Score of B less that of A, of each example counted.
+        path: The interval after each example, if looked at.
+        bad_metric: What a metric returned that is no score.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        binary: bool | None,
+        confidence: float,
+        margin: float,
+        *,
+        sequential: bool,
+    ) -> None:
+        self._pairs: list[dict[int, Outcome]] = [{} for _ in range(size)]
+        self._confidence, self._margin, self._sequential = confidence, margin, sequential
+        self._sequence: PairedSequence | None = None
+        self.binary = binary
+        self.verdict: Verdict = "inconclusive"
+        self.n_at_verdict: int | None = None
+        self.differences: list[float] = []
+        self.path: list[Step] = []
+        self.bad_metric: str | None = None
+        self._total = 0.0
+
+    @property
+    def n(self) -> int:
+        """Examples counted."""
+        return len(self.differences)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more needs to be asked."""
+        return self.bad_metric is not None or self.verdict != "inconclusive"
+
+    @property
+    def sequence(self) -> PairedSequence:
+        """The confidence sequence; an unknown metric is graded, which is valid for any."""
+        if self._sequence is None:
+            from dspy_nb.core.sequences import PairedSequence  # imports numpy
+
+            ends = (-self._margin, self._margin) if self._margin else ()
+            self._sequence = PairedSequence(self._confidence, bool(self.binary), points=ends)
+        return self._sequence
+
+    def outcomes(self, arm: int) -> list[Outcome]:
+        """Return the answers of one program to the examples counted."""
+        return [pair[arm] for pair in self._pairs[: self.n]]
+
+    def take(self, index: int, arm: int, outcome: Outcome) -> None:
+        """Take an answer, and count all examples that are now complete."""
+        if outcome.failure is not None and outcome.failure.kind == "MetricError":
+            self.bad_metric = self.bad_metric or outcome.failure.message
+            return
+        self._pairs[index][arm] = outcome
+        while self.n < len(self._pairs) and len(self._pairs[self.n]) == 2:
+            self._count(self._pairs[self.n])
+
+    def _count(self, pair: dict[int, Outcome]) -> None:
+        scores = [pair[arm].scores[0] for arm in (A, B)]
+        if self.binary is None and (known := [score for score in scores if score is not None]):
+            self.binary = isinstance(known[0], bool)
+        a, b = (float(score or 0) for score in scores)
+        if self.binary and {a, b} - {0.0, 1.0}:
+            self.bad_metric = "the metric returned True or False before, and now a grade"
+            return
+        self.differences.append(b - a)
+        self._total += b - a
+        if not self._sequential:
+            return
+        low, high = self.sequence.update(b - a)
+        self.path.append(Step(self.n, self._total / self.n, low, high))
+        if self.verdict == "inconclusive":
+            self.verdict = decide(low, high, self._margin)
+            if self.verdict != "inconclusive":
+                self.n_at_verdict = self.n

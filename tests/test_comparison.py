@@ -1,0 +1,297 @@
+import json
+import math
+import random
+import statistics
+import threading
+
+import dspy
+import pytest
+
+import dspy_nb as nb
+from dspy_nb.core.attempts import Outcome
+from dspy_nb.core.comparison import compare
+from dspy_nb.core.duel import A, B, Duel
+from dspy_nb.core.stats import sample_size_paired
+from dspy_nb.core.usage import Usage
+from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
+
+
+def examples(n):
+    return [dspy.Example(x=i, y="yes").with_inputs("x") for i in range(n)]
+
+
+def program(share_right, seed=0, of=10_000):
+    """Right on a fixed random share of the inputs."""
+    right = {i for i in range(of) if random.Random(f"{seed}/{i}").random() < share_right}
+
+    def answer(x):
+        return dspy.Prediction(y="yes" if x in right else "no")
+
+    return answer
+
+
+def outcome(right):
+    return Outcome({}, (right,), None, 1.0, False, Usage())
+
+
+METRIC = nb.exact_match("y")
+
+
+def test_a_clear_winner_is_found_before_all_examples_are_used():
+    found = compare(program(0.5, 1), program(0.9, 2), examples(2000), METRIC, num_threads=4)
+    assert found.verdict == "B better"
+    assert found.n_at_verdict <= found.n < 300
+    assert found.n == found.a.n == found.b.n
+    assert found.interval[0] > 0
+    assert found.p_value <= 0.05
+    assert found.effect == pytest.approx(found.b.score - found.a.score)
+    assert found.more_needed is None
+    assert found.complete
+
+
+def test_the_worse_candidate_is_told_as_well():
+    assert compare(program(0.9, 1), program(0.5, 2), examples(500), METRIC).verdict == "A better"
+
+
+def test_equal_programs_end_early_as_no_practical_difference():
+    same = program(0.7)
+    found = compare(same, same, examples(2000), METRIC, margin=0.1)
+    assert found.verdict == "no practical difference"
+    assert found.n < 500
+    assert found.flips == ()
+    assert found.p_value == 1
+
+
+def test_too_few_examples_are_inconclusive_and_it_says_how_many_more_would_do():
+    found = compare(program(0.6, 1), program(0.7, 2), examples(60), METRIC)
+    assert found.verdict == "inconclusive"
+    assert found.complete
+    assert found.more_needed > 60
+
+
+def test_with_no_difference_and_no_margin_nobody_knows_how_many_more():
+    same = program(0.7)
+    found = compare(same, same, examples(50), METRIC)
+    assert found.verdict == "inconclusive"
+    assert found.more_needed is None
+    assert "fewer than 10" in found.warnings[-1]
+
+
+def test_the_same_seed_gives_the_same_comparison():
+    first, second = (compare(program(0.6, 1), program(0.7, 2), examples(100), METRIC, seed=3) for _ in "ab")
+    assert first.path == second.path
+    assert first.interval == second.interval
+    other = compare(program(0.6, 1), program(0.7, 2), examples(100), METRIC, seed=4)
+    assert other.path != first.path
+
+
+def test_threads_do_not_change_the_order_of_the_evidence():
+    one, many = (
+        compare(program(0.6, 1), program(0.7, 2), examples(200), METRIC, num_threads=n) for n in (1, 16)
+    )
+    assert one.path[:100] == many.path[:100]
+
+
+def test_a_median_comparison_needs_at_most_a_tenth_more_than_a_fixed_design():
+    draw = random.Random(1)
+    needed = []
+    for _ in range(301):
+        duel = Duel(1000, True, 0.95, 0.0, sequential=True)
+        for index in range(1000):
+            kind = draw.random()  # a difference of .2, an agreement of 70 %: .25 only B, .05 only A
+            duel.take(index, A, outcome(kind < 0.55))
+            duel.take(index, B, outcome(kind < 0.5 or 0.55 <= kind < 0.8))
+            if duel.over:
+                break
+        needed.append(duel.n_at_verdict)
+    assert statistics.median(needed) <= 1.1 * sample_size_paired(0.2, 0.3)
+
+
+def test_one_look_uses_the_exact_test():
+    found = compare(program(0.5, 1), program(0.8, 2), examples(200), METRIC, sequential=False)
+    assert found.verdict == "B better"
+    assert found.n == 200
+    assert "McNemar" in found.method
+    assert found.interval[0] > 0
+    low, high = found.interval
+    assert low < found.effect < high
+
+
+def test_one_look_at_grades_flips_signs():
+    def grade(example, prediction, trace=None) -> float:
+        return 0.9 if prediction.y == "yes" else 0.3
+
+    found = compare(program(0.5, 1), program(0.8, 2), examples(150), grade, sequential=False)
+    assert found.verdict == "B better"
+    assert "BCa" in found.method
+
+
+def test_grades_are_compared_too():
+    def grade(example, prediction, trace=None) -> float:
+        return 0.75 if prediction.y == "yes" else 0.25
+
+    found = compare(program(0.3, 1), program(0.9, 2), examples(600), grade)
+    assert found.verdict == "B better"
+    assert {abs(flip.difference) for flip in found.flips} == {0.5}
+
+
+@pytest.mark.parametrize("value", [80, math.nan, -0.5, "good"])
+def test_a_metric_that_returns_no_score_is_refused(value):
+    with pytest.raises(nb.InputError, match=r"no metric to compare by"):
+        compare(program(0.5), program(0.5), examples(20), lambda e, p, t=None: value)
+
+
+def test_what_b_fixed_and_broke_is_listed_with_both_answers():
+    found = compare(program(0.5, 1), program(0.6, 2), examples(80), METRIC, sequential=False)
+    assert len(found.fixed) == found.b_wins
+    assert len(found.broken) == found.a_wins
+    flip = found.fixed[0]
+    assert flip.a == {"y": "no"}
+    assert flip.b == {"y": "yes"}
+    assert flip.expected == {"y": "yes"}
+    assert flip.inputs["x"] == flip.index
+
+
+def test_repeated_inputs_are_no_further_evidence():
+    found = compare(program(0.6, 1), program(0.8, 2), examples(30) * 3, METRIC)
+    assert found.n_planned == 30
+    assert "60 examples repeat" in found.warnings[0]
+
+
+def test_failures_are_counted_and_never_dropped():
+    def broken(x):
+        if x % 4 == 0:
+            raise ValueError("no answer today")
+        return dspy.Prediction(y="yes")
+
+    found = compare(program(1.0), broken, examples(200), METRIC, sequential=False)
+    assert found.verdict == "A better"
+    assert found.n == 200
+    assert found.b.errors.count == 50
+    assert found.a.errors.count == 0
+    assert "this alone may explain" in found.warnings[0]
+
+
+def test_a_program_that_changes_in_the_middle_gets_no_interval():
+    duel = Duel(3000, True, 0.95, 0.0, sequential=True)
+    for index in range(3000):
+        for arm in (A, B):
+            duel.take(index, arm, outcome((arm == A) == (index < 1000)))
+    assert math.isnan(duel.sequence.interval[0])
+
+
+def test_max_examples_limits_what_is_spent():
+    engine = ScriptedEngine()
+    with dspy.context(lm=scripted_lm(engine)):
+        found = compare(classifier(), classifier(), reviews(50), nb.exact_match("sentiment"), max_examples=10)
+    assert found.n_planned == found.n == 10
+    assert engine.calls == 20
+
+
+def test_nothing_begins_after_the_verdict():
+    engine = ScriptedEngine()
+    strong = classifier()
+    strong.demos = [dspy.Example(review="good", sentiment="positive")]
+    with dspy.context(lm=scripted_lm(engine)):
+        found = compare(classifier(), strong, reviews(600), nb.exact_match("sentiment"), num_threads=4)
+    assert found.verdict == "B better"
+    assert engine.calls <= 2 * found.n_at_verdict + 2 * 8 + 2 * 4
+
+
+def test_calls_that_both_make_alike_are_paid_once():
+    engine = ScriptedEngine(delay_s=0.002)
+    with dspy.context(lm=scripted_lm(engine, "scripted/shared-by-both", cache=True)):
+        found = compare(classifier(), classifier(), reviews(40, "shared"), nb.exact_match("sentiment"))
+    assert engine.calls == 40
+    assert found.n == 40
+    assert found.a.usage.lm_calls + found.b.usage.lm_calls == 40
+
+
+def test_two_models_of_one_name_never_share_answers():
+    class Fooled(ScriptedEngine):
+        pass
+
+    right, other = ScriptedEngine(), Fooled()
+    found = compare(
+        classifier(), classifier(), reviews(30, "twins"), nb.exact_match("sentiment"),
+        lm_a=scripted_lm(right, "scripted/twin", cache=True),
+        lm_b=scripted_lm(other, "scripted/twin", cache=True),
+    )  # fmt: skip
+    assert right.calls == other.calls == 30
+    assert "same name" in found.warnings[0]
+
+
+def test_stopping_keeps_what_was_compared():
+    stop = threading.Event()
+
+    def slow(x):
+        if x == 5:
+            stop.set()
+        return dspy.Prediction(y="yes")
+
+    found = compare(slow, slow, examples(400), METRIC, stop=stop, num_threads=2)
+    assert found.n < 400
+    assert not found.complete
+    assert found.verdict == "inconclusive"
+
+
+def test_latency_leaves_cache_hits_and_failures_out():
+    def slow(x):
+        threading.Event().wait(0.004)
+        return dspy.Prediction(y="yes")
+
+    found = compare(slow, program(1.0), examples(20), METRIC, num_threads=1)
+    assert found.latency_ratio.median < 1
+    assert found.latency_ratio.low <= found.latency_ratio.median <= found.latency_ratio.high
+
+
+def test_versions_are_compared_by_reference_and_the_verdict_promotes(tmp_path):
+    registry = nb.Registry(tmp_path / "registry")
+    strong = classifier()
+    strong.demos = [dspy.Example(review="this is good", sentiment="positive")]
+    with dspy.context(lm=scripted_lm()):
+        registry.register(classifier(), "sentiment", version="1.0.0")
+        registry.register(strong, "sentiment", version="1.1.0")
+        found = compare(
+            "sentiment@1.0.0", "sentiment", reviews(300), nb.exact_match("sentiment"), registry=registry
+        )
+    assert found.verdict == "B better"
+    assert found.b_name == "sentiment@1.1.0"
+    registry.promote("sentiment@1.1.0", "staging")
+    registry.promote("sentiment@1.1.0", "production", evidence=found)
+    assert registry.production("sentiment").version == "1.1.0"
+
+
+def test_the_result_is_json_and_a_table():
+    found = compare(program(0.5, 1), program(0.7, 2), examples(50), METRIC)
+    data = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert data["schema_version"] == 1
+    assert data["n"] == found.n
+    assert data["a"]["n"] == found.n
+    assert len(data["path"]) == found.n
+    frame = found.to_frame()
+    assert len(frame) == found.n
+    assert frame.difference.mean() == pytest.approx(found.effect)
+    assert found.verdict in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"b": 3}, "b must be a dspy.Module"),
+        ({"dataset": []}, "dataset is empty"),
+        ({"confidence": 1}, "confidence"),
+        ({"margin": -0.1}, "margin"),
+        ({"max_examples": 0}, "max_examples"),
+        ({"num_threads": 0}, "num_threads"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"metric": [METRIC, nb.token_f1("y")]}, "one metric"),
+    ],
+)
+def test_bad_input_is_one_line_and_spends_nothing(change, message):
+    asked = []
+    given = {"a": asked.append, "b": asked.append, "dataset": examples(5), "metric": METRIC, **change}
+    with pytest.raises(nb.InputError, match=message) as raised:
+        compare(**given)
+    assert "\n" not in str(raised.value)
+    assert not asked
