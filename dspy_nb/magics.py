@@ -24,6 +24,7 @@ from dspy_nb.core.run import OptimizationRun
 from dspy_nb.core.submission import Submission
 from dspy_nb.core.versions import BUMPS, check_model_id
 from dspy_nb.listings import Presets, short_path
+from dspy_nb.magic_ab import CompareMagics
 from dspy_nb.magic_arguments import (
     check_name,
     find,
@@ -243,9 +244,9 @@ def _save_preset(arguments: Any, namespace: Mapping[str, Any]) -> Preset:
 
 def load_ipython_extension(ipython: Any) -> None:
     """Register the magics, their defaults, completion and the display of results (``%load_ext dspy_nb``)."""
-    install(ipython, DspyNbMagics, EvaluateMagics, RegistryMagics)
+    install(ipython, DspyNbMagics, EvaluateMagics, CompareMagics, RegistryMagics)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
     """Undo ``load_ipython_extension``."""
-    uninstall(ipython, DspyNbMagics, EvaluateMagics, RegistryMagics)
+    uninstall(ipython, DspyNbMagics, EvaluateMagics, CompareMagics, RegistryMagics)

@@ -1,0 +1,118 @@
+"""The magic %dspy_ab: parse a line, compare, show."""
+
+# mypy: disable-error-code="no-untyped-call, untyped-decorator"
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from IPython.core.magic import Magics, line_magic, magics_class, needs_local_scope
+from IPython.core.magic_arguments import argument, magic_arguments
+
+from dspy_nb.core.comparison import compare
+from dspy_nb.core.duel import Duel
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.registry import Registry
+from dspy_nb.evaluation_progress import evaluation_progress
+from dspy_nb.magic_arguments import (
+    check_name,
+    find,
+    find_metric,
+    help_option,
+    parse,
+    say,
+    without_semicolon,
+)
+
+__all__ = ["CompareMagics"]
+
+_LAST_COMPARISON = "_dspy_comparison"
+
+
+@magics_class
+class CompareMagics(Magics):
+    """%dspy_ab."""
+
+    shell: Any
+
+    def __init__(self, shell: Any, defaults: Any) -> None:
+        super().__init__(shell)
+        self.defaults = defaults
+
+    @magic_arguments()
+    @argument("a", help="the program in use, or a reference such as sentiment@production")
+    @argument("b", help="the one that may replace it")
+    @argument("--data", metavar="NAME", required=True, help="labelled examples that neither has learnt from")
+    @argument("--metric", metavar="METRIC", required=True, help="a function, or exact_match:field, ...")
+    @argument("--margin", metavar="M", type=float, default=0.0, help="difference that makes no difference")
+    @argument("--confidence", metavar="C", type=float, help="of the verdict")
+    @argument("--max-examples", metavar="N", type=int, help="at most so many, drawn at random")
+    @argument("--one-look", action="store_true", help="answer all, and look once with an exact test")
+    @argument("--threads", metavar="N", type=int, help="examples at a time")
+    @argument("--timeout", metavar="S", type=float, help="seconds after which an answer is an error")
+    @argument("--seed", metavar="N", type=int, default=0, help="of the order of the examples")
+    @argument("--registry", metavar="DIR", help="folder of the registry")
+    @argument("-q", "--quiet", action="store_true", help="show no progress")
+    @argument("-o", "--out", metavar="NAME", help="also store the comparison under this name")
+    @help_option
+    @needs_local_scope
+    @line_magic
+    def dspy_ab(self, line: str, local_ns: Mapping[str, Any] | None = None) -> Any:
+        """Compare two programs on the same examples and return the comparison, which shows as a report.
+
+        It ends as soon as the verdict is in, and may be watched or interrupted: the interval is valid at
+        every look. The last comparison is kept as _dspy_comparison.
+        """
+        line, silent = without_semicolon(line)
+        arguments = parse(self.dspy_ab, line)
+        if arguments is None:
+            return None
+        if arguments.out:
+            check_name(arguments.out)
+        namespace = {**self.shell.user_ns, **(local_ns or {})}
+        registry = Registry(Path(arguments.registry or self.defaults.registry).expanduser())
+        a, b = (
+            name if "@" in name else find(name, namespace, "program") for name in (arguments.a, arguments.b)
+        )
+        data = find(arguments.data, namespace, "--data")
+        metric = find_metric(arguments.metric, namespace)
+        if not hasattr(data, "__len__"):
+            raise InputError(f"%dspy_ab: --data {arguments.data} is a {type(data).__name__}, not a list")
+        quiet = arguments.quiet or self.defaults.quiet
+        listener = None if quiet else _progress(min(len(data), arguments.max_examples or len(data)))
+        comparison = compare(
+            a,
+            b,
+            data,
+            metric,
+            confidence=self.defaults.confidence if arguments.confidence is None else arguments.confidence,
+            margin=arguments.margin,
+            max_examples=arguments.max_examples,
+            sequential=not arguments.one_look,
+            num_threads=(self.defaults.num_threads or None)
+            if arguments.threads is None
+            else arguments.threads,
+            timeout_s=arguments.timeout,
+            seed=arguments.seed,
+            registry=registry,
+            on_event=listener,
+        )
+        self.shell.user_ns[_LAST_COMPARISON] = comparison
+        if arguments.out:
+            self.shell.user_ns[arguments.out] = comparison
+        return None if silent else comparison
+
+
+def _progress(planned: int) -> Any:
+    """Say what it costs at most, and return a listener that shows how far it is."""
+    say(f"at most {planned:,} examples, each answered by both: {2 * planned:,} answers")
+    bar = evaluation_progress()
+    if bar is None:
+        return None
+    return lambda duel, planned: _show(bar, duel, planned)
+
+
+def _show(bar: Any, duel: Duel, planned: int) -> None:
+    bar(duel.n, planned, 0)
