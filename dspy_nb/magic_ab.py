@@ -97,12 +97,17 @@ class CompareMagics(Magics):
             timeout_s=arguments.timeout,
             seed=arguments.seed,
             registry=registry,
+            names=(_plain(arguments.a), _plain(arguments.b)),
             on_event=listener,
         )
         self.shell.user_ns[_LAST_COMPARISON] = comparison
         if arguments.out:
             self.shell.user_ns[arguments.out] = comparison
         return None if silent else comparison
+
+
+def _plain(name: str) -> str:
+    return name.replace("@", " ")  # a reference is called by the version it means
 
 
 def _progress(planned: int) -> Any:

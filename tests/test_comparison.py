@@ -285,6 +285,7 @@ def test_the_result_is_json_and_a_table():
         ({"max_examples": 0}, "max_examples"),
         ({"num_threads": 0}, "num_threads"),
         ({"timeout_s": 0}, "timeout_s"),
+        ({"names": ("old", "m@1.0.0")}, "references"),
         ({"metric": [METRIC, nb.token_f1("y")]}, "one metric"),
     ],
 )

@@ -23,6 +23,7 @@ def test_it_says_what_it_costs_at_most_and_returns_the_verdict(cells: Notebook) 
     result, printed = cells.run(AB)
     assert isinstance(result, Comparison)
     assert result.verdict == "B better"
+    assert (result.a_name, result.b_name) == ("weak", "program")
     assert "at most 300 examples, each answered by both: 600 answers" in printed
     assert "B better: B − A is" in printed
     assert cells["_dspy_comparison"] is result

@@ -62,6 +62,7 @@ def compare(
     lm_b: Any = None,
     adapter: Any = None,
     registry: Any = "registry",
+    names: tuple[str, str] | None = None,
     stop: threading.Event | None = None,
     on_event: Listener | None = None,
 ) -> Comparison:
@@ -90,6 +91,7 @@ def compare(
         lm_b: The LM of B alone: one program on two models.
         adapter: The adapter of both.
         registry: Folder or ``Registry`` that references are looked up in.
+        names: What to call programs that are no references; their classes by default.
         stop: Set it, from another thread, to stop.
         on_event: Called with the ``Duel`` and the number of examples planned, a few times a second.
 
@@ -108,7 +110,10 @@ def compare(
         num_threads = whole_number("num_threads", num_threads, minimum=1)
     if timeout_s is not None:
         timeout_s = number_between("timeout_s", timeout_s, 0, math.inf, ends=False)
-    (program_a, a_name), (program_b, b_name) = _program(a, "a", registry), _program(b, "b", registry)
+    if names is not None and any("@" in name for name in names):
+        raise InputError(f"names must not look like references, got {names[0]!r} and {names[1]!r}")
+    program_a, a_name = _program(a, "a", registry, names and names[A])
+    program_b, b_name = _program(b, "b", registry, names and names[B])
     work, warnings = _work(program_a, program_b, (lm_a or lm, lm_b or lm), metrics, adapter)
 
     order = _order(examples, seed)
@@ -161,7 +166,7 @@ def compare(
                    time.perf_counter() - started)  # fmt: skip
 
 
-def _program(program: Any, argument: str, registry: Any) -> tuple[Any, str]:
+def _program(program: Any, argument: str, registry: Any, name: str | None) -> tuple[Any, str]:
     """Return a program and its name."""
     if isinstance(program, str):
         from dspy_nb.core.registry import Registry
@@ -174,7 +179,7 @@ def _program(program: Any, argument: str, registry: Any) -> tuple[Any, str]:
             f"{argument} must be a dspy.Module, a function or a reference such as 'sentiment@1.0.0', "
             f"got {type(program).__name__}"
         )
-    return program, getattr(program, "__name__", None) or type(program).__name__
+    return program, name or getattr(program, "__name__", None) or type(program).__name__
 
 
 def _work(

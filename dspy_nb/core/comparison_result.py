@@ -70,8 +70,8 @@ class Comparison:
         sequential: Whether it may be looked at, and stopped, at any time.
         a: The score of A and everything behind it, on the same examples as B.
         b: The same of B.
-        a_name: Reference or class of A.
-        b_name: Reference or class of B; evidence is about this one.
+        a_name: Reference or name of A.
+        b_name: Reference or name of B; evidence is about this one.
         latency_ratio: Median of B's latency over A's, example by example, cache hits left out.
         usd_ratio: B's price over A's; ``None`` if one is not known or nothing.
         tokens_ratio: B's tokens over A's; ``None`` likewise.
