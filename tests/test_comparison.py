@@ -296,3 +296,35 @@ def test_bad_input_is_one_line_and_spends_nothing(change, message):
         compare(**given)
     assert "\n" not in str(raised.value)
     assert not asked
+
+
+def test_a_program_that_hangs_does_not_take_the_other_one_with_it():
+    def hangs(x):
+        threading.Event().wait(0.5 if x < 3 else 0)
+        return dspy.Prediction(y="yes")
+
+    found = compare(
+        hangs, program(1.0), examples(12), METRIC, timeout_s=0.15, num_threads=4, sequential=False
+    )
+    assert found.a.errors.kinds == {"Timeout": 3}
+    assert found.b.errors.count == 0
+
+
+def test_a_broken_listener_costs_nothing(caplog):
+    def listener(duel, planned):
+        raise ValueError("no screen")
+
+    found = compare(program(0.5, 1), program(0.9, 2), examples(50), METRIC, on_event=listener)
+    assert found.n > 0
+    assert "hears no more" in caplog.text
+
+
+def test_programs_that_must_be_awaited_are_compared_with_their_like():
+    async def later(x):
+        return dspy.Prediction(y="yes")
+
+    found = compare(later, later, examples(10), METRIC)
+    assert found.n == 10
+    assert found.a.errors.count == 0
+    with pytest.raises(nb.InputError, match="only aforward"):
+        compare(later, program(0.5), examples(10), METRIC)

@@ -16,7 +16,17 @@ from dspy.utils.usage_tracker import UsageTracker
 from dspy_nb.core.metrics import Metric, MetricError
 from dspy_nb.core.usage import Meter, Usage
 
-__all__ = ["Abandoned", "ExampleMeter", "Failure", "Job", "Outcome", "Work", "split_fields", "timeout"]
+__all__ = [
+    "Abandoned",
+    "ExampleMeter",
+    "Failure",
+    "Job",
+    "Outcome",
+    "Work",
+    "is_asynchronous",
+    "split_fields",
+    "timeout",
+]
 
 _MESSAGE_LENGTH = 300
 _NOTHING = Usage()
@@ -165,7 +175,7 @@ class Work:
         self.programs = programs
         self.settings = tuple({**shared, **own} for own in settings)
         self.metrics = metrics
-        self.asynchronous = _is_asynchronous(programs[0])
+        self.asynchronous = is_asynchronous(programs[0])
 
     def attempt(self, job: Job, meter: ExampleMeter) -> Outcome:
         """Evaluate one example; an Exception becomes a failure, any other BaseException is raised."""
@@ -235,7 +245,8 @@ def timeout(timeout_s: float | None) -> Failure:
     return Failure("Timeout", f"no answer within {timeout_s:g} s")
 
 
-def _is_asynchronous(program: Any) -> bool:
+def is_asynchronous(program: Any) -> bool:
+    """Tell whether a program can only be awaited."""
     if isinstance(program, dspy.Module):
         # Not hasattr on the object: DSPy warns of everyone who reads a module's forward.
         has_forward = hasattr(type(program), "forward") or "forward" in vars(program)

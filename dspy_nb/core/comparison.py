@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import random
@@ -15,7 +16,7 @@ import dspy
 
 from dspy_nb.core import execution
 from dspy_nb.core.arguments import number_between, probability, whole_number
-from dspy_nb.core.attempts import Outcome
+from dspy_nb.core.attempts import Outcome, is_asynchronous
 from dspy_nb.core.comparison_result import Comparison, Flip
 from dspy_nb.core.data import example_id, fingerprint
 from dspy_nb.core.duel import A, B, Duel, DuelJobs, DuelWork
@@ -36,6 +37,8 @@ from dspy_nb.core.stats import (
 )
 
 __all__ = ["compare"]
+
+logger = logging.getLogger(__name__)
 
 Listener = Callable[[Duel, int], object]
 
@@ -93,7 +96,8 @@ def compare(
         registry: Folder or ``Registry`` that references are looked up in.
         names: What to call programs that are no references; their classes by default.
         stop: Set it, from another thread, to stop.
-        on_event: Called with the ``Duel`` and the number of examples planned, a few times a second.
+        on_event: Called with the ``Duel`` and the number of examples planned, a few times a second. If it
+            raises, that is logged.
 
     Raises:
         InputError: An argument is wrong, and nothing has been spent; or the metric returns what is no score.
@@ -114,7 +118,9 @@ def compare(
         raise InputError(f"names must not look like references, got {names[0]!r} and {names[1]!r}")
     program_a, a_name = _program(a, "a", registry, names and names[A])
     program_b, b_name = _program(b, "b", registry, names and names[B])
-    work, warnings = _work(program_a, program_b, (lm_a or lm, lm_b or lm), metrics, adapter)
+    work, warnings = _work(
+        program_a, program_b, (lm_a or lm, lm_b or lm), metrics, adapter, timeout_s is None
+    )
 
     order = _order(examples, seed)
     if len(order) < len(examples):
@@ -132,8 +138,14 @@ def compare(
         duel.take(*jobs.places[place], outcome)
 
     def progress(done: int, failed: int) -> None:
-        if on_event is not None:
+        nonlocal on_event
+        if on_event is None:
+            return
+        try:
             on_event(duel, len(chosen))
+        except Exception:
+            logger.exception("the listener of a comparison is broken and hears no more")
+            on_event = None
 
     execution.run(
         work,
@@ -183,10 +195,12 @@ def _program(program: Any, argument: str, registry: Any, name: str | None) -> tu
 
 
 def _work(
-    a: Any, b: Any, lms: tuple[Any, Any], metrics: Mapping[str, Metric], adapter: Any
+    a: Any, b: Any, lms: tuple[Any, Any], metrics: Mapping[str, Metric], adapter: Any, turns: bool
 ) -> tuple[DuelWork, list[str]]:
     """Return what asks both programs, and what a reader must know of it."""
     warnings = []
+    if is_asynchronous(a) != is_asynchronous(b):
+        raise InputError("one of the programs has only aforward and the other has not; give both a forward")
     programs = [a, b]
     settings: list[dict[str, Any]] = [{} if lm is None else {"lm": lm} for lm in lms]
     if confusable(used_lms(a, lms[A]), used_lms(b, lms[B])):
@@ -195,7 +209,7 @@ def _work(
             programs[arm], settings[arm] = uncached(programs[arm], lms[arm])
         warnings.append("two language models have the same name, so the cache was left out for both")
     shared = {} if adapter is None else {"adapter": adapter}
-    work = DuelWork(tuple(programs), tuple(settings), tuple(metrics.values()), shared)
+    work = DuelWork(tuple(programs), tuple(settings), tuple(metrics.values()), shared, turns=turns)
     return work, warnings
 
 

@@ -22,17 +22,21 @@ _CHUNK = 8
 class DuelWork(Work):
     """A job's ``repeat`` says which of the two programs answers.
 
-    The two never answer one example at the same moment: an LM call that both make alike is then in the cache
-    when the second one makes it, and is paid for once.
+    Where they take turns, the two never answer one example at the same moment: an LM call that both make
+    alike is then in the cache when the second one makes it, and is paid for once. Not with a timeout: a
+    program that hangs would hold up the other one.
     """
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, *args: Any, turns: bool) -> None:
         super().__init__(*args)
+        self._turns = turns
         self._locks: dict[int, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def attempt(self, job: Job, meter: ExampleMeter) -> Outcome:
         """Evaluate one example with one of the programs."""
+        if not self._turns:
+            return super().attempt(job, meter)
         with self._lock:
             turn = self._locks.setdefault(id(job.example), threading.Lock())
         with turn:
