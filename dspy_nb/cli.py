@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import click
 
 import dspy_nb as nb
+from dspy_nb.commands.completion import complete_values, completion
+from dspy_nb.commands.configuration import config_option, set_variables
 from dspy_nb.commands.deployment import archive, deploy, diff, history, promote, rollback
 from dspy_nb.commands.evaluate import evaluate, gate
 from dspy_nb.commands.optimize import optimize
@@ -31,14 +33,25 @@ def cli() -> None:
     dspy-nb demo              the whole loop on a small language model inside this process
     dspy-nb optimize --help   a program of your own
     dspy-nb list              what the registry in this folder holds
+
+    An option may also come from the environment (DSPY_NB_OPTIMIZE_SEED is --seed of optimize) or from a file:
+    dspy-nb.toml, or [tool.dspy_nb] in pyproject.toml, in this folder or above. A flag wins over the
+    environment, the environment over the file.
     """
 
 
+_BACKSPACE = ("\\b\n", "\b\n")  # marks lines as they are for click; a raw docstring has none
+
+cli.help = (cli.help or "").replace(*_BACKSPACE)
 for command in (
-    archive, check, demo, deploy, diff, evaluate, gate, history, install_model, list_versions, optimize, presets,
-    promote, rollback, show,
+    archive, check, completion, demo, deploy, diff, evaluate, gate, history, install_model, list_versions,
+    optimize, presets, promote, rollback, show,
 ):  # fmt: skip
     cli.add_command(command)
+    command.help = (command.help or "").replace(*_BACKSPACE)
+    complete_values(command)
+    set_variables(command)
+    command.params.append(config_option())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -41,9 +41,15 @@ def promote(
     root: str,
     as_json: bool,
 ) -> None:
-    """Move a version to another stage.
+    r"""Move a version to another stage.
 
     The exit status is 1 if a rule says no, such as evidence that is missing.
+
+    \b
+    Examples:
+      dspy-nb promote sentiment@1.1.0 --to staging
+      dspy-nb gate report.json --min-score 0.85 --json > gate.json
+      dspy-nb promote sentiment@1.1.0 --to production --evidence gate.json
     """
     registry, proof = open_registry(root), _read_evidence(evidence)
     version = registry.promote(ref, stage, evidence=proof, force=force, reason=reason, by=by)
@@ -60,9 +66,14 @@ def promote(
 def archive(
     ref: str, keep_latest: int | None, reason: str | None, by: str | None, root: str, as_json: bool
 ) -> None:
-    """Archive a version, or the old ones of a model.
+    r"""Archive a version, or the old ones of a model.
 
     What is in production is never archived.
+
+    \b
+    Examples:
+      dspy-nb archive sentiment@1.0.0
+      dspy-nb archive sentiment --keep-latest 3
     """
     versions = open_registry(root).archive(ref, keep_latest=keep_latest, reason=reason, by=by)
     text = ", ".join(version.ref for version in versions) or "nothing"
@@ -86,9 +97,13 @@ def deploy(
     root: str,
     as_json: bool,
 ) -> None:
-    """Make a version live in an environment.
+    r"""Make a version live in an environment.
 
     The exit status is 1 if the environment does not accept it.
+
+    \b
+    Examples:
+      dspy-nb deploy sentiment@1.1.0 --to production --reason "beats 1.0.0 by 6 points"
     """
     where, proof = open_registry(root).environment(environment), _read_evidence(evidence)
     _print_deployment(as_json, environment, where.deploy(ref, by=by, reason=reason, evidence=proof))
@@ -106,10 +121,14 @@ def deploy(
 def rollback(
     environment: str, steps: int, reason: str | None, by: str | None, root: str, as_json: bool
 ) -> None:
-    """Make live again what was live before.
+    r"""Make live again what was live before.
 
     Doing it again goes further back.
     The exit status is 1 if there is nothing to go back to.
+
+    \b
+    Examples:
+      dspy-nb rollback production --reason "complaints about long answers"
     """
     where = open_registry(root).environment(environment)
     _print_deployment(as_json, environment, where.rollback(by=by, reason=reason, steps=steps))
@@ -121,7 +140,13 @@ def rollback(
 @registry_option
 @json_option
 def history(model_id: str | None, environment: str | None, root: str, as_json: bool) -> None:
-    """Show the history of a model or of an environment."""
+    r"""Show the history of a model or of an environment.
+
+    \b
+    Examples:
+      dspy-nb history sentiment
+      dspy-nb history --environment production --json
+    """
     from dspy_nb.registry_listings import decisions_text, deployments_text
 
     registry = open_registry(root)
@@ -141,9 +166,13 @@ def history(model_id: str | None, environment: str | None, root: str, as_json: b
 @registry_option
 @json_option
 def diff(a: str, b: str, root: str, as_json: bool) -> None:
-    """Show what changed from version A to version B.
+    r"""Show what changed from version A to version B.
 
     Instructions, demos, fields, options and scores are compared.
+
+    \b
+    Examples:
+      dspy-nb diff sentiment@production sentiment@latest
     """
     found = open_registry(root).diff(a, b)
     print_result(as_json, asdict(found), lambda: str(found))

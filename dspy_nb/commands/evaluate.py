@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 import dspy_nb as nb
-from dspy_nb.commands.optimize import lm_settings
 from dspy_nb.commands.output import json_option, print_result, registry_option
+from dspy_nb.commands.task import lm_settings
 
 __all__ = ["evaluate", "gate"]
 
@@ -57,10 +57,10 @@ def _condition_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--metric",
     "metric_names",
-    required=True,
     multiple=True,
     metavar="METRIC",
-    help="exact_match:field, token_f1:field, ..., or module:function; repeatable, the first gives the score.",
+    help="exact_match:field, token_f1:field, ..., or module:function; repeatable, the first gives the score. By "
+    "default the one that the --model was optimized by.",
 )
 @click.option("--by", metavar="FIELD", help="A field: the score of each of its values.")
 @click.option("--label", metavar="FIELD", help="The field whose per-class numbers are wanted.")
@@ -73,7 +73,12 @@ def _condition_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--confidence", type=float, default=0.95, show_default=True, metavar="C", help="Of the intervals."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
-@click.option("--lm", metavar="MODEL", help="Such as openai/gpt-4o-mini; see dspy-nb optimize --help.")
+@click.option(
+    "--lm",
+    metavar="MODEL",
+    envvar="DSPY_NB_LM",
+    help="Such as openai/gpt-4o-mini; see dspy-nb optimize --help.",
+)
 @click.option(
     "--gate",
     "conditions",
@@ -111,6 +116,7 @@ def evaluate(
 
     \b
     Examples:
+      dspy-nb evaluate --model sentiment@latest --test-data test.jsonl
       dspy-nb evaluate --program app.py:classifier --test-data test.jsonl --metric exact_match:label
       dspy-nb evaluate --model sentiment@1.1.0 --test-data test.jsonl --metric exact_match:label \
           --gate min_score=0.85 --gate max_error_rate=0.01 --attach --out report.json
@@ -127,7 +133,7 @@ def evaluate(
     program, version = _program(model, program_name, registry)
     reference = _resolved(quality, registry)
     names = parsing.input_fields(program) if inputs is None else [name.strip() for name in inputs.split(",")]
-    metrics = [parsing.load_metric(name) for name in metric_names]
+    metrics = [parsing.load_metric(name) for name in metric_names or _own_metric(version)]
     examples = nb.load_examples(test_data, names)
     _check_folder(out)
     with dspy.context(**lm_settings(lm)):
@@ -170,6 +176,7 @@ def gate(report: str, floors: tuple[str, ...], root: str, as_json: bool, **given
     \b
     Examples:
       dspy-nb gate report.json --min-score 0.85 --max-error-rate 0.01
+      dspy-nb gate report.json --min-score 0.85 --json > gate.json    (for promote --evidence gate.json)
       dspy-nb gate sentiment@1.1.0 --not-worse-than sentiment@production --margin 0.03
     """
     texts = [f"per_class.{floor}" for floor in floors]
@@ -178,7 +185,7 @@ def gate(report: str, floors: tuple[str, ...], root: str, as_json: bool, **given
     quality = _resolved(nb.QualityGate.parse(texts), registry)
     assert quality is not None
     result = quality.check(_evaluation(report, registry), raises=False)
-    print_result(as_json, result.to_dict(), result.report)
+    print_result(as_json, result.to_evidence(), result.report)
     if not result.passed:
         raise nb.GateFailed(list(result.reasons))
 
@@ -195,6 +202,15 @@ def _program(
         return program, None
     version = registry.get(model)
     return registry.load(version, program), version
+
+
+def _own_metric(version: nb.ModelVersion | None) -> list[str]:
+    """Return the metric that a version was optimized by, where ``dspy-nb optimize`` has stored it."""
+    metric = None if version is None else (version.metadata.get("command") or {}).get("metric")
+    if metric is None:
+        known = "" if version is None else f", {version.ref} does not say which"
+        raise nb.InputError(f"give --metric, such as exact_match:label{known}")
+    return [metric]
 
 
 def _resolved(quality: nb.QualityGate | None, registry: nb.Registry) -> nb.QualityGate | None:

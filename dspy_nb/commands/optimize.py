@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import dspy_nb as nb
 from dspy_nb.commands.output import json_option, print_result, registry_option
+from dspy_nb.commands.task import lm_settings, read_task, task_options
 
-__all__ = ["lm_settings", "optimize"]
+if TYPE_CHECKING:
+    from dspy_nb.core.estimates import Estimate
+
+__all__ = ["optimize"]
 
 
 @click.command()
-@click.option(
-    "--program",
-    "program_name",
-    required=True,
-    metavar="MODULE:NAME",
-    help="A dspy.Module, or a class or function that makes one: package.module:name or file.py:name.",
-)
-@click.option("--train-data", metavar="FILE", help="Examples to learn from (.jsonl, .json, .csv, .tsv).")
-@click.option("--val-data", metavar="FILE", help="Examples to compare candidates on.")
-@click.option(
-    "--test-data", metavar="FILE", help="Examples that the search never sees, scored before and after."
-)
-@click.option(
-    "--inputs", metavar="FIELDS", help="Input fields, comma-separated; by default the program's own."
-)
-@click.option(
-    "--metric",
-    "metric_name",
-    metavar="METRIC",
-    help="exact_match:field, accuracy:field, token_f1:field, partial_credit:field, or module:function.",
-)
-@click.option("--optimizer", metavar="NAME", help="Such as MIPROv2; BootstrapFewShot by default.")
-@click.option(
-    "--option", "options", multiple=True, metavar="NAME=VALUE", help="Of the optimizer; repeatable."
-)
-@click.option("--preset", metavar="NAME", help="See dspy-nb presets; an --option wins over it.")
-@click.option("--budget-calls", type=int, metavar="N", help="Stop after so many LM calls.")
-@click.option("--budget-seconds", "--timeout", type=float, metavar="S", help="Stop after so many seconds.")
-@click.option("--budget-tokens", type=int, metavar="N", help="Stop after so many tokens.")
-@click.option("--budget-usd", type=float, metavar="X", help="Stop after so many US dollars.")
-@click.option("--seed", type=int, default=0, show_default=True, help="For whatever is drawn at random.")
-@click.option("--num-threads", type=int, metavar="N", help="Program calls at a time.")
+@task_options
 @click.option("--run-dir", metavar="DIR", help="Keep every LM answer, to go on later without paying twice.")
 @click.option("--log-file", metavar="FILE", help="Append each event as a line of JSON.")
-@click.option(
-    "--lm",
-    metavar="MODEL",
-    help="Such as openai/gpt-4o-mini; else $DSPY_NB_LM, else what the program's module configured, else the "
-    "embedded model.",
-)
-@click.option("--recompile", is_flag=True, help="Accept a program that was compiled before.")
 @click.option("--model-id", "--save-as", metavar="NAME", help="Register the optimized program as this model.")
 @click.option(
     "--bump",
@@ -67,30 +32,13 @@ __all__ = ["lm_settings", "optimize"]
 @registry_option
 @json_option
 def optimize(
-    program_name: str,
-    train_data: str | None,
-    val_data: str | None,
-    test_data: str | None,
-    inputs: str | None,
-    metric_name: str | None,
-    optimizer: str | None,
-    options: tuple[str, ...],
-    preset: str | None,
-    budget_calls: int | None,
-    budget_seconds: float | None,
-    budget_tokens: int | None,
-    budget_usd: float | None,
-    seed: int,
-    num_threads: int | None,
     run_dir: str | None,
     log_file: str | None,
-    lm: str | None,
-    recompile: bool,
-    model_id: str | None,
     bump: str | None,
     dry_run: bool,
     root: str,
     as_json: bool,
+    **given: Any,
 ) -> int:
     r"""Optimize a program and register the result.
 
@@ -100,79 +48,59 @@ def optimize(
     Examples:
       dspy-nb optimize --program app.py:classifier --metric exact_match:label \
           --train-data train.jsonl --val-data val.jsonl --test-data test.jsonl \
-          --optimizer MIPROv2 --option num_candidates=6 --budget-calls 500 --save-as sentiment
+          --optimizer MIPROv2 --option num_candidates=6 --budget-calls 500 --model-id sentiment
       dspy-nb optimize --program app.py:classifier --metric exact_match:label \
           --train-data train.jsonl --val-data val.jsonl --preset light --dry-run
+      dspy-nb optimize --like sentiment@1.2.0 --seed 1
     """
     import dspy
 
-    from dspy_nb import parsing
-    from dspy_nb.progress import TerminalProgress
     from dspy_nb.report import estimate_text, run_text  # noqa: TID251 - a front end
 
-    program = parsing.load_program(program_name)
-    names = parsing.input_fields(program) if inputs is None else [name.strip() for name in inputs.split(",")]
-    files = {"trainset": train_data, "valset": val_data, "testset": test_data}
-    task: dict[str, Any] = {
-        "metric": None if metric_name is None else parsing.load_metric(metric_name),
-        "optimizer": optimizer,
-        "options": parsing.parse_options(options),
-        "preset": preset,
-        "recompile": recompile,
-        **{name: None if path is None else nb.load_examples(path, names) for name, path in files.items()},
-    }
-    budget = nb.Budget(lm_calls=budget_calls, seconds=budget_seconds, tokens=budget_tokens, usd=budget_usd)
-    if model_id is not None:
-        _check_registrable(program, model_id)
-    with dspy.context(**lm_settings(lm)):
+    task = read_task(given, registry=root)
+    with dspy.context(**lm_settings(task.lm)):
+        expected = nb.estimate(task.program, **task.arguments)
         if dry_run:
-            expected = nb.estimate(program, **task)
             data = {"lm_calls": expected.lm_calls, **asdict(expected)}
-            print_result(as_json, data, lambda: estimate_text(expected, budget))
+            print_result(as_json, data, lambda: estimate_text(expected, task.budget))
             return 0
         run = nb.optimize(
-            program,
-            **task,
-            budget=budget,
-            seed=seed,
-            num_threads=num_threads,
+            task.program,
+            **task.arguments,
+            budget=task.budget,
+            seed=task.seed,
+            num_threads=task.num_threads,
             run_dir=run_dir,
             log_file=log_file,
-            on_event=TerminalProgress() if sys.stderr.isatty() else None,
+            on_event=_listener(expected, task.budget),
         )
     nothing_found = run.stopped_by is not None and not run.candidates
     version = None
-    if model_id is not None and not nothing_found:
-        version = nb.Registry(root).register(run, model_id, bump=bump)
+    if task.model_id is not None and not nothing_found:
+        facts = {"command": task.command}
+        version = nb.Registry(root).register(run, task.model_id, bump=bump, metadata=facts)
     registered = "" if version is None else f"\n\nRegistered {version.ref} in {version.path}"
     print_result(as_json, _facts(run, version), lambda: run_text(run) + registered)
-    if model_id is not None and version is None:
+    if task.model_id is not None and version is None:
         click.echo("Error: stopped before any candidate was scored: nothing is registered", err=True)
         return 1
     return 0
 
 
-def _check_registrable(program: Any, model_id: str) -> None:
-    """Refuse what a registry would refuse, before anything is spent."""
-    from dspy_nb.core.submission import Submission
-    from dspy_nb.core.versions import check_model_id
+def _listener(expected: Estimate, budget: nb.Budget) -> Any:
+    """Return a listener that says at the start what the run may cost, and on a terminal how it goes."""
+    from dspy_nb.progress import TerminalProgress
+    from dspy_nb.report import estimate_text  # noqa: TID251 - a front end
 
-    check_model_id(model_id)
-    if not isinstance(program, list):
-        Submission(program, model_id, metadata=None, evaluation=None, notes=None)
+    bar = TerminalProgress() if sys.stderr.isatty() else None
 
+    def listen(event: nb.Event) -> None:
+        if isinstance(event, nb.Started):
+            click.echo(estimate_text(expected, budget), err=True)
+        if bar is not None:
+            bar(event)
 
-def lm_settings(lm: str | None) -> dict[str, Any]:
-    """Return DSPy's settings for the run; none where the program's module has made its own."""
-    import dspy
-
-    if lm is not None:
-        if "/" not in lm.strip("/"):
-            raise nb.InputError(f"--lm {lm!r} is not provider/model, as in openai/gpt-4o-mini")
-        return {"lm": dspy.LM(lm)}
-    if dspy.settings.lm is not None and "DSPY_NB_LM" not in os.environ:
-        return {}
-    return {"lm": nb.local_lm(), "adapter": dspy.settings.adapter or dspy.JSONAdapter()}
+    return listen
 
 
 def _facts(run: nb.OptimizationRun, version: nb.ModelVersion | None) -> dict[str, Any]:

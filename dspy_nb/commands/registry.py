@@ -19,7 +19,13 @@ __all__ = ["check", "list_versions", "open_registry", "show", "version_facts"]
 @registry_option
 @json_option
 def list_versions(model_id: str | None, root: str, as_json: bool) -> None:
-    """List the versions of one model, or of all."""
+    r"""List the versions of one model, or of all.
+
+    \b
+    Examples:
+      dspy-nb list
+      dspy-nb list sentiment --json
+    """
     from dspy_nb.listings import versions_text
 
     versions = open_registry(root).list(model_id)
@@ -31,10 +37,14 @@ def list_versions(model_id: str | None, root: str, as_json: bool) -> None:
 @registry_option
 @json_option
 def show(ref: str, root: str, as_json: bool) -> None:
-    """Show the model card of a version, verified.
+    r"""Show the model card of a version, verified.
 
     MODEL alone is its latest version; VERSION may be exact (1.2.0), a range (^1.1), staging or production.
     With --json, the metadata.
+
+    \b
+    Examples:
+      dspy-nb show sentiment@production
     """
     from dspy_nb.core.model_version import verified_files
 
@@ -48,9 +58,13 @@ def show(ref: str, root: str, as_json: bool) -> None:
 @registry_option
 @json_option
 def check(root: str, as_json: bool) -> int:
-    """Verify every log and every hash of a registry.
+    r"""Verify every log and every hash of a registry.
 
     Prints what is wrong and what to do about it; the exit status is 1 if anything is.
+
+    \b
+    Examples:
+      dspy-nb check --registry registry
     """
     problems = open_registry(root).check()
     data = [{"kind": found.kind, "path": str(found.path), "message": found.message} for found in problems]

@@ -189,6 +189,7 @@ def _prepare(
         budget=budget,
         estimate=expected,
         datasets={name: {"n": len(e), "fingerprint": fingerprint(e)} for name, e in data.items() if e},
+        given=given,
     )
     directory = None
     settings: dict[str, Any] = {}

@@ -37,6 +37,7 @@ class RunPlan:
         budget: limits.
         estimate: LM calls expected.
         datasets: "train", "val", "test" (those given) to {"n", "fingerprint"}.
+        given: the options that were given, those of the preset included; the others have their defaults.
     """
 
     optimizer: str
@@ -49,6 +50,7 @@ class RunPlan:
     budget: Budget
     estimate: Estimate
     datasets: Mapping[str, Mapping[str, Any]]
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -218,9 +220,12 @@ class OptimizationRun:
             "validation_score": self.score,
             "baseline_score": self.baseline_score,
             "hyperparameters": {name: readable(value) for name, value in self.plan.options.items()},
+            "given_options": {name: readable(value) for name, value in self.plan.given.items()},
             "preset": self.plan.preset,
             "metric": self.plan.metric,
             "seed": self.plan.seed,
+            "num_threads": self.plan.num_threads,
+            "budget": self.plan.budget.limits(),
             "usage": self.usage.to_dict(),
             "errors": self.errors.count,
             "datasets": {name: dict(data) for name, data in self.plan.datasets.items()},
