@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     from dspy_nb.core.budget import Budget
-    from dspy_nb.core.comparison import compare
-    from dspy_nb.core.comparison_result import Comparison
+    from dspy_nb.core.comparison import compare, compare_many
+    from dspy_nb.core.comparison_result import Comparison, Comparisons
     from dspy_nb.core.data import fingerprint, load_examples, split
     from dspy_nb.core.deployment import Deployment, Environment
     from dspy_nb.core.errors import (
@@ -48,6 +48,7 @@ __all__ = [
     "Budget",
     "CandidateScored",
     "Comparison",
+    "Comparisons",
     "Completed",
     "Conflict",
     "Corrupt",
@@ -78,6 +79,7 @@ __all__ = [
     "accuracy",
     "as_metric",
     "compare",
+    "compare_many",
     "estimate",
     "evaluate",
     "exact_match",
@@ -98,8 +100,8 @@ __all__ = [
 
 _NAMES = {
     "budget": "Budget",
-    "comparison": "compare",
-    "comparison_result": "Comparison",
+    "comparison": "compare compare_many",
+    "comparison_result": "Comparison Comparisons",
     "data": "fingerprint load_examples split",
     "deployment": "Deployment Environment",
     "errors": "Conflict Corrupt DspyNbError GateFailed InputError ModelNotInstalled NotFound "

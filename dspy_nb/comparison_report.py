@@ -1,14 +1,16 @@
-"""A comparison as text, Markdown and HTML: the verdict first."""
+"""Comparisons, of two programs or of several with a baseline, as text, Markdown and HTML: the verdict first."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
-from dspy_nb.core.comparison_result import Comparison, Flip
+from dspy_nb.core.comparison_result import Comparison, Comparisons, Flip
 from dspy_nb.core.evaluation import Evaluation
 from dspy_nb.documents import (
     Block,
+    Cell,
     Details,
     Document,
     Facts,
@@ -19,7 +21,7 @@ from dspy_nb.documents import (
     to_markdown,
     to_text,
 )
-from dspy_nb.wording import count, duration, excerpt, known, shown
+from dspy_nb.wording import UNKNOWN, count, duration, excerpt, known, level, shown
 
 __all__ = ["comparison_html", "comparison_markdown", "comparison_text"]
 
@@ -27,19 +29,23 @@ _FLIPS_SHOWN = 20
 _EXCERPT = 120
 
 
-def comparison_text(comparison: Comparison) -> str:
+def comparison_text(comparison: Comparison | Comparisons) -> str:
     """Return what a comparison found, as text."""
-    return to_text(_document(comparison))
+    return to_text(_report(comparison))
 
 
-def comparison_markdown(comparison: Comparison) -> str:
+def comparison_markdown(comparison: Comparison | Comparisons) -> str:
     """Return what a comparison found, as Markdown."""
-    return to_markdown(_document(comparison))
+    return to_markdown(_report(comparison))
 
 
-def comparison_html(comparison: Comparison) -> str:
+def comparison_html(comparison: Comparison | Comparisons) -> str:
     """Return what a comparison found, as HTML."""
-    return to_html(_document(comparison))
+    return to_html(_report(comparison))
+
+
+def _report(found: Comparison | Comparisons) -> Document:
+    return _document(found) if isinstance(found, Comparison) else _leaderboard(found)
 
 
 def _document(found: Comparison) -> Document:
@@ -50,7 +56,7 @@ def _document(found: Comparison) -> Document:
             (
                 "",
                 "program",
-                f"score [{found.confidence:.0%} interval]",
+                f"score [{level(found.a.confidence)} interval]",
                 "errors",
                 "p50 ms",
                 "LM calls",
@@ -73,7 +79,7 @@ def _verdict(found: Comparison) -> str:
     low, high = found.interval
     points = f"B − A is {100 * found.effect:+.1f} points"
     if not math.isnan(low):
-        points += f" [{100 * low:+.1f}, {100 * high:+.1f}] at {found.confidence:.0%} confidence"
+        points += f" [{100 * low:+.1f}, {100 * high:+.1f}] at {level(found.confidence)} confidence"
     text = f"{found.verdict[0].upper()}{found.verdict[1:]}: {points}, p {found.p_value:.2g}"
     if found.n_at_verdict is not None:
         return f"{text}, after {count(found.n_at_verdict, 'example')}."
@@ -82,6 +88,83 @@ def _verdict(found: Comparison) -> str:
     if found.more_needed is not None:
         return f"{text}. If that is the true difference, about {found.more_needed:,} more examples would settle it."
     return f"{text}, after all {count(found.n, 'example')}."
+
+
+def _leaderboard(found: Comparisons) -> Document:
+    ranking = found.ranking
+    most = max(ranking, key=lambda one: one.n)
+    rows = [_row(one) for one in ranking]
+    baseline = (f"{found.baseline} (A)", "baseline", "", "", *_measured(most.a, most.n))
+    columns = (
+        "program", "verdict", "difference to A, points", "p",
+        f"score [{level(found.confidence)} interval]", "examples", "errors", "LM calls", "cost",
+    )  # fmt: skip
+    blocks: list[Block] = [Note(_winner(found))]
+    blocks += [Note(text[0].upper() + text[1:] + ".", warning=True) for text in found.warnings]
+    blocks += [
+        Table(columns, [*rows, baseline], frozenset([3, 5, 6, 7, 8])),
+        Facts(
+            [
+                ("margin", _margin(found.margin)),
+                ("method", _method(found)),
+                ("time", duration(found.duration_s)),
+            ]
+        ),
+    ]
+    for one in ranking:
+        own = [text for text in one.warnings if text not in found.warnings]
+        details: list[Block] = [Note(text[0].upper() + text[1:] + ".", warning=True) for text in own]
+        details += [Note(_verdict(one)), Facts(_examples(one) + _ratios(one))]
+        blocks.append(
+            Details(one.b_name, [*details, *_flips("fixed", one.fixed), *_flips("broke", one.broken)])
+        )
+    subtitle = f"{found.metric} · at most {count(found.n_planned, 'example')} · seed {found.seed}"
+    return Document(f"A/B: {count(len(found), 'candidate')} against {found.baseline} (A)", blocks, subtitle)
+
+
+def _winner(found: Comparisons) -> str:
+    better = [one for one in found if one.verdict == "B better"]
+    if not better:
+        ends = Counter(one.verdict for one in found)
+        return f"No candidate is shown to be better: {', '.join(f'{n} {text}' for text, n in ends.items())}."
+    winner = better[0] if len(better) == 1 else found.winner
+    assert winner is not None
+    text = f"{winner.b_name} is better than {found.baseline} by {100 * winner.effect:.1f} points"
+    if len(better) > 1:
+        text += f"; {len(better)} candidates are, and which of those is best was not tested"
+    return f"{text}."
+
+
+def _row(one: Comparison) -> tuple[Cell, ...]:
+    low, high = one.interval
+    points = f"{100 * one.effect:+.1f}" if one.n else UNKNOWN
+    if one.n and not math.isnan(low):
+        points += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    verdict = one.verdict.removeprefix("B ").replace("A better", "worse")
+    return (one.b_name, verdict, points, f"{one.p_value:.2g}", *_measured(one.b, one.n))
+
+
+def _measured(arm: Evaluation, n: int) -> tuple[Cell, ...]:
+    return (
+        Score(arm.score, arm.interval),
+        f"{n:,}",
+        f"{arm.errors.count:,}",
+        f"{arm.usage.lm_calls:,}",
+        known(arm.usage.usd, "${:,.4f}"),
+    )
+
+
+def _method(found: Comparisons) -> str:
+    each = level(found.ranking[0].confidence)
+    if found.sequential:
+        return (
+            f"a paired betting confidence sequence for each candidate at {each}, so that all hold together at "
+            f"{level(found.confidence)} at every look"
+        )
+    return (
+        f"one look: p-values adjusted by Holm for {len(found)} candidates, held against "
+        f"{1 - found.confidence:.2g}; intervals at the confidence of each candidate's step"
+    )
 
 
 def _arm(letter: str, name: str, arm: Evaluation) -> tuple[str, str, Score, str, str, str, str]:
@@ -99,11 +182,21 @@ def _arm(letter: str, name: str, arm: Evaluation) -> tuple[str, str, Score, str,
 
 
 def _facts(found: Comparison) -> list[tuple[str, str]]:
+    facts = [*_examples(found), ("margin", _margin(found.margin)), *_ratios(found)]
+    return [*facts, ("method", found.method), ("time", duration(found.duration_s))]
+
+
+def _examples(found: Comparison) -> list[tuple[str, str]]:
     same = found.n - found.b_wins - found.a_wins
-    facts = [
-        ("examples", f"B scored higher on {found.b_wins:,}, A on {found.a_wins:,}, the same on {same:,}"),
-        ("margin", f"differences of up to {100 * found.margin:g} points make no practical difference"),
-    ]
+    return [("examples", f"B scored higher on {found.b_wins:,}, A on {found.a_wins:,}, the same on {same:,}")]
+
+
+def _margin(margin: float) -> str:
+    return f"differences of up to {100 * margin:g} points make no practical difference"
+
+
+def _ratios(found: Comparison) -> list[tuple[str, str]]:
+    facts = []
     if found.latency_ratio is not None:
         median, low, high = found.latency_ratio
         ends = f" [{low:.2f}, {high:.2f}]" if low > 0 and math.isfinite(high) else ""
@@ -115,7 +208,7 @@ def _facts(found: Comparison) -> list[tuple[str, str]]:
     ]
     if ratios:
         facts.append(("cost", f"B takes {' and '.join(ratios)}"))
-    return [*facts, ("method", found.method), ("time", duration(found.duration_s))]
+    return facts
 
 
 def _flips(did: str, flips: Sequence[Flip]) -> list[Block]:

@@ -9,7 +9,7 @@ from traitlets import Bool, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from dspy_nb.comparison_report import comparison_html, comparison_text
-from dspy_nb.core.comparison_result import Comparison
+from dspy_nb.core.comparison_result import Comparison, Comparisons
 from dspy_nb.core.deployment_log import Deployment
 from dspy_nb.core.estimates import Estimate
 from dspy_nb.core.evaluation import Evaluation
@@ -48,6 +48,7 @@ _VIEWS: dict[type, tuple[Callable[[Any], str], Callable[[Any], str] | None]] = {
     OptimizationRun: (run_text, run_html),
     Evaluation: (Evaluation.report, evaluation_html),
     Comparison: (comparison_text, comparison_html),
+    Comparisons: (comparison_text, comparison_html),
     Estimate: (estimate_text, None),
     GateResult: (GateResult.report, None),
     Plan: (str, None),

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from dspy_nb.core.usage import Usage
 
-__all__ = ["UNKNOWN", "count", "duration", "excerpt", "known", "percent", "shown", "stopped", "usage_facts"]
+__all__ = [
+    "UNKNOWN", "count", "duration", "excerpt", "known", "level", "percent", "shown", "stopped", "usage_facts"
+]  # fmt: skip
 
 UNKNOWN = "–"
 """What stands for a number that is not known, which is not the same as 0."""
@@ -15,6 +17,11 @@ UNKNOWN = "–"
 def percent(share: float) -> str:
     """Return a share as a percentage with one decimal."""
     return f"{share:.1%}"
+
+
+def level(confidence: float) -> str:
+    """Return a confidence as ``95%`` or ``98.3%``."""
+    return f"{100 * confidence:.3g}%"
 
 
 def known(value: float | None, form: str = "{:,}") -> str:

@@ -1,6 +1,7 @@
 import json
 import math
 import random
+import signal
 import statistics
 import threading
 
@@ -328,3 +329,132 @@ def test_programs_that_must_be_awaited_are_compared_with_their_like():
     assert found.a.errors.count == 0
     with pytest.raises(nb.InputError, match="only aforward"):
         compare(later, program(0.5), examples(10), METRIC)
+
+
+# -- guards -------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_while_asking_keeps_what_was_compared():
+    def slow(x):
+        threading.Event().wait(0.002)
+        return dspy.Prediction(y="yes")
+
+    def impatient(duel, planned):
+        if 0 < duel.n < planned:
+            signal.raise_signal(signal.SIGINT)
+
+    found = compare(slow, slow, examples(500), METRIC, num_threads=2, on_event=impatient)
+    assert 0 < found.n < 500
+    assert not found.complete
+
+
+@pytest.mark.parametrize("moment", ["listener", "judging"])
+def test_an_interrupt_after_the_last_answer_loses_nothing(moment, monkeypatch):
+    from dspy_nb.core import contest
+
+    def late(duel, planned):
+        if moment == "listener" and duel.n == planned:
+            signal.raise_signal(signal.SIGINT)
+
+    def judged(duels, terms, judge=contest.findings):
+        if moment == "judging":
+            signal.raise_signal(signal.SIGINT)
+        return judge(duels, terms)
+
+    monkeypatch.setattr(contest, "findings", judged)
+    usual = signal.getsignal(signal.SIGINT)
+    found = compare(program(0.5, 1), program(0.6, 2), examples(30), METRIC, on_event=late)
+    assert found.n == 30
+    assert found.complete
+    assert signal.getsignal(signal.SIGINT) is usual
+
+
+def test_one_look_warns_unless_its_size_was_declared_and_it_is_the_last():
+    programs = program(0.5, 1), program(0.6, 2)
+    look = {"dataset": examples(40), "metric": METRIC, "sequential": False}
+    assert any("fixed beforehand" in text for text in compare(*programs, **look).warnings)
+    assert compare(*programs, **look, max_examples=40).warnings == ()
+    assert compare(*programs, examples(40), METRIC).warnings == ()  # a sequential one may be looked at
+
+
+def test_one_look_that_was_interrupted_gives_no_verdict():
+    stop = threading.Event()
+
+    def stops(x):
+        if x == 7:
+            stop.set()
+        return dspy.Prediction(y="yes")
+
+    found = compare(
+        lambda x: dspy.Prediction(y="no"), stops, examples(400), METRIC, sequential=False,
+        max_examples=400, stop=stop, num_threads=1,
+    )  # fmt: skip
+    assert 10 < found.n < 400
+    assert found.verdict == "inconclusive"
+    assert found.interval[0] > 0
+    assert any("no verdict can be given" in text for text in found.warnings)
+
+
+def test_programs_that_never_differ_have_a_p_value_of_1_and_an_interval_with_a_width():
+    same = program(0.7)
+    for sequential in (True, False):
+        found = compare(same, same, examples(60), METRIC, sequential=sequential)
+        assert (found.effect, found.p_value) == (0, 1)
+        assert -0.2 < found.interval[0] < 0 < found.interval[1] < 0.2 or sequential
+        assert found.verdict == "inconclusive"
+    graded = compare(same, same, examples(60), lambda e, p, t=None: 0.5, sequential=False)
+    assert graded.p_value == 1
+    assert graded.interval[0] < 0 < graded.interval[1]
+
+
+def test_fewer_than_ten_disagreements_never_decide_and_are_named():
+    duel = Duel(9, True, 0.95, 0.0, sequential=True)
+    for index in range(9):
+        duel.take(index, A, outcome(False))
+        duel.take(index, B, outcome(True))
+    assert duel.verdict == "inconclusive"
+    found = compare(program(0.0), program(1.0), examples(9), METRIC)
+    assert "they differ on 9 examples" in found.warnings[-1]
+
+
+def test_cache_hits_are_left_out_of_the_latency():
+    engine = ScriptedEngine(delay_s=0.003)
+    half = reviews(20, "cached")
+    with dspy.context(lm=scripted_lm(engine, "scripted/cached-latency", cache=True)):
+        ask = classifier()
+        strong = classifier()
+        strong.demos = [dspy.Example(review="good", sentiment="positive")]
+        for example in half[:10]:
+            ask(**example.inputs())  # answers of A that the comparison finds in the cache
+        found = compare(ask, strong, half, nb.exact_match("sentiment"), num_threads=1, sequential=False)
+    assert sum(result.cached for result in found.a.results) == 10
+    assert found.a.latency.n == 10
+    assert found.b.latency.n == 20
+    assert 0.3 < found.latency_ratio.median < 3  # of the ten that both were asked for
+
+
+def test_a_drift_that_contradicts_every_difference_is_named():
+    from dspy_nb.core.judging import Terms, comparison_of, findings
+
+    duel = Duel(3000, True, 0.95, 0.0, sequential=True)
+    for index in range(3000):
+        for arm in (A, B):
+            duel.take(index, arm, outcome((arm == A) == (index < 1000)))
+    duel.verdict = "inconclusive"
+    terms = Terms(0.95, 0.0, True, False, 0, 3000)
+    (finding,) = findings([duel], terms)
+    score = nb.evaluate(program(0.5), examples(5), METRIC)
+    found = comparison_of(duel, finding, (score, score), ("a", "b"), terms, [], 0.0)
+    assert "every difference is contradicted" in found.warnings[0]
+    assert found.more_needed is None
+
+
+def test_both_sides_are_scored_on_the_same_examples():
+    found = compare(program(0.5, 1), program(0.9, 2), examples(400) + examples(20), METRIC)
+    assert [r.example_id for r in found.a.results] == [r.example_id for r in found.b.results]
+    assert len({r.example_id for r in found.a.results}) == found.n
+
+
+@pytest.mark.parametrize("value", [True, 0, 1, 0.25])
+def test_scores_of_any_kind_between_0_and_1_are_taken(value):
+    assert compare(program(0.5), program(0.5), examples(12), lambda e, p, t=None: value).n == 12

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dspy_nb.core.errors import NotFound
 from dspy_nb.core.plain import plain
 from dspy_nb.core.scorecard import Evaluation
 from dspy_nb.core.stats import Ratio, Verdict
@@ -13,7 +15,7 @@ from dspy_nb.core.stats import Ratio, Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Comparison", "Flip", "Step"]
+__all__ = ["Comparison", "Comparisons", "Flip", "Step"]
 
 _SCHEMA_VERSION = 1
 
@@ -56,7 +58,9 @@ class Comparison:
         verdict: "B better", "A better", "no practical difference" or "inconclusive".
         effect: Mean difference of the scores, in [-1, 1]; NaN if nothing was compared.
         interval: Of the effect, at ``confidence``; ``(nan, nan)`` if the data contradict every difference.
-        p_value: Of no difference; with ``sequential`` it holds at whatever time one looks.
+        p_value: Of no difference, adjusted for the number of candidates (Holm's with one look, Bonferroni's
+            else), so it is held against ``overall_confidence``; with ``sequential`` it holds at whatever
+            time one looks.
         n: Examples that both answered.
         n_at_verdict: Examples that the verdict took; ``None`` without one.
         n_planned: Examples that it could have had.
@@ -66,7 +70,9 @@ class Comparison:
             ``None`` if it is settled or nothing can be said.
         method: The test and the interval, in words.
         margin: Largest difference that makes no practical difference.
-        confidence: 1 − α, after the correction for several candidates.
+        confidence: 1 − α of the interval, after the correction for several candidates.
+        overall_confidence: 1 − α of all candidates together; with one, the same.
+        candidates: How many were compared with the same A.
         sequential: Whether it may be looked at, and stopped, at any time.
         a: The score of A and everything behind it, on the same examples as B.
         b: The same of B.
@@ -98,6 +104,8 @@ class Comparison:
     method: str
     margin: float
     confidence: float
+    overall_confidence: float
+    candidates: int
     sequential: bool
     a: Evaluation
     b: Evaluation
@@ -131,8 +139,12 @@ class Comparison:
         return self.interval[0] > -self.margin
 
     def to_evidence(self) -> dict[str, Any]:
-        """Return what a registry records with a promotion of B."""
-        evidence = {
+        """Return what a registry records with a promotion of B.
+
+        Its ``confidence`` is that of the interval. Where B was one of several candidates, it also says of how
+        many, and the overall confidence that the p-value is held against.
+        """
+        evidence: dict[str, Any] = {
             "kind": "ab",
             "verdict": self.verdict,
             "baseline": self.a_name,
@@ -147,6 +159,8 @@ class Comparison:
             "score": self.b.score,
             "data_fingerprint": self.data_fingerprint,
         }
+        if self.candidates > 1:
+            evidence |= {"candidates": self.candidates, "overall_confidence": self.overall_confidence}
         return {**plain(evidence), **({"ref": self.b_name} if "@" in self.b_name else {})}
 
     def to_dict(self, *, results: bool = True) -> dict[str, Any]:
@@ -184,3 +198,118 @@ class Comparison:
         if math.isnan(self.effect):
             points = "nothing compared"
         return f"<Comparison {self.a_name} (A) and {self.b_name} (B): {self.verdict}, {points}, n={self.n}>"
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Several candidates, each compared with the same baseline; iterates over the comparisons.
+
+    A candidate is B of its comparison, found by its name or its place; any of them is evidence by itself.
+
+    Attributes:
+        comparisons: One for each candidate, in the order given.
+        baseline: Name of the baseline, which is A of every comparison.
+        confidence: 1 − α of all comparisons together.
+        margin: Largest difference that makes no practical difference.
+        sequential: Whether it may be looked at, and stopped, at any time.
+        metric: Its name.
+        n_planned: Examples that there were for each.
+        seed: Of the order of the examples.
+        warnings: What holds for all; each comparison has them too.
+        duration_s: Time it took.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    baseline: str
+    confidence: float
+    margin: float
+    sequential: bool
+    metric: str
+    n_planned: int
+    seed: int
+    warnings: tuple[str, ...]
+    duration_s: float
+
+    @property
+    def ranking(self) -> tuple[Comparison, ...]:
+        """The comparisons, those shown to be better first, then by what the candidate scored more than A."""
+        return tuple(
+            sorted(
+                self.comparisons,
+                key=lambda one: (one.verdict != "B better", -one.effect if one.n else math.inf),
+            )
+        )
+
+    @property
+    def winner(self) -> Comparison | None:
+        """The comparison of the candidate that is better than the baseline, ``None`` if none is.
+
+        If several are better, it is the one with the largest difference; that it is better than the others of
+        them was not tested.
+        """
+        first = self.ranking[0]
+        return first if first.verdict == "B better" else None
+
+    @property
+    def complete(self) -> bool:
+        """False if it was interrupted."""
+        return all(one.complete for one in self.comparisons)
+
+    def __len__(self) -> int:
+        """Return the number of candidates."""
+        return len(self.comparisons)
+
+    def __iter__(self) -> Iterator[Comparison]:
+        """Go through the comparisons in the order given."""
+        return iter(self.comparisons)
+
+    def __getitem__(self, candidate: str | int) -> Comparison:
+        """Return the comparison of a candidate, by its name or its place.
+
+        Raises:
+            NotFound: There is none.
+        """
+        names = [one.b_name for one in self.comparisons]
+        if isinstance(candidate, str) and candidate in names:
+            return self.comparisons[names.index(candidate)]
+        if isinstance(candidate, int) and -len(names) <= candidate < len(names):
+            return self.comparisons[candidate]
+        raise NotFound(f"no candidate {candidate!r}: there are {', '.join(names)}")
+
+    def to_dict(self, *, results: bool = True) -> dict[str, Any]:
+        """Return everything as JSON data; without ``results``, without single examples."""
+        winner = self.winner
+        return {
+            "schema_version": _SCHEMA_VERSION,
+            **plain({**vars(self), "comparisons": None}),
+            "complete": self.complete,
+            "winner": None if winner is None else winner.b_name,
+            "comparisons": [one.to_dict(results=results) for one in self.comparisons],
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row for each candidate, as in ``ranking``."""
+        import pandas as pd
+
+        rows = [
+            {
+                "candidate": one.b_name,
+                "verdict": one.verdict,
+                "effect": one.effect,
+                "low": one.interval[0],
+                "high": one.interval[1],
+                "confidence": one.confidence,
+                "p_value": one.p_value,
+                "n": one.n,
+                "score": one.b.score,
+                "baseline_score": one.a.score,
+                "errors": one.b.errors.count,
+            }
+            for one in self.ranking
+        ]
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        """Return the verdicts in a line."""
+        verdicts = "; ".join(f"{one.b_name}: {one.verdict}" for one in self.ranking)
+        return f"<Comparisons with {self.baseline} (A): {verdicts}>"

@@ -1,10 +1,10 @@
-"""Two programs on the same examples, side by side, with the evidence counted as it comes in."""
+"""Programs on the same examples, side by side, with the evidence counted as it comes in."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from dspy_nb.core.attempts import ExampleMeter, Job, Outcome, Work
 from dspy_nb.core.comparison_result import Step
@@ -20,11 +20,11 @@ _CHUNK = 8
 
 
 class DuelWork(Work):
-    """A job's ``repeat`` says which of the two programs answers.
+    """A job's ``repeat`` says which of the programs answers.
 
-    Where they take turns, the two never answer one example at the same moment: an LM call that both make
-    alike is then in the cache when the second one makes it, and is paid for once. Not with a timeout: a
-    program that hangs would hold up the other one.
+    Where they take turns, no two answer one example at the same moment: an LM call that both make alike is
+    then in the cache when the second one makes it, and is paid for once. Not with a timeout: a program that
+    hangs would hold up the others.
     """
 
     def __init__(self, *args: Any, turns: bool) -> None:
@@ -43,45 +43,58 @@ class DuelWork(Work):
             return super().attempt(job, meter)
 
 
-class DuelJobs(Sequence[Job]):
-    """The jobs in their order: a few examples by one program, the same by the other, and so on.
+class DuelJobs:
+    """The jobs in their order: a few examples by one program, the same by the next, and so on.
 
-    Which of the two begins alternates, so that neither is always the one that finds a warm cache or a tired
-    provider. Iterating ends early when ``over`` says so.
+    Which of them begins rotates, so that none is always the one that finds a warm cache or a tired provider.
+    A candidate whose duel is over is asked no more, and when all are, or one cannot be judged, it ends.
+
+    Args:
+        examples: In the order in which their evidence counts.
+        duels: That of each candidate with the baseline, which is asked once for all of them.
+
+    Attributes:
+        places: Which example and which program each job was: 0 is the baseline, 1 the first candidate.
     """
 
-    def __init__(self, examples: Sequence[Any], over: Callable[[], bool]) -> None:
-        self._jobs: list[Job] = []
-        self.places: list[tuple[int, int]] = []  # of each job: which example, which program
-        self._over = over
-        for number, start in enumerate(range(0, len(examples), _CHUNK)):
-            chunk = range(start, min(start + _CHUNK, len(examples)))
-            for arm in (A, B) if number % 2 == 0 else (B, A):
-                self._jobs += [Job(examples[index], arm) for index in chunk]
-                self.places += [(index, arm) for index in chunk]
+    def __init__(self, examples: Sequence[Any], duels: Sequence[Duel]) -> None:
+        self._examples, self._duels = examples, duels
+        self.places: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         """Return how many jobs there can be."""
-        return len(self._jobs)
-
-    @overload
-    def __getitem__(self, place: int) -> Job: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Job]: ...
-    def __getitem__(self, place: int | slice) -> Job | Sequence[Job]:
-        """Return the job at a place."""
-        return self._jobs[place]
+        return len(self._examples) * (len(self._duels) + 1)
 
     def __iter__(self) -> Iterator[Job]:
         """Go through the jobs until it is over."""
-        for job in self._jobs:
-            if self._over():
-                return
-            yield job
+        arms = range(len(self._duels) + 1)
+        for number, start in enumerate(range(0, len(self._examples), _CHUNK)):
+            first = number % len(arms)
+            for arm in (*arms[first:], *arms[:first]):
+                for index in range(start, min(start + _CHUNK, len(self._examples))):
+                    if self._over:
+                        return
+                    if arm > 0 and self._duels[arm - 1].over:
+                        break
+                    self.places.append((index, arm))
+                    yield Job(self._examples[index], arm)
+
+    def land(self, place: int, outcome: Outcome) -> None:
+        """Hand the outcome of a job to the duels that it counts in."""
+        index, arm = self.places[place]
+        if arm > 0:
+            self._duels[arm - 1].take(index, B, outcome)
+        else:
+            for duel in self._duels:
+                duel.take(index, A, outcome)
+
+    @property
+    def _over(self) -> bool:
+        return all(duel.over for duel in self._duels) or any(duel.bad_metric for duel in self._duels)
 
 
 class Duel:
-    """Takes outcomes in any order, and counts examples in theirs.
+    """Takes the outcomes of two programs in any order, and counts examples in theirs.
 
     Only the order that was drawn beforehand is fair: examples that are answered sooner may be easier, and
     would be over-represented at every look.
@@ -119,6 +132,11 @@ class Duel:
     def n(self) -> int:
         """Examples counted."""
         return len(self.differences)
+
+    @property
+    def wins(self) -> tuple[int, int]:
+        """On how many examples B scored higher, and on how many A did."""
+        return sum(d > 0 for d in self.differences), sum(d < 0 for d in self.differences)
 
     @property
     def over(self) -> bool:

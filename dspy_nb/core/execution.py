@@ -12,8 +12,9 @@ import contextvars
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import dspy
 
@@ -25,9 +26,13 @@ _TICK_S = 0.002
 _LONGEST_TICK_S = 0.1
 
 
+class Jobs(Sized, Iterable[Job], Protocol):
+    """Jobs in their order; ``len`` says how many there are at most, for iterating may end early."""
+
+
 def run(
     work: Work,
-    jobs: Sequence[Job],
+    jobs: Jobs,
     *,
     num_threads: int | None = None,
     timeout_s: float | None = None,
@@ -46,7 +51,7 @@ def run(
 
     Args:
         work: What to do.
-        jobs: The examples. They are taken one by one, so an iterator of theirs may end early.
+        jobs: The examples. They are taken one by one, when there is room for another.
         num_threads: Jobs under way at once, at most; ``dspy.settings.num_threads`` by default.
         timeout_s: An example that takes longer is a failure of kind ``Timeout``. Its thread is left behind
             and counts no more.
@@ -92,7 +97,7 @@ class _Loop:
     def __init__(
         self,
         work: Work,
-        jobs: Sequence[Job],
+        jobs: Jobs,
         num_workers: int,
         timeout_s: float | None,
         deadline: float | None,
