@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import click
 
 import dspy_nb as nb
+from dspy_nb.commands.ab_test import ab_test
 from dspy_nb.commands.completion import complete_values, completion
 from dspy_nb.commands.configuration import config_option, set_variables
 from dspy_nb.commands.deployment import archive, deploy, diff, history, promote, rollback
@@ -44,7 +45,7 @@ _BACKSPACE = ("\\b\n", "\b\n")  # marks lines as they are for click; a raw docst
 
 cli.help = (cli.help or "").replace(*_BACKSPACE)
 for command in (
-    archive, check, completion, demo, deploy, diff, evaluate, gate, history, install_model, list_versions,
+    ab_test, archive, check, completion, demo, deploy, diff, evaluate, gate, history, install_model, list_versions,
     optimize, presets, promote, rollback, show,
 ):  # fmt: skip
     cli.add_command(command)

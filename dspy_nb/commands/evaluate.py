@@ -11,7 +11,7 @@ import dspy_nb as nb
 from dspy_nb.commands.output import json_option, print_result, registry_option
 from dspy_nb.commands.task import lm_settings
 
-__all__ = ["evaluate", "gate"]
+__all__ = ["evaluate", "gate", "own_metric"]
 
 _CONDITIONS: dict[str, tuple[Any, str, str]] = {
     "min_score": (float, "X", "The least score, held against the lower end of its interval."),
@@ -133,7 +133,7 @@ def evaluate(
     program, version = _program(model, program_name, registry)
     reference = _resolved(quality, registry)
     names = parsing.input_fields(program) if inputs is None else [name.strip() for name in inputs.split(",")]
-    metrics = [parsing.load_metric(name) for name in metric_names or _own_metric(version)]
+    metrics = [parsing.load_metric(name) for name in metric_names or own_metric(version)]
     examples = nb.load_examples(test_data, names)
     _check_folder(out)
     with dspy.context(**lm_settings(lm)):
@@ -204,7 +204,7 @@ def _program(
     return registry.load(version, program), version
 
 
-def _own_metric(version: nb.ModelVersion | None) -> list[str]:
+def own_metric(version: nb.ModelVersion | None) -> list[str]:
     """Return the metric that a version was optimized by, where ``dspy-nb optimize`` has stored it."""
     metric = None if version is None else (version.metadata.get("command") or {}).get("metric")
     if metric is None:

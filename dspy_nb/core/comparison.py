@@ -42,6 +42,7 @@ def compare(
     lm_b: Any = None,
     adapter: Any = None,
     registry: Any = "registry",
+    program: Any = None,
     names: tuple[str, str] | None = None,
     stop: threading.Event | None = None,
     on_event: Callable[[Duel, int], object] | None = None,
@@ -72,6 +73,7 @@ def compare(
         lm_b: The LM of B alone: one program on two models.
         adapter: The adapter of both.
         registry: Folder or ``Registry`` that references are looked up in.
+        program: Where a reference stands for a class of your own: one of these, see ``Registry.load``.
         names: What to call programs that are no references; their classes by default.
         stop: Set it, from another thread, to stop.
         on_event: Called with the ``Duel`` and the number of examples planned, a few times a second. If it
@@ -83,7 +85,7 @@ def compare(
     """
     contest = _contest(dataset, metric, confidence, margin, max_examples, sequential, num_threads, timeout_s,
                        seed, adapter, stop)  # fmt: skip
-    arms = _arms((a, b), ("a", "b"), names, (lm_a or lm, lm_b or lm), registry)
+    arms = _arms((a, b), ("a", "b"), names, (lm_a or lm, lm_b or lm), registry, program)
 
     def listener(duels: Sequence[Duel], planned: int) -> None:
         if on_event is not None:
@@ -109,6 +111,7 @@ def compare_many(
     lms: Sequence[Any] | None = None,
     adapter: Any = None,
     registry: Any = "registry",
+    program: Any = None,
     names: Sequence[str] | None = None,
     stop: threading.Event | None = None,
     on_event: Listener | None = None,
@@ -138,6 +141,7 @@ def compare_many(
             models.
         adapter: The adapter of all.
         registry: Folder or ``Registry`` that references are looked up in.
+        program: As in :func:`compare`.
         names: What to call those that are no references, the baseline first; their classes by default.
         stop: Set it, from another thread, to stop.
         on_event: Called with the ``Duel`` of each candidate and the number of examples planned, a few times
@@ -157,7 +161,8 @@ def compare_many(
     contest = _contest(dataset, metric, confidence, margin, max_examples, sequential, num_threads, timeout_s,
                        seed, adapter, stop)  # fmt: skip
     arguments = ("baseline", *(f"candidate {number}" for number in range(1, len(programs))))
-    arms = _arms(programs, arguments, names, [own or lm for own in lms or [None] * len(programs)], registry)
+    models = [own or lm for own in lms or [None] * len(programs)]
+    arms = _arms(programs, arguments, names, models, registry, program)
     return fight(contest, arms, on_event)
 
 
@@ -212,6 +217,7 @@ def _arms(
     names: Sequence[str] | None,
     lms: Sequence[Any],
     registry: Any,
+    kind: Any,
 ) -> list[Arm]:
     """Return the programs with their names: the baseline, then the candidates."""
     if names is not None:
@@ -221,7 +227,7 @@ def _arms(
         if reference := next((name for name in names if "@" in name), None):
             raise InputError(f"names must not look like references, got {reference!r}")
     given = [None] * len(programs) if names is None else names
-    found = [_program(*one, registry) for one in zip(programs, arguments, given, strict=True)]
+    found = [_program(*one, registry, kind) for one in zip(programs, arguments, given, strict=True)]
     candidates = Counter(name for _, name in found[1:])
     if twice := next((name for name, times in candidates.items() if times > 1 and "@" in name), None):
         raise InputError(f"{twice} is a candidate twice")
@@ -235,14 +241,14 @@ def _arms(
     return arms
 
 
-def _program(program: Any, argument: str, name: str | None, registry: Any) -> tuple[Any, str]:
+def _program(program: Any, argument: str, name: str | None, registry: Any, kind: Any) -> tuple[Any, str]:
     """Return a program and its name."""
     if isinstance(program, str):
         from dspy_nb.core.registry import Registry
 
         store = Registry(registry) if isinstance(registry, str | os.PathLike) else registry
         version = store.get(program)
-        return store.load(version), version.ref
+        return store.load(version, kind), version.ref
     if not callable(program):
         raise InputError(
             f"{argument} must be a dspy.Module, a function or a reference such as 'sentiment@1.0.0', "

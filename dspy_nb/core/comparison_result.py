@@ -136,7 +136,7 @@ class Comparison:
     @property
     def not_worse(self) -> bool:
         """Whether B is shown to be at most ``margin`` worse, which is enough for a cheaper program."""
-        return self.interval[0] > -self.margin
+        return self.interval[0] > -self.margin and (self.sequential or self.complete)
 
     def to_evidence(self) -> dict[str, Any]:
         """Return what a registry records with a promotion of B.

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "make_folders",
     "parse_json",
     "read_file",
+    "replace_file",
     "sync_folder",
     "write_file",
     "write_folder",
@@ -63,6 +65,24 @@ def write_file(path: Path, content: bytes) -> None:
     except BaseException:
         with contextlib.suppress(OSError):
             path.unlink()
+        raise
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write ``path`` anew, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written; then what was there is still there.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
         raise
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from dspy_nb.core.attempts import Failure
 from dspy_nb.core.classification import Classification, ClassScore, Confusion
+from dspy_nb.core.durable import replace_file
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.plain import plain
 from dspy_nb.core.usage import Usage
@@ -285,16 +285,7 @@ class Evaluation:
         """Write everything to a JSON file, which is replaced if it exists, whole or not at all."""
         target = Path(path)
         text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        replace_file(target, text.encode())
         return target
 
     @classmethod
