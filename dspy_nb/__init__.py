@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what __getattr__ does, for type checkers
+    from dspy_nb import plots
     from dspy_nb.core.budget import Budget
     from dspy_nb.core.comparison import compare, compare_many
     from dspy_nb.core.comparison_result import Comparison, Comparisons
@@ -92,6 +93,7 @@ __all__ = [
     "optimize",
     "partial_credit",
     "plan",
+    "plots",
     "read_events",
     "save_preset",
     "split",
@@ -124,6 +126,8 @@ _MODULES = {name: module for module, names in _NAMES.items() for name in names.s
 
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use (PEP 562)."""
+    if name == "plots":
+        return importlib.import_module(f"{__name__}.plots")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.core.{_MODULES[name]}"), name)

@@ -1,31 +1,45 @@
-"""Figures of an evaluation, for notebooks and reports.
+"""Figures of evaluations and comparisons, for notebooks and reports.
 
 Each function draws into ``ax`` if one is given, else into a figure of its own, and returns the figure; nothing
-is shown or kept by pyplot, so a notebook shows what a cell returns, once. The colours are told apart by
-people who confuse some (Okabe and Ito's), and nothing is said by colour alone.
+is shown or kept by pyplot, so a notebook shows what a cell returns, once.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from dspy_nb.comparison_plots import (
+    plot_arms,
+    plot_comparison,
+    plot_effects,
+    plot_flips,
+    plot_sequence,
+)
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import Evaluation
-from dspy_nb.wording import excerpt, percent
+from dspy_nb.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    axes_of,
+    finished,
+    from_0_to_1,
+    new_figure,
+    short,
+)
+from dspy_nb.wording import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_classes", "plot_confusion", "plot_evaluation", "plot_latency", "plot_slices"]
+__all__ = [
+    "plot_arms", "plot_classes", "plot_comparison", "plot_confusion", "plot_effects", "plot_evaluation",
+    "plot_flips", "plot_latency", "plot_sequence", "plot_slices",
+]  # fmt: skip
 
-# Okabe and Ito (2008), "Color Universal Design".
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#E69F00", "#009E73", "#595959"
 _MOST_ROWS = 20
-_LABEL_LENGTH = 24
-_DPI = 110
 
 
 def plot_evaluation(evaluation: Evaluation) -> Figure:
@@ -47,7 +61,7 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
     columns = min(2, len(parts))
     lines = [parts[i : i + columns] for i in range(0, len(parts), columns)]
     heights = [max(2.6, 1.2 + 0.6 * max(rows for _, rows in line)) for line in lines]
-    figure = _figure(5.0 * columns, sum(heights))
+    figure = new_figure(5.0 * columns, sum(heights))
     grid = figure.add_gridspec(len(lines), columns, height_ratios=heights)
     for row, line in enumerate(lines):
         for column, (draw, _) in enumerate(line):
@@ -64,25 +78,25 @@ def plot_classes(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     """
     found = _need(evaluation.classification, "classes: give evaluate(..., label='field')")
     items = list(found.per_class.items())[:_MOST_ROWS]
-    ax = _axes(ax, 5.2, 1.2 + 0.6 * len(items))
+    ax = axes_of(ax, 5.2, 1.2 + 0.6 * len(items))
     height = 0.26
     for place, (measure, colour) in enumerate(
-        (("precision", _BLUE), ("recall", _ORANGE), ("f1", _GREEN)),
+        (("precision", BLUE), ("recall", ORANGE), ("f1", GREEN)),
     ):
         values = [getattr(score, measure) for _, score in items]
         rows = [row + (place - 1) * height for row in range(len(items))]
         name = "F1" if measure == "f1" else measure
         bars = ax.barh(rows, values, height * 0.92, color=colour, label=name)
-        ax.bar_label(bars, labels=[f"{value:.2f}" for value in values], padding=3, fontsize=8, color=_GREY)
-    ax.set_yticks(range(len(items)), [f"{_short(label)}\nn {s.support:,}" for label, s in items])
+        ax.bar_label(bars, labels=[f"{value:.2f}" for value in values], padding=3, fontsize=8, color=GREY)
+    ax.set_yticks(range(len(items)), [f"{short(label)}\nn {s.support:,}" for label, s in items])
     ax.invert_yaxis()
-    _from_0_to_1(ax, room=1.14)
+    from_0_to_1(ax, room=1.14)
     ax.set_title(f"Classes of {found.field}{_cut(len(found.per_class))}", loc="left")
     ax.legend(
         loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=2.4, ncols=3, columnspacing=1.2,
         handlelength=1.2, frameon=False, fontsize=9,
     )  # fmt: skip
-    return _finished(ax)
+    return finished(ax)
 
 
 def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
@@ -92,7 +106,7 @@ def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
         InputError: The evaluation has no classes.
     """
     found = _need(evaluation.classification, "classes: give evaluate(..., label='field')").confusion
-    labels = [_short(label) for label in found.labels[:_MOST_ROWS]]
+    labels = [short(label) for label in found.labels[:_MOST_ROWS]]
     size = len(labels)
     counts = [list(row[:size]) for row in found.matrix[:size]]
     columns = list(labels)
@@ -100,7 +114,7 @@ def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
         columns.append("(no answer)")
         counts = [[*row, missing] for row, missing in zip(counts, found.unanswered, strict=False)]
     shares = [[count / (sum(row) or 1) for count in row] for row in counts]
-    ax = _axes(ax, 2.2 + 0.7 * len(columns), 1.6 + 0.55 * size)
+    ax = axes_of(ax, 2.2 + 0.7 * len(columns), 1.6 + 0.55 * size)
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for y, row in enumerate(counts):
         for x, count in enumerate(row):
@@ -119,7 +133,7 @@ def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     ax.tick_params(length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
-    return _finished(ax, frame=True)
+    return finished(ax, frame=True)
 
 
 def plot_latency(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
@@ -132,9 +146,9 @@ def plot_latency(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
 
     times = _need(_latencies(evaluation), "latencies: every answer came from a cache, or failed")
     latency = _need(evaluation.latency, "latencies")
-    ax = _axes(ax, 5.2, 2.8)
+    ax = axes_of(ax, 5.2, 2.8)
     scale, unit = (1000, "s") if latency.p99_ms >= 2000 else (1, "ms")
-    ax.hist([time / scale for time in times], bins="auto" if len(times) > 5 else 5, color=_BLUE, alpha=0.75)
+    ax.hist([time / scale for time in times], bins="auto" if len(times) > 5 else 5, color=BLUE, alpha=0.75)
     marks = (("p50", latency.p50_ms, "-"), ("p95", latency.p95_ms, "--"), ("p99", latency.p99_ms, ":"))
     for name, value, style in marks:
         label = f"{name} {value / scale:,.3g} {unit}"
@@ -144,7 +158,7 @@ def plot_latency(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title("Latency", loc="left")
     ax.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=9)
-    return _finished(ax)
+    return finished(ax)
 
 
 def plot_slices(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
@@ -155,22 +169,22 @@ def plot_slices(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     """
     slices = _need(evaluation.slices, "slices: give evaluate(..., by='field')")
     items = list(slices.items())[:_MOST_ROWS]
-    ax = _axes(ax, 5.2, 1.4 + 0.4 * len(items))
+    ax = axes_of(ax, 5.2, 1.4 + 0.4 * len(items))
     scores = [part.score for _, part in items]
     below = [max(0.0, part.score - part.interval[0]) for _, part in items]
     above = [max(0.0, part.interval[1] - part.score) for _, part in items]
     low, high = evaluation.interval
-    ax.axvspan(low, high, color=_GREY, alpha=0.13, linewidth=0)
-    ax.axvline(evaluation.score, color=_GREY, linestyle="--", linewidth=1.2)
+    ax.axvspan(low, high, color=GREY, alpha=0.13, linewidth=0)
+    ax.axvline(evaluation.score, color=GREY, linestyle="--", linewidth=1.2)
     rows = range(len(items))
-    ax.errorbar(scores, rows, xerr=[below, above], fmt="o", color=_BLUE, capsize=3, linewidth=1.8)
-    ax.set_yticks(rows, [f"{_short(key)}  (n {part.n:,})" for key, part in items])
+    ax.errorbar(scores, rows, xerr=[below, above], fmt="o", color=BLUE, capsize=3, linewidth=1.8)
+    ax.set_yticks(rows, [f"{short(key)}  (n {part.n:,})" for key, part in items])
     ax.set_ylim(len(items) - 0.4, -0.6)
-    _from_0_to_1(ax)
+    from_0_to_1(ax)
     everything = f"dashed: {percent(evaluation.score)} of all {evaluation.n:,}"
     ax.set_xlabel(f"score with {evaluation.confidence:.0%} interval\n{everything}", fontsize=9)
     ax.set_title(f"Score by {evaluation.by}{_cut(len(slices))}", loc="left")
-    return _finished(ax)
+    return finished(ax)
 
 
 def _latencies(evaluation: Evaluation) -> list[float]:
@@ -182,55 +196,6 @@ def _need(value: Any, what: str) -> Any:
     if not value:
         raise InputError(f"the evaluation has no {what}")
     return value
-
-
-def _figure(width: float, height: float) -> Figure:
-    # Not pyplot's: it would keep the figure open, and a notebook would show it twice.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    figure = _shown_figure()(figsize=(width, height), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-@cache
-def _shown_figure() -> type[Figure]:
-    """Return a class of figures that a notebook shows, also where pyplot was never imported."""
-    from matplotlib.figure import Figure
-
-    class ShownFigure(Figure):
-        def _repr_png_(self) -> bytes:
-            file = BytesIO()
-            self.savefig(file, format="png")
-            return file.getvalue()
-
-    return ShownFigure
-
-
-def _axes(ax: Axes | None, width: float, height: float) -> Axes:
-    return ax if ax is not None else _figure(width, max(height, 2.2)).add_subplot()
-
-
-def _finished(ax: Axes, *, frame: bool = False) -> Figure:
-    if not frame:
-        ax.spines[["top", "right"]].set_visible(False)
-    ax.title.set_fontsize(11)
-    figure: Any = ax.get_figure()
-    return figure
-
-
-def _from_0_to_1(ax: Axes, room: float = 1.02) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    ax.set_xlim(0, room)
-    ax.set_xticks([0, 0.25, 0.5, 0.75, 1])
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.grid(axis="x", color=_GREY, alpha=0.2)
-    ax.set_axisbelow(True)
-
-
-def _short(label: str) -> str:
-    return excerpt(label, _LABEL_LENGTH)
 
 
 def _cut(number: int) -> str:
