@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from dspy_nb.core.duel import Duel
 
-__all__ = ["TerminalComparisonProgress"]
+__all__ = ["TerminalComparisonProgress", "examples_compared"]
 
 
 class TerminalComparisonProgress:
@@ -34,10 +34,15 @@ class TerminalComparisonProgress:
             self._bar = tqdm(
                 total=planned, desc="compare", unit="example", dynamic_ncols=True, file=sys.stderr
             )
-        waited_for = [duel for duel in duels if not duel.over]
-        self._bar.n = min(duel.n for duel in waited_for or duels)
+        self._bar.n = examples_compared(duels)
         self._bar.set_postfix_str(_standing(duels), refresh=False)
         self._bar.refresh()
+
+
+def examples_compared(duels: Sequence[Duel]) -> int:
+    """Return how many examples every candidate that is still asked has answered."""
+    asked = [duel.n for duel in duels if not duel.over]
+    return min(asked) if asked else max(duel.n for duel in duels)
 
 
 def _standing(duels: Sequence[Duel]) -> str:

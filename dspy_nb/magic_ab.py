@@ -11,8 +11,8 @@ from typing import Any
 from IPython.core.magic import Magics, line_magic, magics_class, needs_local_scope
 from IPython.core.magic_arguments import argument, magic_arguments
 
-from dspy_nb.core.comparison import compare
-from dspy_nb.core.duel import Duel
+from dspy_nb.comparison_progress import examples_compared
+from dspy_nb.core.comparison import compare_many
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.registry import Registry
 from dspy_nb.evaluation_progress import evaluation_progress
@@ -43,7 +43,7 @@ class CompareMagics(Magics):
 
     @magic_arguments()
     @argument("a", help="the program in use, or a reference such as sentiment@production")
-    @argument("b", help="the one that may replace it")
+    @argument("b", nargs="+", help="what may replace it; several are each compared with a")
     @argument("--data", metavar="NAME", required=True, help="labelled examples that neither has learnt from")
     @argument("--metric", metavar="METRIC", required=True, help="a function, or exact_match:field, ...")
     @argument("--margin", metavar="M", type=float, default=0.0, help="difference that makes no difference")
@@ -53,6 +53,7 @@ class CompareMagics(Magics):
     @argument("--threads", metavar="N", type=int, help="examples at a time")
     @argument("--timeout", metavar="S", type=float, help="seconds after which an answer is an error")
     @argument("--seed", metavar="N", type=int, default=0, help="of the order of the examples")
+    @argument("--program", metavar="NAME", help="a program of the versions' class, where it is your own")
     @argument("--registry", metavar="DIR", help="folder of the registry")
     @argument("-q", "--quiet", action="store_true", help="show no progress")
     @argument("-o", "--out", metavar="NAME", help="also store the comparison under this name")
@@ -60,10 +61,11 @@ class CompareMagics(Magics):
     @needs_local_scope
     @line_magic
     def dspy_ab(self, line: str, local_ns: Mapping[str, Any] | None = None) -> Any:
-        """Compare two programs on the same examples and return the comparison, which shows as a report.
+        """Compare programs on the same examples and return the comparison, which shows as a report.
 
         It ends as soon as the verdict is in, and may be watched or interrupted: the interval is valid at
-        every look. The last comparison is kept as _dspy_comparison.
+        every look. With several candidates each needs more evidence, and is asked until its own verdict is
+        in. The last comparison is kept as _dspy_comparison.
         """
         line, silent = without_semicolon(line)
         arguments = parse(self.dspy_ab, line)
@@ -73,18 +75,17 @@ class CompareMagics(Magics):
             check_name(arguments.out)
         namespace = {**self.shell.user_ns, **(local_ns or {})}
         registry = Registry(Path(arguments.registry or self.defaults.registry).expanduser())
-        a, b = (
-            name if "@" in name else find(name, namespace, "program") for name in (arguments.a, arguments.b)
-        )
+        names = (arguments.a, *arguments.b)
+        programs = [name if "@" in name else find(name, namespace, "program") for name in names]
         data = find(arguments.data, namespace, "--data")
         metric = find_metric(arguments.metric, namespace)
         if not hasattr(data, "__len__"):
             raise InputError(f"%dspy_ab: --data {arguments.data} is a {type(data).__name__}, not a list")
         quiet = arguments.quiet or self.defaults.quiet
-        listener = None if quiet else _progress(min(len(data), arguments.max_examples or len(data)))
-        comparison = compare(
-            a,
-            b,
+        planned = min(len(data), arguments.max_examples or len(data))
+        found = compare_many(
+            programs[0],
+            programs[1:],
             data,
             metric,
             confidence=self.defaults.confidence if arguments.confidence is None else arguments.confidence,
@@ -97,27 +98,22 @@ class CompareMagics(Magics):
             timeout_s=arguments.timeout,
             seed=arguments.seed,
             registry=registry,
-            names=(_plain(arguments.a), _plain(arguments.b)),
-            on_event=listener,
+            program=None if arguments.program is None else find(arguments.program, namespace, "--program"),
+            names=[name.replace("@", " ") for name in names],  # a reference is called by the version it means
+            on_event=None if quiet else _progress(planned, len(programs)),
         )
+        comparison = found[0] if len(found) == 1 else found
         self.shell.user_ns[_LAST_COMPARISON] = comparison
         if arguments.out:
             self.shell.user_ns[arguments.out] = comparison
         return None if silent else comparison
 
 
-def _plain(name: str) -> str:
-    return name.replace("@", " ")  # a reference is called by the version it means
-
-
-def _progress(planned: int) -> Any:
+def _progress(planned: int, programs: int) -> Any:
     """Say what it costs at most, and return a listener that shows how far it is."""
-    say(f"at most {planned:,} examples, each answered by both: {2 * planned:,} answers")
+    answers = f"{programs * planned:,} answers"
+    say(f"at most {planned:,} examples, each answered by {'both' if programs == 2 else 'all'}: {answers}")
     bar = evaluation_progress()
     if bar is None:
         return None
-    return lambda duel, planned: _show(bar, duel, planned)
-
-
-def _show(bar: Any, duel: Duel, planned: int) -> None:
-    bar(duel.n, planned, 0)
+    return lambda duels, planned: bar(examples_compared(duels), planned, 0)

@@ -6,7 +6,7 @@ import dspy
 import pytest
 
 import dspy_nb as nb
-from dspy_nb.core.comparison_result import Comparison
+from dspy_nb.core.comparison_result import Comparison, Comparisons
 from tests.scripted import classifier, reviews
 from tests.test_magic_evaluate import Notebook, notebook  # noqa: F401 - a fixture
 
@@ -60,12 +60,23 @@ def test_versions_are_compared_by_reference(cells: Notebook) -> None:
     assert (result.a_name, result.b_name) == ("sentiment@1.0.0", "sentiment@1.1.0")
 
 
+def test_several_candidates_are_ranked(cells: Notebook) -> None:
+    result, printed = cells.run("%dspy_ab weak weak program --data test --metric exact_match:sentiment -o ab")
+    assert isinstance(result, Comparisons)
+    assert (result.baseline, [one.b_name for one in result]) == ("weak", ["weak", "program"])
+    assert result.winner is result["program"]
+    assert "at most 300 examples, each answered by all: 900 answers" in printed
+    assert "program is better than weak by" in printed
+    assert cells["ab"] is cells["_dspy_comparison"] is result
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("%dspy_ab weak nobody --data test --metric exact_match:sentiment", "nobody"),
         ("%dspy_ab weak --data test --metric exact_match:sentiment", "b"),
         (f"{AB} --margin 2", "margin"),
+        (f"{AB} --program nobody", "nobody"),
         (f"{AB} --max-examples 0", "max_examples"),
         ("%dspy_ab weak program --data nothing --metric exact_match:sentiment", "nothing"),
         ("%dspy_ab weak x@1.0.0 --data test --metric exact_match:sentiment", "x"),
