@@ -182,34 +182,33 @@ def test_processes_that_deploy_at_once_lose_nothing_and_leave_the_link_right(tmp
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_eight_processes_that_deploy_at_once_lose_nothing(tmp_path: Path) -> None:
-    for repetition in range(10):
-        deploy_from_processes(tmp_path / str(repetition), processes=8, each=50)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("repetition", range(10))
+def test_eight_processes_that_deploy_at_once_lose_nothing(tmp_path: Path, repetition: int) -> None:
+    deploy_from_processes(tmp_path / "registry", processes=8, each=50)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_whatever_moment_a_process_is_killed_at_what_was_deployed_is_live(tmp_path: Path) -> None:
-    for repetition in range(30):
-        root = tmp_path / str(repetition)
-        registry = filled(root)
-        running = deployers(root, 2, 1000)
-        printed = []
-        for process in running:
-            assert process.stdout is not None
-            printed += [process.stdout.readline() for _ in range(1 + repetition % 13)]
-            process.kill()
-        for process in running:
-            printed += process.communicate()[0].splitlines()
-        environment = registry.environment("e")
-        numbers = [line.number for line in environment.history()]
-        assert numbers == list(range(1, len(numbers) + 1))
-        assert {int(line) for line in printed if line.strip()} <= set(numbers)
-        assert {problem.kind for problem in registry.check()} <= {"orphan", "stale"}
-        environment.load()
-        environment.relink()
-        assert {problem.kind for problem in registry.check()} <= {"orphan"}
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("lines", [1 + repetition % 13 for repetition in range(30)])
+def test_whatever_moment_a_process_is_killed_at_what_was_deployed_is_live(tmp_path: Path, lines: int) -> None:
+    registry = filled(tmp_path / "registry")
+    running = deployers(registry.root, 2, 1000)
+    printed = []
+    for process in running:
+        assert process.stdout is not None
+        printed += [process.stdout.readline() for _ in range(lines)]
+        process.kill()
+    for process in running:
+        printed += process.communicate()[0].splitlines()
+    environment = registry.environment("e")
+    numbers = [line.number for line in environment.history()]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert {int(line) for line in printed if line.strip()} <= set(numbers)
+    assert {problem.kind for problem in registry.check()} <= {"orphan", "stale"}
+    environment.load()
+    environment.relink()
+    assert {problem.kind for problem in registry.check()} <= {"orphan"}
 
 
 KILLED = """

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,45 +59,49 @@ def test_processes_that_register_and_promote_at_once_lose_nothing(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_eight_processes_twenty_times_lose_nothing(tmp_path: Path) -> None:
-    for repetition in range(20):
-        write_from_processes(tmp_path / str(repetition), processes=8, each=50)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("repetition", range(20))
+def test_eight_processes_twenty_times_lose_nothing(tmp_path: Path, repetition: int) -> None:
+    write_from_processes(tmp_path / "registry", processes=8, each=50)
 
 
-def kill_while_writing(root: Path, after_lines: int) -> None:
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(root), "500"], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+def kill_while_writing(root: Path, processes: int, moments: list[float]) -> None:
+    """Let processes register and promote, kill one after the other, each some seconds after it has begun."""
+    command = [sys.executable, "-c", WRITER, str(root), "100000"]
+    writers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
     printed: list[str] = []
-    for writer in writers:
+    for writer, moment in zip(writers, moments, strict=True):
         assert writer.stdout is not None
-        printed += [writer.stdout.readline().strip() for _ in range(after_lines)]
+        printed.append(writer.stdout.readline())
+        time.sleep(moment)
         writer.kill()
     for writer in writers:
-        printed += [line for line in writer.communicate()[0].split("\n") if line]
+        printed += writer.communicate()[0].splitlines(keepends=True)
+    returned = [line.strip() for line in printed if line.endswith("\n")]  # the last line may be cut
     registry = Registry(root)
-    present = {version.version for version in registry.list("m")}
-    assert set(filter(None, printed)) <= present
-    assert [entry.number for entry in registry.history("m")] == list(range(1, len(registry.history("m")) + 1))
+    versions = registry.list("m")
+    assert set(returned) <= {version.version for version in versions}
+    assert len(returned) == len(set(returned))
+    history = registry.history("m")
+    assert [entry.number for entry in history] == list(range(1, len(history) + 1))
+    assert [version.stage for version in versions].count("production") <= 1
     assert {problem.kind for problem in registry.check()} <= {"orphan"}
-    for version in registry.list("m"):
+    for version in versions:
         registry.load(version)
-    before = len(present)
     registry.register(program(), "m")
-    assert len(registry.list("m")) == before + 1
+    assert len(registry.list("m")) == len(versions) + 1
 
 
 def test_what_was_returned_before_a_kill_is_there_after_it(tmp_path: Path) -> None:
-    kill_while_writing(tmp_path / "registry", after_lines=4)
+    kill_while_writing(tmp_path / "registry", 2, [0.05, 0.02])
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_what_was_returned_before_many_kills_is_there(tmp_path: Path) -> None:
-    for repetition in range(40):
-        kill_while_writing(tmp_path / str(repetition), 1 + repetition % 17)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(40))
+def test_what_was_returned_before_many_kills_is_there(tmp_path: Path, seed: int) -> None:
+    moments = random.Random(seed)
+    kill_while_writing(tmp_path / "registry", 8, [moments.uniform(0, 0.5) for _ in range(8)])
 
 
 def test_threads_that_share_a_registry_lose_nothing(registry: Registry) -> None:

@@ -37,6 +37,7 @@ from dspy_nb.core.durable import (
     write_file,
 )
 from dspy_nb.core.errors import Conflict, Corrupt, Refused
+from dspy_nb.core.flushing import Unflushed
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -111,6 +112,7 @@ class Log(Generic[S]):
         self._entries: list[Entry] = []
         self._state = new_state()
         self._last_signature: tuple[int, int, int] | None = None
+        self._prefix = f"{folder}{os.sep}"  # pathlib takes longer to join a path than the system to open it
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -142,7 +144,12 @@ class Log(Generic[S]):
             return self._state
 
     def append(
-        self, decide: Callable[[S], Mapping[str, Any] | None], action: str, *, by: str | None = None
+        self,
+        decide: Callable[[S], Mapping[str, Any] | None],
+        action: str,
+        *,
+        by: str | None = None,
+        after: Unflushed | None = None,
     ) -> Entry | None:
         """Append what ``decide`` returns, and decide again whenever somebody else was first.
 
@@ -151,6 +158,7 @@ class Log(Generic[S]):
                 write nothing, or raises. It may be called more than once.
             action: The verb of the entry.
             by: Who does it; the user of the process by default.
+            after: What must be on the disk before the entry is: it is flushed together with it.
 
         Returns:
             The new entry; None if ``decide`` returned None.
@@ -165,6 +173,7 @@ class Log(Generic[S]):
         by = current_user() if by is None else by
         deadline = time.monotonic() + _PATIENCE_S
         attempt = 0
+        unflushed = after or Unflushed()
         while True:
             with self.lock:
                 state = self.read()
@@ -177,7 +186,7 @@ class Log(Generic[S]):
                 state.check(entry)
                 with explained(f"write {self.folder / _name(number)}"):
                     make_folders(self.folder)
-                    if self._put(_name(number), content):
+                    if self._put(_name(number), content, unflushed):
                         self.read()
                         return entry
             attempt += 1
@@ -185,31 +194,30 @@ class Log(Generic[S]):
                 raise Conflict(f"{self.folder}: other writers were faster for {_PATIENCE_S:.0f} s: try again")
             time.sleep(random.uniform(0, min(0.05, 0.001 * 2 ** min(attempt, 6))))
 
-    def _put(self, name: str, content: bytes) -> bool:
+    def _put(self, name: str, content: bytes, unflushed: Unflushed) -> bool:
         """Create the complete, flushed file ``name``, or return False if it exists."""
-        target = self.folder / name
-        if target.exists():
-            return False
-        temporary = self.folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-        write_file(temporary, content)
+        target, temporary = self._path(name), self._path(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
         try:
-            os.link(temporary, target)
+            unflushed.create(temporary, content)
+            unflushed.flush()
+            try:
+                os.link(temporary, target)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                # Exclusive as well, but not complete at once: readers allow for that, see _read_entry.
+                write_file(target, content)
         except FileExistsError:
             return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            # Exclusive as well, but not complete at once: readers allow for that, see _read_entry.
-            try:
-                write_file(target, content)
-            except FileExistsError:
-                return False
         finally:
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                os.unlink(temporary)
         with explained(f"flush {target}, which is written but might not survive a power cut"):
             sync_folder(self.folder)
         return True
+
+    def _path(self, name: str) -> str:
+        return f"{self._prefix}{name}"
 
     def _forget(self) -> None:
         self._entries = []
@@ -218,14 +226,14 @@ class Log(Generic[S]):
 
     def _signature(self, number: int) -> tuple[int, int, int] | None:
         try:
-            status = (self.folder / _name(number)).stat(follow_symlinks=False)
+            status = os.stat(self._path(_name(number)), follow_symlinks=False)
         except FileNotFoundError:
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def _check_gapless(self) -> None:
         try:
-            names = {name for name in os.listdir(self.folder) if is_entry_name(name)}  # noqa: PTH208
+            names = {name for name in os.listdir(self.folder) if is_entry_name(name)}
         except FileNotFoundError:
             return
         for number in range(1, len(names) + 1):
@@ -236,7 +244,7 @@ class Log(Generic[S]):
                 )
 
     def _take_in(self, number: int) -> bool:
-        path = f"{self.folder}{os.sep}{_name(number)}"  # joining paths is slow, and logs are long
+        path = self._path(_name(number))
         try:
             entry = _read_entry(path, number, self._entries[-1].checksum if self._entries else "")
         except FileNotFoundError:

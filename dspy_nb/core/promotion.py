@@ -10,7 +10,7 @@ from dspy_nb.core.errors import InputError, Refused
 from dspy_nb.core.lookup import find
 from dspy_nb.core.restrictions import read_table
 from dspy_nb.core.stages import TRANSITIONS, ModelState, Record
-from dspy_nb.core.versions import STAGES, Reference, rank
+from dspy_nb.core.versions import STAGES, Reference
 
 __all__ = [
     "DEFAULT_REQUIREMENTS",
@@ -91,10 +91,9 @@ def decide_archive(
         record = find(reference, state)
         _check_transition(record, f"{reference.model_id}@{record.version}", "archived")
         return {"versions": [record.version], "reason": reason}
-    alive = [version for version, record in state.records.items() if record.stage != "archived"]
-    alive.sort(key=rank, reverse=True)
+    newest_first = [version for _, version in reversed(state.alive)]
     spared = ("production",) if staging else ("production", "staging")
-    chosen = [version for version in alive[keep_latest:] if state.records[version].stage not in spared]
+    chosen = [version for version in newest_first[keep_latest:] if state.records[version].stage not in spared]
     return {"versions": chosen, "reason": reason} if chosen else None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 import re
 from pathlib import Path
@@ -35,24 +37,41 @@ def git_commit(start: Path | None = None) -> str | None:
     names, packed branches, and the indirection of a worktree. Uncommitted changes are not seen.
     """
     try:
-        start = start or Path.cwd()
-        folder = next(parent for parent in (start, *start.parents) if (parent / ".git").exists()) / ".git"
-        if folder.is_file():
-            folder = folder.parent / folder.read_text("utf-8").removeprefix("gitdir:").strip()
-        head = (folder / "HEAD").read_text("utf-8").strip()
+        folder = _git_folder(start or os.getcwd())
+        head = _text(f"{folder}/HEAD")
         branch = _REF.fullmatch(head)
         if not branch:
             return head if _COMMIT.fullmatch(head) else None
-        common = folder / "commondir"
-        shared = folder / common.read_text("utf-8").strip() if common.exists() else folder
-        loose = shared / branch[1]
-        if loose.exists():
-            commit = loose.read_text("utf-8").strip()
-            return commit if _COMMIT.fullmatch(commit) else None
-        for line in (shared / "packed-refs").read_text("utf-8").splitlines():
-            commit, _, name = line.partition(" ")
-            if name == branch[1] and _COMMIT.fullmatch(commit):
-                return commit
-    except (OSError, UnicodeDecodeError, StopIteration):
-        pass
-    return None
+        shared = folder
+        with contextlib.suppress(FileNotFoundError):
+            shared = os.path.join(folder, _text(f"{folder}/commondir"))
+        try:
+            commit = _text(f"{shared}/{branch[1]}")
+        except FileNotFoundError:
+            commit = _packed(_text(f"{shared}/packed-refs"), branch[1])
+        return commit if _COMMIT.fullmatch(commit) else None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _git_folder(start: str | Path) -> str:
+    """Return the folder that ``.git`` around ``start`` is, or names, as it does in a worktree."""
+    place = str(start)
+    while not os.path.exists(git := os.path.join(place, ".git")):
+        parent = os.path.dirname(place)
+        if parent == place:
+            raise FileNotFoundError
+        place = parent
+    if os.path.isfile(git):
+        return os.path.join(place, _text(git).removeprefix("gitdir:").strip())
+    return git
+
+
+def _packed(refs: str, wanted: str) -> str:
+    lines = (line.partition(" ") for line in refs.splitlines())
+    return next((commit for commit, _, name in lines if name == wanted), "")
+
+
+def _text(path: str) -> str:
+    with open(path, "rb") as file:
+        return file.read().decode().strip()

@@ -1,18 +1,24 @@
-"""Putting a version in place: its folder staged, flushed and renamed, then its log entry."""
+"""Putting a version in place: its folder staged and renamed, flushed, then its log entry.
+
+Files, folders and log entry are flushed together, before the entry gets its name. A power cut in between leaves
+what any crash leaves there: a folder that no entry names, which nobody sees and ``check`` reports.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import hashlib
+import os
 import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dspy_nb.core.durable import explained, make_folders, sync_folder, write_file, write_folder
+from dspy_nb.core.durable import explained, make_folders, write_file
 from dspy_nb.core.errors import Conflict
+from dspy_nb.core.flushing import Unflushed
 from dspy_nb.core.log import Log
 from dspy_nb.core.stages import ModelState
 from dspy_nb.core.versions import next_version
@@ -71,16 +77,17 @@ def publish(
 
     if log.read().taken(version):
         return False
-    with explained(f"write {folder / version}"):
-        _make_root(root)
-        if not _put_folder(folder, version, files):
-            return False
-    try:
-        log.append(decide, "register", by=by)
-    except BaseException:
-        if version not in log.read().records:
-            _remove_folder(folder, version)
-        raise
+    with Unflushed() as unflushed:
+        with explained(f"write {folder / version}"):
+            _make_root(root)
+            if not _put_folder(folder, version, files, unflushed):
+                return False
+        try:
+            log.append(decide, "register", by=by, after=unflushed)
+        except BaseException:
+            if version not in log.read().records:
+                _remove_folder(folder, version)
+            raise
     return True
 
 
@@ -88,19 +95,29 @@ def _make_root(root: Path) -> None:
     """Make the root, and tell git to leave hashed files alone and temporary ones out."""
     make_folders(root)
     for name, content in _GIT_FILES.items():
-        if not (root / name).exists():
+        path = f"{root}{os.sep}{name}"
+        if not os.path.exists(path):
             with contextlib.suppress(FileExistsError):
-                write_file(root / name, content)
+                write_file(path, content)
 
 
-def _put_folder(folder: Path, version: str, files: Mapping[str, bytes]) -> bool:
-    """Put the complete, flushed folder of a version in place, or return False if its name is taken."""
+def _put_folder(folder: Path, version: str, files: Mapping[str, bytes], unflushed: Unflushed) -> bool:
+    """Put the complete folder of a version in place, or return False if its name is taken.
+
+    It is not on the disk yet: nothing speaks of it before the log's entry, which is flushed with it.
+    """
     make_folders(folder)
-    staging = folder / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
+    staging = f"{folder}{os.sep}{STAGING_PREFIX}{uuid.uuid4().hex}"
+    target = f"{folder}{os.sep}{version}"
     try:
-        write_folder(staging, files)
+        os.mkdir(staging)
+        for name, content in files.items():
+            unflushed.create(f"{staging}{os.sep}{name}", content)
+        unflushed.add_folder(staging)
+        if os.name == "nt":
+            unflushed.flush()  # Windows does not rename a folder while a file in it is open
         try:
-            staging.rename(folder / version)
+            os.rename(staging, target)
         except OSError as error:
             if error.errno not in _TAKEN:
                 raise
@@ -110,7 +127,7 @@ def _put_folder(folder: Path, version: str, files: Mapping[str, bytes]) -> bool:
         shutil.rmtree(staging, ignore_errors=True)
         raise
     try:
-        sync_folder(folder)
+        unflushed.add_folder(folder)
     except BaseException:
         _remove_folder(folder, version)
         raise

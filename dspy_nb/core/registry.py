@@ -24,7 +24,6 @@ from dspy_nb.core.deployment import Environment
 from dspy_nb.core.durable import parse_json
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
 from dspy_nb.core.loading import RegistryWarning
-from dspy_nb.core.lookup import latest_version
 from dspy_nb.core.model_version import ModelVersion
 from dspy_nb.core.promotion import (
     decide_archive,
@@ -117,7 +116,7 @@ class Registry(Catalogue):
             if parent is not None and parent not in state.records:
                 raise NotFound(f"parent {parent!r} is not a version of {model_id}")
             chosen = version or free_version(self._folder(model_id), state, bump or "minor")
-            ancestor = parent or latest_version(state)
+            ancestor = parent or state.latest
             files, summary = submission.files(chosen, ancestor), submission.summary(ancestor)
             if self._publish(model_id, chosen, files, summary, notes, by):
                 return self.get(f"{model_id}@{chosen}")

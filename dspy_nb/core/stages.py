@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.log import Entry
-from dspy_nb.core.versions import STAGES, SortKey, check_version, sort_key
+from dspy_nb.core.versions import STAGES, SortKey, check_version, rank, sort_key
 
 if TYPE_CHECKING:
     from dspy_nb.core.model_version import ModelVersion
@@ -100,16 +100,18 @@ class ModelState:
     Attributes:
         records: Version -> its record.
         ordered: The versions in semver order, lowest first, as (sort key, version).
+        alive: Those that are not archived, as (rank, version): all releases come after all prereleases.
         production: The version in production, if any.
-        staged: The versions in staging, the one promoted last at the end.
+        staged: The versions in staging, the one promoted last at the end (a dict for its order).
         history: One line per entry.
     """
 
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
         self.ordered: list[tuple[SortKey, str]] = []
+        self.alive: list[tuple[tuple[bool, SortKey], str]] = []
         self.production: str | None = None
-        self.staged: list[str] = []
+        self.staged: dict[str, None] = {}
         self.history: list[HistoryEntry] = []
         self._lowered: set[str] = set()
 
@@ -117,10 +119,15 @@ class ModelState:
         """Return whether the name is taken, also in another case (1.0.0-RC.1 is 1.0.0-rc.1 on some disks)."""
         return version.lower() in self._lowered
 
-    def between(self, low: tuple[int, int, int], high: tuple[int, int, int]) -> list[str]:
-        """Return the versions of ``low`` <= version < ``high``, lowest first, without sorting them all."""
+    @property
+    def latest(self) -> str | None:
+        """The highest release that is not archived, else the highest such prerelease, else None."""
+        return self.alive[-1][1] if self.alive else None
+
+    def between(self, low: tuple[int, int, int], high: tuple[int, int, int]) -> Iterator[str]:
+        """Yield the versions of ``low`` <= version < ``high``, highest first."""
         start, stop = (bisect_left(self.ordered, ((*bound, False, ()), "")) for bound in (low, high))
-        return [version for _, version in self.ordered[start:stop]]
+        return (self.ordered[index][1] for index in range(stop - 1, start - 1, -1))
 
     def check(self, entry: Entry) -> None:
         """Raise Corrupt if ``entry`` is malformed or cannot follow."""
@@ -174,6 +181,7 @@ class ModelState:
         files = {name: (info["sha256"], info["size"]) for name, info in body["files"].items()}
         self.records[version] = Record(version, files, body["summary"])
         insort(self.ordered, (sort_key(version), version))
+        insort(self.alive, (rank(version), version))
         self._lowered.add(version.lower())
 
     def _take_evidence(self, record: Record, evidence: Mapping[str, Any]) -> None:
@@ -189,13 +197,17 @@ class ModelState:
     def _move(self, version: str, stage: str) -> None:
         record = self.records[version]
         if record.stage == "staging":
-            self.staged.remove(version)
+            del self.staged[version]
+        elif record.stage == "archived":
+            insort(self.alive, (rank(version), version))
         if self.production == version:
             self.production = None
         record.stage = stage
         record.version_made = None
         if stage == "staging":
-            self.staged.append(version)
+            self.staged[version] = None
+        elif stage == "archived":
+            del self.alive[bisect_left(self.alive, (rank(version), version))]
         elif stage == "production":
             self.production = version
 

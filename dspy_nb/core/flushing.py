@@ -1,0 +1,107 @@
+"""Writes that reach the disk together: several files and folders, flushed side by side."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Final
+
+__all__ = ["Unflushed"]
+
+_BINARY: Final = getattr(os, "O_BINARY", 0)
+_THREADS: Final = 6  # a version has three or four files and two folders, and comes with an entry of the log
+
+
+class Unflushed:
+    """Files and folders that are written, to be flushed to the disk before anything relies on them.
+
+    The flushes run side by side, so that the file system and the disk take them as one: that is two to six times
+    faster than one after the other. Leaving the ``with`` block closes whatever is not flushed yet.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing to flush."""
+        self._descriptors: list[int] = []
+
+    def __enter__(self) -> Unflushed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def create(self, path: Path | str, content: bytes) -> None:
+        """Create the file ``path`` exclusively and write ``content``.
+
+        Raises:
+            OSError: It exists, or it cannot be written; then a part of it may be left.
+        """
+        self._descriptors.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o644))
+        view = memoryview(content)
+        while view:
+            view = view[os.write(self._descriptors[-1], view) :]
+
+    def add_folder(self, folder: Path | str) -> None:
+        """Have the names in ``folder`` flushed too, so that what was created or renamed there survives."""
+        if os.name != "nt":  # Windows cannot open a folder, and its metadata journal needs no flush
+            self._descriptors.append(os.open(folder, os.O_RDONLY))
+
+    def flush(self) -> None:
+        """Flush all of it to the disk; nothing is left to flush then, also if it fails.
+
+        Raises:
+            OSError: Something could not be flushed.
+        """
+        try:
+            _flush_all(self._descriptors)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+def _flush_all(descriptors: list[int]) -> None:
+    outcomes: SimpleQueue[OSError | None] = SimpleQueue()
+    for descriptor in descriptors[1:]:
+        _queue().put((descriptor, outcomes))
+    errors = [_flush(descriptor) for descriptor in descriptors[:1]]
+    errors += [outcomes.get() for _ in descriptors[1:]]
+    for error in filter(None, errors):
+        raise error
+
+
+def _flush(descriptor: int) -> OSError | None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        return error
+    return None
+
+
+_Work = SimpleQueue[tuple[int, SimpleQueue[OSError | None]]]
+
+
+@cache
+def _queue() -> _Work:
+    """Return the queue of what is to be flushed, served by threads that are kept.
+
+    A thread pool of the standard library takes as long for the hand-over as the disk for the flush.
+    """
+    queue: _Work = SimpleQueue()
+    for _ in range(_THREADS):
+        Thread(target=_serve, args=(queue,), name="dspy-nb-flush", daemon=True).start()
+    return queue
+
+
+def _serve(queue: _Work) -> None:
+    while True:
+        descriptor, outcomes = queue.get()
+        outcomes.put(_flush(descriptor))
+
+
+if hasattr(os, "register_at_fork"):  # the child of a fork has none of the threads
+    os.register_at_fork(after_in_child=_queue.cache_clear)
