@@ -17,6 +17,7 @@ from dspy_nb.commands.configuration import config_option, set_variables
 from dspy_nb.commands.deployment import archive, deploy, diff, history, promote, rollback
 from dspy_nb.commands.evaluate import evaluate, gate
 from dspy_nb.commands.optimize import optimize
+from dspy_nb.commands.pipeline import pipeline
 from dspy_nb.commands.registry import check, list_versions, show
 from dspy_nb.commands.setup import demo, install_model, presets
 
@@ -46,7 +47,7 @@ _BACKSPACE = ("\\b\n", "\b\n")  # marks lines as they are for click; a raw docst
 cli.help = (cli.help or "").replace(*_BACKSPACE)
 for command in (
     ab_test, archive, check, completion, demo, deploy, diff, evaluate, gate, history, install_model, list_versions,
-    optimize, presets, promote, rollback, show,
+    optimize, pipeline, presets, promote, rollback, show,
 ):  # fmt: skip
     cli.add_command(command)
     command.help = (command.help or "").replace(*_BACKSPACE)
