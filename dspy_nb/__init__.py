@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     )
     from dspy_nb.core.evaluation import Evaluation, evaluate
     from dspy_nb.core.events import CandidateScored, Completed, Event, Failed, Progress, Started, read_events
+    from dspy_nb.core.experiment import Experiment
+    from dspy_nb.core.experiment_status import ExperimentStatus, FixedTest
     from dspy_nb.core.gate import GateResult, QualityGate
     from dspy_nb.core.local import local_lm
     from dspy_nb.core.local_install import install_model
@@ -58,7 +60,10 @@ __all__ = [
     "Environment",
     "Evaluation",
     "Event",
+    "Experiment",
+    "ExperimentStatus",
     "Failed",
+    "FixedTest",
     "GateFailed",
     "GateResult",
     "InputError",
@@ -110,6 +115,8 @@ _NAMES = {
     "OptimizationFailed Refused RegistryError",
     "evaluation": "Evaluation evaluate",
     "events": "CandidateScored Completed Event Failed Progress Started read_events",
+    "experiment": "Experiment",
+    "experiment_status": "ExperimentStatus FixedTest",
     "gate": "GateResult QualityGate",
     "local": "local_lm",
     "local_install": "install_model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -13,7 +14,7 @@ from dspy_nb.core.loading import stored_program
 from dspy_nb.core.model_version import ModelVersion
 from dspy_nb.core.program_state import dump_state
 
-__all__ = ["check_same_program"]
+__all__ = ["check_same_program", "program_digest"]
 
 
 def check_same_program(program: Any, version: ModelVersion) -> None:
@@ -33,6 +34,12 @@ def check_same_program(program: Any, version: ModelVersion) -> None:
             f"the program is not {version.ref}: it differs in {', '.join(sorted(different))}; "
             f"load it from the registry: load({version.ref!r})"
         )
+
+
+def program_digest(program: dspy.Module) -> str:
+    """Return a hash of the prompts and the demos of a program; its code and its LMs do not count."""
+    parts = _predictors(json.loads(dump_json(dump_state(program), "the state of the program")))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _predictors(state: dict[str, Any]) -> dict[str, Any]:

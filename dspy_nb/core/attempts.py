@@ -24,6 +24,7 @@ __all__ = [
     "Outcome",
     "Work",
     "is_asynchronous",
+    "meter_settings",
     "split_fields",
     "timeout",
 ]
@@ -212,14 +213,7 @@ class Work:
         return Outcome({}, (None,) * len(self.metrics), failure, latency_ms, False, usage)
 
     def _context(self, job: Job, meter: ExampleMeter) -> dict[str, Any]:
-        return {
-            **self.settings[job.repeat],
-            "usage_tracker": meter,
-            "caller_modules": [*(dspy.settings.caller_modules or ()), meter],
-            "trace": [],  # one list for all threads, as by default, mixes their traces and keeps them alive
-            "disable_history": False,  # the meter listens to it
-            "max_history_size": max(1, dspy.settings.max_history_size),
-        }
+        return {**self.settings[job.repeat], **meter_settings(meter)}
 
     def _scored(self, job: Job, meter: ExampleMeter, prediction: Any, latency_ms: float) -> Outcome:
         usage = meter.take()
@@ -238,6 +232,17 @@ class Work:
                 )
         cached = usage.cache_hits > 0 and usage.lm_calls == 0
         return Outcome(_fields(prediction), tuple(scores), failure, latency_ms, cached, usage, meter.take())
+
+
+def meter_settings(meter: ExampleMeter) -> dict[str, Any]:
+    """Return the DSPy settings under which a meter counts what a program uses."""
+    return {
+        "usage_tracker": meter,
+        "caller_modules": [*(dspy.settings.caller_modules or ()), meter],
+        "trace": [],  # one list for all threads, as by default, mixes their traces and keeps them alive
+        "disable_history": False,  # the meter listens to it
+        "max_history_size": max(1, dspy.settings.max_history_size),
+    }
 
 
 def timeout(timeout_s: float | None) -> Failure:

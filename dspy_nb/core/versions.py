@@ -15,6 +15,7 @@ __all__ = [
     "STAGES",
     "Reference",
     "check_environment",
+    "check_experiment",
     "check_model_id",
     "check_version",
     "matches",
@@ -65,6 +66,15 @@ def check_environment(name: object) -> str:
         InputError: It is not.
     """
     return _check_name(name, "environment")
+
+
+def check_experiment(name: object) -> str:
+    """Return ``name`` if it can be the name of an experiment: the rules are those of model ids.
+
+    Raises:
+        InputError: It is not.
+    """
+    return _check_name(name, "experiment")
 
 
 def _check_name(name: object, what: str) -> str:

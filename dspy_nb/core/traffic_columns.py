@@ -1,0 +1,119 @@
+"""The events of an experiment as columns in memory, brought up to date with what has changed since."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from dspy_nb.core.errors import Corrupt
+from dspy_nb.core.traffic import Traffic
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from numpy.typing import NDArray
+
+__all__ = ["CACHED", "ERROR", "FIRST", "IS_B", "LATE", "Columns"]
+
+# What is yes or no about an event, as bits of one number.
+IS_B, FIRST, LATE, ERROR, CACHED = 1, 2, 4, 8, 16
+_OUTCOME: Final = 32  # times 0: none, 1: failure, 2: success, 3: a grade between
+
+_EVENTS_AT_ONCE: Final = 500_000
+
+# SQLite puts a column together as one text, several times faster than Python fetches it row by row.
+_TEXTS: Final = f"""
+    count(*), group_concat(char(256 + {IS_B} * is_b + {FIRST} * first + {LATE} * late
+    + {ERROR} * (error IS NOT NULL) + {CACHED} * ifnull(cached, 0)
+    + {_OUTCOME} * CASE WHEN outcome IS NULL THEN 0 WHEN outcome = 0 THEN 1 WHEN outcome = 1 THEN 2 ELSE 3 END),
+    ''),
+    group_concat(char(65536 + split_id), ''), group_concat(ifnull(latency_us, -1)), group_concat(number)"""
+_CHANGED: Final = "number <= :end AND number IN (SELECT number FROM changes WHERE id > :seen ORDER BY number)"
+
+
+class Columns:
+    """All events of a file in the order of assignment; one array each for what status() needs.
+
+    Attributes:
+        flags: Sum of ``IS_B``, ``FIRST``, ``LATE``, ``ERROR``, ``CACHED`` where they hold, uint8.
+        outcome: In [0, 1], NaN while there is none.
+        split: Probability of arm B of the unit.
+        latency_us: -1 while there is none.
+    """
+
+    def __init__(self) -> None:
+        self.flags: NDArray[Any] = np.empty(0, np.uint8)
+        self.outcome: NDArray[Any] = np.empty(0)
+        self.split: NDArray[Any] = np.empty(0)
+        self.latency_us: NDArray[Any] = np.empty(0, np.int64)
+        self._seen = 0  # the last change
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return len(self.flags)
+
+    def refresh(self, traffic: Traffic) -> None:
+        """Read what is new and what has changed.
+
+        Raises:
+            Corrupt: Events are missing.
+        """
+        with traffic.file.reading() as connection:
+            seen, end = connection.execute(
+                "SELECT (SELECT ifnull(max(id), 0) FROM changes), (SELECT ifnull(max(number), 0) FROM events)"
+            ).fetchone()
+            rows = connection.execute("SELECT id, split FROM splits").fetchall()
+            splits = np.full(1 + max((row[0] for row in rows), default=0), np.nan)
+            for key, split in rows:
+                splits[key] = split
+            if self._seen < seen and len(self):
+                where = {"end": len(self), "seen": self._seen}
+                self._put(_parts(connection, _CHANGED, where, splits))
+            new = [
+                _parts(
+                    connection,
+                    "number > :start AND number <= :end",
+                    {"start": start, "end": min(start + _EVENTS_AT_ONCE, end)},
+                    splits,
+                )
+                for start in range(len(self), end, _EVENTS_AT_ONCE)
+            ]
+        self._seen = seen
+        if new:
+            start = len(self)
+            numbers = np.concatenate([part[0] for part in new])
+            if not np.array_equal(numbers, np.arange(start + 1, end + 1)):
+                raise Corrupt(f"{traffic.path}: events are missing between {start + 1} and {end}")
+            for place, name in enumerate(("flags", "outcome", "split", "latency_us"), 1):
+                setattr(self, name, np.concatenate([getattr(self, name), *(part[place] for part in new)]))
+
+    def _put(self, parts: tuple[NDArray[Any], ...]) -> None:
+        rows = parts[0] - 1
+        self.flags[rows], self.outcome[rows], self.split[rows], self.latency_us[rows] = parts[1:]
+
+
+def _parts(
+    connection: sqlite3.Connection, where: str, values: dict[str, int], splits: NDArray[Any]
+) -> tuple[NDArray[Any], ...]:
+    """Return numbers, flags, outcomes, splits and latencies of some events."""
+    query = f"SELECT {_TEXTS} FROM (SELECT * FROM events WHERE {where} ORDER BY number)"
+    count, codes, split_ids, latencies, numbers = connection.execute(query, values).fetchone()
+    if not count:
+        return np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0), np.empty(0), np.empty(0, np.int64)
+    code = np.frombuffer(codes.encode("utf-16-le"), np.uint16) - 256
+    kind = code // _OUTCOME
+    outcome = np.array([np.nan, 0.0, 1.0, np.nan])[kind]
+    number = np.fromstring(numbers, np.int64, sep=",")
+    if (kind == 3).any():
+        query = f"SELECT outcome FROM events WHERE {where} AND outcome > 0 AND outcome < 1 ORDER BY number"
+        grades = (row[0] for row in connection.execute(query, values))
+        outcome[kind == 3] = np.fromiter(grades, float, int((kind == 3).sum()))
+    split = splits[np.frombuffer(split_ids.encode("utf-32-le"), np.uint32) - 65536]
+    return (
+        number,
+        (code % _OUTCOME).astype(np.uint8),
+        outcome,
+        split,
+        np.fromstring(latencies, np.int64, sep=","),
+    )
