@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import dspy
 
@@ -22,12 +23,14 @@ from dspy_nb.core.experiment_definition import (
     place_of,
 )
 from dspy_nb.core.experiment_status import Conclusion, ExperimentStatus
-from dspy_nb.core.experiment_watch import Watch
 from dspy_nb.core.registry import Registry
 from dspy_nb.core.traffic import Assignment, Traffic, check_text
 from dspy_nb.core.versions import check_experiment
 
-__all__ = ["Experiment"]
+if TYPE_CHECKING:
+    from dspy_nb.core.experiment_watch import Watch
+
+__all__ = ["Experiment", "experiments"]
 
 
 class Experiment:
@@ -126,7 +129,8 @@ class Experiment:
         check_given(self.definition, self._programs, given)
         traffic.within_s = self.definition.outcome_within_s
         self._traffic = traffic
-        self._watch = Watch(self.definition, traffic)
+        self._watch: Watch | None = None
+        self._lock = threading.Lock()
         self._conclusion: Conclusion | None = None
 
     @classmethod
@@ -285,7 +289,12 @@ class Experiment:
             RegistryError: The file cannot be read.
             Corrupt: It is damaged.
         """
-        return self._watch.status()
+        with self._lock:
+            if self._watch is None:
+                from dspy_nb.core.experiment_watch import Watch  # imports numpy, which serving does not need
+
+                self._watch = Watch(self.definition, self._traffic)
+            return self._watch.status()
 
     def conclude(
         self, reason: str | None = None, *, force: bool = False, by: str | None = None

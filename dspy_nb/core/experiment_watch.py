@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -37,11 +36,10 @@ _ONE_LOOK: Final = (
 
 
 class Watch:
-    """The status of one experiment, kept up to date by this process. Safe to share between threads."""
+    """The status of one experiment, kept up to date by this process."""
 
     def __init__(self, definition: Definition, traffic: Traffic) -> None:
         self._definition, self._traffic = definition, traffic
-        self._lock = threading.Lock()
         self._columns = Columns()
         self._ledger: Ledger | None = None
         self._next = 0  # index of the first event that is not in the ledger
@@ -50,18 +48,20 @@ class Watch:
 
     def status(self) -> ExperimentStatus:
         """Read what is new and return the status."""
-        with self._lock:
-            raw = self._traffic.fact("conclusion")
-            conclusion = None if raw is None else Conclusion(**raw)
-            if conclusion is None:
-                self._traffic.expire()
-            self._columns.refresh(self._traffic)
-            ledger = self._ledger or self._restored()
-            self._ledger = ledger
-            held_back = self._count(ledger, math.inf if conclusion is None else conclusion.n)
-            if ledger.n >= self._saved + _UNITS_PER_CHECKPOINT:
-                self._save(ledger)
-            return self._status(ledger, held_back, conclusion)
+        raw = self._traffic.fact("conclusion")
+        conclusion = None if raw is None else Conclusion(**raw)
+        if conclusion is None:
+            self._traffic.expire()
+        self._columns.refresh(self._traffic)
+        most = math.inf if conclusion is None else conclusion.n
+        ledger = self._ledger or self._restored()
+        if ledger.n > most:  # units came in while another process concluded
+            ledger, self._next = Ledger(self._definition.confidence, self._definition.margin), 0
+        self._ledger = ledger
+        held_back = self._count(ledger, most)
+        if ledger.n >= self._saved + _UNITS_PER_CHECKPOINT:
+            self._save(ledger)
+        return self._status(ledger, held_back, conclusion)
 
     def _restored(self) -> Ledger:
         """Return the ledger as another process last stored it, or a new one."""
