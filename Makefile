@@ -19,9 +19,10 @@ ISOLATED := scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 .PHONY: help
 help:
 	@echo "make demo       optimize a small program on an embedded language model, from data to registry"
-	@echo "make test       lint, types, tests, and the notebooks executed"
+	@echo "make test       lint, types, tests, widgets in a browser, and the notebooks executed"
 	@echo "make lint       ruff and mypy"
 	@echo "make notebooks  the notebooks executed"
+	@echo "make browser    the widgets in a real JupyterLab; skipped where there is neither Chromium nor Chrome"
 	@echo "make bench      benchmarks, and the long versions of tests"
 	@echo "make clean      remove what the other targets made, but neither .venv nor the language model"
 
@@ -30,7 +31,7 @@ demo: model
 	@$(BIN)/dspy-nb demo
 
 .PHONY: test
-test: lint unit notebooks
+test: lint unit browser notebooks
 
 .PHONY: lint
 lint: $(VENV)/dev.stamp
@@ -40,11 +41,15 @@ lint: $(VENV)/dev.stamp
 
 .PHONY: unit
 unit: model
-	@$(ISOLATED) $(BIN)/pytest -m "not slow" tests
+	@$(ISOLATED) $(BIN)/pytest -m "not slow and not browser" tests
 
 .PHONY: notebooks
 notebooks: model
 	@$(ISOLATED) $(BIN)/pytest --nbmake --nbmake-timeout=900 --timeout=1800 notebooks/*.ipynb
+
+.PHONY: browser
+browser: model
+	@$(ISOLATED) $(BIN)/pytest -m "browser and not slow" tests
 
 .PHONY: bench
 bench: model
