@@ -113,6 +113,17 @@ def test_not_worse_is_enough_where_that_is_asked(capsys):
     assert "not to be worse" in said(capsys)[1][0]
 
 
+def test_a_version_that_is_not_worse_passes_where_that_is_asked(registry):
+    registry.register(classifier(), "sentiment", version="1.0.1")
+    registry.promote("sentiment@1.0.1", "staging")
+    line = [*command("sentiment@production", "sentiment@1.0.1"), "--margin", "0.1", "--attach"]
+    assert main(line) == 1
+    with pytest.raises(nb.Refused, match="the latest ab said no"):
+        registry.promote("sentiment@1.0.1", "production")
+    assert main([*line, "--not-worse"]) == 0
+    assert registry.promote("sentiment@1.0.1", "production").stage == "production"
+
+
 def test_json_has_the_numbers_and_no_single_examples(capsys):
     assert main([*command(_WEAK, _STRONG), "--margin", "0.05", "--confidence", "0.9", "--json"]) == 0
     data = json.loads(said(capsys)[0])

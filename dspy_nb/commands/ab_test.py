@@ -175,14 +175,26 @@ def ab_test(
     if attach:
         for version, one in zip(versions[1:], found, strict=True):
             if version is not None and one.n:
-                registry.attach(version, one)
+                registry.attach(version, _evidence(one, not_worse))
     print_result(as_json, data, lambda: comparison_text(result))
-    if any(one.verdict == "B better" or (not_worse and one.not_worse) for one in found):
+    if any(_accepted(one, not_worse) for one in found):
         return 0
     verdicts = ", ".join(f"{one.b_name}: {one.verdict}" for one in found)
     wanted = "not to be worse" if not_worse else "to be better"
     click.echo(f"Error: nothing is shown {wanted} than {found.baseline} ({verdicts})", err=True)
     return 1
+
+
+def _accepted(found: nb.Comparison, not_worse: bool) -> bool:
+    return found.verdict == "B better" or (not_worse and found.not_worse)
+
+
+def _evidence(found: nb.Comparison, not_worse: bool) -> dict[str, Any]:
+    """Return the evidence, and with --not-worse whether that passes, for its verdict alone may not."""
+    evidence = found.to_evidence()
+    if not_worse:
+        evidence |= {"passed": _accepted(found, not_worse), "rule": f"at most {found.margin:g} worse"}
+    return evidence
 
 
 def _programs(texts: Sequence[str], registry: nb.Registry) -> tuple[list[nb.ModelVersion | None], list[Any]]:
