@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from dspy_nb.core.duel import Duel
+from dspy_nb.wording import points
 
 __all__ = ["TerminalComparisonProgress", "examples_compared"]
 
@@ -51,4 +52,4 @@ def _standing(duels: Sequence[Duel]) -> str:
     if not duels[0].path:
         return ""
     _, effect, low, high = duels[0].path[-1]
-    return f"B − A {100 * effect:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"B − A {100 * effect:+.1f} {points(low, high)}"

@@ -21,7 +21,7 @@ from dspy_nb.documents import (
     to_markdown,
     to_text,
 )
-from dspy_nb.wording import UNKNOWN, count, duration, excerpt, known, level, shown
+from dspy_nb.wording import UNKNOWN, count, duration, excerpt, known, level, points, shown
 
 __all__ = ["comparison_html", "comparison_markdown", "comparison_text"]
 
@@ -77,10 +77,10 @@ def _verdict(found: Comparison) -> str:
     if not found.n:
         return "Inconclusive: no example was answered by both."
     low, high = found.interval
-    points = f"B − A is {100 * found.effect:+.1f} points"
+    seen = f"B − A is {100 * found.effect:+.1f} points"
     if not math.isnan(low):
-        points += f" [{100 * low:+.1f}, {100 * high:+.1f}] at {level(found.confidence)} confidence"
-    text = f"{found.verdict[0].upper()}{found.verdict[1:]}: {points}, p {found.p_value:.2g}"
+        seen += f" {points(low, high)} at {level(found.confidence)} confidence"
+    text = f"{found.verdict[0].upper()}{found.verdict[1:]}: {seen}, p {found.p_value:.2g}"
     if found.n_at_verdict is not None:
         return f"{text}, after {count(found.n_at_verdict, 'example')}."
     if not found.complete:
@@ -137,11 +137,11 @@ def _winner(found: Comparisons) -> str:
 
 def _row(one: Comparison) -> tuple[Cell, ...]:
     low, high = one.interval
-    points = f"{100 * one.effect:+.1f}" if one.n else UNKNOWN
+    seen = f"{100 * one.effect:+.1f}" if one.n else UNKNOWN
     if one.n and not math.isnan(low):
-        points += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+        seen += f" {points(low, high)}"
     verdict = one.verdict.removeprefix("B ").replace("A better", "worse")
-    return (one.b_name, verdict, points, f"{one.p_value:.2g}", *_measured(one.b, one.n))
+    return (one.b_name, verdict, seen, f"{one.p_value:.2g}", *_measured(one.b, one.n))
 
 
 def _measured(arm: Evaluation, n: int) -> tuple[Cell, ...]:

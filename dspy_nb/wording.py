@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dspy_nb.core.usage import Usage
 
 __all__ = [
-    "UNKNOWN", "count", "duration", "excerpt", "known", "level", "percent", "shown", "stopped", "usage_facts"
+    "UNKNOWN", "count", "duration", "excerpt", "known", "level", "percent", "points", "shown", "stopped",
+    "usage_facts",
 ]  # fmt: skip
 
 UNKNOWN = "–"
@@ -27,6 +28,19 @@ def level(confidence: float) -> str:
 def known(value: float | None, form: str = "{:,}") -> str:
     """Return ``value`` in the format ``form``, a dash if it is not known."""
     return UNKNOWN if value is None else form.format(value)
+
+
+def points(low: float, high: float) -> str:
+    """Return an interval of a difference in percentage points, as ``[-1.0, +17.0]``.
+
+    An end too near to 0 to show on which side of it it lies is ``>0`` or ``<0``.
+    """
+
+    def end(value: float) -> str:
+        text = f"{100 * value:+.1f}"
+        return text if value == 0 or float(text) else ">0" if value > 0 else "<0"
+
+    return f"[{end(low)}, {end(high)}]"
 
 
 def count(n: int, what: str) -> str:

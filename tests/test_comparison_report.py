@@ -12,6 +12,7 @@ import pytest
 import dspy_nb as nb
 from dspy_nb.comparison_report import comparison_html, comparison_markdown, comparison_text
 from dspy_nb.core.comparison_result import Comparison
+from dspy_nb.wording import points
 
 
 def compared(share_a: float, share_b: float, n: int, **options) -> Comparison:
@@ -49,6 +50,13 @@ def test_an_interrupted_comparison_says_so() -> None:
 def test_an_empty_interval_is_not_shown_as_numbers() -> None:
     found = dataclasses.replace(compared(0.6, 0.7, 50), interval=(math.nan, math.nan), more_needed=None)
     assert "nan" not in comparison_text(found)
+
+
+def test_an_end_that_rounds_to_0_says_on_which_side_it_lies() -> None:
+    found = dataclasses.replace(compared(0.6, 0.7, 50), interval=(math.nextafter(0, 1), 0.3))
+    assert "[>0, +30.0]" in comparison_text(found)
+    assert points(-0.2, -1e-9) == "[-20.0, <0]"
+    assert points(0.0, 0.0004) == "[+0.0, >0]"
 
 
 def test_answers_are_escaped() -> None:
