@@ -18,6 +18,7 @@ from dspy_nb.commands.deployment import archive, deploy, diff, history, promote,
 from dspy_nb.commands.evaluate import evaluate, gate
 from dspy_nb.commands.optimize import optimize
 from dspy_nb.commands.pipeline import pipeline
+from dspy_nb.commands.register import register
 from dspy_nb.commands.registry import check, list_versions, show
 from dspy_nb.commands.setup import demo, install_model, presets
 
@@ -47,7 +48,7 @@ _BACKSPACE = ("\\b\n", "\b\n")  # marks lines as they are for click; a raw docst
 cli.help = (cli.help or "").replace(*_BACKSPACE)
 for command in (
     ab_test, archive, check, completion, demo, deploy, diff, evaluate, gate, history, install_model, list_versions,
-    optimize, pipeline, presets, promote, rollback, show,
+    optimize, pipeline, presets, promote, register, rollback, show,
 ):  # fmt: skip
     cli.add_command(command)
     command.help = (command.help or "").replace(*_BACKSPACE)
