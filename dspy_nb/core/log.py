@@ -170,10 +170,18 @@ class Log(Generic[S]):
             RegistryError: The entry cannot be written (disk full, read-only, ...); nothing has changed,
                 unless the message says that it is written and could not be flushed.
         """
-        by = current_user() if by is None else by
+        with after or Unflushed() as unflushed:
+            return self._append(decide, action, current_user() if by is None else by, unflushed)
+
+    def _append(
+        self,
+        decide: Callable[[S], Mapping[str, Any] | None],
+        action: str,
+        by: str,
+        unflushed: Unflushed,
+    ) -> Entry | None:
         deadline = time.monotonic() + _PATIENCE_S
         attempt = 0
-        unflushed = after or Unflushed()
         while True:
             with self.lock:
                 state = self.read()
