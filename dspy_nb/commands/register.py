@@ -42,9 +42,10 @@ def register(
     root: str,
     as_json: bool,
 ) -> None:
-    r"""Register a program as it is: the next version of a model, in the stage development.
+    r"""Register a program as it is.
 
-    What was optimized is better registered by optimize --save-as, which knows how it was made and how good it is.
+    It becomes the next version of a model, in the stage development. What was optimized is better registered by
+    optimize --save-as, which knows how it was made and how good it is.
 
     \b
     Examples:
