@@ -1,4 +1,4 @@
-"""Figures of evaluations and comparisons, for notebooks and reports.
+"""Figures of evaluations, comparisons and models, for notebooks and reports.
 
 Each function draws into ``ax`` if one is given, else into a figure of its own, and returns the figure; nothing
 is shown or kept by pyplot, so a notebook shows what a cell returns, once.
@@ -28,6 +28,7 @@ from dspy_nb.figures import (
     new_figure,
     short,
 )
+from dspy_nb.registry_plots import plot_history
 from dspy_nb.wording import percent
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "plot_arms", "plot_classes", "plot_comparison", "plot_confusion", "plot_effects", "plot_evaluation",
-    "plot_flips", "plot_latency", "plot_sequence", "plot_slices",
+    "plot_flips", "plot_history", "plot_latency", "plot_sequence", "plot_slices",
 ]  # fmt: skip
 
 _MOST_ROWS = 20
