@@ -9,7 +9,7 @@ from typing import Any, Self
 from dspy_nb.core.duel import Duel
 from dspy_nb.wording import points
 
-__all__ = ["TerminalComparisonProgress", "examples_compared"]
+__all__ = ["TerminalComparisonProgress", "examples_compared", "most_answers"]
 
 
 class TerminalComparisonProgress:
@@ -38,6 +38,12 @@ class TerminalComparisonProgress:
         self._bar.n = examples_compared(duels)
         self._bar.set_postfix_str(_standing(duels), refresh=False)
         self._bar.refresh()
+
+
+def most_answers(planned: int, programs: int) -> str:
+    """Return what a comparison takes at most, in words."""
+    by = "both" if programs == 2 else "all"
+    return f"at most {planned:,} examples, each answered by {by}: {programs * planned:,} answers"
 
 
 def examples_compared(duels: Sequence[Duel]) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from IPython.core.magic import Magics, line_magic, magics_class, needs_local_scope
 from IPython.core.magic_arguments import argument, magic_arguments
 
-from dspy_nb.comparison_progress import examples_compared
+from dspy_nb.comparison_progress import examples_compared, most_answers
 from dspy_nb.core.comparison import compare_many
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.registry import Registry
@@ -111,8 +111,7 @@ class CompareMagics(Magics):
 
 def _progress(planned: int, programs: int) -> Any:
     """Say what it costs at most, and return a listener that shows how far it is."""
-    answers = f"{programs * planned:,} answers"
-    say(f"at most {planned:,} examples, each answered by {'both' if programs == 2 else 'all'}: {answers}")
+    say(most_answers(planned, programs))
     bar = evaluation_progress()
     if bar is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections import Counter
@@ -13,6 +14,7 @@ from scipy.stats import binom
 
 import dspy_nb as nb
 from dspy_nb.comparison_report import comparison_html, comparison_markdown, comparison_text
+from dspy_nb.core.duel import DuelJobs
 from dspy_nb.core.judging import Terms, findings
 from dspy_nb.core.stats import bca_interval, holm, mcnemar, paired_difference_interval, sign_flip_p_value
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
@@ -298,6 +300,14 @@ def test_bad_input_is_one_line_and_spends_nothing(change, message):
         nb.compare_many(given.pop("baseline"), given.pop("candidates"), given.pop("dataset"), METRIC, **given)
     assert "\n" not in str(raised.value)
     assert not asked
+
+
+def test_everyone_is_asked_every_example_once_and_who_begins_rotates():
+    duels = [Duel(20, True, 0.95, 0.0, sequential=True) for _ in range(2)]
+    jobs = DuelJobs(list(range(20)), duels)
+    assert len(list(jobs)) == len(jobs) == 60
+    assert sorted(jobs.places) == list(itertools.product(range(20), range(3)))
+    assert [arm for index, arm in jobs.places if index % 8 == 0] == [0, 1, 2, 1, 2, 0, 2, 0, 1]
 
 
 # -- how often it is wrong ----------------------------------------------------------------------------------

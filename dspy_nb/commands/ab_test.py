@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -129,7 +130,7 @@ def ab_test(
     import dspy
 
     from dspy_nb import parsing
-    from dspy_nb.comparison_progress import TerminalComparisonProgress
+    from dspy_nb.comparison_progress import TerminalComparisonProgress, most_answers
     from dspy_nb.comparison_report import comparison_html, comparison_markdown, comparison_text
 
     if not_worse and not margin:
@@ -144,6 +145,8 @@ def ab_test(
     names = parsing.input_fields(first) if inputs is None else [name.strip() for name in inputs.split(",")]
     metric = parsing.load_metric(metric_name or _metric_of(versions))
     examples = nb.load_examples(test_data, names)
+    if sys.stderr.isatty():
+        click.echo(most_answers(min(len(examples), max_examples or len(examples)), len(programs)), err=True)
     with dspy.context(**lm_settings(lm)), TerminalComparisonProgress() as progress:
         found = nb.compare_many(
             programs[0],

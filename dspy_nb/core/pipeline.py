@@ -316,6 +316,7 @@ class _Pipeline:
             self.candidate.metric,
             margin=self.rules.margin,
             confidence=self.rules.confidence,
+            max_examples=len(self.testset),  # all, and that was settled beforehand
             sequential=False,  # nobody watches, and one look tells more of the same examples
             num_threads=self.candidate.num_threads,
             seed=self.candidate.seed,
