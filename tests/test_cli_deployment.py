@@ -111,3 +111,14 @@ def test_a_refusal_is_1_and_a_mistake_is_2_and_both_are_one_line(
     assert captured.out == ""
     assert len(registry.history("m")) == 2
     assert registry.environments() == []
+
+
+def test_a_diff_shows_the_prompts_for_an_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "m@1.0.0", "m@1.1.0"]) == 0
+    assert "\nprompt" not in capsys.readouterr().out
+    assert main(["diff", "m@1.0.0", "m@1.1.0", "--input", "review=Nice and quick."]) == 0
+    shown = capsys.readouterr().out
+    assert "\nprompt" in shown
+    assert "  Nice and quick." in shown
+    assert main(["diff", "m@1.0.0", "m@1.1.0", "--input", "text=Nice."]) == 2
+    assert "the inputs must be review, not text" in capsys.readouterr().err

@@ -163,18 +163,30 @@ def history(model_id: str | None, environment: str | None, root: str, as_json: b
 @click.command()
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Of an input field, to compare the rendered prompts as well; repeatable.",
+)
+@click.option("--predictor", metavar="PATH", help="Whose prompt, where the programs have several predictors.")
 @registry_option
 @json_option
-def diff(a: str, b: str, root: str, as_json: bool) -> None:
+def diff(a: str, b: str, inputs: tuple[str, ...], predictor: str | None, root: str, as_json: bool) -> None:
     r"""Show what changed from version A to version B.
 
-    Instructions, demos, fields, options and scores are compared.
+    Instructions, demos, fields, options and scores are compared, with --input the exact prompts too.
 
     \b
     Examples:
-      dspy-nb diff sentiment@production sentiment@latest
+      dspy-nb diff sentiment@1.0.0 sentiment@1.1.0
+      dspy-nb diff sentiment@production sentiment --input review="Nice and quick."
     """
-    found = open_registry(root).diff(a, b)
+    from dspy_nb import parsing
+
+    values = parsing.parse_options(inputs) if inputs else None
+    found = open_registry(root).diff(a, b, inputs=values, predictor=predictor)
     print_result(as_json, asdict(found), lambda: str(found))
 
 

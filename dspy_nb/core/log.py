@@ -119,6 +119,11 @@ class Log(Generic[S]):
         """The entries as of the last ``read``."""
         return tuple(self._entries)
 
+    @property
+    def state(self) -> S:
+        """The state as of the last ``read`` or ``append``."""
+        return self._state
+
     def read(self) -> S:
         """Take in what is new and return the state.
 

@@ -41,14 +41,13 @@ def free_version(folder: Path, state: ModelState, bump: str) -> str:
         InputError: ``bump`` is not known.
     """
     version = next_version([state.ordered[-1][1]] if state.ordered else [], bump)
-    while state.taken(version) or (folder / version).exists():
+    while state.taken(version) or os.path.exists(f"{folder}{os.sep}{version}"):
         version = next_version([version], bump)
     return version
 
 
 def publish(
     root: Path,
-    folder: Path,
     log: Log[ModelState],
     version: str,
     files: Mapping[str, bytes],
@@ -65,6 +64,7 @@ def publish(
     Raises:
         RegistryError: It cannot be written; nothing is visible.
     """
+    folder = log.folder.parent
     table = {
         name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
         for name, content in files.items()

@@ -115,11 +115,11 @@ class Registry(Catalogue):
                 self._check_case(model_id)
             if parent is not None and parent not in state.records:
                 raise NotFound(f"parent {parent!r} is not a version of {model_id}")
-            chosen = version or free_version(self._folder(model_id), state, bump or "minor")
+            chosen = version or free_version(log.folder.parent, state, bump or "minor")
             ancestor = parent or state.latest
             files, summary = submission.files(chosen, ancestor), submission.summary(ancestor)
             if self._publish(model_id, chosen, files, summary, notes, by):
-                return self.get(f"{model_id}@{chosen}")
+                return self._written(model_id, chosen)
             if version is not None:
                 raise self._conflict(model_id, version)
 
@@ -170,7 +170,7 @@ class Registry(Catalogue):
 
         entry = self._existing(reference.model_id).append(decide, "promote", by=by)
         assert entry is not None
-        return self.get(f"{reference.model_id}@{entry.body['version']}")
+        return self._written(reference.model_id, entry.body["version"])
 
     def attach(
         self, ref: str | ModelVersion, evidence: object, *, reason: str | None = None, by: str | None = None
@@ -189,7 +189,7 @@ class Registry(Catalogue):
 
         entry = self._existing(reference.model_id).append(decide, "attach", by=by)
         assert entry is not None
-        return self.get(f"{reference.model_id}@{entry.body['version']}")
+        return self._written(reference.model_id, entry.body["version"])
 
     def archive(
         self,
@@ -224,9 +224,8 @@ class Registry(Catalogue):
             return decide_archive(state, reference, keep_latest, staging, reason)
 
         entry = self._existing(reference.model_id).append(decide, "archive", by=by)
-        return [
-            self.get(f"{reference.model_id}@{item}") for item in (entry.body["versions"] if entry else ())
-        ]
+        versions = entry.body["versions"] if entry else ()
+        return [self._written(reference.model_id, version) for version in versions]
 
     def delete(self, ref: str | ModelVersion) -> None:
         """Refuse: nothing is ever deleted from a registry.
@@ -257,7 +256,7 @@ class Registry(Catalogue):
         reason = f"imported from {Path(path).name}"
         if not self._publish(model_id, version, files, summary, reason, by):
             raise self._conflict(model_id, version)
-        return self.get(f"{model_id}@{version}")
+        return self._written(model_id, version)
 
     def _publish(
         self,
@@ -268,8 +267,16 @@ class Registry(Catalogue):
         reason: str | None,
         by: str | None,
     ) -> bool:
-        folder, log = self._folder(model_id), self._log(model_id)
-        return publish(self.root, folder, log, version, files, summary, reason=reason, by=by)
+        return publish(self.root, self._log(model_id), version, files, summary, reason=reason, by=by)
+
+    def _written(self, model_id: str, version: str) -> ModelVersion:
+        """Return a version about which this process has just written to the log."""
+        log = self._log(model_id)
+        with log.lock:
+            record = log.state.records.get(version)
+            if record is not None:
+                return self._version(model_id, record)
+        return self.get(f"{model_id}@{version}")  # git has just put another history in its place
 
     def _conflict(self, model_id: str, version: str) -> Conflict:
         if self._log(model_id).read().taken(version):
