@@ -20,7 +20,7 @@ ISOLATED := scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 help:
 	@echo "make demo       optimize a small program on an embedded language model, from data to registry"
 	@echo "make test       lint, types, tests, widgets in a browser, and the notebooks executed"
-	@echo "make lint       ruff and mypy"
+	@echo "make lint       ruff, mypy, and zizmor for the workflows"
 	@echo "make notebooks  the notebooks executed"
 	@echo "make browser    the widgets in a real JupyterLab; skipped where there is neither Chromium nor Chrome"
 	@echo "make bench      benchmarks, and the long versions of tests"
@@ -38,6 +38,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/zizmor --quiet --offline .github
 
 .PHONY: unit
 unit: model

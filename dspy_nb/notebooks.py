@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import signal
@@ -18,10 +19,10 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from dspy_nb.core.errors import DspyNbError
+from dspy_nb.core.errors import DspyNbError, InputError
 from dspy_nb.wording import duration, excerpt
 
-__all__ = ["NotebookFailed", "run_notebook"]
+__all__ = ["NotebookFailed", "read_notebook", "run_notebook"]
 
 _LINES_SHOWN = 24  # of one cell's output
 _STARTUP_TIMEOUT_S = 120
@@ -31,6 +32,61 @@ class NotebookFailed(DspyNbError):
     """A cell of a notebook failed; the message names it and the copy that shows the traceback."""
 
 
+def read_notebook(source: Path, parameters: Mapping[str, Any] | None = None) -> Any:
+    """Return a notebook, with values for its parameters.
+
+    As papermill does it, the values are assigned in a cell of their own below the one with the tag
+    ``parameters``, whose values are the defaults.
+
+    Raises:
+        InputError: It cannot be read, is no notebook, or has no such parameter.
+    """
+    try:
+        notebook = nbformat.read(source, as_version=4)  # type: ignore[no-untyped-call]
+        nbformat.validate(notebook)
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror}") from None
+    except Exception as error:  # nbformat stumbles in many ways over what is none
+        raise InputError(f"{source} is no notebook: {excerpt(error, 200)}") from None
+    if parameters:
+        _set_parameters(notebook, parameters, source)
+    return notebook
+
+
+def _set_parameters(notebook: Any, parameters: Mapping[str, Any], source: Path) -> None:
+    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    place = next((number for number, given in enumerate(tags) if "parameters" in given), None)
+    if place is None:
+        raise InputError(f"{source} has no parameters: no cell has the tag 'parameters'")
+    known = _assigned(notebook.cells[place].source)
+    if unknown := [name for name in parameters if name not in known]:
+        valid = ", ".join(known) or "none"
+        raise InputError(
+            f"{source} has no parameter {unknown[0]!r}; the cell tagged 'parameters' sets {valid}"
+        )
+    values = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    cell = nbformat.v4.new_code_cell(  # type: ignore[no-untyped-call]
+        f"# Parameters\n{values}", metadata={"tags": ["injected-parameters"]}
+    )
+    if notebook.nbformat_minor < 5:
+        del cell["id"]
+    after = place + 1
+    if after < len(tags) and "injected-parameters" in tags[after]:
+        del notebook.cells[after]  # of an earlier execution
+    notebook.cells.insert(after, cell)
+
+
+def _assigned(source: str) -> list[str]:
+    """Return the names that code assigns at its top level."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:
+        return []
+    targets = [target for part in statements if isinstance(part, ast.Assign) for target in part.targets]
+    targets += [part.target for part in statements if isinstance(part, ast.AnnAssign)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
 def run_notebook(
     source: Path,
     copy: Path,
@@ -38,6 +94,7 @@ def run_notebook(
     folder: Path,
     out: IO[str],
     environment: Mapping[str, str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> float:
     """Execute a notebook from top to bottom and keep the executed copy, also if a cell fails.
 
@@ -50,27 +107,33 @@ def run_notebook(
         folder: The kernel's working directory.
         out: Where to say which cell runs and what it printed.
         environment: Variables to set for the kernel.
+        parameters: Values for the parameters of the notebook, see ``read_notebook``.
 
     Returns:
         Wall-clock seconds.
 
     Raises:
-        NotebookFailed: A cell failed, or the kernel died.
+        InputError: It is no notebook, or has no such parameter.
+        NotebookFailed: A cell failed or was left out, or the kernel died.
         KeyboardInterrupt: It was interrupted; the kernel is gone.
     """
-    notebook = nbformat.read(source, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = read_notebook(source, parameters)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dspy-nb-") as scratch:
         variables = {**os.environ, "IPYTHONDIR": scratch, **(environment or {})}
+        console = _Console(out, _titles(notebook))
         try:
-            console = _Console(out, _titles(notebook))
             asyncio.run(_execute(notebook, folder, variables, Path(scratch), console))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
         except (CellExecutionError, RuntimeError) as error:
-            raise NotebookFailed(f"{_reason(error)}; see {copy}") from error
+            raise NotebookFailed(f"{console.place}{_reason(error)}; see {copy}") from error
         finally:
             nbformat.write(notebook, copy)  # type: ignore[no-untyped-call]
+    for number, cell in enumerate(notebook.cells):
+        # IPython's UsageError and whatever else ends a notebook without an error in its reply.
+        if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:
+            raise NotebookFailed(f"cell {number + 1} was not executed; see {copy}")
     return time.monotonic() - started
 
 
@@ -151,11 +214,21 @@ class _Console:
         self._titles = titles
         self._live = out.isatty()
         self._running: int | None = None
+        self._last: int | None = None
         self._started = 0.0
         self.status = ""
 
+    @property
+    def place(self) -> str:
+        """The cell that ran last, in words."""
+        if self._last is None:
+            return ""
+        number = list(self._titles).index(self._last) + 1
+        return f"code cell {number} of {len(self._titles)} ({self._titles[self._last]}) "
+
     def start(self, cell: int) -> None:
-        self._running, self._started, self.status = cell, time.monotonic(), ""
+        self._running = self._last = cell
+        self._started, self.status = time.monotonic(), ""
         self._show(end="" if self._live else "\n")
 
     def finish(self, outputs: list[Any]) -> None:
@@ -223,5 +296,5 @@ def _text(output: Any) -> str:
 
 def _reason(error: CellExecutionError | RuntimeError) -> str:
     if isinstance(error, CellExecutionError):
-        return f"a cell failed: {error.ename}: {excerpt(error.evalue, 300)}"
-    return excerpt(error, 300)  # DeadKernelError, and a kernel that does not start
+        return f"failed: {error.ename}: {excerpt(error.evalue, 300)}"
+    return f"failed: {excerpt(error, 300)}"  # DeadKernelError, and a kernel that does not start

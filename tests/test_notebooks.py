@@ -66,7 +66,9 @@ def test_a_failing_cell_is_one_line_and_the_copy_shows_it(tmp_path: Path) -> Non
     )
     copy = tmp_path / "copy.ipynb"
     environment = {"PYTHONPATH": str(Path(dspy_nb.__file__).parents[1])}
-    with pytest.raises(NotebookFailed, match=r"a cell failed: InputError: no such field; see .*copy\.ipynb"):
+    with pytest.raises(
+        NotebookFailed, match=r"code cell 2 of 3 \(.*\) failed: InputError: no such field; see .*copy\.ipynb"
+    ):
         run_notebook(source, copy, folder=tmp_path, environment=environment, out=io.StringIO())
     cells = nbformat.read(copy, as_version=4).cells
     assert [len(cell.outputs) for cell in cells] == [1, 1, 0]
