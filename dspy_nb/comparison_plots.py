@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_arms", "plot_comparison", "plot_effects", "plot_flips", "plot_sequence"]
 
-_SETTLED_BY = 0.15  # of the path: what lies before, when the interval is everything, does not set the scale
+_SETTLED_BY = 0.25  # of the path: what lies before, when the interval is everything, does not set the scale
 _WIDTH = 7.2
 _SMALL: dict[str, Any] = {"fontsize": 8.5, "color": GREY}
 _PAPER: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}

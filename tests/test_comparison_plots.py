@@ -48,7 +48,7 @@ def test_one_look_has_no_path_but_an_interval():
     assert not any("no practical difference" in text for text in texts(figure))  # without a margin
 
 
-def test_the_sequence_is_drawn_as_it_is_and_its_first_moments_do_not_flatten_it(found):
+def test_the_sequence_is_drawn_as_it_is(found):
     (axes,) = plots.plot_sequence(found.path, margin=found.margin).axes
     steps = {line.get_label(): line for line in axes.lines}
     assert list(steps["difference so far"].get_xdata()) == [step.n for step in found.path]
@@ -56,7 +56,12 @@ def test_the_sequence_is_drawn_as_it_is_and_its_first_moments_do_not_flatten_it(
     drawn = [list(line.get_ydata()) for line in axes.lines]
     assert [step.low for step in found.path] in drawn
     assert [step.high for step in found.path] in drawn
-    assert axes.get_ylim()[1] < 1
+
+
+def test_the_first_moments_of_a_sequence_do_not_flatten_the_rest():
+    path = [(n, 0.0, -min(1.0, 10 / n), min(1.0, 10 / n)) for n in range(1, 401)]
+    (axes,) = plots.plot_sequence(path).axes
+    assert axes.get_ylim()[1] == pytest.approx(0.11, abs=0.001)
 
 
 def test_the_sequence_takes_plain_points_of_anything():
