@@ -1,6 +1,5 @@
-"""Figures of comparisons: where the difference lies, how both sides score, what was fixed and what broke.
+"""Figures of comparisons and experiments: where the difference lies, how both sides score, what changed.
 
-``plot_sequence`` and ``plot_arms`` take plain numbers, so they draw an experiment with live traffic as well.
 ``dspy_nb.plots`` has all of them.
 """
 
@@ -19,7 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_arms", "plot_comparison", "plot_effects", "plot_flips", "plot_sequence"]
+    from dspy_nb.core.experiment_status import ExperimentStatus
+
+__all__ = [
+    "plot_arms", "plot_comparison", "plot_effects", "plot_experiment", "plot_flips", "plot_sequence"
+]  # fmt: skip
 
 _SETTLED_BY = 0.25  # of the path: what lies before, when the interval is everything, does not set the scale
 _WIDTH = 7.2
@@ -59,6 +62,28 @@ def plot_comparison(found: Comparison | Comparisons) -> Figure:
     }
     plot_arms(arms, confidence=found.a.confidence, ax=figure.add_subplot(grid[1, 0]))
     plot_flips(found, ax=figure.add_subplot(grid[1, 1]))
+    return figure
+
+
+def plot_experiment(status: ExperimentStatus) -> Figure:
+    """Return the interval of an online experiment as its units came in, and the success rates of both arms.
+
+    Raises:
+        InputError: There is nothing to draw: an arm has no outcomes that count yet.
+    """
+    arms = {
+        f"{letter}: {arm.name}": (arm.success_rate, arm.interval, arm.counted)
+        for letter, arm in (("A", status.a), ("B", status.b))
+    }
+    if not status.path or not all(n for _, _, n in arms.values()):
+        raise InputError("nothing to draw: an arm has no outcomes that count yet")
+    figure = new_figure(_WIDTH, 5.0)
+    above, below = figure.subplots(2, 1, height_ratios=(1.8, 1))
+    plot_sequence(
+        status.path, margin=status.margin, confidence=status.confidence, verdict=status.verdict,
+        n_at_verdict=status.n_at_verdict, what="units", ax=above,
+    )  # fmt: skip
+    plot_arms(arms, confidence=status.confidence, what="success rate", ax=below)
     return figure
 
 
@@ -131,6 +156,7 @@ def plot_arms(
     arms: Mapping[str, tuple[float, tuple[float, float], int]],
     *,
     confidence: float = 0.95,
+    what: str = "score",
     ax: Axes | None = None,
 ) -> Figure:
     """Return the score, or the success rate, of each arm with its interval.
@@ -138,6 +164,7 @@ def plot_arms(
     Args:
         arms: By name: the rate, its interval, and n.
         confidence: Of the intervals.
+        what: What is measured.
         ax: Axes to draw into.
 
     Raises:
@@ -155,8 +182,8 @@ def plot_arms(
     ax.set_yticks(range(len(arms)), [f"{short(name)}\nn {n:,}" for name, (_, _, n) in arms.items()])
     ax.set_ylim(len(arms) - 0.4, -0.7)
     from_0_to_1(ax)
-    ax.set_xlabel(f"score with {level(confidence)} interval", fontsize=9)
-    ax.set_title("Scores", loc="left")
+    ax.set_xlabel(f"{what} with {level(confidence)} interval", fontsize=9)
+    ax.set_title(f"{what[0].upper()}{what[1:]}s", loc="left")
     return finished(ax)
 
 

@@ -1,4 +1,4 @@
-"""Figures of evaluations, comparisons and models, for notebooks and reports.
+"""Figures of evaluations, comparisons, experiments and models, for notebooks and reports.
 
 Each function draws into ``ax`` if one is given, else into a figure of its own, and returns the figure; nothing
 is shown or kept by pyplot, so a notebook shows what a cell returns, once.
@@ -12,22 +12,13 @@ from dspy_nb.comparison_plots import (
     plot_arms,
     plot_comparison,
     plot_effects,
+    plot_experiment,
     plot_flips,
     plot_sequence,
 )
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import Evaluation
-from dspy_nb.figures import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    axes_of,
-    finished,
-    from_0_to_1,
-    new_figure,
-    short,
-)
+from dspy_nb.figures import BLUE, GREEN, GREY, ORANGE, axes_of, finished, from_0_to_1, new_figure, short
 from dspy_nb.registry_plots import plot_history
 from dspy_nb.wording import percent
 
@@ -37,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "plot_arms", "plot_classes", "plot_comparison", "plot_confusion", "plot_effects", "plot_evaluation",
-    "plot_flips", "plot_history", "plot_latency", "plot_sequence", "plot_slices",
+    "plot_experiment", "plot_flips", "plot_history", "plot_latency", "plot_sequence", "plot_slices",
 ]  # fmt: skip
 
 _MOST_ROWS = 20

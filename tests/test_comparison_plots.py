@@ -79,6 +79,23 @@ def test_arms_show_their_rates_and_intervals():
         plots.plot_arms({"A": (math.nan, (0, 1), 0)})
 
 
+def test_an_experiment_shows_its_path_and_its_success_rates(tmp_path):
+    experiment = nb.Experiment(
+        "live", lambda x: x, lambda x: x, split=0.5, names=("old", "new"), registry=tmp_path
+    )
+    with pytest.raises(nb.InputError, match="nothing to draw"):
+        plots.plot_experiment(experiment.status())
+    for number in range(120):
+        _, request_id = experiment.predict(f"user-{number}", x=number)
+        experiment.record(request_id, success=number % 3 > 0)
+    status = experiment.status()
+    figure = plots.plot_experiment(status)
+    assert titles(figure) == ["Inconclusive after 120 units", "Success rates"]
+    assert {f"A: old\nn {status.a.counted}", f"B: new\nn {status.b.counted}"} <= set(texts(figure))
+    figure.savefig(tmp_path / "experiment.png")
+    experiment.close()
+
+
 def test_flips_are_counted(found):
     figure = plots.plot_flips(found)
     bars = [bar.get_width() for bar in figure.axes[0].patches]
