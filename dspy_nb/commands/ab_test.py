@@ -113,7 +113,7 @@ def ab_test(
     root: str,
     as_json: bool,
 ) -> int:
-    r"""Let programs answer the same examples until the new one is shown to be better, or not to be.
+    r"""Compare programs on the same examples, for a verdict.
 
     It ends as soon as the verdict is in, and Ctrl-C keeps what was compared. The exit status is 0 if a --model-b
     is better, 1 if none is or the examples do not settle it.
