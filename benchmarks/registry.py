@@ -2,8 +2,9 @@
 
     python benchmarks/registry.py [--sizes 10 1000 10000] [--repeat 20]
 
-MLflow comes with the extra ``bench``; it keeps its registry in SQLite and its artifacts in a local folder.
-Without it only our own column is shown. Both do the same work in turn, in one process:
+MLflow comes with the extra ``bench``; install that in an environment of its own, without constraints.txt, because
+MLflow wants older versions of some packages. It keeps its registry in SQLite and its artifacts in a local folder.
+Where it is not installed, only our own column is shown. Both do the same work in turn, in one process:
 
 - register: three small files and the entry that makes them a version. Ours checks the program, renders the
   three files (model.json, metadata.json, README.md), hashes and flushes them and appends to the log. MLflow's is

@@ -7,7 +7,7 @@ On disk, under the root::
     environments/<name>/        log/  current
     config.toml                 optional: what promotions require, what environments accept
 
-A version's folder is staged, flushed and renamed, and becomes visible only through a log entry that carries
+A version's folder is staged, renamed and flushed, and only then becomes visible, through a log entry that carries
 the sha256 of each of its files. It never changes. Everything else is a fold over the log.
 """
 
