@@ -120,9 +120,10 @@ def compare_many(
 
     The baseline answers each example once for all of them, and a candidate whose verdict is in is asked no
     more. The more candidates, the more chances of a false verdict, so each needs more evidence: with K
-    candidates each has a confidence sequence at 1 − α/K. With ``sequential=False``, p-values are Holm's.
-    Either way the chance that any candidate is falsely told to be better or worse is at most
-    1 − ``confidence``, and so is the chance that any is falsely told to make no practical difference.
+    candidates each has a confidence sequence at 1 − α/K, and the chance of any false verdict is at most α.
+    With ``sequential=False``, p-values are Holm's: the chance that any candidate as good as the baseline is
+    told to be better or worse is at most α, and so is the chance that any other is told to make no practical
+    difference.
 
     Args:
         baseline: The program in use, or its reference.
