@@ -82,7 +82,24 @@ def test_every_file_is_flushed_and_the_first_failure_is_raised(
         assert len(calls) == 12
 
 
+def test_whatever_a_flush_raises_the_threads_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    for number in range(3):
+        with Unflushed() as unflushed:
+            for part in range(10):
+                unflushed.create(tmp_path / f"{number}-{part}", b"content")
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "fsync", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    unflushed.flush()
+    test_threads_flush_at_once(tmp_path / "after")
+
+
 def test_threads_flush_at_once(tmp_path: Path) -> None:
+    tmp_path.mkdir(exist_ok=True)
+
     def write(name: str) -> None:
         for number in range(20):
             with Unflushed() as unflushed:

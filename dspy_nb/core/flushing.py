@@ -65,7 +65,7 @@ class Unflushed:
 
 
 def _flush_all(descriptors: list[int]) -> None:
-    outcomes: SimpleQueue[OSError | None] = SimpleQueue()
+    outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
     for descriptor in descriptors[1:]:
         _queue().put((descriptor, outcomes))
     errors = [_flush(descriptor) for descriptor in descriptors[:1]]
@@ -74,15 +74,15 @@ def _flush_all(descriptors: list[int]) -> None:
         raise error
 
 
-def _flush(descriptor: int) -> OSError | None:
+def _flush(descriptor: int) -> BaseException | None:
     try:
         os.fsync(descriptor)
-    except OSError as error:
+    except BaseException as error:  # raised by whoever waits, and not before all are through
         return error
     return None
 
 
-_Work = SimpleQueue[tuple[int, SimpleQueue[OSError | None]]]
+_Work = SimpleQueue[tuple[int, SimpleQueue[BaseException | None]]]
 
 
 @cache

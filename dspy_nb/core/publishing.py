@@ -19,7 +19,7 @@ from typing import Any, Final
 from dspy_nb.core.durable import explained, make_folders, write_file
 from dspy_nb.core.errors import Conflict
 from dspy_nb.core.flushing import Unflushed
-from dspy_nb.core.log import Log
+from dspy_nb.core.log import TEMPORARY_PREFIX, Log
 from dspy_nb.core.stages import ModelState
 from dspy_nb.core.versions import next_version
 
@@ -97,8 +97,9 @@ def _make_root(root: Path) -> None:
     for name, content in _GIT_FILES.items():
         path = f"{root}{os.sep}{name}"
         if not os.path.exists(path):
-            with contextlib.suppress(FileExistsError):
-                write_file(path, content)
+            temporary = f"{root}{os.sep}{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+            write_file(temporary, content)
+            os.replace(temporary, path)  # whole or not at all, also if this process is killed
 
 
 def _put_folder(folder: Path, version: str, files: Mapping[str, bytes], unflushed: Unflushed) -> bool:
