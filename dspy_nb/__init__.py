@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     from dspy_nb import plots
     from dspy_nb.core.budget import Budget
+    from dspy_nb.core.canary_log import Canary
+    from dspy_nb.core.canary_state import CanaryStatus
     from dspy_nb.core.comparison import compare, compare_many
     from dspy_nb.core.comparison_result import Comparison, Comparisons
     from dspy_nb.core.data import fingerprint, load_examples, split
@@ -35,10 +37,12 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     from dspy_nb.core.experiment import Experiment
     from dspy_nb.core.experiment_status import ExperimentStatus, FixedTest
     from dspy_nb.core.gate import GateResult, QualityGate
+    from dspy_nb.core.health import HealthReport, ObjectiveHealth
     from dspy_nb.core.local import local_lm
     from dspy_nb.core.local_install import install_model
     from dspy_nb.core.metrics import Metric, accuracy, as_metric, exact_match, partial_credit, token_f1
     from dspy_nb.core.model_version import ModelVersion
+    from dspy_nb.core.objectives import MonitorSettings
     from dspy_nb.core.optimization import estimate, optimize
     from dspy_nb.core.planning import Plan, plan
     from dspy_nb.core.presets import Preset, get_preset, list_presets, save_preset
@@ -49,6 +53,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Budget",
+    "Canary",
+    "CanaryStatus",
     "CandidateScored",
     "Comparison",
     "Comparisons",
@@ -66,11 +72,14 @@ __all__ = [
     "FixedTest",
     "GateFailed",
     "GateResult",
+    "HealthReport",
     "InputError",
     "Metric",
     "ModelNotInstalled",
     "ModelVersion",
+    "MonitorSettings",
     "NotFound",
+    "ObjectiveHealth",
     "OptimizationFailed",
     "OptimizationRun",
     "Plan",
@@ -107,6 +116,8 @@ __all__ = [
 
 _NAMES = {
     "budget": "Budget",
+    "canary_log": "Canary",
+    "canary_state": "CanaryStatus",
     "comparison": "compare compare_many",
     "comparison_result": "Comparison Comparisons",
     "data": "fingerprint load_examples split",
@@ -118,10 +129,12 @@ _NAMES = {
     "experiment": "Experiment",
     "experiment_status": "ExperimentStatus FixedTest",
     "gate": "GateResult QualityGate",
+    "health": "HealthReport ObjectiveHealth",
     "local": "local_lm",
     "local_install": "install_model",
     "metrics": "Metric accuracy as_metric exact_match partial_credit token_f1",
     "model_version": "ModelVersion",
+    "objectives": "MonitorSettings",
     "optimization": "estimate optimize",
     "planning": "Plan plan",
     "presets": "Preset get_preset list_presets save_preset",

@@ -93,7 +93,7 @@ def _deployments(deployments: Sequence[Deployment], title: str) -> Document:
             _when(line.at),
             line.action,
             line.ref,
-            line.replaced or UNKNOWN,
+            _instead(line),
             "yes" if line.rollback_available else "no",
             line.by,
             line.reason or "",
@@ -103,6 +103,13 @@ def _deployments(deployments: Sequence[Deployment], title: str) -> Document:
     ]
     columns = ("no", "when (UTC)", "what", "live", "instead of", "way back", "who", "why", "evidence")
     return _document(title, columns, rows)
+
+
+def _instead(line: Deployment) -> str:
+    """Return what was live before, or what a canary has come to."""
+    if line.candidate is None or line.action == "canary-finish":
+        return line.replaced or UNKNOWN
+    return f"{line.share:.0%} to {line.candidate}" if line.share else f"without {line.candidate}"
 
 
 def _document(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Document:
@@ -132,7 +139,11 @@ def _evidence(evidence: Mapping[str, Any] | None) -> str:
     score, interval, n = (evidence.get(key) for key in ("score", "interval", "n"))
     if isinstance(score, int | float):
         ends = [end for end in interval if isinstance(end, int | float)] if isinstance(interval, list) else []
-        words.append(str(Score(score, (ends[0], ends[1]) if len(ends) == 2 else None)))
+        known = (ends[0], ends[1]) if len(ends) == 2 else None
+        if evidence.get("kind") != "ab":
+            words.append(str(Score(score, known)))
+        elif known is not None:  # the interval of a comparison is that of the difference
+            words.append(f"difference [{known[0]:+.3f}, {known[1]:+.3f}]")
     if isinstance(n, int):
         words.append(f"n = {n:,}")
     return ", ".join(words)

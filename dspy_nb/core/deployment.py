@@ -4,7 +4,8 @@ On disk, under the root of the registry::
 
     environments/<name>/log/      000001.json  000002.json  ...
     environments/<name>/current   a link to the version that is live, for other tools
-    config.toml                   optional: what each environment accepts
+    environments/<name>/traffic.sqlite3       the requests that it served, if they are counted; git ignores it
+    config.toml                   optional: what each environment accepts, and how it is watched
 
 An environment serves one version of one model at a time, as the one link says; several models are several
 environments (``production-sentiment``). A stage says what a version is approved for, an environment what runs:
@@ -14,38 +15,43 @@ first.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
-from dspy_nb.core.current_link import update_link
-from dspy_nb.core.deployment_log import Deployment, EnvironmentState, decide_deployment, decide_rollback
-from dspy_nb.core.errors import Conflict, InputError, NotFound, Refused
-from dspy_nb.core.log import Log
-from dspy_nb.core.model_version import ModelVersion, verified_files
-from dspy_nb.core.promotion import evidence_dict
-from dspy_nb.core.restrictions import Restrictions, load_restrictions
-from dspy_nb.core.versions import check_environment
+from dspy_nb.core.blue_green import Prepared
+from dspy_nb.core.canaries import Canaries
+from dspy_nb.core.deployment_log import Deployment, Live
+from dspy_nb.core.errors import DspyNbError, InputError, NotFound
+from dspy_nb.core.live_traffic import Route
+from dspy_nb.core.model_version import ModelVersion
+from dspy_nb.core.releases import check_texts
+from dspy_nb.core.restrictions import Restrictions
+from dspy_nb.core.serving import Answer, ask, outcome_of, route, route_to
 
 if TYPE_CHECKING:
     import dspy
 
+    from dspy_nb.core.health import HealthReport
+    from dspy_nb.core.objectives import MonitorSettings
     from dspy_nb.core.registry import Registry
-
-    Program: TypeAlias = dspy.Module | type[dspy.Module] | None
-    Smoke: TypeAlias = (
-        Mapping[str, Any] | Sequence[Mapping[str, Any]] | Callable[[dspy.Module], object] | None
-    )
+    from dspy_nb.core.releases import Program
 
 __all__ = ["Deployment", "Environment", "Prepared"]
+
+logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_S: Final = 0.25
 """How long ``load`` serves without looking at the log: well below the second that it promises."""
 
+_ADVANCE_EVERY_S: Final = 1.0
+"""How long outcomes come in before a canary is looked at again."""
 
-class Environment:
+
+class Environment(Canaries):
     """Where versions are live: ``development``, ``staging``, ``production`` or any name.
 
     ``Registry.environment`` makes it. Safe to share between threads; creating it touches no file.
@@ -53,117 +59,12 @@ class Environment:
 
     def __init__(self, registry: Registry, name: str) -> None:
         """Open the environment ``name`` of ``registry``, which need not exist yet."""
-        self.name = check_environment(name)
-        self.registry = registry
-        self.folder = registry.root / "environments" / name
-        self._log = Log(self.folder / "log", EnvironmentState)
+        super().__init__(registry, name)
         self._serving = threading.Lock()
         self._served: _Served | None = None
+        self._advance_at = 0.0
 
-    def __repr__(self) -> str:
-        return f"Environment({self.name!r}, {str(self.registry.root)!r})"
-
-    @property
-    def current(self) -> ModelVersion | None:
-        """The version that is live, or None."""
-        with self._log.lock:
-            live = self._log.read().live
-            ref = live[-1] if live else None
-        return self.registry.get(ref) if ref else None
-
-    @property
-    def restrictions(self) -> Restrictions:
-        """What the environment accepts, as ``registry/config.toml`` says now."""
-        return load_restrictions(self.registry.root / "config.toml", self.name)
-
-    def history(self) -> list[Deployment]:
-        """Return every deployment and every roll-back, oldest first."""
-        with self._log.lock:
-            return [*self._log.read().history]
-
-    def deploy(
-        self,
-        ref: str | ModelVersion,
-        *,
-        by: str | None = None,
-        reason: str | None = None,
-        evidence: object = None,
-    ) -> Deployment:
-        """Make a version live, after verifying the hash of each of its files.
-
-        Args:
-            ref: The version.
-            by: Who deploys; the user of the process by default.
-            reason: Why.
-            evidence: What the decision rests on, as for ``Registry.promote``; it is kept in the history.
-
-        Raises:
-            NotFound: There is no such version.
-            Refused: The environment does not accept it, or it is live already.
-            Corrupt: A file of it was changed.
-            InputError: Something given is wrong.
-        """
-        return self._deploy(self._accepted(ref), None, by, reason, evidence)
-
-    def prepare(self, ref: str | ModelVersion, *, program: Program = None, smoke: Smoke = None) -> Prepared:
-        """Load a version and try it out while the one that is live keeps serving (blue-green).
-
-        Args:
-            ref: The version.
-            program: An instance of the program's class, or the class, where it has one of its own.
-            smoke: Inputs that the program must answer, or a list of such; or a function that gets the program
-                and raises, or returns False, if it is not fit to go live.
-
-        Returns:
-            What ``switch()`` makes live.
-
-        Raises:
-            Refused: The environment does not accept it, or the smoke test failed; nothing has changed.
-            NotFound, Corrupt, InputError: As for ``deploy``.
-        """
-        with self._log.lock:
-            seen = len(self._log.read().history)
-        version = self._accepted(ref)
-        self.restrictions.check_lm(self.name)
-        loaded = self.registry.load(version, program)
-        _try_out(loaded, smoke, f"{version.ref} is not deployed to {self.name}")
-        return Prepared(self, version, loaded, seen)
-
-    def rollback(self, *, by: str | None = None, reason: str | None = None, steps: int = 1) -> Deployment:
-        """Make live again what was live before; doing it again goes further back.
-
-        What was live was accepted once, so only an archived version is refused now.
-
-        Args:
-            by: Who rolls back; the user of the process by default.
-            reason: Why.
-            steps: How many deployments to take back.
-
-        Raises:
-            Refused: There is nothing that far back, or it is archived.
-            Conflict: Somebody else deployed or rolled back at the same moment.
-            Corrupt: A file of the version was changed.
-        """
-        _check_texts(by=by, reason=reason)
-        if type(steps) is not int or steps < 1:
-            raise InputError(f"steps must be a whole number from 1, not {steps!r}")
-        with self._log.lock:
-            state = self._log.read()
-            seen, body = len(state.history), decide_rollback(state, self.name, steps, reason)
-        version = self.registry.get(f"{body['model_id']}@{body['version']}")
-        if version.stage == "archived":
-            raise Refused(
-                f"{version.ref} is archived: steps={steps + 1} goes further back, promote() takes it out"
-            )
-        verified_files(version.path, version.files, version.ref)
-
-        def decide(state: EnvironmentState) -> dict[str, Any]:
-            state.expect(seen, self.name)
-            return body
-
-        return self._append(decide, "rollback", by)
-
-    def load(self, program: Program = None) -> dspy.Module:
+    def load(self, program: Program = None, *, unit: str | None = None) -> dspy.Module:
         """Return the program that is live, for serving: call this for every request.
 
         The program is kept, and the log is looked at four times a second at most, so this costs next to nothing
@@ -173,151 +74,188 @@ class Environment:
         Args:
             program: An instance of the program's class, or better the class, where it has one of its own. Give
                 the same object each time: another one loads the program again.
+            unit: Who asks, such as a user's id: while a canary is running, its share of the units gets the
+                candidate, always the same ones. Without a unit it is the live version.
 
         Raises:
             NotFound: Nothing is live.
             Refused: The configured language model is not accepted here; or as ``Registry.load`` does.
             Corrupt: The log, or a file of the version, was changed.
         """
+        served = self._look(program)
+        return served.program_of(route(self.name, served.live, unit))
+
+    def predict(self, program: Program = None, /, *, unit: str | None = None, **inputs: Any) -> Answer:
+        """Answer a request with the version that is live for its unit, and store how that went.
+
+        Version, latency and error are stored in the traffic of the environment; ``record`` adds the outcome.
+        While a canary is running, its share of the units (of the requests, where they have none) gets the
+        candidate.
+
+        Args:
+            program: As for ``load``.
+            unit: Who asks, such as a user's id.
+            inputs: Those of the program.
+
+        Returns:
+            ``(prediction, request_id)``.
+
+        Raises:
+            NotFound, Refused, Corrupt: As for ``load``.
+            InputError: The unit is no valid name.
+            Exception: Whatever the program raises; it counts as an error, with the outcome 0.
+        """
+        served = self._look(program)
+        to = route(self.name, served.live, unit, drawn=True)
+        try:
+            return ask(self.traffic, to, served.program_of(to), inputs)
+        except Exception:
+            if to.is_b:
+                self._advance_soon()
+            raise
+
+    def observe(
+        self,
+        success: bool | None = None,
+        *,
+        value: float | None = None,
+        latency_ms: float | None = None,
+        error: str | None = None,
+        unit: str | None = None,
+        version: str | ModelVersion | None = None,
+        request_id: str | None = None,
+    ) -> str:
+        """Store a request that was answered by what ``load`` returned, and what is known of it.
+
+        Args:
+            success: Whether the answer was good.
+            value: How good it was, from 0 to 1; instead of ``success``.
+            latency_ms: How long the answer took, in milliseconds.
+            error: Name of the error if there was no answer; its outcome is 0.
+            unit: Who asked, as given to ``load``. Needed for the request to count in a canary.
+            version: What answered; by default the version that is live for the unit now.
+            request_id: An id of your own: the same request again is not counted again.
+
+        Returns:
+            The id of the request; an outcome that comes later goes to ``record``.
+
+        Raises:
+            NotFound: Nothing is live, or there is no such version.
+            InputError: A value is not valid, or the version was never live here; nothing was stored.
+            RegistryError: It cannot be written.
+        """
+        outcome = outcome_of(success, value)
+        check_texts(error=error)
+        ref = None if version is None else self.registry.get(version).ref
+        to = self.read(lambda state: route_to(self.name, state, unit, ref))
+        made = self.traffic.add(
+            to, outcome=outcome, latency_ms=latency_ms, error=error, request_id=request_id
+        )
+        self._advance_soon()
+        return made
+
+    def record(self, request_id: str, success: bool | None = None, *, value: float | None = None) -> None:
+        """Store the outcome of a request, from any process; the same outcome again changes nothing.
+
+        Args:
+            request_id: What ``predict`` or ``observe`` returned.
+            success: Whether the answer was good.
+            value: How good it was, from 0 to 1; instead of ``success``.
+
+        Raises:
+            NotFound: There is no such request here.
+            InputError: The outcome is not valid, or another one is known; nothing was changed.
+            RegistryError: It cannot be written.
+        """
+        outcome = outcome_of(success, value)
+        if outcome is None:
+            raise InputError("give success=True, success=False or value=0.7")
+        self.traffic.record(request_id, outcome)
+        self._advance_soon()
+
+    def _look(self, program: Program) -> _Served:
+        """Return what is served, after a look at the log if the last one is some time ago."""
         with self._serving:
             now = time.monotonic()
             served = self._served
             if served is not None and served.given is program and now < served.look_at:
                 served.restrictions.check_lm(self.name)
-                return served.program
-            with self._log.lock:
-                history = self._log.read().history
-                live = history[-1] if history else None
-            if live is None:
+                return served
+            live, line = self.read(lambda state: (state.now, state.history[-1] if state.history else None))
+            if live is None or line is None:
                 raise NotFound(f"nothing is live in {self.name}: deploy a version first")
             restrictions = self.restrictions
             restrictions.check_lm(self.name)
-            if served is not None and served.given is program and served.live == live:
-                loaded = served.program
-            else:
-                loaded = self.registry.load(live.ref, program)
-            self._served = _Served(live, program, loaded, restrictions, now + _LOOK_EVERY_S)
-            return loaded
+            if served is None or served.given is not program or served.line != line:
+                served = self._loaded(live, line, program, restrictions)
+            self._served = replace(served, restrictions=restrictions, look_at=now + _LOOK_EVERY_S)
+            return self._served
 
-    def relink(self) -> bool:
-        """Let the link ``current`` name what is live, where a crash or a merge left it behind.
+    def _loaded(self, live: Live, line: Deployment, program: Program, accepted: Restrictions) -> _Served:
+        """Load what is live; a candidate that cannot be loaded here must not be in the way of that."""
+        loaded, candidate = self.registry.load(live.ref, program), None
+        if live.canary is not None:
+            try:
+                candidate = self.registry.load(live.canary.candidate, program)
+            except DspyNbError:
+                logger.exception("%s: the canary is not served by this process", self.name)
+                live = live._replace(canary=None)
+        return _Served(line, live, program, loaded, candidate, accepted, 0.0)
 
-        Returns:
-            Whether there is a right link now: False where nothing is live or links are not possible.
-        """
-        return bool(self.history()) and update_link(self.folder, self._live)
+    def check_health(
+        self,
+        settings: MonitorSettings | None = None,
+        *,
+        on_alert: Callable[[HealthReport], object] | None = None,
+    ) -> HealthReport:
+        """Look whether what is live is still as good as what it was deployed on; any process may, at any time.
 
-    def _live(self) -> str:
-        with self._log.lock:
-            return self._log.read().live[-1]
+        Objectives are the mean outcome against the level that the version was deployed on, and where the settings
+        say so the share of requests that fail and that take too long. A degradation is told once for each
+        deployment and objective, whichever process finds it: to the log, to ``on_alert``, to the webhook. Where
+        the settings say so it is rolled back, unless an automatic roll-back brought the version back.
 
-    def _accepted(self, ref: str | ModelVersion) -> ModelVersion:
-        version = self.registry.get(ref)
-        self.restrictions.check_version(version, self.name)
-        return version
-
-    def _deploy(
-        self, version: ModelVersion, seen: int | None, by: str | None, reason: str | None, evidence: object
-    ) -> Deployment:
-        _check_texts(by=by, reason=reason)
-        proof = None if evidence is None else evidence_dict(evidence)
-        if proof and proof.get("ref") not in (None, version.ref):
-            raise InputError(f"this evidence is about {proof['ref']!s:.80}, not about {version.ref}")
-        verified_files(version.path, version.files, version.ref)
-        _check_case(self)
-
-        def decide(state: EnvironmentState) -> dict[str, Any]:
-            if seen is not None:
-                state.expect(seen, self.name)
-            self._accepted(version)
-            return decide_deployment(state, self.name, version.ref, proof, reason)
-
-        return self._append(decide, "deploy", by)
-
-    def _append(
-        self, decide: Callable[[EnvironmentState], dict[str, Any]], action: str, by: str | None
-    ) -> Deployment:
-        entry = self._log.append(decide, action, by=by)
-        assert entry is not None
-        update_link(self.folder, self._live)
-        with self._serving:
-            self._served = None  # this process need not wait for its own deployment
-        return self.history()[entry.number - 1]
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A version that was loaded and tried out, and waits to go live.
-
-    Attributes:
-        environment: Where.
-        version: The version.
-        program: The loaded program.
-    """
-
-    environment: Environment
-    version: ModelVersion
-    program: dspy.Module
-    _seen: int
-
-    def switch(
-        self, *, by: str | None = None, reason: str | None = None, evidence: object = None
-    ) -> Deployment:
-        """Make it live; ``Environment.deploy`` says what the arguments are and what it raises.
+        Args:
+            settings: What to hold it to; by default ``[monitor.<name>]`` of ``registry/config.toml``.
+            on_alert: Called with the report when a degradation is found.
 
         Raises:
-            Conflict: Somebody else deployed or rolled back since ``prepare``; nothing has changed.
+            NotFound: Nothing is live.
+            Refused: There is no objective: no level is known, and no limit of latency or errors is set.
+            InputError: The settings are not valid.
+            RegistryError: The traffic cannot be read.
         """
-        return self.environment._deploy(self.version, self._seen, by, reason, evidence)
+        from dspy_nb.core.monitor import check_health
+
+        return check_health(self, settings, on_alert)
+
+    def _changed(self) -> None:
+        with self._serving:
+            self._served = None  # this process need not wait for its own deployment
+
+    def _advance_soon(self) -> None:
+        """Let a canary go on, at most once a second; whoever records an outcome must not suffer from it."""
+        now = time.monotonic()
+        if now < self._advance_at:
+            return
+        self._advance_at = now + _ADVANCE_EVERY_S
+        try:
+            self.advance_canary()
+        except DspyNbError:
+            logger.exception("%s: the canary cannot go on", self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """The program that ``load`` returns: of which deployment, for which argument, until when without a look."""
+    """The programs that are served: since which line of the history, for which argument, until when."""
 
-    live: Deployment
+    line: Deployment
+    live: Live
     given: Program
     program: dspy.Module
+    candidate: dspy.Module | None
     restrictions: Restrictions
     look_at: float
 
-
-def _try_out(program: dspy.Module, smoke: Smoke, failed: str) -> None:
-    """Run a smoke test.
-
-    Raises:
-        Refused: It failed.
-        InputError: ``smoke`` is none of what it may be.
-    """
-    if smoke is None:
-        return
-    samples = [smoke] if isinstance(smoke, Mapping) else smoke
-    if not callable(samples) and not (
-        isinstance(samples, list | tuple) and samples and all(isinstance(item, Mapping) for item in samples)
-    ):
-        raise InputError("smoke must be inputs such as {'review': 'Nice.'}, a list of such, or a function")
-    try:
-        if callable(samples):
-            fit = samples(program) is not False
-        else:
-            fit = all(program(**sample) is not None for sample in samples)
-    except Exception as error:
-        words = " ".join(str(error).split())[:200]
-        raise Refused(f"{failed}: its smoke test failed: {type(error).__name__}: {words}") from error
-    if not fit:
-        raise Refused(f"{failed}: its smoke test said no")
-
-
-def _check_case(environment: Environment) -> None:
-    """Refuse a new environment whose name differs only in case from another one."""
-    for other in environment.registry.environments():
-        if other != environment.name and other.lower() == environment.name.lower():
-            raise Conflict(
-                f"environment {environment.name!r} differs only in case from {other!r}, and some disks know no case"
-            )
-
-
-def _check_texts(**texts: object) -> None:
-    for name, text in texts.items():
-        if not isinstance(text, str | None):
-            raise InputError(f"{name} must be text, not a {type(text).__name__}")
+    def program_of(self, to: Route) -> dspy.Module:
+        return self.candidate if to.is_b and self.candidate is not None else self.program

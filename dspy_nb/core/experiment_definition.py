@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
 from dataclasses import asdict, dataclass, fields
@@ -15,7 +14,7 @@ from dspy_nb.core.attaching import program_digest
 from dspy_nb.core.errors import Corrupt, InputError, Refused
 from dspy_nb.core.lms import confusable, uncached, used_lms
 from dspy_nb.core.registry import Registry
-from dspy_nb.core.traffic import check_text
+from dspy_nb.core.traffic import check_text, place_of
 
 __all__ = ["Definition", "Programs", "check_given", "define", "place_of"]
 
@@ -193,15 +192,3 @@ class Programs:
                 f"{ref!r} is no version in the registry: give the programs, Experiment(name, a=..., b=...)"
             )
         return self._registry.load(ref)
-
-
-def place_of(salt: str, unit: str) -> float:
-    """Return where a unit lies in [0, 1): always the same, uniform, and independent between salts.
-
-    It goes to B if the place is below the split. So raising the split moves nobody from B to A, and with the
-    hash independent of who comes when, the probability of B is the split in force at the first request.
-
-    Source: the first 53 bits of SHA-256, as a fraction.
-    """
-    digest = hashlib.sha256(f"{salt}\0{unit}".encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53

@@ -6,13 +6,16 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from dspy_nb.core.canaries import TRAFFIC_FILE
 from dspy_nb.core.current_link import LINK, link_target, read_link
 from dspy_nb.core.deployment_log import EnvironmentState
 from dspy_nb.core.durable import explained
 from dspy_nb.core.errors import DspyNbError, InputError
 from dspy_nb.core.log import TEMPORARY_PREFIX, Log, is_entry_name
 from dspy_nb.core.model_version import verified_files, verified_metadata
+from dspy_nb.core.objectives import load_settings
 from dspy_nb.core.promotion import load_requirements
 from dspy_nb.core.publishing import STAGING_PREFIX
 from dspy_nb.core.restrictions import load_restrictions
@@ -20,6 +23,10 @@ from dspy_nb.core.stages import ModelState, Record
 from dspy_nb.core.versions import check_model_id, check_version
 
 __all__ = ["Problem", "check_registry"]
+
+
+# SQLite keeps what is not yet in the file itself beside it.
+_TRAFFIC_FILES: Final = tuple(f"{TRAFFIC_FILE}{end}" for end in ("", "-wal", "-shm", "-journal"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,7 @@ def check_registry(root: Path) -> list[Problem]:
     try:
         load_requirements(root / "config.toml")
         load_restrictions(root / "config.toml", "production")
+        load_settings(root / "config.toml", "production")
     except InputError as error:
         problems.append(Problem("corrupt", root / "config.toml", f"{error}: correct it"))
     registered: dict[str, Mapping[str, Record] | None] = {}
@@ -94,12 +102,11 @@ def _check_environment(
     except DspyNbError as error:
         yield Problem("corrupt", log.folder, str(error))
         return
-    for line in state.history:
-        records = registered.get(line.model_id, {})
-        if records is not None and line.version not in records:
-            message = (
-                f"{name} deployed {line.ref}, which is not registered: restore its log from git or a backup"
-            )
+    for ref in dict.fromkeys(ref for line in state.history for ref in (line.ref, line.candidate) if ref):
+        model_id, _, version = ref.partition("@")
+        records = registered.get(model_id, {})
+        if records is not None and version not in records:
+            message = f"{name} deployed {ref}, which is not registered: restore its log from git or a backup"
             yield Problem("corrupt", log.folder, message)
     if state.live and os.name != "nt" and (found := read_link(folder)) != link_target(state.live[-1]):
         message = (
@@ -108,7 +115,7 @@ def _check_environment(
         )
         yield Problem("stale", folder / LINK, message)
     for stray in _names(folder):
-        if stray not in ("log", LINK):
+        if stray not in ("log", LINK, *_TRAFFIC_FILES):
             yield _stray(folder / stray)
     yield from _strays_of(log.folder)
 

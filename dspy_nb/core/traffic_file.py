@@ -1,4 +1,4 @@
-"""The SQLite file behind an experiment: its tables, who may write at a time, and which version it has."""
+"""A SQLite file of traffic: its tables, who may write at a time, and which version it has."""
 
 from __future__ import annotations
 
@@ -42,11 +42,13 @@ class TrafficFile:
 
     Args:
         path: The file; it and its folders come into being with the first use.
+        schema: Statements that make its tables, those of an experiment by default; they set ``user_version`` to
+            1, as all files of traffic have it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, schema: str = _SCHEMA) -> None:
         self.path = Path(path)
-        self._writer, self._reader = _Slot(self.path), _Slot(self.path)
+        self._writer, self._reader = _Slot(self.path, schema), _Slot(self.path, schema)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -79,8 +81,8 @@ class TrafficFile:
 class _Slot:
     """A connection that is opened when it is needed, anew in a process that was forked."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, schema: str) -> None:
+        self._path, self._schema = path, schema
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -100,7 +102,7 @@ class _Slot:
         with self._lock:
             try:
                 if self._connection is None:
-                    self._connection = _opened(self._path)
+                    self._connection = _opened(self._path, self._schema)
                     self._finalizer = weakref.finalize(self, self._connection.close)
                 connection = self._connection
                 connection.execute(begin)
@@ -121,7 +123,7 @@ class _Slot:
                 self._connection = None
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _opened(path: Path, schema: str) -> sqlite3.Connection:
     import sqlite3
 
     with explained(f"create {path}"):
@@ -133,7 +135,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         if _version(connection) == 0:
             connection.execute("BEGIN IMMEDIATE")
             if _version(connection) == 0:  # nobody else has made the tables since
-                for statement in _SCHEMA.split(";\n"):
+                for statement in schema.split(";\n"):
                     connection.execute(statement)
             connection.execute("COMMIT")
         if _version(connection) > _SCHEMA_VERSION:

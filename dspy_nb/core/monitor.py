@@ -1,0 +1,170 @@
+"""The quality monitor: is what is live still as good as what was promised? If not: tell, and roll back.
+
+The outcomes of the live version are tested, in the order of the requests, against the level that it was deployed
+on (``objectives``), by a test that may be looked at as often as one likes (``degradation``). State is kept beside
+the outcomes, so every process, a cron job among them, goes on where the last look ended.
+
+How many requests it takes to find that the mean outcome went from .90 to .80, where .88 is tolerated, at 5 %
+false alarms in the whole life of a deployment (``benchmarks/monitor.py``; quality only)::
+
+    good requests before    half of the cases    9 of 10    99 of 100
+    none                    160                  330          520
+    1,000                   340                  600          860
+    10,000                  450                  700          960
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from dspy_nb.core.alerts import send_alerts
+from dspy_nb.core.degradation import DegradationTest, running_interval
+from dspy_nb.core.errors import Conflict, DspyNbError, NotFound, Refused
+from dspy_nb.core.health import HealthReport, ObjectiveHealth, Verdict
+from dspy_nb.core.live_traffic import Event, LiveTraffic
+from dspy_nb.core.log import utc_now
+from dspy_nb.core.objectives import Level, MonitorSettings, Objective, level_of, load_settings, objectives_of
+
+if TYPE_CHECKING:
+    from dspy_nb.core.deployment import Environment
+    from dspy_nb.core.deployment_log import Deployment, EnvironmentState
+
+__all__ = ["check_health", "run_test"]
+
+_REASON: Final = "quality monitor"
+
+
+def check_health(
+    environment: Environment,
+    settings: MonitorSettings | None = None,
+    on_alert: Callable[[HealthReport], object] | None = None,
+) -> HealthReport:
+    """Look at what is live; ``Environment.check_health`` says what that means."""
+    if settings is None:
+        settings = load_settings(environment.registry.root / "config.toml", environment.name)
+    live, state_size, automatic = _live(environment)
+    level = _level(environment, live, settings)
+    watched = objectives_of(settings, level)
+    if not watched:
+        raise Refused(
+            f"there is nothing to hold {live.ref} to in {environment.name}: deploy it with an evaluation as "
+            f"evidence, or set level, max_latency_ms or max_error_rate in config.toml, [monitor.{environment.name}]"
+        )
+    report = HealthReport(
+        environment=environment.name,
+        ref=live.ref,
+        deployment=live.number,
+        live_since=live.at,
+        at=utc_now(),
+        level_source=level.source if level else "no level is known, so the quality is not watched",
+        objectives=tuple(
+            _look(environment.traffic, objective, live.number, settings) for objective in watched
+        ),
+    )
+    if report.verdict != "degraded":
+        return report
+    if settings.rollback:
+        report = _roll_back(environment, report, live, state_size, automatic)
+    new = tuple(
+        item.name
+        for item in report.degraded
+        if environment.traffic.raise_once(live.number, item.name, item.to_evidence())
+    )
+    report = replace(report, alerts=new)
+    if new:
+        send_alerts(report, settings, on_alert)
+    return report
+
+
+def run_test(
+    traffic: LiveTraffic, name: str, objective: Objective, which: str, values: tuple[Any, ...], wait_s: float
+) -> DegradationTest:
+    """Let the test of an objective read what is new, and return it.
+
+    It is another test where what is tolerated is another: it then begins with the first request again.
+
+    Args:
+        traffic: The requests.
+        name: Of what is tested, such as ``deployment 7``.
+        objective: What is tested.
+        which: SQL: the requests.
+        values: Parameters of it.
+        wait_s: How long a request may hold up others.
+    """
+
+    def update(state: dict[str, Any] | None, events: list[Event]) -> dict[str, Any]:
+        test = (
+            DegradationTest(objective.tolerated, objective.alpha)
+            if state is None
+            else DegradationTest.from_state(state)
+        )
+        test.update_many([event.value for event in events if event.value is not None])
+        return test.to_state()
+
+    key = f"{name}, {objective.name}: {objective.value} >= {objective.tolerated!r} at {objective.alpha!r}"
+    state = traffic.take_in(key, which, values, objective.value, objective.ready, wait_s, update)
+    return DegradationTest.from_state(state)
+
+
+def _live(environment: Environment) -> tuple[Deployment, int, bool]:
+    """Return the line that made live what is live, the length of the log, and whether the monitor rolled back."""
+
+    def read(state: EnvironmentState) -> tuple[Deployment, int]:
+        if not state.since:
+            raise NotFound(f"nothing is live in {environment.name}: deploy a version first")
+        return state.history[state.since - 1], len(state.history)
+
+    line, size = environment.read(read)
+    return line, size, line.action == "rollback" and (line.evidence or {}).get("kind") == "monitor"
+
+
+def _level(environment: Environment, live: Deployment, settings: MonitorSettings) -> Level | None:
+    if settings.level is not None:
+        return Level(settings.level, settings.level, None, "the settings of the monitor")
+    lines = environment.history()[: live.number]
+    made_live = (line for line in reversed(lines) if line.action in ("deploy", "canary-finish"))
+    deployed_on = next((line.evidence for line in made_live if line.ref == live.ref), None)
+    return level_of(environment.registry, live.ref, deployed_on)
+
+
+def _look(
+    traffic: LiveTraffic, objective: Objective, deployment: int, settings: MonitorSettings
+) -> ObjectiveHealth:
+    which, values = "deployment = ? AND NOT is_b", (deployment,)
+    test = run_test(traffic, f"deployment {deployment}", objective, which, values, settings.wait_s)
+    verdict: Verdict = "healthy" if test.n >= settings.min_requests else "too early"
+    return ObjectiveHealth(
+        name=objective.name,
+        meaning=objective.meaning,
+        verdict="degraded" if test.degraded else verdict,
+        level=objective.level,
+        tolerated=objective.tolerated,
+        observed=test.total / test.n if test.n else None,
+        recent=traffic.recent(which, values, objective.value),
+        interval=running_interval(test.total, test.n),
+        n=test.n,
+        p_value=test.p_value,
+        alpha=objective.alpha,
+        alarm_at=test.alarm_at,
+        bins=traffic.bins(which, values, objective.value),
+    )
+
+
+def _roll_back(
+    environment: Environment, report: HealthReport, live: Deployment, seen: int, automatic: bool
+) -> HealthReport:
+    """Roll back what has degraded, unless somebody else did, or it is what an automatic roll-back brought back."""
+    if automatic:
+        why = "an automatic roll-back brought it back, so the cause is hardly the version: decide yourself"
+        return replace(report, rollback_error=why)
+    worst = report.degraded[0]
+    reason = f"{_REASON}: {report.sentence()}"
+    try:
+        made = environment.roll_back_on_evidence(seen, worst.to_evidence(), reason)
+    except Conflict:
+        return replace(report, rollback_error="somebody else changed the environment at the same moment")
+    except DspyNbError as error:
+        return replace(report, rollback_error=str(error))
+    return replace(report, rolled_back=made)
