@@ -126,6 +126,19 @@ def test_mcnemar_gives_the_published_values_of_bentur_2009():
     assert test._fields == ("exact_p", "mid_p")
 
 
+def test_the_values_of_fagerland_lydersen_and_laake_2017_are_met_to_their_digits():
+    # Statistical Analysis of Contingency Tables, as their R package contingencytables prints them
+    assert stats.wilson_interval(13, 16) == pytest.approx((0.5699, 0.9341), abs=5e-5)
+    assert stats.newcombe_interval(7, 34, 1, 34) == pytest.approx((0.0189, 0.3404), abs=5e-5)
+    assert stats.miettinen_nurminen_interval(0, 16, 15, 72) == pytest.approx((-0.3164, -0.0056), abs=5e-5)
+    z, p = stats.two_proportion_z(1, 4, 3, 4)
+    assert (z**2, p) == pytest.approx((2.0, 0.15730), abs=5e-6)
+    exact_p, mid_p = stats.mcnemar(0, 13, 3, 0)  # 13 of 16 against a half
+    assert (exact_p, mid_p) == pytest.approx((0.02127, 0.01273), abs=5e-6)
+    paired = stats.paired_difference_interval(59, 6, 16, 80, method="newcombe")
+    assert paired == pytest.approx((-0.1186, -0.0046), abs=5e-5)
+
+
 @few
 @given(counts, counts, counts, counts, confidences)
 def test_tangos_interval_is_where_his_score_is_critical(both, a_only, b_only, neither, confidence):
