@@ -124,15 +124,16 @@ def _leaderboard(found: Comparisons) -> Document:
 
 def _winner(found: Comparisons) -> str:
     better = [one for one in found if one.verdict == "B better"]
+    cut_short = "" if found.complete else " Interrupted before every verdict was in."
     if not better:
-        ends = Counter(one.verdict for one in found)
-        return f"No candidate is shown to be better: {', '.join(f'{n} {text}' for text, n in ends.items())}."
+        ends = ", ".join(f"{n} {text}" for text, n in Counter(one.verdict for one in found).items())
+        return f"No candidate is shown to be better: {ends}.{cut_short}"
     winner = better[0] if len(better) == 1 else found.winner
     assert winner is not None
     text = f"{winner.b_name} is better than {found.baseline} by {100 * winner.effect:.1f} points"
     if len(better) > 1:
         text += f"; {len(better)} candidates are, and which of those is best was not tested"
-    return f"{text}."
+    return f"{text}.{cut_short}"
 
 
 def _row(one: Comparison) -> tuple[Cell, ...]:
@@ -192,6 +193,8 @@ def _examples(found: Comparison) -> list[tuple[str, str]]:
 
 
 def _margin(margin: float) -> str:
+    if not margin:
+        return "none, so equal programs are never told to be equal"
     return f"differences of up to {100 * margin:g} points make no practical difference"
 
 

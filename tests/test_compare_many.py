@@ -206,6 +206,7 @@ def test_stopping_keeps_what_was_compared():
     assert not found.complete
     assert all(one.n < 400 for one in found)
     assert found.winner is None
+    assert "Interrupted before every verdict was in." in " ".join(comparison_text(found).split())
 
 
 def test_a_listener_hears_of_every_candidate():
