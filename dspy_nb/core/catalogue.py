@@ -223,7 +223,7 @@ class Catalogue:
                 version=record.version,
                 stage=record.stage,
                 created_at=summary["created_at"],
-                path=self._folder(model_id) / record.version,
+                path=self._log(model_id).folder.parent / record.version,
                 score=summary["score"],
                 interval=(interval[0], interval[1]) if interval else None,
                 score_kind=summary["score_kind"],

@@ -106,8 +106,10 @@ def read_file(path: Path | str) -> bytes:
             raise Corrupt(f"{path} is not a plain file")
         if status.st_size > _LARGEST_FILE:
             raise Corrupt(f"{path} has {status.st_size:,} bytes: more than the registry ever writes")
-        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-            return file.read()
+        parts = []
+        while part := os.read(descriptor, status.st_size + 1):
+            parts.append(part)
+        return b"".join(parts)
     finally:
         os.close(descriptor)
 
@@ -151,7 +153,7 @@ def parse_json(content: bytes, path: object) -> Any:
         Corrupt: It is none; the message names ``path``.
     """
     try:
-        return _DECODER.decode(content.decode())
+        return msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
         raise Corrupt(f"{path} is not valid JSON: {_one_line(error)}") from error
 
@@ -172,12 +174,7 @@ def _plain(value: object) -> object:
     raise TypeError(f"a {type(value).__name__} is no JSON value")
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not allowed")
-
-
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_plain)
-_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _one_line(error: BaseException) -> str:

@@ -303,8 +303,11 @@ def _seal(
     return content, Entry(number, action, at, by, _body(parse_json(content, "the log entry")), checksum)
 
 
-def _body(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in _HEAD and key != "checksum"}
+def _body(values: Mapping[str, Any]) -> dict[str, Any]:
+    body = dict(values)
+    for key in (*_HEAD, "checksum"):
+        body.pop(key, None)
+    return body
 
 
 def _read_entry(path: str, number: int, previous: str) -> Entry:
