@@ -44,6 +44,8 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     from dspy_nb.core.model_version import ModelVersion
     from dspy_nb.core.objectives import MonitorSettings
     from dspy_nb.core.optimization import estimate, optimize
+    from dspy_nb.core.pipeline import PipelineRules, PipelineTask, run_pipeline
+    from dspy_nb.core.pipeline_folder import PipelineResult
     from dspy_nb.core.planning import Plan, plan
     from dspy_nb.core.presets import Preset, get_preset, list_presets, save_preset
     from dspy_nb.core.registry import Registry
@@ -82,6 +84,9 @@ __all__ = [
     "ObjectiveHealth",
     "OptimizationFailed",
     "OptimizationRun",
+    "PipelineResult",
+    "PipelineRules",
+    "PipelineTask",
     "Plan",
     "Preset",
     "Progress",
@@ -109,6 +114,7 @@ __all__ = [
     "plan",
     "plots",
     "read_events",
+    "run_pipeline",
     "save_preset",
     "split",
     "token_f1",
@@ -136,6 +142,8 @@ _NAMES = {
     "model_version": "ModelVersion",
     "objectives": "MonitorSettings",
     "optimization": "estimate optimize",
+    "pipeline": "PipelineRules PipelineTask run_pipeline",
+    "pipeline_folder": "PipelineResult",
     "planning": "Plan plan",
     "presets": "Preset get_preset list_presets save_preset",
     "registry": "Registry",

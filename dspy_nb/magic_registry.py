@@ -11,10 +11,11 @@ from typing import Any
 from IPython.core.magic import Magics, line_magic, magics_class, needs_local_scope
 from IPython.core.magic_arguments import argument, magic_arguments
 
+from dspy_nb.core.advice import advice_on_deployment, advice_on_promotion
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.registry import Registry
 from dspy_nb.listings import Versions, short_path
-from dspy_nb.magic_arguments import find, help_option, parse, without_semicolon
+from dspy_nb.magic_arguments import find, help_option, parse, say, without_semicolon
 from dspy_nb.registry_listings import Decisions, Deployments
 
 __all__ = ["RegistryMagics"]
@@ -63,13 +64,15 @@ class RegistryMagics(Magics):
         arguments = parse(self.dspy_promote, line)
         if arguments is None:
             return None
-        version = self.registry(arguments.registry).promote(
+        registry = self.registry(arguments.registry)
+        version = registry.promote(
             arguments.ref,
             _target(arguments, "promote", "STAGE"),
             evidence=self._evidence(arguments, local_ns),
             force=arguments.force,
             reason=arguments.reason,
         )
+        _advise(advice_on_promotion(registry.history(version.model_id)))
         return None if silent else version
 
     @magic_arguments()
@@ -91,6 +94,7 @@ class RegistryMagics(Magics):
         made = self.registry(arguments.registry).environment(name).deploy(
             arguments.ref, reason=arguments.reason, evidence=self._evidence(arguments, local_ns)
         )  # fmt: skip
+        _advise(advice_on_deployment(made))
         return None if silent else made
 
     @magic_arguments()
@@ -140,6 +144,11 @@ def _shown(registry: Registry, arguments: Any) -> Any:
     if arguments.model and "@" in arguments.model:
         return Versions([registry.get(arguments.model)], title)
     return Versions(registry.list(arguments.model), title)
+
+
+def _advise(advice: str | None) -> None:
+    if advice is not None:
+        say(f"note: {advice}")
 
 
 def _target(arguments: Any, verb: str, what: str) -> str:

@@ -15,6 +15,7 @@ from dspy_nb.core.estimates import Estimate
 from dspy_nb.core.evaluation import Evaluation
 from dspy_nb.core.gate import GateResult
 from dspy_nb.core.model_version import ModelVersion
+from dspy_nb.core.pipeline_folder import PipelineResult
 from dspy_nb.core.planning import Plan
 from dspy_nb.core.presets import Preset
 from dspy_nb.core.registry_diff import VersionDiff
@@ -22,6 +23,7 @@ from dspy_nb.core.run import OptimizationRun
 from dspy_nb.evaluation_report import evaluation_html
 from dspy_nb.listings import presets_html, presets_text, versions_html, versions_text
 from dspy_nb.magic_completion import PATTERN, completer
+from dspy_nb.pipeline_report import pipeline_html, pipeline_text
 from dspy_nb.registry_listings import deployments_html, deployments_text
 from dspy_nb.report import estimate_text, run_html, run_text
 
@@ -47,6 +49,7 @@ class DspyNb(Configurable):
 _VIEWS: dict[type, tuple[Callable[[Any], str], Callable[[Any], str] | None]] = {
     OptimizationRun: (run_text, run_html),
     Evaluation: (Evaluation.report, evaluation_html),
+    PipelineResult: (pipeline_text, pipeline_html),
     Comparison: (comparison_text, comparison_html),
     Comparisons: (comparison_text, comparison_html),
     Estimate: (estimate_text, None),

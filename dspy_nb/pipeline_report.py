@@ -1,12 +1,12 @@
-"""A pipeline as text and Markdown: shipped or refused first, then each step."""
+"""A pipeline as text, Markdown and HTML: shipped or refused first, then each step."""
 
 from __future__ import annotations
 
 from dspy_nb.core.pipeline_folder import PipelineResult
-from dspy_nb.documents import Block, Document, Note, Table, to_markdown, to_text
+from dspy_nb.documents import Block, Document, Note, Table, to_html, to_markdown, to_text
 from dspy_nb.wording import duration
 
-__all__ = ["pipeline_markdown", "pipeline_text"]
+__all__ = ["pipeline_html", "pipeline_markdown", "pipeline_text"]
 
 _SIGNS = {"passed": "ok", "refused": "NO", "skipped": "–"}
 
@@ -19,6 +19,11 @@ def pipeline_text(result: PipelineResult) -> str:
 def pipeline_markdown(result: PipelineResult) -> str:
     """Return how far a pipeline came, as Markdown, such as the summary of a CI job."""
     return to_markdown(_document(result))
+
+
+def pipeline_html(result: PipelineResult) -> str:
+    """Return how far a pipeline came, as HTML."""
+    return to_html(_document(result))
 
 
 def _document(result: PipelineResult) -> Document:

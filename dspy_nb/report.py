@@ -53,6 +53,8 @@ def estimate_text(estimate: Estimate, budget: Budget | None = None) -> str:
     if budget is None:
         return str(estimate)
     text = f"{estimate}; budget: {budget}"
+    if not budget.limits():
+        text += ", so it goes on until it is done"
     if budget.lm_calls is not None and budget.lm_calls < estimate.lm_calls:
         text += ", which may end it early"
     return text

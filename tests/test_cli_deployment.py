@@ -62,6 +62,26 @@ def test_a_version_goes_from_development_to_production_and_back(capsys: pytest.C
     assert main(["check"]) == 0
 
 
+def test_what_is_allowed_but_unwise_is_said(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    def note(*arguments: str) -> str:
+        assert main(list(arguments)) == 0
+        return capsys.readouterr().err
+
+    proof = ["--evidence", "gate.json"]
+    for version in ("1.0.0", "1.1.0"):
+        assert note("promote", f"m@{version}", "--to", "staging") == ""
+    assert note("promote", "m@1.0.0", "--to", "production", *proof) == ""
+    assert "nothing to roll back to yet" in note("deploy", "m@1.0.0", "--to", "production")
+    assert "1.1.0 replaces 1.0.0 in production, and the two were never compared" in note(
+        "promote", "m@1.1.0", "--to", "production", *proof
+    )
+    assert note("deploy", "m@1.1.0", "--to", "production") == ""
+    version = registry.register(program("Say it well."), "m")
+    registry.promote(version, "staging")
+    registry.attach(version, {"kind": "ab", "verdict": "B better", "n": 50})
+    assert note("promote", version.ref, "--to", "production", *proof) == ""
+
+
 def test_archiving_old_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert [version["ref"] for version in said(capsys, "archive", "m", "--keep-latest", "1")] == ["m@1.0.0"]
     assert main(["archive", "m", "--keep-latest", "1"]) == 0

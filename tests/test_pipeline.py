@@ -13,7 +13,7 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.cli import main
-from dspy_nb.core.pipeline import STEPS, Candidate, Rules, run_pipeline
+from dspy_nb.core.pipeline import STEPS, PipelineRules, PipelineTask, run_pipeline
 from dspy_nb.core.pipeline_folder import next_folder
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
@@ -307,7 +307,7 @@ def test_an_environment_that_serves_another_model_is_not_taken_over(registry, ca
 def test_it_is_a_function_too(registry):
     seen = []
     result = run_pipeline(
-        Candidate(
+        PipelineTask(
             program=classifier(),
             trainset=reviews(8),
             testset=reviews(20, tag="held out"),
@@ -315,7 +315,7 @@ def test_it_is_a_function_too(registry):
             arguments={"optimizer": "LabeledFewShot", "options": {"k": 2}},
         ),
         "sentiment",
-        Rules(gate=nb.QualityGate(min_score=0.5)),
+        PipelineRules(gate=nb.QualityGate(min_score=0.5)),
         registry=registry,
         folder="out",
         on_step=lambda name, step: seen.append((name, step and step.status)),

@@ -292,7 +292,7 @@ def test_an_estimate_says_at_most_and_where_the_budget_would_end_it():
     assert estimate_text(estimate) == (
         "at most 236 LM calls (200 scoring candidates, 36 before/after scores)"
     )
-    assert estimate_text(estimate, Budget()).endswith("; budget: no limit")
+    assert estimate_text(estimate, Budget()).endswith("; budget: no limit, so it goes on until it is done")
     assert estimate_text(estimate, Budget(lm_calls=500)).endswith("; budget: 500 LM calls")
     assert estimate_text(estimate, Budget(lm_calls=100)).endswith("100 LM calls, which may end it early")
 

@@ -51,8 +51,11 @@ def promote(
       dspy-nb gate report.json --min-score 0.85 --json > gate.json
       dspy-nb promote sentiment@1.1.0 --to production --evidence gate.json
     """
+    from dspy_nb.core.advice import advice_on_promotion
+
     registry, proof = open_registry(root), _read_evidence(evidence)
     version = registry.promote(ref, stage, evidence=proof, force=force, reason=reason, by=by)
+    _note(advice_on_promotion(registry.history(version.model_id)))
     print_result(as_json, version_facts(version), lambda: f"{version.ref} is in {version.stage}")
 
 
@@ -194,7 +197,15 @@ def _facts(deployment: nb.Deployment) -> dict[str, Any]:
     return {"ref": deployment.ref, **asdict(deployment)}
 
 
+def _note(advice: str | None) -> None:
+    if advice is not None:
+        click.echo(f"Note: {advice}", err=True)
+
+
 def _print_deployment(as_json: bool, environment: str, made: nb.Deployment) -> None:
+    from dspy_nb.core.advice import advice_on_deployment
+
+    _note(advice_on_deployment(made))
     instead = f", instead of {made.replaced}" if made.replaced else ""
     print_result(as_json, _facts(made), lambda: f"{made.ref} is live in {environment}{instead}")
 

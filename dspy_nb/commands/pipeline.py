@@ -106,7 +106,7 @@ def pipeline(
     """
     import dspy
 
-    from dspy_nb.core.pipeline import DEFAULT_BUDGET, Candidate, Rules, run_pipeline
+    from dspy_nb.core.pipeline import DEFAULT_BUDGET, PipelineRules, PipelineTask, run_pipeline
     from dspy_nb.core.pipeline_folder import next_folder
     from dspy_nb.pipeline_report import pipeline_text
 
@@ -122,7 +122,7 @@ def pipeline(
         if arguments[name] is None:
             flag = "--metric" if name == "metric" else f"--{name.removesuffix('set')}-data"
             raise click.UsageError(f"Missing option '{flag}'.", click.get_current_context())
-    candidate = Candidate(
+    what = PipelineTask(
         program=task.program,
         **{name: arguments.pop(name) for name in ("trainset", "testset", "metric")},
         arguments=arguments,
@@ -130,7 +130,7 @@ def pipeline(
         seed=task.seed,
         num_threads=task.num_threads,
     )
-    rules = Rules(
+    rules = PipelineRules(
         gate=nb.QualityGate.parse(conditions),
         margin=margin,
         confidence=confidence,
@@ -141,7 +141,7 @@ def pipeline(
     folder = Path(out) if out is not None else next_folder(Path("runs"), task.model_id)
     with dspy.context(**lm_settings(task.lm)):
         result = run_pipeline(
-            candidate,
+            what,
             task.model_id,
             rules,
             registry=nb.Registry(root),

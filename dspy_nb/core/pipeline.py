@@ -25,22 +25,22 @@ from dspy_nb.core.metrics import as_metric
 from dspy_nb.core.model_version import ModelVersion
 from dspy_nb.core.optimization import estimate, optimize
 from dspy_nb.core.pipeline_folder import PipelineFolder, PipelineResult, Step
-from dspy_nb.core.pipeline_rules import DEFAULT_BUDGET, STEPS, Candidate, Rules, described
+from dspy_nb.core.pipeline_rules import DEFAULT_BUDGET, STEPS, PipelineRules, PipelineTask, described
 from dspy_nb.core.registry import Registry
 from dspy_nb.core.replay import describe_program, text_hash
 from dspy_nb.core.run import OptimizationRun, readable
 from dspy_nb.core.submission import Submission
 from dspy_nb.core.versions import check_model_id
 
-__all__ = ["DEFAULT_BUDGET", "STEPS", "Candidate", "Rules", "run_pipeline"]
+__all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "PipelineTask", "run_pipeline"]
 
 StepListener = Callable[[str, Step | None], object]
 
 
 def run_pipeline(
-    candidate: Candidate,
+    task: PipelineTask,
     model_id: str,
-    rules: Rules,
+    rules: PipelineRules,
     *,
     registry: Registry,
     folder: str | Path,
@@ -60,7 +60,7 @@ def run_pipeline(
     no answer twice.
 
     Args:
-        candidate: What to optimize, and how.
+        task: What to optimize, and how.
         model_id: The model that it becomes a version of.
         rules: What it must show, and where it goes.
         registry: Where versions and environments are.
@@ -82,7 +82,7 @@ def run_pipeline(
     check_model_id(model_id)
     if until not in STEPS:
         raise InputError(f"until must be one of {', '.join(STEPS)}, got {until!r}")
-    work = _Pipeline(candidate, model_id, rules, registry, Path(folder), bump, metadata, by)
+    work = _Pipeline(task, model_id, rules, registry, Path(folder), bump, metadata, by)
     work.on_event, work.on_evaluation, work.on_comparison = on_event, on_evaluation, on_comparison
     for name in STEPS[: STEPS.index(until) + 1]:
         if (over := work.folder.step(name)) is not None:
@@ -114,18 +114,18 @@ class _Pipeline:
 
     def __init__(
         self,
-        candidate: Candidate,
+        task: PipelineTask,
         model_id: str,
-        rules: Rules,
+        rules: PipelineRules,
         registry: Registry,
         folder: Path,
         bump: str | None,
         metadata: Mapping[str, Any] | None,
         by: str | None,
     ) -> None:
-        self.candidate, self.model_id, self.rules, self.registry = candidate, model_id, rules, registry
+        self.task, self.model_id, self.rules, self.registry = task, model_id, rules, registry
         self.bump, self.metadata, self.by = bump, dict(metadata or {}), by
-        self.testset = list(candidate.testset)
+        self.testset = list(task.testset)
         self._check()
         self.folder = PipelineFolder(folder, self._plan())
         self.run: OptimizationRun | None = None
@@ -142,17 +142,17 @@ class _Pipeline:
     @property
     def _arguments(self) -> dict[str, Any]:
         return {
-            "trainset": self.candidate.trainset,
+            "trainset": self.task.trainset,
             "testset": self.testset,
-            "metric": self.candidate.metric,
-            **self.candidate.arguments,
+            "metric": self.task.metric,
+            **self.task.arguments,
         }
 
     def _check(self) -> None:
-        if not isinstance(self.candidate.program, dspy.Module):
+        if not isinstance(self.task.program, dspy.Module):
             raise InputError("a pipeline needs one program, a dspy.Module")
-        estimate(self.candidate.program, **self._arguments)
-        Submission(self.candidate.program, self.model_id, metadata=None, evaluation=None, notes=None)
+        estimate(self.task.program, **self._arguments)
+        Submission(self.task.program, self.model_id, metadata=None, evaluation=None, notes=None)
         if isinstance(self.rules.gate.not_worse_than, str):
             self.registry.get(self.rules.gate.not_worse_than)
         for name in (self.rules.staging, self.rules.production):
@@ -165,20 +165,20 @@ class _Pipeline:
 
     def _plan(self) -> dict[str, Any]:
         """Return what must be the same when a pipeline goes on."""
-        candidate, rules = self.candidate, self.rules
-        metric = as_metric(candidate.metric)
+        task, rules = self.task, self.rules
+        metric = as_metric(task.metric)
         sets = {
-            "trainset": candidate.trainset,
-            "valset": candidate.arguments.get("valset"),
+            "trainset": task.trainset,
+            "valset": task.arguments.get("valset"),
             "testset": self.testset,
         }
         return {
             "model_id": self.model_id,
-            "program": text_hash(repr(describe_program(candidate.program))),
+            "program": text_hash(repr(describe_program(task.program))),
             "metric": {"name": repr(metric), "source": text_hash(metric.source)},
             **{name: None if examples is None else fingerprint(examples) for name, examples in sets.items()},
-            **{name: readable(candidate.arguments.get(name)) for name in ("optimizer", "options", "preset")},
-            "seed": candidate.seed,
+            **{name: readable(task.arguments.get(name)) for name in ("optimizer", "options", "preset")},
+            "seed": task.seed,
             "gate": described(rules.gate),
             "rules": {
                 name: getattr(rules, name)
@@ -230,14 +230,14 @@ class _Pipeline:
         return self.registry.get(self.ref)
 
     def _optimize(self) -> Step:
-        candidate = self.candidate
+        task = self.task
         self.folder.save()  # an interrupted optimization goes on in this folder
         run = self.run = optimize(
-            candidate.program,
+            task.program,
             **self._arguments,
-            budget=candidate.budget,
-            seed=candidate.seed,
-            num_threads=candidate.num_threads,
+            budget=task.budget,
+            seed=task.seed,
+            num_threads=task.num_threads,
             run_dir=self.folder.path / "run",
             on_event=self.on_event,
         )
@@ -264,11 +264,11 @@ class _Pipeline:
         )
         if found is None or not found.complete:
             found = evaluate(
-                self.registry.load(version, self.candidate.program),
+                self.registry.load(version, self.task.program),
                 self.testset,
-                self.candidate.metric,
-                num_threads=self.candidate.num_threads,
-                seed=self.candidate.seed,
+                self.task.metric,
+                num_threads=self.task.num_threads,
+                seed=self.task.seed,
                 on_event=self.on_evaluation,
             )
             if not found.complete:
@@ -308,18 +308,18 @@ class _Pipeline:
         version, baseline = self._version(), self._baseline()
         if baseline is None or baseline.ref == version.ref:
             return Step("ab-test", "skipped", "nothing is in production yet: the gate alone decides")
-        program = self.candidate.program
+        program = self.task.program
         found = compare(
             self.registry.load(baseline, program),
             self.registry.load(version, program),
             self.testset,
-            self.candidate.metric,
+            self.task.metric,
             margin=self.rules.margin,
             confidence=self.rules.confidence,
             max_examples=len(self.testset),  # all, and that was settled beforehand
             sequential=False,  # nobody watches, and one look tells more of the same examples
-            num_threads=self.candidate.num_threads,
-            seed=self.candidate.seed,
+            num_threads=self.task.num_threads,
+            seed=self.task.seed,
             on_event=self.on_comparison,
         )
         if not found.complete:
@@ -370,7 +370,7 @@ class _Pipeline:
         if live is not None and live.ref == self.ref:
             return None
         prepared = environment.prepare(
-            self._version(), program=self.candidate.program, smoke=dict(self.testset[0].inputs())
+            self._version(), program=self.task.program, smoke=dict(self.testset[0].inputs())
         )
         return prepared.switch(by=self.by, reason="pipeline", evidence=evidence)
 

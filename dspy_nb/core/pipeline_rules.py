@@ -14,7 +14,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.gate import QualityGate
 from dspy_nb.core.versions import check_environment
 
-__all__ = ["DEFAULT_BUDGET", "STEPS", "Candidate", "Rules", "described"]
+__all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "PipelineTask", "described"]
 
 STEPS: Final = ("optimize", "evaluate", "gate", "staging", "ab-test", "production")
 DEFAULT_BUDGET: Final = Budget(seconds=3600)
@@ -24,7 +24,7 @@ Inconclusive = Literal["refuse", "ship"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class PipelineTask:
     """What is to be optimized, and how; the attributes are arguments of ``optimize``.
 
     Attributes:
@@ -49,7 +49,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class PipelineRules:
     """What a new version must show, and where it goes then.
 
     Attributes:
