@@ -136,7 +136,7 @@ def test_a_version_that_is_worse_is_refused_and_nothing_is_deployed(registry, ca
     found = ran(capsys, *BAD, status=1)
     assert found["shipped"] is False
     assert found["steps"][-1]["name"] == "ab-test"
-    assert found["reason"].startswith("A better")
+    assert found["reason"].startswith("sentiment@1.0.0 is better: sentiment@1.1.0 differs by -")
     assert live(registry) == "sentiment@1.0.0"
     assert registry.get("sentiment@1.1.0").stage == "staging"
     with pytest.raises(nb.Refused, match="the latest ab said no"):

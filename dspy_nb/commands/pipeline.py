@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -139,7 +141,7 @@ def pipeline(
         production=environment,
     )
     folder = Path(out) if out is not None else next_folder(Path("runs"), task.model_id)
-    with dspy.context(**lm_settings(task.lm)):
+    with _resumable(), dspy.context(**lm_settings(task.lm)):
         result = run_pipeline(
             what,
             task.model_id,
@@ -159,6 +161,15 @@ def pipeline(
         click.echo(f"Error: {result.steps[-1].name}: {' '.join(str(result.reason).split())}", err=True)
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("\nNote: the same command goes on where it was interrupted", err=True)
+        raise
 
 
 def _say(folder: Path) -> Any:

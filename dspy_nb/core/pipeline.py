@@ -257,11 +257,7 @@ class _Pipeline:
     def _evaluate(self) -> Step:
         version = self._version()
         stored = version.evaluation  # measured by the optimization, on the same examples
-        found = (
-            None
-            if stored is None
-            else Evaluation.from_dict(dict(stored), source=f"the evaluation of {version.ref}")
-        )
+        found = None if stored is None else Evaluation.from_dict(dict(stored), source=version.ref)
         if found is None or not found.complete:
             found = evaluate(
                 self.registry.load(version, self.task.program),
@@ -337,19 +333,17 @@ class _Pipeline:
         points = (
             f"{100 * found.effect:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] on {found.n:,} examples"
         )
-        message = f"{found.verdict}: {found.b_name} against {found.a_name}, {points}"
+        better = {"A better": f"{found.a_name} is better", "B better": f"{found.b_name} is better"}
+        message = f"{better.get(found.verdict, found.verdict)}: {found.b_name} differs by {points}"
         if found.verdict == "A better":
             return False, message
         if found.verdict in ("B better", "no practical difference") or found.not_worse:
             return True, message if found.verdict != "inconclusive" else f"not worse: {message}"
         if self.rules.inconclusive == "ship":
             return True, f"{message}; shipped all the same, as asked"
-        more = (
-            ""
-            if found.more_needed is None
-            else f"; about {found.more_needed:,} more examples would settle it"
-        )
-        return False, f"{message}{more}"
+        if found.more_needed is not None:
+            message += f"; about {found.more_needed:,} more examples would settle it"
+        return False, message
 
     def _ship(self) -> Step:
         compared = self.folder.step("ab-test")
