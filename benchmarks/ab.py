@@ -1,12 +1,13 @@
-"""A/B: examples and LM calls to a verdict beside a fixed design, and what an update costs.
+"""A/B: examples and LM calls to a verdict beside a fixed design, and what updates and live traffic cost.
 
-    python benchmarks/ab.py [--runs 500] [--comparisons 30] [--events 1000000]
+    python benchmarks/ab.py [--runs 500] [--comparisons 30] [--events 1000000] [--processes 8]
 
 "Fixed" is the design that looks once, at the size that finds the effect with a power of 80 %. Two programs
 agree on 70 % of the examples. Examples to a verdict are simulated with the sequences themselves; LM calls are
 counted in whole comparisons, whose programs make one call an answer, with 8 threads, so what is under way when
-the verdict falls counts too. Times are CPU time of one thread. How often verdicts are wrong is simulated by the
-slow tests: ``pytest tests/test_sequences.py tests/test_compare_many.py -m slow -s``.
+the verdict falls counts too. Times of updates are CPU time of one thread; an event of live traffic is a request
+that is assigned, answered by a program that does nothing, and given its outcome. How often verdicts are wrong is
+simulated by the slow tests: ``pytest tests/test_sequences.py tests/test_compare_many.py -m slow -s``.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import argparse
 import json
 import random
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import dspy
 import numpy as np
@@ -210,15 +214,99 @@ def time_of_updates(events: int) -> None:
     print(f"its state: {len(state) / 1e3:.1f} kB; from_state {restore_ms:.1f} ms")
 
 
+# -- live traffic -------------------------------------------------------------------------------------------
+
+
+def echo(x: int) -> int:
+    return x
+
+
+def serve(folder: str, writer: int, seconds: float, begin: float) -> int:
+    """Serve and record until the time is over, in a process of its own; return how many events."""
+    experiment = nb.Experiment("traffic", echo, echo, registry=folder)
+    served = 0
+    time.sleep(max(0.0, begin - time.time()))
+    while time.time() < begin + seconds:
+        _, request_id = experiment.predict(f"user-{writer}-{served}", x=served)
+        experiment.record(request_id, success=served % 3 > 0)
+        served += 1
+    experiment.close()
+    return served
+
+
+def live_traffic(processes: int, seconds: float = 5.0) -> None:
+    rows = []
+    alone = 0.0
+    for count in dict.fromkeys((1, processes)):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            ProcessPoolExecutor(count, get_context("spawn")) as pool,
+        ):
+            nb.Experiment("traffic", echo, echo, split=0.5, registry=folder).close()
+            begin = time.time() + 4 + count  # every process has imported everything by then
+            writers = [pool.submit(serve, folder, writer, seconds, begin) for writer in range(count)]
+            served = sum(writer.result() for writer in writers)
+            experiment = nb.Experiment("traffic", registry=folder)
+            lost = served - experiment.status().total
+            experiment.close()
+        rate = served / seconds
+        alone = alone or rate
+        rows.append((count, f"{rate:,.0f}", f"{rate / alone:.2f}", lost))
+    table("Live traffic", ("processes", "events/s", "to one process", "lost"), rows)
+
+
+def looks(events: int) -> None:
+    rng = np.random.default_rng(3)
+    with tempfile.TemporaryDirectory() as folder:
+        experiment = nb.Experiment("looks", echo, echo, split=0.5, registry=folder)
+        store = experiment._traffic  # many at once, which is what only a benchmark does
+        start = time.perf_counter()
+        for first in range(0, events, 10_000):
+            numbers = range(first, min(first + 10_000, events))
+            made = store.assign_many(
+                (f"user-{i}", place) for i, place in zip(numbers, rng.random(len(numbers)), strict=True)
+            )
+            store.record_many((one.request_id, float(rng.random() < 0.6)) for one in made)
+        filled_s = time.perf_counter() - start
+        cold_s = wall_s(experiment.status)
+        warm = []
+        for i in range(20):
+            _, request_id = experiment.predict(f"late-{i}", x=i)
+            experiment.record(request_id, success=True)
+            warm.append(wall_s(experiment.status))
+        warm_s = statistics.median(warm)
+        experiment.close()
+    rows = [
+        ("cold", f"{1000 * cold_s:,.0f}", "1"),
+        ("warm, one more event", f"{1000 * warm_s:,.1f}", f"{warm_s / cold_s:.3f}"),
+    ]
+    table(
+        f"status() of {events:,} events (stored at {events / filled_s:,.0f} a second)",
+        ("", "ms", "to cold"),
+        rows,
+    )
+
+
+def wall_s(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="A/B: examples, LM calls and time to a verdict.")
     parser.add_argument("--runs", type=int, default=500, help="simulated comparisons of each kind")
     parser.add_argument("--comparisons", type=int, default=30, help="whole comparisons of each kind")
-    parser.add_argument("--events", type=int, default=1_000_000, help="events of the large batch")
+    parser.add_argument(
+        "--events", type=int, default=1_000_000, help="of the large batch, and of the experiment looked at"
+    )
+    parser.add_argument("--processes", type=int, default=8, help="that serve live traffic at once")
     arguments = parser.parse_args()
     examples_to_a_verdict(arguments.runs)
     calls_to_a_verdict(arguments.comparisons)
     time_of_updates(arguments.events)
+    live_traffic(arguments.processes)
+    looks(arguments.events)
 
 
 if __name__ == "__main__":
