@@ -17,8 +17,8 @@ from typing import TypeAlias
 from dspy_nb.wording import UNKNOWN, percent
 
 __all__ = [
-    "Bar", "Block", "Cell", "Code", "Details", "Document", "Facts", "Note", "Score", "Table", "to_html",
-    "to_markdown", "to_text",
+    "STYLE", "Bar", "Block", "Cell", "Code", "Details", "Document", "Drawing", "Facts", "Note", "Score", "Table",
+    "to_fragment", "to_html", "to_markdown", "to_text",
 ]  # fmt: skip
 
 _WIDTH = 100  # characters of a line of text
@@ -96,7 +96,15 @@ class Details:
     blocks: Sequence[Block]
 
 
-Block: TypeAlias = Table | Facts | Bar | Note | Code | Details
+@dataclass(frozen=True)
+class Drawing:
+    """Markup that the package itself drew, for HTML alone; ``text`` says elsewhere what it shows."""
+
+    html: str
+    text: str
+
+
+Block: TypeAlias = Table | Facts | Bar | Note | Code | Details | Drawing
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,8 @@ def _text(block: Block) -> list[str]:
         ]
     if isinstance(block, Bar):
         return [block.label]
+    if isinstance(block, Drawing):
+        return textwrap.wrap(block.text, _WIDTH)
     if isinstance(block, Note):
         return textwrap.wrap(f"Warning: {block.text}" if block.warning else block.text, _WIDTH)
     if isinstance(block, Code):
@@ -174,6 +184,8 @@ def _markdown(block: Block) -> str:
         return "\n".join(f"- **{_md(name)}**: {_md(value)}" for name, value in block.items)
     if isinstance(block, Bar):
         return _md(block.label)
+    if isinstance(block, Drawing):
+        return _md(block.text)
     if isinstance(block, Note):
         return f"> **Warning:** {_md(block.text)}" if block.warning else _md(block.text)
     if isinstance(block, Code):
@@ -227,14 +239,25 @@ STYLE = """<style>
 .dspy-nb.dspy-nb .bar.bad>div{background:var(--bad)}
 .dspy-nb.dspy-nb .bar.warn>div{background:var(--warn)}
 .dspy-nb.dspy-nb svg{display:block;margin:.15em 0 .1em}
+.dspy-nb.dspy-nb svg.scores{width:100%;max-width:44em;margin:.7em 0 0;font-variant-numeric:tabular-nums}
 </style>"""
 
 
 def to_html(document: Document) -> str:
     """Return the document as a piece of HTML that brings its style along."""
     subtitle = f'<p class="soft">{html.escape(document.subtitle)}</p>' if document.subtitle else ""
-    body = "".join(_html(block) for block in document.blocks)
+    body = _html_blocks(document.blocks)
     return f'<div class="dspy-nb">{STYLE}<h4>{html.escape(document.title)}</h4>{subtitle}{body}</div>'
+
+
+def to_fragment(blocks: Sequence[Block], title: str = "") -> str:
+    """Return blocks as HTML for a place where :data:`STYLE` stands once for all."""
+    heading = f"<h4>{html.escape(title)}</h4>" if title else ""
+    return f'<div class="dspy-nb">{heading}{_html_blocks(blocks)}</div>'
+
+
+def _html_blocks(blocks: Sequence[Block]) -> str:
+    return "".join(_html(block) for block in blocks)
 
 
 def _html(block: Block) -> str:
@@ -247,13 +270,15 @@ def _html(block: Block) -> str:
         return f"<dl>{''.join(items)}</dl>"
     if isinstance(block, Bar):
         return _html_bar(block)
+    if isinstance(block, Drawing):
+        return block.html
     if isinstance(block, Note):
         if block.warning:
             return f'<p class="warning"><strong>Warning:</strong> {html.escape(block.text)}</p>'
         return f"<p>{html.escape(block.text)}</p>"
     if isinstance(block, Code):
         return f"<pre>{html.escape(block.text)}</pre>"
-    inner = "".join(_html(part) for part in block.blocks)
+    inner = _html_blocks(block.blocks)
     return f"<details><summary>{html.escape(block.title)}</summary><div>{inner}</div></details>"
 
 

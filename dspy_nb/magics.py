@@ -116,12 +116,14 @@ class DspyNbMagics(Magics):
         say(estimate_text(expected, budget))
         quiet = arguments.quiet or self.defaults.quiet
         threads = self.defaults.num_threads or None
+        progress = None if quiet else auto_progress(background=arguments.background)
         run = optimize(
             **what,
             budget=budget,
             seed=arguments.seed,
             num_threads=threads if arguments.threads is None else arguments.threads,
-            on_event=None if quiet else auto_progress(background=arguments.background),
+            on_event=progress,
+            stop=None if progress is None else progress.stop,
             run_dir=arguments.run_dir,
             log_file=arguments.log_file,
             background=arguments.background,

@@ -12,7 +12,6 @@ from dspy_nb.core.optimizers import get_optimizer
 from dspy_nb.core.run import OptimizationRun, readable
 from dspy_nb.documents import (
     Block,
-    Code,
     Details,
     Document,
     Facts,
@@ -23,14 +22,13 @@ from dspy_nb.documents import (
     to_markdown,
     to_text,
 )
-from dspy_nb.wording import UNKNOWN, count, duration, excerpt, percent, shown, stopped, usage_facts
+from dspy_nb.prompt_view import prompt_blocks, prompt_title
+from dspy_nb.wording import UNKNOWN, duration, excerpt, percent, shown, stopped, usage_facts
 
 __all__ = ["estimate_text", "run_html", "run_markdown", "run_text"]
 
 _CANDIDATES_SHOWN = 10
-_DEMOS_SHOWN = 8
 _EXCERPT = 160
-_FIELD_EXCERPT = 400
 
 
 def run_text(run: OptimizationRun) -> str:
@@ -251,25 +249,9 @@ def _errors(run: OptimizationRun) -> list[Block]:
 
 def _prompt(program: Any) -> list[Block]:
     """Return what was optimized: each predictor's instructions and demos."""
-    named = program.named_predictors()
-    blocks: list[Block] = []
-    for name, predictor in named:
-        whose = f" of {name}" if len(named) > 1 else ""
-        demos = list(predictor.demos)
-        blocks += [Note(f"Instructions{whose}"), Code(predictor.signature.instructions)]
-        if demos:
-            shown_of = f", the first {_DEMOS_SHOWN}" if len(demos) > _DEMOS_SHOWN else ""
-            blocks.append(Note(f"{count(len(demos), 'demo')}{whose}{shown_of}"))
-            blocks += [Code(_demo(demo)) for demo in demos[:_DEMOS_SHOWN]]
-    if not blocks:
-        return []
-    demos_in_all = sum(len(predictor.demos) for _, predictor in named)
-    title = f"The optimized prompt: {count(len(named), 'predictor')}, {count(demos_in_all, 'demo')}"
-    return [Details(title, blocks)]
-
-
-def _demo(demo: Any) -> str:
-    return "\n".join(f"{k}: {excerpt(v, _FIELD_EXCERPT)}" for k, v in dict(demo).items() if k != "augmented")
+    prompt = Prompt.of(program)
+    blocks = prompt_blocks(prompt)
+    return [Details(f"The optimized prompt: {prompt_title(prompt)}", blocks)] if blocks else []
 
 
 def _option(value: Any) -> str:

@@ -88,7 +88,7 @@ def stopped(stopped_by: str | None, limits: Mapping[str, float]) -> str:
         return f"stopped by the budget of {budgets[stopped_by].format(limits[stopped_by])}"
     others = {
         None: "completed",
-        "stop": "stopped by stop()",
+        "stop": "stopped on request",
         "interrupt": "interrupted",
         "errors": "stopped because the program kept failing",
     }

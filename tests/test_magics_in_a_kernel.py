@@ -33,6 +33,8 @@ def cells(tmp_path_factory):
         "setup": _SETUP,
         "report": f"{SEARCH} --test test -o run",
         "assigned": f"quiet_run = {SEARCH}",
+        "mixed": f"print('before', flush=True)\nmixed = {SEARCH}\nprint('after', flush=True)\nimport ipywidgets\n"
+        "display(ipywidgets.IntSlider(), exclude=['application/vnd.jupyter.widget-view+json'])",
         "mistake": "%dspy_optimize program --trian train",
         "late mistake": f"{OPTIMIZE} --test test --budget-calls 60",
         "background": f"engine.delay_s = 0.01\n{SEARCH} --threads 2 --background -o later\nNone",
@@ -63,6 +65,20 @@ def test_in_a_kernel_the_cell_keeps_progress_and_report_as_html_and_text(cells):
     assert report.output_type == "execute_result"
     for mime in ("text/plain", "text/html"):
         assert "held out, never seen by the search" in report.data[mime]
+
+
+def test_in_a_kernel_no_widget_is_left_where_the_result_should_be(cells):
+    for outputs in cells.values():
+        for output in outputs:
+            assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+
+
+def test_in_a_kernel_prints_and_widgets_of_the_user_are_left_alone(cells):
+    before, *_, after, slider = (
+        output for output in cells["mixed"] if output.output_type != "execute_result"
+    )
+    assert (before.text, after.text) == ("before\n", "after\n")
+    assert "IntSlider" in slider.data["text/plain"]
 
 
 def test_in_a_kernel_an_assigned_run_shows_progress_alone(cells):

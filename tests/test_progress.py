@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 
 import dspy
@@ -14,7 +15,9 @@ from dspy_nb import progress
 from dspy_nb.core.events import CandidateScored, Completed, Failed, Progress, Started
 from dspy_nb.core.metrics import exact_match
 from dspy_nb.core.optimization import optimize
-from dspy_nb.progress import NotebookProgress, ProgressState, TerminalProgress, auto_progress
+from dspy_nb.progress import NotebookProgress, TerminalProgress, auto_progress
+from dspy_nb.progress_state import ProgressState
+from dspy_nb.widgets.progress import ProgressPanel
 from tests.scripted import classifier, reviews, scripted_lm
 from tests.test_report import EVIL, read
 
@@ -234,6 +237,9 @@ def test_progress_suits_the_place(monkeypatch, shell):
     assert auto_progress(background=True) is None
     shell.kernel = object()
     with capture_output():
+        assert isinstance(auto_progress(background=True), ProgressPanel)
+        monkeypatch.setitem(sys.modules, "ipywidgets", None)
+        monkeypatch.delitem(sys.modules, "dspy_nb.widgets.progress")
         assert isinstance(auto_progress(background=True), NotebookProgress)
 
 

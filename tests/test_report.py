@@ -42,10 +42,10 @@ from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 _TAGS = {
-    "caption", "circle", "dd", "details", "div", "dl", "dt", "h4", "line", "p", "pre", "strong", "style",
-    "summary", "svg", "table", "tbody", "td", "th", "thead", "tr",
+    "caption", "circle", "dd", "details", "div", "dl", "dt", "h4", "line", "p", "path", "pre", "span", "strong",
+    "style", "summary", "svg", "table", "tbody", "td", "text", "th", "thead", "tr",
 }  # fmt: skip
-_VOID = {"circle", "line"}
+_VOID = {"circle", "line", "path"}
 
 
 class _Reader(HTMLParser):
@@ -195,7 +195,7 @@ def test_the_chosen_candidate_is_named_and_comes_first():
         ("seconds", "stopped by the budget of 60 s"),
         ("tokens", "stopped by the budget of 9,000 tokens"),
         ("usd", "stopped by the budget of $2.00"),
-        ("stop", "stopped by stop()"),
+        ("stop", "stopped on request"),
         ("interrupt", "was interrupted"),
         ("errors", "stopped because the program kept failing"),
     ],

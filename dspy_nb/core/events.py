@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -61,7 +61,8 @@ class Progress:
     Attributes:
         step: LM calls answered so far, cache hits included.
         message: what the optimizer is doing, in words.
-        metrics: lm_calls, cache_hits, errors, prompt_tokens, completion_tokens, usd, best_score, elapsed_s.
+        metrics: lm_calls, cache_hits, errors, prompt_tokens, completion_tokens, usd, best_score,
+            baseline_score, elapsed_s.
         timestamp: ISO 8601, UTC.
     """
 
@@ -84,6 +85,7 @@ class CandidateScored:
         instruction: beginning of its first predictor's instruction.
         demos: how many demos its predictors carry together.
         timestamp: ISO 8601, UTC.
+        prompt: its whole prompt (a ``core.candidates.Prompt``) for listeners in the process; not in the log.
     """
 
     candidate: int
@@ -94,6 +96,7 @@ class CandidateScored:
     instruction: str = ""
     demos: int = 0
     timestamp: str = field(default_factory=now)
+    prompt: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,8 @@ class EventLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _drop_torn_line(self.path)
             self._file = self.path.open("a", encoding="utf-8")
-        line = {"event": type(event).__name__, **asdict(event)}
+        values = {each.name: getattr(event, each.name) for each in fields(event) if each.name != "prompt"}
+        line = {"event": type(event).__name__, **values}
         self._file.write(json.dumps(line, default=str) + "\n")
         self._file.flush()
 

@@ -89,6 +89,7 @@ class Search:
         self._sending = threading.RLock()
         self._scoring_s = 0.0  # what the scores before took: about what those after will take
         self._cut_by: str | None = None
+        self._baseline_score: float | None = None
         self._interrupts = Interrupts(stop)
         self._phase: str | None = None
         self._recorder = self._make_recorder()
@@ -118,7 +119,7 @@ class Search:
     def _run(self) -> Result:
         task = self._task
         before = self._measure("held-out examples, before", task.program, task.testset)
-        baseline = self._baseline()
+        baseline = self._baseline_score = self._baseline()
         self._scoring_s = time.monotonic() - self._started
         compiled, reason = self._search()
         best = self._recorder.best
@@ -335,12 +336,15 @@ class Search:
                 **usage.to_dict(),
                 "errors": self._errors().count,
                 "best_score": None if best is None else best.score,
+                "baseline_score": self._baseline_score,
                 "elapsed_s": round(self._last_progress - self._started, 3),
             }
             step = usage.lm_calls + usage.cache_hits
             self._events.send(Progress(step, self._phase or self._recorder.phase, metrics))
 
     def _on_candidate(self, candidate: Candidate, best: bool) -> None:
+        if self._baseline_score is None and candidate.full:
+            self._baseline_score = self._known(self._task.program)
         instruction = next(iter(candidate.instructions.values()), "")
         self._events.send(
             CandidateScored(
@@ -351,6 +355,7 @@ class Search:
                 best=best,
                 instruction=" ".join(instruction.split())[:_EXCERPT],
                 demos=candidate.num_demos,
+                prompt=candidate.prompt,
             )
         )
         self._send_progress()

@@ -1,0 +1,1 @@
+"""Widgets for notebooks: views of what core does, without logic of their own."""

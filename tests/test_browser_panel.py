@@ -1,0 +1,117 @@
+"""The progress panel in a real JupyterLab, on the embedded model: it moves, it stops, its result stays."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.local_model]
+
+_SETUP = """
+%load_ext dspy_nb
+import dspy
+import dspy_nb as nb
+from dspy_nb import demo
+dspy.configure(lm=nb.local_lm(), adapter=dspy.JSONAdapter())
+train, val, test = nb.split(demo.reviews(), (30, 10, 20), seed=0, stratify="sentiment")
+program = dspy.Predict(dspy.Signature("review -> sentiment", "Is the review positive or negative?"))
+"""
+_OPTIMIZE = (
+    "%dspy_optimize program --train train --val val --metric exact_match:sentiment --threads 2 "
+    "--optimizer BootstrapFewShotWithRandomSearch --option num_candidate_programs=40 -o run"
+)
+_RESULT = (
+    "print(run.stopped_by, len(run.candidates), run.score == max(c.score for c in run.candidates if c.full))"
+)
+
+
+def _calls(notebook) -> int:
+    """How many LM calls the panel says were answered."""
+    found = re.search(r"([\d,]+) of at most [\d,]+ LM calls answered", notebook.text())
+    return int(found[1].replace(",", "")) if found else 0
+
+
+def _wait_for_candidates(notebook, number: int) -> None:
+    notebook.wait_until(
+        lambda: notebook.page.locator("details.candidate").count() >= number, "no candidates", 180
+    )
+
+
+def test_the_panel_moves_stop_keeps_the_best_and_a_reload_still_shows_it(open_notebook):
+    notebook = open_notebook(_SETUP, _OPTIMIZE, _RESULT)
+    notebook.run(0, timeout_s=120)
+    notebook.start(1)
+    _wait_for_candidates(notebook, 2)
+    calls = _calls(notebook)
+    notebook.wait_until(lambda: _calls(notebook) > calls, "the panel does not move")
+    row = notebook.page.locator("details.candidate").first
+    row.locator("summary").click()
+    assert "Is the review positive or negative?" in row.locator("pre").first.inner_text()
+    calls = _calls(notebook)
+    notebook.wait_until(lambda: _calls(notebook) > calls, "the panel does not move")
+    assert row.locator("pre").first.is_visible()  # redrawing does not close what someone reads
+    assert notebook.is_running(1)
+
+    notebook.page.get_by_role("button", name="Stop").click()
+    notebook.wait_until_done(1)
+    notebook.wait_until(
+        lambda: "stopped on request" in notebook.output(1).inner_text(), "not shown as stopped"
+    )
+    assert notebook.page.get_by_role("button", name="Stop").count() == 0
+    notebook.run(2)
+    stopped_by, candidates, is_best = notebook.output(2).inner_text().split()
+    assert (stopped_by, is_best) == ("stop", "True")
+    assert 2 <= int(candidates) < 40
+
+    saved = notebook.save()
+    for output in saved.cells[1].outputs:
+        assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+    notebook.open()
+    text = notebook.output(1).inner_text()
+    assert "stopped on request" in text
+    assert "best score" in text
+    assert notebook.output(1).locator("svg.scores").is_visible()
+
+
+def test_the_kernel_menu_stops_a_run_as_the_button_does(open_notebook):
+    notebook = open_notebook(_SETUP, _OPTIMIZE, _RESULT)
+    notebook.run(0, timeout_s=120)
+    notebook.start(1)
+    _wait_for_candidates(notebook, 2)
+    notebook.interrupt()
+    notebook.wait_until_done(1)
+    assert "interrupted after" in notebook.output(1).inner_text()
+    notebook.run(2)
+    assert notebook.output(2).inner_text().split()[::2] == ["interrupt", "True"]
+
+
+def test_runs_in_the_background_leave_later_cells_usable_and_their_output_alone(open_notebook):
+    notebook = open_notebook(
+        _SETUP,
+        f"{_OPTIMIZE} --background;",
+        f"{_OPTIMIZE.replace('-o run', '-o other')} --background;",
+        "import ipywidgets\nmine = ipywidgets.IntSlider(description='my slider')\ndisplay(mine)\n"
+        "for i in range(3): print('mine', i)",
+        "run.status, other.status",
+        "run.wait(60).status, other.wait(60).status",
+    )
+    for number in range(4):
+        notebook.run(number, timeout_s=120)
+    mine = notebook.output(3).inner_text()
+    assert "my slider" in mine
+    assert "mine 2" in mine
+    assert "LM calls" not in mine
+    notebook.run(4)
+    assert notebook.output(4).inner_text() == "('running', 'running')"
+    _wait_for_candidates(notebook, 2)
+    for number in (1, 2):
+        assert "LM calls answered" in notebook.output(number).inner_text()
+        notebook.output(number).get_by_role("button", name="Stop").click()
+    notebook.run(5)
+    assert notebook.output(5).inner_text() == "('stopped', 'stopped')"
+    for number in (1, 2):
+        notebook.wait_until(
+            lambda number=number: "stopped on request" in notebook.output(number).inner_text(), "not stopped"
+        )
+    assert notebook.output(3).inner_text() == mine
