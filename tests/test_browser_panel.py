@@ -103,13 +103,13 @@ def test_runs_in_the_background_leave_later_cells_usable_and_their_output_alone(
     assert "mine 2" in mine
     assert "LM calls" not in mine
     notebook.run(4)
-    assert notebook.output(4).inner_text() == "('running', 'running')"
+    assert "('running', 'running')" in notebook.output(4).inner_text()
     _wait_for_candidates(notebook, 2)
     for number in (1, 2):
         assert "LM calls answered" in notebook.output(number).inner_text()
         notebook.output(number).get_by_role("button", name="Stop").click()
     notebook.run(5)
-    assert notebook.output(5).inner_text() == "('stopped', 'stopped')"
+    assert "('stopped', 'stopped')" in notebook.output(5).inner_text()
     for number in (1, 2):
         notebook.wait_until(
             lambda number=number: "stopped on request" in notebook.output(number).inner_text(), "not stopped"

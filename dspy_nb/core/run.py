@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -201,6 +202,15 @@ class OptimizationRun:
         if before is None or after is None or not (before.complete and after.complete):
             return None
         return paired_difference(after, before)
+
+    def plot(self) -> Any:
+        """Return a matplotlib figure: the candidates' scores over the run, and the held-out scores.
+
+        Raises:
+            InputError: the run is going on, has failed, or has nothing to draw.
+        """
+        # The one place where core asks for a front end, by name and when called: core works without any.
+        return importlib.import_module("dspy_nb.run_plots").plot_run(self)
 
     def registration(self) -> dict[str, Any]:
         """Return what a registry stores of this run.
