@@ -339,3 +339,55 @@ def test_the_next_folder_is_the_interrupted_one_or_a_new_one(tmp_path):
     assert next_folder(runs, "m").name == "m-002"
     (runs / "m-002/decision.json").write_text("{}")
     assert next_folder(runs, "m").name == "m-003"
+
+
+def test_wherever_it_dies_the_same_call_goes_on_and_does_nothing_twice(registry):
+    class Died(BaseException):
+        pass
+
+    task = PipelineTask(
+        program=classifier(),
+        trainset=reviews(8),
+        testset=reviews(20, tag="held out"),
+        metric=nb.exact_match("sentiment"),
+        arguments={"optimizer": "LabeledFewShot", "options": {"k": 2}},
+    )
+    rules = PipelineRules(gate=nb.QualityGate(min_score=0.5), margin=0.3)
+
+    def run(folder: str, dies_at: tuple[str, bool] | None = None):
+        def on_step(name, step) -> None:
+            if dies_at == (name, step is not None):
+                raise Died
+
+        return run_pipeline(task, "sentiment", rules, registry=registry, folder=folder, on_step=on_step)
+
+    run("first")
+    moments = [(name, over) for name in STEPS for over in (False, True)]
+    for number, moment in enumerate(moments, 1):
+        with pytest.raises(Died):
+            run(f"run-{number}", moment)
+        result = run(f"run-{number}")
+        assert (result.shipped, result.ref) == (True, f"sentiment@1.{number}.0"), moment
+        assert [step.name for step in result.steps] == [*STEPS]
+        decisions = [
+            entry.action for entry in registry.history("sentiment") if entry.version == f"1.{number}.0"
+        ]
+        assert decisions == ["register", "attach", "promote", "attach", "promote"], moment
+    assert [line.ref for line in registry.environment("production").history()] == [
+        f"sentiment@1.{number}.0" for number in range(len(moments) + 1)
+    ]
+    assert registry.check() == []
+
+
+def test_a_torn_record_of_a_pipeline_is_said_and_nothing_is_done(registry, capsys, engine):
+    ran(capsys, "--out", "out", "--until", "gate")
+    calls = engine.calls
+    text = Path("out/pipeline.json").read_text()
+    for torn in (text[:-20], "[]", text.replace('"steps"', '"stebs"')):
+        Path("out/pipeline.json").write_text(torn)
+        assert main(["pipeline", "--out", "out"]) == 2
+        error = capsys.readouterr().err
+        assert "pipeline.json" in error
+        assert error.count("\n") == 1
+    assert engine.calls == calls
+    assert registry.environments() == []

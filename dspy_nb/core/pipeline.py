@@ -134,7 +134,7 @@ class _Pipeline:
         self.comparison: Comparison | None = None
         self.deployment: Deployment | None = None
         compared = self.folder.step("ab-test")
-        if compared is not None and compared.facts.get("baseline") != self._baseline_ref():
+        if compared is not None and self._outdated(compared):
             self.folder.steps.remove(compared)  # another version went live meanwhile: compare with that one
 
     # -- what is known before anything is spent ----------------------------------------------------------
@@ -200,6 +200,10 @@ class _Pipeline:
         """Return the reference of what is in production."""
         found = self._baseline()
         return None if found is None else found.ref
+
+    def _outdated(self, compared: Step) -> bool:
+        """Whether another version has gone live since the comparison, other than by this pipeline."""
+        return self._baseline_ref() not in (self.ref, compared.facts.get("baseline"))
 
     # -- the steps ---------------------------------------------------------------------------------------
 
@@ -348,7 +352,8 @@ class _Pipeline:
     def _ship(self) -> Step:
         compared = self.folder.step("ab-test")
         assert compared is not None
-        if (live := self._baseline_ref()) not in (self.ref, compared.facts.get("baseline")):
+        if self._outdated(compared):
+            live = self._baseline_ref()
             raise Conflict(
                 f"{live} went live in {self.rules.production} meanwhile: run again to compare with it"
             )
