@@ -14,6 +14,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 from dspy_nb.comparison_progress import examples_compared, most_answers
 from dspy_nb.core.comparison import compare_many
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.experiment import Experiment
 from dspy_nb.core.registry import Registry
 from dspy_nb.evaluation_progress import evaluation_progress
 from dspy_nb.magic_arguments import (
@@ -29,6 +30,11 @@ from dspy_nb.magic_arguments import (
 __all__ = ["CompareMagics"]
 
 _LAST_COMPARISON = "_dspy_comparison"
+_NEEDED = ("a", "b", "--data", "--metric")
+_OF_A_COMPARISON = (
+    "a", "b", "data", "metric", "margin", "confidence", "max_examples", "one_look", "threads", "timeout", "seed",
+    "program",
+)  # fmt: skip
 
 
 @magics_class
@@ -42,17 +48,18 @@ class CompareMagics(Magics):
         self.defaults = defaults
 
     @magic_arguments()
-    @argument("a", help="the program in use, or a reference such as sentiment@production")
-    @argument("b", nargs="+", help="what may replace it; several are each compared with a")
-    @argument("--data", metavar="NAME", required=True, help="labelled examples that neither has learnt from")
-    @argument("--metric", metavar="METRIC", required=True, help="a function, or exact_match:field, ...")
-    @argument("--margin", metavar="M", type=float, default=0.0, help="difference that makes no difference")
+    @argument("a", nargs="?", help="the program in use, or a reference such as sentiment@production")
+    @argument("b", nargs="*", help="what may replace it; several are each compared with a")
+    @argument("--data", metavar="NAME", help="labelled examples that neither has learnt from")
+    @argument("--metric", metavar="METRIC", help="a function, or exact_match:field, ...")
+    @argument("--experiment", metavar="NAME", help="instead: the status of an online experiment of this name")
+    @argument("--margin", metavar="M", type=float, help="difference that makes no difference")
     @argument("--confidence", metavar="C", type=float, help="of the verdict")
     @argument("--max-examples", metavar="N", type=int, help="at most so many, drawn at random")
     @argument("--one-look", action="store_true", help="answer all, and look once with an exact test")
     @argument("--threads", metavar="N", type=int, help="examples at a time")
     @argument("--timeout", metavar="S", type=float, help="seconds after which an answer is an error")
-    @argument("--seed", metavar="N", type=int, default=0, help="of the order of the examples")
+    @argument("--seed", metavar="N", type=int, help="of the order of the examples")
     @argument("--program", metavar="NAME", help="a program of the versions' class, where it is your own")
     @argument("--registry", metavar="DIR", help="folder of the registry")
     @argument("-q", "--quiet", action="store_true", help="show no progress")
@@ -65,7 +72,8 @@ class CompareMagics(Magics):
 
         It ends as soon as the verdict is in, and may be watched or interrupted: the interval is valid at
         every look. With several candidates each needs more evidence, and is asked until its own verdict is
-        in. The last comparison is kept as _dspy_comparison.
+        in. The last comparison is kept as _dspy_comparison. With --experiment NAME, show the status of an
+        online experiment instead.
         """
         line, silent = without_semicolon(line)
         arguments = parse(self.dspy_ab, line)
@@ -73,8 +81,30 @@ class CompareMagics(Magics):
             return None
         if arguments.out:
             check_name(arguments.out)
-        namespace = {**self.shell.user_ns, **(local_ns or {})}
         registry = Registry(Path(arguments.registry or self.defaults.registry).expanduser())
+        if arguments.experiment is not None:
+            given = {name: getattr(arguments, name) for name in _OF_A_COMPARISON}
+            others = [
+                name.replace("_", "-")
+                for name, value in given.items()
+                if value is not None and value is not False and value != []
+            ]
+            if others:
+                raise InputError(
+                    f"%dspy_ab: --experiment shows what is under way, and goes with --registry and --out only, "
+                    f"not with {', '.join(others)}"
+                )
+            status = Experiment.open(arguments.experiment, registry=registry).status()
+            if arguments.out:
+                self.shell.user_ns[arguments.out] = status
+            return None if silent else status
+        missing = [text for text in _NEEDED if not getattr(arguments, text.lstrip("-"))]
+        if missing:
+            raise InputError(
+                f"%dspy_ab: {', '.join(missing)} missing; or --experiment NAME for one under way "
+                "(--help lists the arguments)"
+            )
+        namespace = {**self.shell.user_ns, **(local_ns or {})}
         names = (arguments.a, *arguments.b)
         programs = [name if "@" in name else find(name, namespace, "program") for name in names]
         data = find(arguments.data, namespace, "--data")
@@ -89,14 +119,14 @@ class CompareMagics(Magics):
             data,
             metric,
             confidence=self.defaults.confidence if arguments.confidence is None else arguments.confidence,
-            margin=arguments.margin,
+            margin=arguments.margin or 0.0,
             max_examples=arguments.max_examples,
             sequential=not arguments.one_look,
             num_threads=(self.defaults.num_threads or None)
             if arguments.threads is None
             else arguments.threads,
             timeout_s=arguments.timeout,
-            seed=arguments.seed,
+            seed=arguments.seed or 0,
             registry=registry,
             program=None if arguments.program is None else find(arguments.program, namespace, "--program"),
             names=[name.replace("@", " ") for name in names],  # a reference is called by the version it means

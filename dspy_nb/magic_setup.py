@@ -13,6 +13,7 @@ from dspy_nb.core.comparison_result import Comparison, Comparisons
 from dspy_nb.core.deployment_log import Deployment
 from dspy_nb.core.estimates import Estimate
 from dspy_nb.core.evaluation import Evaluation
+from dspy_nb.core.experiment_status import ExperimentStatus
 from dspy_nb.core.gate import GateResult
 from dspy_nb.core.model_version import ModelVersion
 from dspy_nb.core.pipeline_folder import PipelineResult
@@ -21,6 +22,7 @@ from dspy_nb.core.presets import Preset
 from dspy_nb.core.registry_diff import VersionDiff
 from dspy_nb.core.run import OptimizationRun
 from dspy_nb.evaluation_report import evaluation_html
+from dspy_nb.experiment_report import experiment_html, experiment_text
 from dspy_nb.listings import presets_html, presets_text, versions_html, versions_text
 from dspy_nb.magic_completion import PATTERN, completer
 from dspy_nb.pipeline_report import pipeline_html, pipeline_text
@@ -52,6 +54,7 @@ _VIEWS: dict[type, tuple[Callable[[Any], str], Callable[[Any], str] | None]] = {
     PipelineResult: (pipeline_text, pipeline_html),
     Comparison: (comparison_text, comparison_html),
     Comparisons: (comparison_text, comparison_html),
+    ExperimentStatus: (experiment_text, experiment_html),
     Estimate: (estimate_text, None),
     GateResult: (GateResult.report, None),
     Plan: (str, None),

@@ -84,3 +84,24 @@ def test_several_candidates_are_ranked(cells: Notebook) -> None:
 )
 def test_bad_input_is_one_line_and_spends_nothing(cells: Notebook, line: str, message: str) -> None:
     assert message in cells.fail(line)
+
+
+def test_the_status_of_an_online_experiment(cells: Notebook) -> None:
+    experiment = nb.Experiment("checkout", str.lower, str.upper)
+    status, printed = cells.run("%dspy_ab --experiment checkout -o now")
+    assert status == experiment.status() == cells["now"]
+    assert "Experiment checkout: lower (A) and upper (B)" in printed
+    assert "Inconclusive: no outcome counts yet." in printed
+    assert cells.run("%dspy_ab --experiment checkout;")[0] is None
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("%dspy_ab --experiment nobody", "no experiment 'nobody'"),
+        ("%dspy_ab weak program --experiment x --seed 0 --one-look", "not with a, b, one-look, seed"),
+        ("%dspy_ab", "a, b, --data, --metric missing; or --experiment NAME"),
+    ],
+)
+def test_a_status_takes_no_flags_of_a_comparison(cells: Notebook, line: str, message: str) -> None:
+    assert message in cells.fail(line)

@@ -14,6 +14,7 @@ from dspy_nb.core.ledger import Ledger
 from dspy_nb.core.proportions import NORMAL, score_interval
 from dspy_nb.core.scorecard import Latency
 from dspy_nb.core.stats import critical_value, newcombe_interval, srm_p_value, two_proportion_z
+from dspy_nb.core.summary import quantile
 from dspy_nb.core.traffic import Traffic
 from dspy_nb.core.traffic_columns import CACHED, ERROR, FIRST, IS_B, LATE, Columns
 
@@ -172,12 +173,11 @@ class Watch:
         )
 
     def _latency(self, arm: int) -> Latency | None:
-        columns = self._columns
-        wanted = (columns.flags & (IS_B | ERROR | CACHED)) == IS_B * arm
-        took = columns.latency_us[wanted & (columns.latency_us >= 0)] / 1000
-        if not len(took):
+        ordered: Any = self._columns.latencies[arm]
+        if not len(ordered):
             return None
-        return Latency(len(took), float(took.mean()), *map(float, np.quantile(took, [0.5, 0.95, 0.99])))
+        below = [quantile(ordered, share) / 1000 for share in (0.5, 0.95, 0.99)]
+        return Latency(len(ordered), float(ordered.mean()) / 1000, *map(float, below))
 
     def _fixed(self, a: Arm, b: Arm) -> FixedTest:
         found = self._definition

@@ -28,7 +28,7 @@ _TEXTS: Final = f"""
     + {ERROR} * (error IS NOT NULL) + {CACHED} * ifnull(cached, 0)
     + {_OUTCOME} * CASE WHEN outcome IS NULL THEN 0 WHEN outcome = 0 THEN 1 WHEN outcome = 1 THEN 2 ELSE 3 END),
     ''),
-    group_concat(char(65536 + split_id), ''), group_concat(ifnull(latency_us, -1)), group_concat(number)"""
+    group_concat(char(65536 + split_id), ''), group_concat(ifnull(latency_us, -1))"""
 _CHANGED: Final = "number <= :end AND number IN (SELECT number FROM changes WHERE id > :seen ORDER BY number)"
 
 
@@ -40,6 +40,7 @@ class Columns:
         outcome: In [0, 1], NaN while there is none.
         split: Probability of arm B of the unit.
         latency_us: -1 while there is none.
+        latencies: Of A and of B, ascending: of the answers that did not come from a cache.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,7 @@ class Columns:
         self.outcome: NDArray[Any] = np.empty(0)
         self.split: NDArray[Any] = np.empty(0)
         self.latency_us: NDArray[Any] = np.empty(0, np.int64)
+        self.latencies: list[NDArray[Any]] = [np.empty(0, np.int64), np.empty(0, np.int64)]
         self._seen = 0  # the last change
 
     def __len__(self) -> int:
@@ -67,51 +69,57 @@ class Columns:
             splits = np.full(1 + max((row[0] for row in rows), default=0), np.nan)
             for key, split in rows:
                 splits[key] = split
+            changed = None
             if self._seen < seen and len(self):
                 where = {"end": len(self), "seen": self._seen}
-                self._put(_parts(connection, _CHANGED, where, splits))
-            new = [
-                _parts(
-                    connection,
-                    "number > :start AND number <= :end",
-                    {"start": start, "end": min(start + _EVENTS_AT_ONCE, end)},
-                    splits,
-                )
-                for start in range(len(self), end, _EVENTS_AT_ONCE)
-            ]
+                query = f"SELECT number FROM events WHERE {_CHANGED} ORDER BY number"
+                numbers = [row[0] for row in connection.execute(query, where)]
+                changed = np.array(numbers, np.int64) - 1, _parts(connection, _CHANGED, where, splits)
+            new = []
+            for start in range(len(self), end, _EVENTS_AT_ONCE):
+                where = {"start": start, "end": min(start + _EVENTS_AT_ONCE, end)}
+                new.append(_parts(connection, "number > :start AND number <= :end", where, splits))
+                if len(new[-1][0]) != where["end"] - start:
+                    raise Corrupt(
+                        f"{traffic.path}: events are missing between {start + 1} and {where['end']}"
+                    )
         self._seen = seen
+        if changed is not None:
+            places, parts = changed
+            fresh = self.latency_us[places] < 0
+            self.flags[places], self.outcome[places], self.split[places], self.latency_us[places] = parts
+            self._take_latencies(parts[0][fresh], parts[3][fresh])
         if new:
-            start = len(self)
-            numbers = np.concatenate([part[0] for part in new])
-            if not np.array_equal(numbers, np.arange(start + 1, end + 1)):
-                raise Corrupt(f"{traffic.path}: events are missing between {start + 1} and {end}")
-            for place, name in enumerate(("flags", "outcome", "split", "latency_us"), 1):
-                setattr(self, name, np.concatenate([getattr(self, name), *(part[place] for part in new)]))
+            columns = [np.concatenate(column) for column in zip(*new, strict=True)]
+            self._take_latencies(columns[0], columns[3])
+            for name, column in zip(("flags", "outcome", "split", "latency_us"), columns, strict=True):
+                setattr(self, name, np.concatenate([getattr(self, name), column]))
 
-    def _put(self, parts: tuple[NDArray[Any], ...]) -> None:
-        rows = parts[0] - 1
-        self.flags[rows], self.outcome[rows], self.split[rows], self.latency_us[rows] = parts[1:]
+    def _take_latencies(self, flags: NDArray[Any], latency_us: NDArray[Any]) -> None:
+        for arm in (0, 1):
+            wanted = ((flags & (IS_B | ERROR | CACHED)) == IS_B * arm) & (latency_us >= 0)
+            known, more = self.latencies[arm], np.sort(latency_us[wanted])
+            if len(more):
+                self.latencies[arm] = np.insert(known, np.searchsorted(known, more), more)
 
 
 def _parts(
     connection: sqlite3.Connection, where: str, values: dict[str, int], splits: NDArray[Any]
 ) -> tuple[NDArray[Any], ...]:
-    """Return numbers, flags, outcomes, splits and latencies of some events."""
+    """Return flags, outcomes, splits and latencies of some events, in the order of their numbers."""
     query = f"SELECT {_TEXTS} FROM (SELECT * FROM events WHERE {where} ORDER BY number)"
-    count, codes, split_ids, latencies, numbers = connection.execute(query, values).fetchone()
+    count, codes, split_ids, latencies = connection.execute(query, values).fetchone()
     if not count:
-        return np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0), np.empty(0), np.empty(0, np.int64)
+        return np.empty(0, np.uint8), np.empty(0), np.empty(0), np.empty(0, np.int64)
     code = np.frombuffer(codes.encode("utf-16-le"), np.uint16) - 256
     kind = code // _OUTCOME
     outcome = np.array([np.nan, 0.0, 1.0, np.nan])[kind]
-    number = np.fromstring(numbers, np.int64, sep=",")
     if (kind == 3).any():
         query = f"SELECT outcome FROM events WHERE {where} AND outcome > 0 AND outcome < 1 ORDER BY number"
         grades = (row[0] for row in connection.execute(query, values))
         outcome[kind == 3] = np.fromiter(grades, float, int((kind == 3).sum()))
     split = splits[np.frombuffer(split_ids.encode("utf-32-le"), np.uint32) - 65536]
     return (
-        number,
         (code % _OUTCOME).astype(np.uint8),
         outcome,
         split,
