@@ -96,6 +96,7 @@ def test_every_command_has_help_and_a_json_option(name: str, capsys: pytest.Capt
     assert main([name, "--help"]) == 0
     shown = capsys.readouterr().out
     assert "--json" in shown
+    assert "  Examples:\n    dspy-nb " in shown or name == "completion"
     assert "..." not in cli.commands[name].get_short_help_str(limit=60)
 
 

@@ -148,6 +148,8 @@ def test_a_version_that_is_worse_is_refused_and_nothing_is_deployed(registry, ca
 def test_what_the_gate_refuses_goes_nowhere(registry, capsys):
     assert main(["pipeline", *BAD, "--gate", "min_score=0.95", "--gate", "min_n=20", "--out", "out"]) == 1
     shown = capsys.readouterr()
+    assert "LM calls" in shown.err.splitlines()[1]
+    assert "budget: 3,600 s" in shown.err.splitlines()[1]
     assert "refused by gate" in shown.out
     assert "Nothing was deployed beyond the registry" in " ".join(shown.out.split())
     assert shown.err.splitlines()[-1].startswith("Error: gate: score")

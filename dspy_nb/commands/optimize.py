@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +9,10 @@ import click
 
 import dspy_nb as nb
 from dspy_nb.commands.output import json_option, print_result, registry_option
-from dspy_nb.commands.task import lm_settings, read_task, task_options
+from dspy_nb.commands.task import lm_settings, read_task, run_listener, task_options
 
 if TYPE_CHECKING:
-    from dspy_nb.core.estimates import Estimate
+    pass
 
 __all__ = ["optimize"]
 
@@ -72,7 +71,7 @@ def optimize(
             num_threads=task.num_threads,
             run_dir=run_dir,
             log_file=log_file,
-            on_event=_listener(expected, task.budget),
+            on_event=run_listener(expected, task.budget),
         )
     nothing_found = run.stopped_by is not None and not run.candidates
     version = None
@@ -85,22 +84,6 @@ def optimize(
         click.echo("Error: stopped before any candidate was scored: nothing is registered", err=True)
         return 1
     return 0
-
-
-def _listener(expected: Estimate, budget: nb.Budget) -> Any:
-    """Return a listener that says at the start what the run may cost, and on a terminal how it goes."""
-    from dspy_nb.progress import TerminalProgress
-    from dspy_nb.report import estimate_text  # noqa: TID251 - a front end
-
-    bar = TerminalProgress() if sys.stderr.isatty() else None
-
-    def listen(event: nb.Event) -> None:
-        if isinstance(event, nb.Started):
-            click.echo(estimate_text(expected, budget), err=True)
-        if bar is not None:
-            bar(event)
-
-    return listen
 
 
 def _facts(run: nb.OptimizationRun, version: nb.ModelVersion | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import click
 
 import dspy_nb as nb
 from dspy_nb.commands.output import json_option, print_result, registry_option
-from dspy_nb.commands.task import lm_settings, read_task, task_options
+from dspy_nb.commands.task import lm_settings, read_task, run_listener, task_options
 
 if TYPE_CHECKING:
     from dspy_nb.core.pipeline_folder import PipelineResult, Step
@@ -142,6 +142,7 @@ def pipeline(
     )
     folder = Path(out) if out is not None else next_folder(Path("runs"), task.model_id)
     with _resumable(), dspy.context(**lm_settings(task.lm)):
+        expected = nb.estimate(task.program, **task.arguments)
         result = run_pipeline(
             what,
             task.model_id,
@@ -153,6 +154,7 @@ def pipeline(
             metadata={"command": task.command},
             by=by,
             on_step=_say(folder),
+            on_event=run_listener(expected, what.budget),
             **_listeners(),
         )
     _keep_reports(result)
@@ -184,13 +186,11 @@ def _say(folder: Path) -> Any:
 
 def _listeners() -> dict[str, Any]:
     from dspy_nb.evaluation_progress import TerminalEvaluationProgress
-    from dspy_nb.progress import TerminalProgress
 
     if not sys.stderr.isatty():
         return {}
     bar = TerminalEvaluationProgress()
     return {
-        "on_event": TerminalProgress(),
         "on_evaluation": TerminalEvaluationProgress(),
         "on_comparison": lambda duel, planned: bar(duel.n, planned, 0),
     }

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
 
 import dspy_nb as nb
 
-__all__ = ["Task", "lm_settings", "read_task", "task_options"]
+if TYPE_CHECKING:
+    from dspy_nb.core.estimates import Estimate
+
+__all__ = ["Task", "lm_settings", "read_task", "run_listener", "task_options"]
 
 _BUDGET: Final = {
     "lm_calls": "budget_calls",
@@ -260,3 +264,19 @@ def lm_settings(lm: str | None) -> dict[str, Any]:
     if dspy.settings.lm is not None and not named:
         return {}
     return {"lm": nb.local_lm(), "adapter": dspy.settings.adapter or dspy.JSONAdapter()}
+
+
+def run_listener(expected: Estimate, budget: nb.Budget) -> Any:
+    """Return a listener that says at the start what the run may cost, and on a terminal how it goes."""
+    from dspy_nb.progress import TerminalProgress
+    from dspy_nb.report import estimate_text  # noqa: TID251 - a front end
+
+    bar = TerminalProgress() if sys.stderr.isatty() else None
+
+    def listen(event: nb.Event) -> None:
+        if isinstance(event, nb.Started):
+            click.echo(estimate_text(expected, budget), err=True)
+        if bar is not None:
+            bar(event)
+
+    return listen
