@@ -24,6 +24,7 @@ help:
 	@echo "make notebooks  the notebooks executed"
 	@echo "make browser    the widgets in a real JupyterLab; skipped where there is neither Chromium nor Chrome"
 	@echo "make bench      benchmarks, and the long versions of tests"
+	@echo "make screenshots  the pictures in notebooks/images, from the widgets themselves"
 	@echo "make clean      remove what the other targets made, but neither .venv nor the language model"
 
 .PHONY: demo
@@ -51,6 +52,10 @@ notebooks: model
 .PHONY: browser
 browser: model
 	@$(ISOLATED) $(BIN)/pytest -m "browser and not slow" tests
+
+.PHONY: screenshots
+screenshots: model
+	@$(ISOLATED) $(BIN)/python -m tests.screenshots
 
 .PHONY: bench
 bench: model

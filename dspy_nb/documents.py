@@ -239,7 +239,7 @@ STYLE = """<style>
 .dspy-nb.dspy-nb .bar.bad>div{background:var(--bad)}
 .dspy-nb.dspy-nb .bar.warn>div{background:var(--warn)}
 .dspy-nb.dspy-nb svg{display:block;margin:.15em 0 .1em}
-.dspy-nb.dspy-nb svg.scores{width:100%;max-width:44em;margin:.7em 0 0;font-variant-numeric:tabular-nums}
+.dspy-nb.dspy-nb svg.scores{width:100%;max-width:52em;margin:.7em 0 0;font-variant-numeric:tabular-nums}
 </style>"""
 
 

@@ -27,7 +27,7 @@ _PANEL_STYLE = """<style>
 .dspy-nb-panel .widget-html,.dspy-nb-panel .widget-html-content{height:auto;overflow:visible;line-height:1.45}
 .dspy-nb.dspy-nb .row{display:grid;grid-template-columns:6.5em 5em 7em 4em minmax(8em,1fr);column-gap:1em;
  padding:.25em 0;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
-.dspy-nb.dspy-nb .row>span{overflow-wrap:anywhere}
+.dspy-nb.dspy-nb .row>span{white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
 .dspy-nb.dspy-nb .row>span:nth-child(n+2):nth-child(-n+4){text-align:right}
 .dspy-nb.dspy-nb .head{color:var(--soft);font-weight:500}
 .dspy-nb.dspy-nb .candidate .row .first::before{content:"▸ ";color:var(--soft)}
