@@ -108,6 +108,8 @@ def test_the_file_is_found_from_below_and_its_paths_and_modules_are_its_own(fold
 
 def test_a_pyproject_counts_only_if_it_has_the_table_and_config_names_another_file(folder, capsys):
     (folder / "dspy-nb.toml").rename(folder / "other.toml")
+    (folder / "pyproject.toml").write_text("[tool.other\nseed = ")
+    assert "Missing option '--program'" in refused(capsys, "optimize")
     (folder / "pyproject.toml").write_text("[tool.other]\nseed = 1\n")
     assert "Missing option '--program'" in refused(capsys, "optimize")
     assert said(capsys, "optimize", "--config", "other.toml")["seed"] == 5

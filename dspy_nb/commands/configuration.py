@@ -141,7 +141,10 @@ def find_configuration(file: str | None = None) -> Configuration | None:
 def _read(path: Path) -> dict[str, Any] | None:
     """Return what a file says; None for a pyproject.toml that has nothing to say about dspy-nb."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        if path.name == _PROJECT and b"dspy_nb" not in content:
+            return None  # whatever is wrong with it is no concern of ours
+        values = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:  # bad TOML, or no UTF-8
