@@ -7,7 +7,7 @@ loop can write ``--option num_candidates={n}``; braces that hold no expression s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from dspy_nb.core.budget import Budget
 from dspy_nb.core.errors import DspyNbError, InputError, NotFound
+from dspy_nb.core.events import Failed
 from dspy_nb.core.optimization import estimate, optimize
 from dspy_nb.core.presets import Preset, get_preset, list_presets, save_preset
 from dspy_nb.core.registry import Registry
@@ -39,7 +40,7 @@ from dspy_nb.magic_arguments import (
 from dspy_nb.magic_evaluate import EvaluateMagics
 from dspy_nb.magic_registry import RegistryMagics
 from dspy_nb.magic_setup import DspyNb, install, uninstall
-from dspy_nb.progress import auto_progress
+from dspy_nb.progress import Display, auto_progress
 from dspy_nb.report import estimate_text
 
 __all__ = ["DspyNbMagics", "load_ipython_extension", "unload_ipython_extension"]
@@ -117,17 +118,18 @@ class DspyNbMagics(Magics):
         quiet = arguments.quiet or self.defaults.quiet
         threads = self.defaults.num_threads or None
         progress = None if quiet else auto_progress(background=arguments.background)
-        run = optimize(
-            **what,
-            budget=budget,
-            seed=arguments.seed,
-            num_threads=threads if arguments.threads is None else arguments.threads,
-            on_event=progress,
-            stop=None if progress is None else progress.stop,
-            run_dir=arguments.run_dir,
-            log_file=arguments.log_file,
-            background=arguments.background,
-        )
+        with _shown_failing(progress if arguments.background else None):
+            run = optimize(
+                **what,
+                budget=budget,
+                seed=arguments.seed,
+                num_threads=threads if arguments.threads is None else arguments.threads,
+                on_event=progress,
+                stop=None if progress is None else progress.stop,
+                run_dir=arguments.run_dir,
+                log_file=arguments.log_file,
+                background=arguments.background,
+            )
         self._keep(run, arguments.out)
         if registry is not None:
             _save(registry, run, arguments.save_as, arguments.bump)
@@ -196,6 +198,17 @@ class DspyNbMagics(Magics):
         if isinstance(program, dspy.Module):
             Submission(program, name, metadata=None, evaluation=None, notes=None)
         return registry
+
+
+@contextlib.contextmanager
+def _shown_failing(progress: Display | None) -> Iterator[None]:
+    """Let a display that was shown before its run say when that run does not even begin."""
+    try:
+        yield
+    except DspyNbError as error:
+        if progress is not None:
+            progress(Failed(str(error)))
+        raise
 
 
 def _task(arguments: Any, namespace: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,13 @@ def test_the_button_stops_the_run_and_says_that_it_does(panel):
     assert button(panel).description == "Stopping…"
 
 
+def test_the_button_tells_also_of_a_stop_from_elsewhere(panel):
+    panel(Started("MIPROv2", 200))
+    panel.stop.set()
+    panel(Progress(1, "working"))
+    assert button(panel).disabled
+
+
 def test_stopping_an_optimization_keeps_the_best_so_far(clock):
     engine = ScriptedEngine()
     with capture_output() as captured, dspy.context(lm=scripted_lm(engine)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from contextvars import Context
 from html import escape
 from typing import Any
@@ -65,7 +66,7 @@ class ProgressPanel(Display):
         with self._lock:
             bundle = self._static()
             if self.state.status == "running":
-                self._view = _View(self.stop.set)
+                self._view = _View(self.stop)
                 self._draw()
                 # For a front end without widgets, which gets no updates of them either.
                 note = Note("Progress is shown where widgets are; the result will replace this.")
@@ -98,10 +99,10 @@ class _View:
     """The widgets of a panel; only what has changed is sent to the front end.
 
     Args:
-        stop: called, in whatever thread, when the button is pressed.
+        stop: set, from whatever thread, when the button is pressed.
     """
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._head, self._chart, self._facts, self._caption = HTML(), HTML(), HTML(), HTML()
         self._button = Button(
@@ -140,6 +141,8 @@ class _View:
             self._chart.value = to_fragment(state.chart)
         self._facts.value = to_fragment([state.facts([("memory", memory)])])
         self._draw_candidates(state)
+        if self._stop.is_set():  # by run.stop(), or an interrupt
+            self._say_stopping()
 
     def _draw_candidates(self, state: ProgressState) -> None:
         # A candidate keeps its widget, so that a prompt that someone has opened to read stays open; its place
@@ -173,9 +176,12 @@ class _View:
             )
 
     def _pressed(self, button: Button) -> None:
-        self._stop()
-        button.disabled = True
-        button.description = "Stopping…"
+        self._stop.set()
+        self._say_stopping()
+
+    def _say_stopping(self) -> None:
+        self._button.disabled = True
+        self._button.description = "Stopping…"
 
     def close(self) -> None:
         """Take the widgets away, in the front end and in the kernel."""
