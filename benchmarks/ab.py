@@ -20,8 +20,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import Any
 
 import dspy
 import numpy as np
@@ -221,35 +221,41 @@ def echo(x: int) -> int:
     return x
 
 
-def serve(folder: str, writer: int, seconds: float, begin: float) -> int:
-    """Serve and record until the time is over, in a process of its own; return how many events."""
+def serve(folder: str, writer: int, seconds: float, ready: Any, served: Any) -> None:
+    """Serve and record until the time is over, in a process of its own; say how many events that were."""
     experiment = nb.Experiment("traffic", echo, echo, registry=folder)
-    served = 0
-    time.sleep(max(0.0, begin - time.time()))
-    while time.time() < begin + seconds:
-        _, request_id = experiment.predict(f"user-{writer}-{served}", x=served)
-        experiment.record(request_id, success=served % 3 > 0)
-        served += 1
+    ready.wait()  # until every process has imported everything
+    end = time.perf_counter() + seconds
+    count = 0
+    while time.perf_counter() < end:
+        _, request_id = experiment.predict(f"user-{writer}-{count}", x=count)
+        experiment.record(request_id, success=count % 3 > 0)
+        count += 1
+    served.put(count)
     experiment.close()
-    return served
 
 
 def live_traffic(processes: int, seconds: float = 5.0) -> None:
     rows = []
     alone = 0.0
+    spawn = get_context("spawn")
     for count in dict.fromkeys((1, processes)):
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            ProcessPoolExecutor(count, get_context("spawn")) as pool,
-        ):
+        with tempfile.TemporaryDirectory() as folder:
             nb.Experiment("traffic", echo, echo, split=0.5, registry=folder).close()
-            begin = time.time() + 4 + count  # every process has imported everything by then
-            writers = [pool.submit(serve, folder, writer, seconds, begin) for writer in range(count)]
-            served = sum(writer.result() for writer in writers)
+            ready, served = spawn.Barrier(count), spawn.Queue()
+            writers = [
+                spawn.Process(target=serve, args=(folder, writer, seconds, ready, served))
+                for writer in range(count)
+            ]
+            for process in writers:
+                process.start()
+            total = sum(served.get() for _ in writers)
+            for process in writers:
+                process.join()
             experiment = nb.Experiment("traffic", registry=folder)
-            lost = served - experiment.status().total
+            lost = total - experiment.status().total
             experiment.close()
-        rate = served / seconds
+        rate = total / seconds
         alone = alone or rate
         rows.append((count, f"{rate:,.0f}", f"{rate / alone:.2f}", lost))
     table("Live traffic", ("processes", "events/s", "to one process", "lost"), rows)
