@@ -206,6 +206,13 @@ def test_an_experiment_that_does_not_exist_says_which_do(experiment: Experiment,
         Experiment("u", a="nobody@1.0.0", b="nobody@1.1.0", registry=tmp_path)
 
 
+def test_a_process_that_was_killed_while_it_began_one_leaves_nothing_half_done(tmp_path: Path) -> None:
+    begun = begin(tmp_path, split=0.3)
+    with begun._traffic.file.writing() as connection:
+        connection.execute("DELETE FROM splits")
+    assert Experiment("t", a, b, registry=tmp_path).split == 0.3
+
+
 def test_apredict_does_the_same_and_units_stay(experiment: Experiment) -> None:
     async def ask() -> list[str]:
         answers = await asyncio.gather(*(experiment.apredict(str(i % 5), x="?") for i in range(20)))

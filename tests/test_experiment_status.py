@@ -98,6 +98,12 @@ def test_graded_outcomes_have_a_verdict_and_no_z_test(tmp_path: Path) -> None:
     assert "graded" in (status.fixed.refused or "")
 
 
+def test_grades_that_add_up_to_a_whole_number_are_grades(tmp_path: Path) -> None:
+    experiment = begin(tmp_path)
+    traffic(experiment, [True, False] * 2, [0.5] * 4)
+    assert "graded" in (experiment.status().fixed.refused or "")
+
+
 def test_a_sample_ratio_mismatch_blocks_the_verdict(tmp_path: Path) -> None:
     experiment = begin(tmp_path)
     is_b = [i % 3 > 0 for i in range(600)]

@@ -123,10 +123,11 @@ class Experiment:
             raise NotFound(f"experiment {name!r} was never begun: give a= and b=")
         if stored is None:
             made = define(name, self._programs, given, clock())
-            traffic.set_split(made.split, only_first=True)
-            stored = traffic.set_fact("definition", made.to_dict())
+            stored = traffic.set_fact("definition", made.to_dict())  # or what another process began with
         self.definition = Definition.from_dict(stored, path)
         check_given(self.definition, self._programs, given)
+        if not traffic.splits():
+            traffic.set_split(self.definition.split, only_first=True)
         traffic.within_s = self.definition.outcome_within_s
         self._traffic = traffic
         self._watch: Watch | None = None

@@ -129,7 +129,7 @@ class Watch:
             split=splits[-1][0],
             margin=found.margin,
             confidence=found.confidence,
-            fixed=self._fixed(a, b),
+            fixed=_fixed(found, ledger, a, b),
             srm_p_value=srm,
             warnings=_warnings(a, b, held_back),
             path=tuple(path) if ledger.n else (),
@@ -179,36 +179,6 @@ class Watch:
         below = [quantile(ordered, share) / 1000 for share in (0.5, 0.95, 0.99)]
         return Latency(len(ordered), float(ordered.mean()) / 1000, *map(float, below))
 
-    def _fixed(self, a: Arm, b: Arm) -> FixedTest:
-        found = self._definition
-        refused = None
-        # Of the units counted, for that is what the rates are of.
-        places = np.flatnonzero(self._columns.flags & FIRST)[: a.counted + b.counted]
-        if len(places) and np.ptp(self._columns.split[places]) > 0:
-            refused = "the split changed, so the arms hold different shares of early and late units"
-        elif not (float(a.successes).is_integer() and float(b.successes).is_integer()):
-            refused = "outcomes are graded, and this is a test of success rates"
-        if refused is None:
-            table = round(a.successes), a.counted, round(b.successes), b.counted
-            z, p_value = two_proportion_z(*table)
-            low, high = newcombe_interval(table[2], table[3], table[0], table[1], found.confidence)
-        else:
-            z, p_value, low, high = math.nan, math.nan, math.nan, math.nan
-        enough = min(a.counted, b.counted) >= found.min_samples
-        significant = refused is None and enough and abs(z) > critical_value(found.confidence)
-        winner = (b.name if b.success_rate > a.success_rate else a.name) if significant else None
-        return FixedTest(
-            significant,
-            winner,
-            z,
-            p_value,
-            (low, high),
-            found.min_samples,
-            found.confidence,
-            refused,
-            _ONE_LOOK,
-        )
-
     def _fingerprint(self, n: int) -> str:
         """Return a hash of the first ``n`` units; those of full blocks are kept."""
         places = np.flatnonzero(self._columns.flags & FIRST)[:n]
@@ -222,6 +192,32 @@ class Watch:
         for column in self._units(places):
             digest.update(column.astype("<f8").tobytes())
         return digest.hexdigest()
+
+
+def _fixed(found: Definition, ledger: Ledger, a: Arm, b: Arm) -> FixedTest:
+    refused = None
+    if len(ledger.splits) > 1:
+        refused = "the split changed, so the arms hold different shares of early and late units"
+    elif ledger.graded:
+        refused = "outcomes are graded, and this is a test of success rates"
+    z, p_value, low, high = math.nan, math.nan, math.nan, math.nan
+    if refused is None:
+        successes_a, successes_b = round(a.successes), round(b.successes)
+        z, p_value = two_proportion_z(successes_a, a.counted, successes_b, b.counted)
+        low, high = newcombe_interval(successes_b, b.counted, successes_a, a.counted, found.confidence)
+    enough = min(a.counted, b.counted) >= found.min_samples
+    significant = refused is None and enough and abs(z) > critical_value(found.confidence)
+    return FixedTest(
+        significant=significant,
+        winner=(b.name if z > 0 else a.name) if significant else None,
+        z=z,
+        p_value=p_value,
+        interval=(low, high),
+        min_samples=found.min_samples,
+        confidence=found.confidence,
+        refused=refused,
+        warning=_ONE_LOOK,
+    )
 
 
 def _blocked(srm: float, a: Arm, b: Arm, due: float, low: float) -> tuple[str, ...]:

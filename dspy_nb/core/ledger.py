@@ -33,6 +33,7 @@ class Ledger:
         verdict: The first one that was not inconclusive; it stays.
         n_at_verdict: After how many units.
         path: The interval after every so many units, 250 to 500 of them from 500 units on.
+        graded: Whether an outcome was neither 0 nor 1.
     """
 
     def __init__(self, confidence: float, margin: float) -> None:
@@ -41,6 +42,7 @@ class Ledger:
         self.verdict: Verdict = "inconclusive"
         self.n_at_verdict: int | None = None
         self.path: list[Step] = []
+        self.graded = False
         # For each split: units and sum of outcomes of A, the same of B.
         self._tallies: dict[float, NDArray[Any]] = {}
 
@@ -48,6 +50,11 @@ class Ledger:
     def n(self) -> int:
         """Units counted."""
         return self.sequence.n
+
+    @property
+    def splits(self) -> list[float]:
+        """The splits of the units counted."""
+        return list(self._tallies)
 
     @property
     def units(self) -> tuple[int, int]:
@@ -97,6 +104,7 @@ class Ledger:
         self.sequence.update_many(is_b, outcome, split)
         if before is not None and self._settled(self.sequence):
             self._find_verdict(before, is_b, outcome, split)
+        self.graded = self.graded or bool(((outcome > 0) & (outcome < 1)).any())
         for value in np.unique(split):
             at = split == value
             b, a = at & is_b, at & ~is_b
@@ -135,6 +143,7 @@ class Ledger:
             "sequence": self.sequence.to_state(),
             "verdict": self.verdict,
             "n_at_verdict": self.n_at_verdict,
+            "graded": self.graded,
             "path": [
                 [None if isinstance(x, float) and math.isnan(x) else x for x in step] for step in self.path
             ],
@@ -147,6 +156,7 @@ class Ledger:
         ledger = cls(state["sequence"]["confidence"], state["margin"])
         ledger.sequence = TwoArmSequence.from_state(state["sequence"])
         ledger.verdict, ledger.n_at_verdict = state["verdict"], state["n_at_verdict"]
+        ledger.graded = state["graded"]
         ledger.path = [Step(n, *(math.nan if x is None else x for x in rest)) for n, *rest in state["path"]]
         ledger._tallies = {split: np.array(tally) for split, *tally in state["tallies"]}
         return ledger
