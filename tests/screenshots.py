@@ -45,13 +45,13 @@ import dspy
 import dspy_nb as nb
 from dspy_nb import demo
 dspy.configure(lm=nb.local_lm(), adapter=dspy.JSONAdapter())
-train, val, test = nb.split(demo.reviews(), (60, 12, 40), seed=0, stratify="sentiment")
+train, val, test = nb.split(demo.reviews(), (40, 8, 40), seed=0, stratify="sentiment")
 program = dspy.Predict(dspy.Signature("review -> sentiment", "Is the review positive or negative?"))"""
 
 
 def _progress_is_ready(notebook: Notebook) -> None:
     candidates = notebook.page.locator("details.candidate")
-    notebook.wait_until(lambda: candidates.count() >= 7, "no candidates", 240)
+    notebook.wait_until(lambda: candidates.count() >= 6, "no candidates", 240)
 
 
 SCENES = {
@@ -90,7 +90,11 @@ def main(names: Sequence[str]) -> int:
             notebook.start(last)
             scene.ready(notebook)
             for picture in _pictures(notebook, scene.output, name):
-                print(picture.relative_to(FOLDER.parents[1]), f"{picture.stat().st_size / 1024:.0f} KB")
+                print(
+                    picture.relative_to(FOLDER.parents[1]),
+                    f"{picture.stat().st_size / 1024:.0f} KB",
+                    flush=True,
+                )
             lab.shut_down_kernels()
             page.close()
     return 0

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-pytestmark = [pytest.mark.browser, pytest.mark.local_model]
+pytestmark = [pytest.mark.browser, pytest.mark.local_model, pytest.mark.timeout(900)]
 
 _SETUP = """
 %load_ext dspy_nb
