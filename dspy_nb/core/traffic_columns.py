@@ -28,8 +28,12 @@ _TEXTS: Final = f"""
     + {ERROR} * (error IS NOT NULL) + {CACHED} * ifnull(cached, 0)
     + {_OUTCOME} * CASE WHEN outcome IS NULL THEN 0 WHEN outcome = 0 THEN 1 WHEN outcome = 1 THEN 2 ELSE 3 END),
     ''),
-    group_concat(char(65536 + split_id), ''), group_concat(ifnull(latency_us, -1))"""
-_CHANGED: Final = "number <= :end AND number IN (SELECT number FROM changes WHERE id > :seen ORDER BY number)"
+    group_concat(ifnull(latency_us, -1)), min(split_id), max(split_id)"""
+_SPLITS: Final = "group_concat(char(65536 + split_id), '')"
+_CHANGED: Final = "number <= :end AND number IN (SELECT number FROM changes WHERE id > :seen)"
+# A range of the table's key is read in its order; a list of keys is only if told so.
+_NEW_ROWS: Final = "events WHERE number > :start AND number <= :end"
+_CHANGED_ROWS: Final = f"(SELECT * FROM events WHERE {_CHANGED} ORDER BY number) WHERE 1"
 
 
 class Columns:
@@ -74,11 +78,11 @@ class Columns:
                 where = {"end": len(self), "seen": self._seen}
                 query = f"SELECT number FROM events WHERE {_CHANGED} ORDER BY number"
                 numbers = [row[0] for row in connection.execute(query, where)]
-                changed = np.array(numbers, np.int64) - 1, _parts(connection, _CHANGED, where, splits)
+                changed = np.array(numbers, np.int64) - 1, _parts(connection, _CHANGED_ROWS, where, splits)
             new = []
             for start in range(len(self), end, _EVENTS_AT_ONCE):
                 where = {"start": start, "end": min(start + _EVENTS_AT_ONCE, end)}
-                new.append(_parts(connection, "number > :start AND number <= :end", where, splits))
+                new.append(_parts(connection, _NEW_ROWS, where, splits))
                 if len(new[-1][0]) != where["end"] - start:
                     raise Corrupt(
                         f"{traffic.path}: events are missing between {start + 1} and {where['end']}"
@@ -104,21 +108,24 @@ class Columns:
 
 
 def _parts(
-    connection: sqlite3.Connection, where: str, values: dict[str, int], splits: NDArray[Any]
+    connection: sqlite3.Connection, source: str, values: dict[str, int], splits: NDArray[Any]
 ) -> tuple[NDArray[Any], ...]:
     """Return flags, outcomes, splits and latencies of some events, in the order of their numbers."""
-    query = f"SELECT {_TEXTS} FROM (SELECT * FROM events WHERE {where} ORDER BY number)"
-    count, codes, split_ids, latencies = connection.execute(query, values).fetchone()
+    query = f"SELECT {_TEXTS} FROM {source}"
+    count, codes, latencies, lowest, highest = connection.execute(query, values).fetchone()
     if not count:
         return np.empty(0, np.uint8), np.empty(0), np.empty(0), np.empty(0, np.int64)
     code = np.frombuffer(codes.encode("utf-16-le"), np.uint16) - 256
     kind = code // _OUTCOME
     outcome = np.array([np.nan, 0.0, 1.0, np.nan])[kind]
     if (kind == 3).any():
-        query = f"SELECT outcome FROM events WHERE {where} AND outcome > 0 AND outcome < 1 ORDER BY number"
+        query = f"SELECT outcome FROM {source} AND outcome > 0 AND outcome < 1 ORDER BY number"
         grades = (row[0] for row in connection.execute(query, values))
         outcome[kind == 3] = np.fromiter(grades, float, int((kind == 3).sum()))
-    split = splits[np.frombuffer(split_ids.encode("utf-32-le"), np.uint32) - 65536]
+    split = np.full(count, splits[lowest])
+    if lowest < highest:
+        (ids,) = connection.execute(f"SELECT {_SPLITS} FROM {source}", values).fetchone()
+        split = splits[np.frombuffer(ids.encode("utf-32-le"), np.uint32) - 65536]
     return (
         (code % _OUTCOME).astype(np.uint8),
         outcome,
