@@ -41,17 +41,19 @@ class Scene:
 
 
 _SETUP = """%load_ext dspy_nb
+from typing import Literal
 import dspy
 import dspy_nb as nb
 from dspy_nb import demo
 dspy.configure(lm=nb.local_lm(), adapter=dspy.JSONAdapter())
-train, val, test = nb.split(demo.reviews(), (40, 8, 40), seed=0, stratify="sentiment")
-program = dspy.Predict(dspy.Signature("review -> sentiment", "Is the review positive or negative?"))"""
+train, val, test = nb.split(demo.reviews(), (40, 20, 40), seed=0, stratify="sentiment")
+program = dspy.Predict("review -> sentiment: Literal['positive', 'negative']")
+program.signature = program.signature.with_instructions("Is the review positive or negative?")"""
 
 
 def _progress_is_ready(notebook: Notebook) -> None:
     candidates = notebook.page.locator("details.candidate")
-    notebook.wait_until(lambda: candidates.count() >= 6, "no candidates", 240)
+    notebook.wait_until(lambda: candidates.count() >= 8, "no candidates", 240)
 
 
 SCENES = {
@@ -59,7 +61,8 @@ SCENES = {
         [
             _SETUP,
             "%dspy_optimize program --train train --val val --metric exact_match:sentiment --threads 4 "
-            "--optimizer BootstrapFewShotWithRandomSearch --option num_candidate_programs=20 --budget-calls 600",
+            "--optimizer BootstrapFewShotWithRandomSearch --option num_candidate_programs=20 "
+            "--option max_labeled_demos=2 --option max_bootstrapped_demos=2 --budget-calls 600",
         ],
         _progress_is_ready,
         1,
