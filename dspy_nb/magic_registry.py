@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from dspy_nb.core.advice import advice_on_deployment, advice_on_promotion
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.model_version import ModelVersion
 from dspy_nb.core.registry import Registry
 from dspy_nb.listings import Versions, short_path
 from dspy_nb.magic_arguments import find, help_option, parse, say, without_semicolon
@@ -143,7 +144,26 @@ def _shown(registry: Registry, arguments: Any) -> Any:
     title = f"Registry: {short_path(registry.root)}"
     if arguments.model and "@" in arguments.model:
         return Versions([registry.get(arguments.model)], title)
-    return Versions(registry.list(arguments.model), title)
+    return Browsable(registry.list(arguments.model), title, registry, arguments.model)
+
+
+class Browsable(Versions):
+    """A list of versions that a notebook with a front end shows as a browser, anything else as a table."""
+
+    def __init__(
+        self, versions: Iterable[ModelVersion], title: str, registry: Registry, model_id: str | None
+    ) -> None:
+        super().__init__(versions, title)
+        self._registry, self._model_id = registry, model_id
+
+    def _ipython_display_(self) -> None:
+        from IPython.core.getipython import get_ipython
+
+        if getattr(get_ipython(), "kernel", None) is None:
+            raise NotImplementedError  # IPython's way to say: take the other representations
+        from dspy_nb.widgets.registry import RegistryBrowser
+
+        RegistryBrowser(self._registry, f"{self._model_id}@" if self._model_id else "")._ipython_display_()
 
 
 def _advise(advice: str | None) -> None:

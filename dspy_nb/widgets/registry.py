@@ -1,0 +1,361 @@
+"""The registry as something to click on: find versions, compare two, decide about one."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+import ipywidgets as widgets
+
+from dspy_nb.core.errors import DspyNbError
+from dspy_nb.core.model_version import ModelVersion
+from dspy_nb.core.registry import Registry
+from dspy_nb.core.versions import STAGES, sort_key
+from dspy_nb.listings import short_path, versions_html, versions_text
+from dspy_nb.widgets.registry_actions import ActionForm
+from dspy_nb.widgets.registry_views import (
+    BROWSER_STYLE,
+    SAVED_STYLE,
+    card_html,
+    cells_html,
+    evaluation_html,
+    head_html,
+    history_html,
+    message_html,
+    summary_html,
+)
+
+__all__ = ["RegistryBrowser"]
+
+ROWS_A_PAGE: Final = 25
+
+_POLL_EVERY_S: Final = 1.0
+
+_POLLING_AT_MOST: Final = 4
+"""A cell that runs again leaves its old browser behind, and the kernel is not told; so the oldest ones stop."""
+
+_ORDERS: Final[dict[str, Callable[[ModelVersion], Any]]] = {
+    "model and version": lambda version: None,  # the registry's own order
+    "score": lambda version: -1.0 if version.score is None else version.score,
+    "date": lambda version: version.created_at,
+    "stage": lambda version: -STAGES.index(version.stage),
+    "optimizer": lambda version: version.optimizer or "",
+    "size": lambda version: version.size_bytes,
+    "version number": lambda version: sort_key(version.version),
+}
+
+_polling: list[weakref.ref[RegistryBrowser]] = []
+
+
+class RegistryBrowser:
+    """Models and versions with their stages and scores, in a notebook.
+
+    A click on a version opens its card, evaluation and history, and what can be done to it; checking two
+    compares them. It follows what other processes write while it is shown. Everything it does is a call of
+    ``Registry`` and obeys its rules. Where there is no front end it shows as a table.
+
+    Attributes:
+        view: The widget.
+        registry: The registry.
+    """
+
+    def __init__(self, registry: Registry, filter: str = "") -> None:
+        """Make the browser; nothing is shown before it is displayed.
+
+        Args:
+            registry: What to show.
+            filter: Words that a version must have, all of them, in its reference, stage, optimizer or language
+                model; the user can change them.
+        """
+        self.registry = registry
+        self._versions: list[ModelVersion] = []
+        self._found: list[ModelVersion] = []
+        self._heads: object = None
+        self._page = 0
+        self._open: str | None = None
+        self._compared: list[str] = []
+        self._diffed: list[str] | None = None
+        self._filling = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = self._broken = False
+        self._build(filter)
+        self.refresh()
+
+    # -- what is shown ------------------------------------------------------------------------------------------
+
+    def _build(self, filter: str) -> None:
+        auto = {"width": "auto"}
+        self._heading = widgets.HTML()
+        self.filter = widgets.Text(
+            value=filter, placeholder="name, stage, optimizer…", description="Filter", layout={"width": "20em"},
+            style={"description_width": "3.2em"},
+        )  # fmt: skip
+        self.order = widgets.Dropdown(
+            options=tuple(_ORDERS), description="Sort by", layout={"width": "18em"},
+            style={"description_width": "4em"},
+        )  # fmt: skip
+        self.ascending = widgets.ToggleButton(
+            description="↑ reversed", layout=auto, tooltip="Reverse the order"
+        )
+        self.previous = widgets.Button(description="‹ Previous", layout=auto)
+        self.next = widgets.Button(description="Next ›", layout=auto)
+        self._where = widgets.HTML()
+        self.message = widgets.HTML()
+        self._chosen = widgets.HTML()
+        self.rows = [_Row(self) for _ in range(ROWS_A_PAGE)]
+        head = widgets.HBox(
+            [
+                widgets.HTML("<strong>compare</strong>", layout={"width": "64px", "flex": "0 0 auto"}),
+                widgets.HTML("<strong>version</strong>", layout={"width": "170px", "flex": "0 1 auto"}),
+                widgets.HTML(head_html(), layout={"flex": "1 1 0"}),
+            ]
+        )
+        head.add_class("dspy-nb-row").add_class("is-head")
+        table = widgets.VBox([head, *(row.view for row in self.rows)])
+        table.add_class("dspy-nb-rows")
+        self.actions = ActionForm(self.registry, self._tell)
+        self.tabs = widgets.Tab([widgets.HTML() for _ in range(4)])
+        self.tabs.titles = ("Model card", "Evaluation", "History", "Compare")
+        controls = widgets.HBox([self.filter, self.order, self.ascending])
+        pager = widgets.HBox([self.previous, self.next, self._where])
+        for bar in (controls, pager):
+            bar.add_class("dspy-nb-bar")
+        parts = [
+            self._heading,
+            controls,
+            table,
+            pager,
+            self.message,
+            self._chosen,
+            self.actions.view,
+            self.tabs,
+        ]
+        self.view = widgets.VBox([widgets.HTML(BROWSER_STYLE, layout={"display": "none"}), *parts])
+        self.view.add_class("dspy-nb-browser")
+        for control in (self.filter, self.order, self.ascending):
+            control.observe(lambda _: self._search(), "value")
+        self.previous.on_click(lambda _: self._turn(-1))
+        self.next.on_click(lambda _: self._turn(1))
+
+    def refresh(self) -> bool:
+        """Read the registry if anything was written since; return whether it was."""
+        try:
+            heads = self._read_heads()
+            if heads == self._heads:
+                return False
+            self._versions = self.registry.list()
+            live = [(name, self.registry.environment(name).current) for name in self.registry.environments()]
+        except DspyNbError as error:
+            self._heads, self._broken = None, True
+            self._tell(f"{type(error).__name__}: {error}", True, refresh=False)
+            return False
+        if self._broken:
+            self._broken, self.message.value = False, ""
+        self._heads = heads
+        shown = [(name, version.ref) for name, version in live if version is not None]
+        self._heading.value = summary_html(short_path(self.registry.root), self._versions, shown)
+        known = {version.ref for version in self._versions}
+        self._compared = [ref for ref in self._compared if ref in known]
+        self._search(keep_page=True)
+        self._show_open()
+        return True
+
+    def _read_heads(self) -> object:
+        """Return the last line of every log; reading it costs a file operation or two where nothing is new."""
+        registry = self.registry
+        models = [registry.history(name)[-1] for name in registry.models()]
+        return models, [registry.environment(name).history()[-1] for name in registry.environments()]
+
+    def _search(self, keep_page: bool = False) -> None:
+        words = self.filter.value.lower().split()
+        found = [version for version in self._versions if all(word in _text(version) for word in words)]
+        if self.order.value == "model and version":
+            found = found[::-1] if self.ascending.value else found
+        else:
+            found.sort(key=_ORDERS[self.order.value], reverse=not self.ascending.value)
+        self._found = found
+        self._page = self._page if keep_page else 0
+        self._turn(0)
+
+    def _turn(self, pages: int) -> None:
+        last = max(0, (len(self._found) - 1) // ROWS_A_PAGE)
+        self._page = min(max(self._page + pages, 0), last)
+        start = self._page * ROWS_A_PAGE
+        shown = self._found[start : start + ROWS_A_PAGE]
+        self._fill(shown)
+        self.previous.disabled, self.next.disabled = self._page == 0, self._page == last
+        none = "no version matches" if self._versions else "no versions yet"
+        where = f"{start + 1:,}–{start + len(shown):,} of {len(self._found):,} versions" if shown else none
+        self._where.value = f'<span class="soft" role="status">{where}</span>'
+
+    def _fill(self, shown: list[ModelVersion]) -> None:
+        self._filling = True
+        try:
+            for index, row in enumerate(self.rows):
+                version = shown[index] if index < len(shown) else None
+                row.show(version, self._compared, self._open)
+        finally:
+            self._filling = False
+
+    def open(self, ref: str) -> None:
+        """Open a version: its card, evaluation and history, and what can be done to it."""
+        self._open = ref
+        self.message.value = ""
+        self._turn(0)
+        self._show_open()
+
+    def _show_open(self) -> None:
+        version = next((item for item in self._versions if item.ref == self._open), None)
+        self.actions.choose(version)
+        card, evaluation, history, compare = self.tabs.children
+        if version is None:
+            self._chosen.value = (
+                '<span class="soft">Choose a version to see what it is and to decide about it.</span>'
+            )
+            for page in (card, evaluation, history):
+                page.value = '<p class="soft">No version is chosen.</p>'
+        else:
+            ref, stage = html.escape(version.ref), html.escape(version.stage)
+            parent = f", made from {html.escape(version.parent)}" if version.parent else ""
+            self._chosen.value = f"<h4>{ref}</h4><span class='soft'>{stage}{parent}</span>"
+            model_id, history_of = version.model_id, self.registry.history
+            card.value = _safely(lambda: card_html(version))
+            evaluation.value = _safely(lambda: evaluation_html(version, history_of(model_id)))
+            history.value = _safely(lambda: history_html(version, history_of(model_id)))
+        if len(self._compared) < 2:
+            compare.value = '<p class="soft">Check two versions in the list to compare them.</p>'
+        elif not compare.value or self._diffed != self._compared:
+            a, b = self._diffed = [*self._compared]
+            compare.value = _safely(lambda: self.registry.diff(a, b).to_html())
+
+    def compare(self, ref: str, chosen: bool) -> None:
+        """Check or uncheck a version for comparison; the oldest of three is unchecked."""
+        if self._filling:
+            return
+        self._compared = [item for item in self._compared if item != ref]
+        if chosen:
+            self._compared = [*self._compared, ref][-2:]
+        self._diffed = None
+        self._turn(0)
+        self._show_open()
+        if len(self._compared) == 2:
+            self.tabs.selected_index = 3
+
+    def _tell(self, text: str, refused: bool, refresh: bool = True) -> None:
+        if refresh:
+            self.refresh()
+        self.message.value = message_html(text, refused=refused)
+
+    # -- showing it in a notebook -------------------------------------------------------------------------------
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """Return the live widget, and for whoever cannot show one the table as HTML and text."""
+        shown = {"text/html": self._table(), "text/plain": versions_text(self._versions, self._title)}
+        bundle = self.view._repr_mimebundle_(**kwargs) if not self._closed else None
+        return {**(bundle or {}), **shown}
+
+    def _ipython_display_(self) -> None:
+        """Show the browser, and below it the table that is left when the browser is gone.
+
+        A saved notebook keeps no widget, and JupyterLab shows an error instead of the HTML that a widget's
+        output also has. So the table is an output of its own, hidden while the browser is there.
+        """
+        from IPython.display import display
+
+        bundle = self._repr_mimebundle_()
+        table = bundle.pop("text/html")
+        text = bundle.pop("text/plain")
+        if bundle:
+            display({**bundle, "text/plain": repr(self)}, raw=True)
+        saved = f'<div class="dspy-nb-saved">{SAVED_STYLE}{table}</div>'
+        display({"text/html": saved, "text/plain": text}, raw=True)
+        self.follow()
+
+    def __repr__(self) -> str:
+        return f"RegistryBrowser({self._title}, {len(self._versions):,} versions)"
+
+    @property
+    def _title(self) -> str:
+        return f"Registry: {short_path(self.registry.root)}"
+
+    def _table(self) -> str:
+        return versions_html(self._versions, self._title)
+
+    # -- following the registry ---------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Look for changes once a second from the kernel's event loop, until ``close``; without a loop, never."""
+        if self._closed or self._timer is not None:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        for old in _polling[: 1 - _POLLING_AT_MOST]:
+            if (browser := old()) is not None:
+                browser._stop_following()
+        _polling[:] = [*_polling[1 - _POLLING_AT_MOST :], weakref.ref(self)]
+        self._timer = loop.call_later(_POLL_EVERY_S, _look, weakref.ref(self), loop)
+
+    def _stop_following(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def close(self) -> None:
+        """Take the browser off the page and stop looking for changes."""
+        self._closed = True
+        self._stop_following()
+        self.view.close()
+
+
+class _Row:
+    """One line of the list: made once, filled with another version when the page turns."""
+
+    def __init__(self, browser: RegistryBrowser) -> None:
+        self.ref = ""
+        self.check = widgets.Checkbox(
+            indent=False, layout={"width": "64px", "flex": "0 0 auto"}, tooltip="Compare this version"
+        )
+        self.button = widgets.Button(layout={"width": "170px", "flex": "0 1 auto"})
+        self.button.add_class("dspy-nb-ref")
+        self._cells = widgets.HTML(layout={"flex": "1 1 0"})
+        self.view = widgets.HBox([self.check, self.button, self._cells])
+        self.view.add_class("dspy-nb-row")
+        self.button.on_click(lambda _: browser.open(self.ref))
+        self.check.observe(lambda change: browser.compare(self.ref, change["new"]), "value")
+
+    def show(self, version: ModelVersion | None, compared: list[str], opened: str | None) -> None:
+        self.view.layout.display = "none" if version is None else None
+        if version is None:
+            return
+        self.ref = version.ref
+        self.check.value = version.ref in compared
+        self.check.tooltip = f"Compare {version.ref}"
+        self.button.description, self.button.tooltip = version.ref, f"Open {version.ref}"
+        self._cells.value = cells_html(version)
+        (self.view.add_class if version.ref == opened else self.view.remove_class)("is-open")
+
+
+def _look(browser_ref: weakref.ref[RegistryBrowser], loop: asyncio.AbstractEventLoop) -> None:
+    browser = browser_ref()
+    if browser is None or browser._timer is None:
+        return
+    browser._timer = loop.call_later(_POLL_EVERY_S, _look, browser_ref, loop)
+    browser.refresh()
+
+
+def _text(version: ModelVersion) -> str:
+    words = (version.ref, version.stage, version.optimizer or "", version.base_model or "")
+    return " ".join(words).lower()
+
+
+def _safely(make: Callable[[], str]) -> str:
+    """Return the HTML, or why there is none: damage to one version must not take the browser away."""
+    try:
+        return make()
+    except DspyNbError as error:
+        return message_html(f"{type(error).__name__}: {error}", refused=True)
