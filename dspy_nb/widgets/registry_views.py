@@ -39,7 +39,8 @@ BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser .dspy-nb-rows{border:1px solid var(--line);border-radius:4px;max-height:26em;overflow:hidden auto}
 .dspy-nb-browser .dspy-nb-row{border-bottom:1px solid var(--line);align-items:center;overflow:hidden;flex:0 0 auto;
  min-height:32px;padding:0 8px}
-.dspy-nb-browser .dspy-nb-row.is-head{background:var(--jp-layout-color2,transparent);position:sticky;top:0;z-index:1}
+.dspy-nb-browser .dspy-nb-row.is-head{background:var(--jp-layout-color2,transparent);
+ position:sticky;top:0;z-index:1}
 .dspy-nb-browser .dspy-nb-row.is-head strong{font-weight:500;color:var(--soft)}
 .dspy-nb-browser .dspy-nb-row>*{margin:0 12px 0 0}
 .dspy-nb-browser .dspy-nb-row>.widget-html{margin:0}
