@@ -56,6 +56,18 @@ def _progress_is_ready(notebook: Notebook) -> None:
     notebook.wait_until(lambda: candidates.count() >= 8, "no candidates", 240)
 
 
+def _registry_is_ready(notebook: Notebook) -> None:
+    notebook.wait_for(".dspy-nb-browser")
+    page = notebook.page
+    checks = page.locator(".dspy-nb-row input[type=checkbox]:visible")
+    notebook.wait_until(lambda: checks.count() == 2, "no versions")
+    checks.nth(1).check()
+    checks.nth(0).check()
+    page.locator(".dspy-nb-ref", has_text="1.0.0").click()
+    page.get_by_role("button", name="Promote…").click()
+    notebook.wait_until(lambda: "Confirm: promote" in notebook.text(), "the form does not open")
+
+
 SCENES = {
     "progress": Scene(
         [
@@ -65,6 +77,15 @@ SCENES = {
             "--option max_labeled_demos=2 --option max_bootstrapped_demos=2 --budget-calls 600",
         ],
         _progress_is_ready,
+        1,
+    ),
+    "registry": Scene(
+        [
+            "%load_ext dspy_nb\nimport shutil\n"
+            f"shutil.copytree({str(FOLDER.parents[1] / 'registry')!r}, 'registry', symlinks=True);",
+            "%dspy_registry",
+        ],
+        _registry_is_ready,
         1,
     ),
 }

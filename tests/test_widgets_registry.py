@@ -13,6 +13,7 @@ import pytest
 
 from dspy_nb.core.registry import Registry
 from dspy_nb.widgets.registry import ROWS_A_PAGE, RegistryBrowser
+from tests.browser import python_notebook
 from tests.registry_samples import GATE, Run, program
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -237,3 +238,14 @@ def test_a_thousand_versions_take_one_page_of_rows(registry: Registry) -> None:
         browser.next.click()
     assert browser.next.disabled
     assert len(shown(browser)) == 1000 - 39 * ROWS_A_PAGE
+
+
+def test_a_notebook_that_is_run_headless_has_the_table(registry: Registry) -> None:
+    from nbclient import NotebookClient
+
+    notebook = python_notebook(f"%load_ext dspy_nb\n%dspy_registry m --registry {registry.root}")
+    NotebookClient(notebook, timeout=120).execute()
+    live, saved = notebook.cells[0].outputs
+    assert "application/vnd.jupyter.widget-view+json" in live.data
+    assert "m@1.1.0" in saved.data["text/html"]
+    assert "m@1.1.0" in saved.data["text/plain"]

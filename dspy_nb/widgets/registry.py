@@ -98,7 +98,7 @@ class RegistryBrowser:
             style={"description_width": "4em"},
         )  # fmt: skip
         self.ascending = widgets.ToggleButton(
-            description="↑ reversed", layout=auto, tooltip="Reverse the order"
+            description="⇅ Reverse", layout=auto, tooltip="Reverse the order"
         )
         self.previous = widgets.Button(description="‹ Previous", layout=auto)
         self.next = widgets.Button(description="Next ›", layout=auto)
@@ -128,9 +128,9 @@ class RegistryBrowser:
             controls,
             table,
             pager,
-            self.message,
             self._chosen,
             self.actions.view,
+            self.message,
             self.tabs,
         ]
         self.view = widgets.VBox([widgets.HTML(BROWSER_STYLE, layout={"display": "none"}), *parts])
