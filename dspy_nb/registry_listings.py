@@ -17,6 +17,7 @@ __all__ = [
     "decisions_text",
     "deployments_html",
     "deployments_text",
+    "evidence_text",
 ]  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def _decisions(entries: Sequence[HistoryEntry], title: str) -> Document:
             _stages(entry),
             entry.by,
             entry.reason or "",
-            _evidence(entry.evidence),
+            evidence_text(entry.evidence),
         )
         for entry in entries
     ]
@@ -97,7 +98,7 @@ def _deployments(deployments: Sequence[Deployment], title: str) -> Document:
             "yes" if line.rollback_available else "no",
             line.by,
             line.reason or "",
-            _evidence(line.evidence),
+            evidence_text(line.evidence),
         )
         for line in deployments
     ]
@@ -127,7 +128,7 @@ def _stages(entry: HistoryEntry) -> str:
     return f"{text}; {entry.demoted} → deprecated" if entry.demoted else text
 
 
-def _evidence(evidence: Mapping[str, Any] | None) -> str:
+def evidence_text(evidence: Mapping[str, Any] | None) -> str:
     """Return evidence in a few words; it may come from anybody, so nothing in it is taken for granted."""
     if evidence is None:
         return ""

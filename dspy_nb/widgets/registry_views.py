@@ -8,8 +8,8 @@ from typing import Final
 
 from dspy_nb.core.model_version import ModelVersion, verified_files
 from dspy_nb.core.stages import HistoryEntry
-from dspy_nb.documents import Code, Document, Facts, Note, Score, to_html
-from dspy_nb.registry_listings import decisions_html
+from dspy_nb.documents import Code, Document, Facts, Note, Score, Table, to_html
+from dspy_nb.registry_listings import decisions_html, evidence_text
 from dspy_nb.wording import UNKNOWN, count
 
 __all__ = [
@@ -59,7 +59,8 @@ BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser .dspy-nb-form{border:1px solid var(--jp-warn-color1,#d9822b);border-radius:4px;padding:8px 12px}
 .dspy-nb-browser .dspy-nb-say{margin:4px 0;padding:3px 10px;border-left:4px solid var(--jp-success-color1,#2e8b57)}
 .dspy-nb-browser .dspy-nb-say.no{border-left-color:var(--jp-error-color1,#d32f2f)}
-@container (max-width:1000px){.dspy-nb-browser .wide{display:none}
+.dspy-nb-browser .widget-tab-contents{max-height:32em;overflow:auto}
+@container (max-width:1180px){.dspy-nb-browser .wide{display:none}
  .dspy-nb-browser .dspy-nb-cells{grid-template-columns:7.8em minmax(10.5em,1fr) minmax(5em,1fr)}}
 @container (max-width:640px){.dspy-nb-browser .middle{display:none}
  .dspy-nb-browser .dspy-nb-cells{grid-template-columns:7.8em minmax(10em,1fr)}}
@@ -166,7 +167,17 @@ def evidence_html(version: ModelVersion, history: Sequence[HistoryEntry]) -> str
     title = f"Evidence for {version.ref}"
     if not lines:
         return to_html(Document(title, [Note("No gate, comparison or evaluation is attached to it.")]))
-    return decisions_html(lines, title)
+    rows = [
+        (
+            evidence_text(line.evidence),
+            f"{line.action} (FORCED)" if line.forced else line.action,
+            line.at[:16].replace("T", " "),
+            line.by,
+            line.reason or "",
+        )
+        for line in lines
+    ]
+    return to_html(Document(title, [Table(("evidence", "given with", "when (UTC)", "who", "why"), rows)]))
 
 
 def history_html(version: ModelVersion, history: Sequence[HistoryEntry]) -> str:
