@@ -23,7 +23,7 @@ from dspy_nb.documents import (
 )
 from dspy_nb.wording import UNKNOWN, count, duration, excerpt, known, level, points, shown
 
-__all__ = ["comparison_html", "comparison_markdown", "comparison_text"]
+__all__ = ["comparison_html", "comparison_markdown", "comparison_text", "flip_cells"]
 
 _FLIPS_SHOWN = 20
 _EXCERPT = 120
@@ -217,11 +217,14 @@ def _ratios(found: Comparison) -> list[tuple[str, str]]:
 def _flips(did: str, flips: Sequence[Flip]) -> list[Block]:
     if not flips:
         return []
-    rows = [
-        tuple(map(_fields, (flip.inputs, flip.expected, flip.a, flip.b))) for flip in flips[:_FLIPS_SHOWN]
-    ]
+    rows = [flip_cells(flip) for flip in flips[:_FLIPS_SHOWN]]
     table = Table(("input", "expected", "A", "B"), rows, caption=shown(_FLIPS_SHOWN, len(flips), "examples"))
     return [Details(f"What B {did} ({len(flips):,})", [table])]
+
+
+def flip_cells(flip: Flip) -> tuple[str, str, str, str]:
+    """Return what a row says of an example on which the two differ: input, expected, A's answer, B's."""
+    return _fields(flip.inputs), _fields(flip.expected), _fields(flip.a), _fields(flip.b)
 
 
 def _fields(values: dict[str, object]) -> str:

@@ -4,19 +4,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from IPython import get_ipython
 from IPython.core.magic import Magics, line_magic, magics_class, needs_local_scope
 from IPython.core.magic_arguments import argument, magic_arguments
 
-from dspy_nb.comparison_progress import examples_compared, most_answers
+from dspy_nb.comparison_progress import TerminalComparisonProgress, most_answers
 from dspy_nb.core.comparison import compare_many
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.experiment import Experiment
 from dspy_nb.core.registry import Registry
-from dspy_nb.evaluation_progress import evaluation_progress
 from dspy_nb.magic_arguments import (
     check_name,
     find,
@@ -113,25 +114,31 @@ class CompareMagics(Magics):
             raise InputError(f"%dspy_ab: --data {arguments.data} is a {type(data).__name__}, not a list")
         quiet = arguments.quiet or self.defaults.quiet
         planned = min(len(data), arguments.max_examples or len(data))
-        found = compare_many(
-            programs[0],
-            programs[1:],
-            data,
-            metric,
-            confidence=self.defaults.confidence if arguments.confidence is None else arguments.confidence,
-            margin=arguments.margin or 0.0,
-            max_examples=arguments.max_examples,
-            sequential=not arguments.one_look,
-            num_threads=(self.defaults.num_threads or None)
-            if arguments.threads is None
-            else arguments.threads,
-            timeout_s=arguments.timeout,
-            seed=arguments.seed or 0,
-            registry=registry,
-            program=None if arguments.program is None else find(arguments.program, namespace, "--program"),
-            names=[name.replace("@", " ") for name in names],  # a reference is called by the version it means
-            on_event=None if quiet else _progress(planned, len(programs)),
-        )
+        own_class = None if arguments.program is None else find(arguments.program, namespace, "--program")
+        if not quiet:
+            say(most_answers(planned, len(programs)))
+        margin = arguments.margin or 0.0
+        with nullcontext() if quiet else _progress(names, margin, planned) as progress:
+            found = compare_many(
+                programs[0],
+                programs[1:],
+                data,
+                metric,
+                confidence=self.defaults.confidence if arguments.confidence is None else arguments.confidence,
+                margin=margin,
+                max_examples=arguments.max_examples,
+                sequential=not arguments.one_look,
+                num_threads=(self.defaults.num_threads or None)
+                if arguments.threads is None
+                else arguments.threads,
+                timeout_s=arguments.timeout,
+                seed=arguments.seed or 0,
+                registry=registry,
+                program=own_class,
+                names=[name.replace("@", " ") for name in names],  # a reference is called by its version
+                on_event=progress,
+                stop=getattr(progress, "stop", None),
+            )
         comparison = found[0] if len(found) == 1 else found
         self.shell.user_ns[_LAST_COMPARISON] = comparison
         if arguments.out:
@@ -139,10 +146,13 @@ class CompareMagics(Magics):
         return None if silent else comparison
 
 
-def _progress(planned: int, programs: int) -> Any:
-    """Say what it costs at most, and return a listener that shows how far it is."""
-    say(most_answers(planned, programs))
-    bar = evaluation_progress()
-    if bar is None:
-        return None
-    return lambda duels, planned: bar(examples_compared(duels), planned, 0)
+def _progress(names: Sequence[str], margin: float, planned: int) -> Any:
+    """Return the listener that suits where the process runs, a context: a panel in a notebook, else a bar."""
+    shell = get_ipython()
+    if getattr(shell, "kernel", None) is not None:
+        try:
+            from dspy_nb.widgets.ab import ABPanel
+        except ImportError:  # a kernel without ipywidgets
+            return nullcontext()
+        return ABPanel(names, margin, planned)
+    return TerminalComparisonProgress()

@@ -6,6 +6,7 @@ the light and in the dark theme, narrow and wide. Look at each picture before yo
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -68,6 +69,17 @@ def _registry_is_ready(notebook: Notebook) -> None:
     notebook.wait_until(lambda: "Confirm: promote" in notebook.text(), "the form does not open")
 
 
+def _interval_is_ready(notebook: Notebook) -> None:
+    svg = notebook.page.locator("svg.scores")
+    notebook.wait_until(
+        lambda: (
+            svg.count() and int(re.findall(r"after (\d+)", svg.first.get_attribute("aria-label"))[0]) >= 30
+        ),
+        "too little is compared",
+        240,
+    )
+
+
 SCENES = {
     "progress": Scene(
         [
@@ -87,6 +99,17 @@ SCENES = {
         ],
         _registry_is_ready,
         1,
+    ),
+    "ab": Scene(
+        [
+            _SETUP,
+            "taught = program.deepcopy()\n"
+            "taught.demos = [dspy.Example(review='I loved it.', sentiment='positive'), "
+            "dspy.Example(review='Awful food.', sentiment='negative')]\nreviews = demo.reviews()",
+            "%dspy_ab program taught --data reviews --metric exact_match:sentiment --margin .05 --threads 2",
+        ],
+        _interval_is_ready,
+        2,
     ),
 }
 

@@ -73,7 +73,7 @@ def rows(panel) -> list[str]:
 
 
 def button(panel):
-    return panel._view._button
+    return panel._view.stop_button.button
 
 
 def test_it_shows_phase_bar_scores_usage_limits_and_memory(panel):

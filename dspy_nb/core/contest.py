@@ -71,10 +71,12 @@ def fight(contest: Contest, arms: Sequence[Arm], listener: Listener | None) -> C
     warnings = (*warnings, *contest.warnings)
     terms = replace(contest.terms, candidates=len(arms) - 1)
     binary = next(iter(contest.metrics.values())).binary
+    drawn = [contest.examples[index] for index in contest.order]
     duels = [
-        Duel(terms.planned, binary, terms.level, terms.margin, sequential=terms.sequential) for _ in arms[1:]
+        Duel(terms.planned, binary, terms.level, terms.margin, sequential=terms.sequential, examples=drawn)
+        for _ in arms[1:]
     ]
-    jobs = DuelJobs([contest.examples[index] for index in contest.order], duels)
+    jobs = DuelJobs(drawn, duels)
     started = time.perf_counter()
 
     def progress(done: int, failed: int) -> None:

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dspy_nb.core.attempts import ExampleMeter, Job, Outcome, Work
-from dspy_nb.core.comparison_result import Step
+from dspy_nb.core.attempts import ExampleMeter, Job, Outcome, Work, split_fields
+from dspy_nb.core.comparison_result import Flip, Step
 from dspy_nb.core.stats import Verdict, decide
 
 if TYPE_CHECKING:
@@ -99,12 +99,21 @@ class Duel:
     Only the order that was drawn beforehand is fair: examples that are answered sooner may be easier, and
     would be over-represented at every look.
 
+    Args:
+        size: How many examples there can be.
+        binary: As the attribute.
+        confidence: 1 − α of the interval.
+        margin: Largest difference that makes no practical difference.
+        sequential: Whether to look after each example.
+        examples: The examples in their order, for ``flips``.
+
     Attributes:
         binary: Whether scores are right or wrong; found out at the first one if it is not known.
         verdict: The first one that was not inconclusive; it stays.
         n_at_verdict: After how many examples.
         differences: Score of B less that of A, of each example counted.
         path: The interval after each example, if looked at.
+        errors: On how many of them A failed, and on how many B did.
         bad_metric: What a metric returned that is no score.
     """
 
@@ -116,7 +125,9 @@ class Duel:
         margin: float,
         *,
         sequential: bool,
+        examples: Sequence[Any] = (),
     ) -> None:
+        self._examples = examples
         self._pairs: list[dict[int, Outcome]] = [{} for _ in range(size)]
         self._confidence, self._margin, self._sequential = confidence, margin, sequential
         self._sequence: PairedSequence | None = None
@@ -125,6 +136,7 @@ class Duel:
         self.n_at_verdict: int | None = None
         self.differences: list[float] = []
         self.path: list[Step] = []
+        self.errors = [0, 0]
         self.bad_metric: str | None = None
         self._total = 0.0
 
@@ -153,6 +165,21 @@ class Duel:
             self._sequence = PairedSequence(self._confidence, bool(self.binary), points=ends)
         return self._sequence
 
+    def flips(self, most: int) -> list[Flip]:
+        """Return the latest examples on which the two differ, newest first, at most so many.
+
+        The place of each is that in the order drawn.
+        """
+        found: list[Flip] = []
+        for index in range(min(self.n, len(self._examples)) - 1, -1, -1):
+            if len(found) == most:
+                break
+            if self.differences[index]:
+                inputs, expected = split_fields(self._examples[index])
+                a, b = (self._pairs[index][arm].predicted for arm in (A, B))
+                found.append(Flip(index, inputs, expected, a, b, self.differences[index]))
+        return found
+
     def outcomes(self, arm: int) -> list[Outcome]:
         """Return the answers of one program to the examples counted."""
         return [pair[arm] for pair in self._pairs[: self.n]]
@@ -175,6 +202,8 @@ class Duel:
             self.bad_metric = "the metric returned True or False before, and now a grade"
             return
         self.differences.append(b - a)
+        for arm in (A, B):
+            self.errors[arm] += pair[arm].failure is not None
         self._total += b - a
         if not self._sequential:
             return

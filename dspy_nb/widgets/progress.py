@@ -10,22 +10,20 @@ from typing import Any
 
 import psutil
 from IPython.display import display
-from ipywidgets import HTML, Button, HBox, Layout, VBox
+from ipywidgets import HTML, Layout, VBox
 
 from dspy_nb.core.events import CandidateScored
-from dspy_nb.documents import STYLE, Document, Note, to_fragment, to_html
+from dspy_nb.documents import STYLE, to_fragment
 from dspy_nb.progress import Display
 from dspy_nb.progress_state import ProgressState, candidate_title, prompt_of
-from dspy_nb.widgets.delivery import deliver_at_once
+from dspy_nb.widgets.live import LIVE_STYLE, StopButton, close_widgets, live_bundle, soft
 from dspy_nb.wording import excerpt, percent
 
 __all__ = ["ProgressPanel"]
 
-_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _EXCERPT = 110
 
 _PANEL_STYLE = """<style>
-.dspy-nb-panel .widget-html,.dspy-nb-panel .widget-html-content{height:auto;overflow:visible;line-height:1.45}
 .dspy-nb.dspy-nb .row{display:grid;grid-template-columns:6.5em 5em 7em 4em minmax(8em,1fr);column-gap:1em;
  padding:.25em 0;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
 .dspy-nb.dspy-nb .row>span{white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
@@ -68,11 +66,7 @@ class ProgressPanel(Display):
             if self.state.status == "running":
                 self._view = _View(self.stop)
                 self._draw()
-                # For a front end without widgets, which gets no updates of them either.
-                note = Note("Progress is shown where widgets are; the result will replace this.")
-                html = to_html(Document(self.state.headline, [note]))
-                view = self._view.box._repr_mimebundle_()[_WIDGET_VIEW]
-                bundle = {"text/plain": self.state.text(), "text/html": html, _WIDGET_VIEW: view}
+                bundle = live_bundle(self._view.box, self.state.headline, self.state.text())
             self._handle = display(bundle, raw=True, display_id=True)
 
     def _show(self) -> None:
@@ -84,7 +78,7 @@ class ProgressPanel(Display):
             # Out of the thread's context: see NotebookProgress.
             Context().run(self._handle.update, self._static(), raw=True)
             if self._view is not None:
-                self._view.close()
+                close_widgets(self._view.box)
 
     def _draw(self) -> None:
         if self._view is not None:
@@ -103,16 +97,12 @@ class _View:
     """
 
     def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
         self._head, self._chart, self._facts, self._caption = HTML(), HTML(), HTML(), HTML()
-        self._button = Button(
-            description="Stop",
-            icon="stop",
-            tooltip="End the run at the next LM call and keep the best so far",
+        self.stop_button = StopButton(
+            stop,
+            "End the run at the next LM call and keep the best so far",
+            "keeps the best so far; so does interrupting the kernel",
         )
-        self._button.on_click(self._pressed)
-        deliver_at_once(self._button)
-        hint = HTML(_soft("keeps the best so far; so does interrupting the kernel"))
         self._columns = HTML(layout=Layout(order="-1", display="none"))
         columns = ("candidate", "score", "n", "demos", "instruction")
         self._columns.value = f'<div class="dspy-nb" aria-hidden="true">{_cells(columns, "row head")}</div>'
@@ -122,9 +112,9 @@ class _View:
         self._process = psutil.Process()
         self.box = VBox(
             [
-                HTML(STYLE + _PANEL_STYLE),
+                HTML(STYLE + LIVE_STYLE + _PANEL_STYLE),
                 self._head,
-                HBox([self._button, hint], layout=Layout(align_items="center")),
+                self.stop_button.box,
                 self._chart,
                 self._facts,
                 self._rows,
@@ -141,8 +131,7 @@ class _View:
             self._chart.value = to_fragment(state.chart)
         self._facts.value = to_fragment([state.facts([("memory", memory)])])
         self._draw_candidates(state)
-        if self._stop.is_set():  # by run.stop(), or an interrupt
-            self._say_stopping()
+        self.stop_button.refresh()
 
     def _draw_candidates(self, state: ProgressState) -> None:
         # A candidate keeps its widget, so that a prompt that someone has opened to read stays open; its place
@@ -171,29 +160,9 @@ class _View:
             self._columns.layout.display = None
             self._rows.children = (*self._rows.children, *added)
         if state.candidates > len(ranked):
-            self._caption.value = _soft(
+            self._caption.value = soft(
                 f"{len(ranked)} of {state.candidates:,} candidates are shown: the best and the newest"
             )
-
-    def _pressed(self, button: Button) -> None:
-        self._stop.set()
-        self._say_stopping()
-
-    def _say_stopping(self) -> None:
-        self._button.disabled = True
-        self._button.description = "Stopping…"
-
-    def close(self) -> None:
-        """Take the widgets away, in the front end and in the kernel."""
-        widgets: list[Any] = [self.box]
-        for widget in widgets:
-            widgets.extend(getattr(widget, "children", ()))
-        for widget in widgets:
-            if isinstance(widget, HTML):
-                widget.value = ""  # whoever executes a notebook keeps the last state of each widget
-            for part in (widget, widget.layout, getattr(widget, "style", None)):
-                if part is not None:
-                    part.close()
 
 
 def _candidate(event: CandidateScored, *, best: bool) -> str:
@@ -215,7 +184,3 @@ def _cells(cells: Sequence[str], kind: str = "row") -> str:
     first, *others = map(escape, cells)
     rest = "".join(f"<span>{cell}</span>" for cell in others)
     return f'<span class="{kind}"><span class="first">{first}</span>{rest}</span>'
-
-
-def _soft(text: str) -> str:
-    return f'<div class="dspy-nb"><span class="soft">{escape(text)}</span></div>'
