@@ -16,6 +16,7 @@ from dspy_nb.commands.completion import complete_values, completion
 from dspy_nb.commands.configuration import config_option, set_variables
 from dspy_nb.commands.deployment import archive, deploy, diff, history, promote, rollback
 from dspy_nb.commands.evaluate import evaluate, gate
+from dspy_nb.commands.monitor import canary, monitor
 from dspy_nb.commands.notebook import run_notebook
 from dspy_nb.commands.optimize import optimize
 from dspy_nb.commands.pipeline import pipeline
@@ -48,8 +49,8 @@ _BACKSPACE = ("\\b\n", "\b\n")  # marks lines as they are for click; a raw docst
 
 cli.help = (cli.help or "").replace(*_BACKSPACE)
 for command in (
-    ab_test, archive, check, completion, demo, deploy, diff, evaluate, gate, history, install_model, list_versions,
-    optimize, pipeline, presets, promote, register, rollback, run_notebook, show,
+    ab_test, archive, canary, check, completion, demo, deploy, diff, evaluate, gate, history, install_model,
+    list_versions, monitor, optimize, pipeline, presets, promote, register, rollback, run_notebook, show,
 ):  # fmt: skip
     cli.add_command(command)
     command.help = (command.help or "").replace(*_BACKSPACE)

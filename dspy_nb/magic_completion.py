@@ -19,7 +19,7 @@ from dspy_nb.core.versions import BUMPS, STAGES
 
 __all__ = ["PATTERN", "completer"]
 
-PATTERN = r".*%dspy_(deploy|evaluate|optimize|presets|promote|registry|rollback)\b"
+PATTERN = r".*%dspy_(deploy|evaluate|monitor|optimize|presets|promote|registry|rollback)\b"
 """What a line up to the cursor looks like, an assignment in front of the magic included."""
 
 
@@ -80,7 +80,7 @@ def _candidates(function: Any, words: Sequence[str], symbol: str, ipython: Any) 
         return _names(ipython, lambda value: isinstance(value, dspy.Module))
     if function.__name__ == "dspy_presets":
         return [preset.name for preset in list_presets()]
-    if function.__name__ == "dspy_rollback":
+    if function.__name__ in ("dspy_monitor", "dspy_rollback"):
         return _environments(function)
     return _models(function) if function.__name__ == "dspy_registry" else _references(function)
 

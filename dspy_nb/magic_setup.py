@@ -9,12 +9,14 @@ from traitlets import Bool, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from dspy_nb.comparison_report import comparison_html, comparison_text
+from dspy_nb.core.canary_state import CanaryStatus
 from dspy_nb.core.comparison_result import Comparison, Comparisons
 from dspy_nb.core.deployment_log import Deployment
 from dspy_nb.core.estimates import Estimate
 from dspy_nb.core.evaluation import Evaluation
 from dspy_nb.core.experiment_status import ExperimentStatus
 from dspy_nb.core.gate import GateResult
+from dspy_nb.core.health import HealthReport
 from dspy_nb.core.model_version import ModelVersion
 from dspy_nb.core.pipeline_folder import PipelineResult
 from dspy_nb.core.planning import Plan
@@ -25,6 +27,7 @@ from dspy_nb.evaluation_report import evaluation_html
 from dspy_nb.experiment_report import experiment_html, experiment_text
 from dspy_nb.listings import presets_html, presets_text, versions_html, versions_text
 from dspy_nb.magic_completion import PATTERN, completer
+from dspy_nb.monitor_report import canary_html, canary_text, health_html, health_text
 from dspy_nb.pipeline_report import pipeline_html, pipeline_text
 from dspy_nb.registry_listings import deployments_html, deployments_text
 from dspy_nb.report import estimate_text, run_html, run_text
@@ -61,6 +64,8 @@ _VIEWS: dict[type, tuple[Callable[[Any], str], Callable[[Any], str] | None]] = {
     VersionDiff: (str, VersionDiff.to_html),
     Deployment: (lambda made: deployments_text([made]), lambda made: deployments_html([made])),
     ModelVersion: (lambda version: versions_text([version]), lambda version: versions_html([version])),
+    HealthReport: (health_text, health_html),
+    CanaryStatus: (canary_text, canary_html),
     Preset: (lambda preset: presets_text([preset]), lambda preset: presets_html([preset])),
 }
 

@@ -38,6 +38,7 @@ from dspy_nb.magic_arguments import (
     without_semicolon,
 )
 from dspy_nb.magic_evaluate import EvaluateMagics
+from dspy_nb.magic_monitor import MonitorMagics
 from dspy_nb.magic_registry import RegistryMagics
 from dspy_nb.magic_setup import DspyNb, install, uninstall
 from dspy_nb.progress import Display, auto_progress
@@ -259,9 +260,9 @@ def _save_preset(arguments: Any, namespace: Mapping[str, Any]) -> Preset:
 
 def load_ipython_extension(ipython: Any) -> None:
     """Register the magics, their defaults, completion and the display of results (``%load_ext dspy_nb``)."""
-    install(ipython, DspyNbMagics, EvaluateMagics, CompareMagics, RegistryMagics)
+    install(ipython, DspyNbMagics, EvaluateMagics, CompareMagics, MonitorMagics, RegistryMagics)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
     """Undo ``load_ipython_extension``."""
-    uninstall(ipython, DspyNbMagics, EvaluateMagics, CompareMagics, RegistryMagics)
+    uninstall(ipython, DspyNbMagics, EvaluateMagics, CompareMagics, MonitorMagics, RegistryMagics)

@@ -1,4 +1,4 @@
-"""Figures of runs, evaluations, comparisons, experiments and models, for notebooks and reports.
+"""Figures of runs, evaluations, comparisons, experiments, models and environments, for notebooks and reports.
 
 Each function draws into ``ax`` if one is given, else into a figure of its own, and returns the figure; nothing
 is shown or kept by pyplot, so a notebook shows what a cell returns, once.
@@ -19,6 +19,7 @@ from dspy_nb.comparison_plots import (
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import Evaluation
 from dspy_nb.figures import BLUE, GREEN, GREY, ORANGE, axes_of, finished, from_0_to_1, new_figure, short
+from dspy_nb.monitor_plots import plot_health
 from dspy_nb.registry_plots import plot_history
 from dspy_nb.run_plots import plot_candidates, plot_held_out, plot_run
 from dspy_nb.wording import percent
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "plot_arms", "plot_candidates", "plot_classes", "plot_comparison", "plot_confusion", "plot_effects",
-    "plot_evaluation", "plot_experiment", "plot_flips", "plot_held_out", "plot_history", "plot_latency", "plot_run",
-    "plot_sequence", "plot_slices",
+    "plot_evaluation", "plot_experiment", "plot_flips", "plot_health", "plot_held_out", "plot_history",
+    "plot_latency", "plot_run", "plot_sequence", "plot_slices",
 ]  # fmt: skip
 
 _MOST_ROWS = 20

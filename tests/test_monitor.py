@@ -17,7 +17,7 @@ import dspy
 import pytest
 
 from dspy_nb.core.deployment import Environment
-from dspy_nb.core.errors import InputError, NotFound, Refused, RegistryError
+from dspy_nb.core.errors import InputError, NotFound, RegistryError
 from dspy_nb.core.health import HealthReport
 from dspy_nb.core.objectives import MonitorSettings, level_of, load_settings, objectives_of
 from dspy_nb.core.registry import Registry
@@ -202,7 +202,7 @@ def test_nothing_to_hold_it_to_is_refused_in_one_line(registry: Registry) -> Non
     with pytest.raises(NotFound, match="nothing is live"):
         environment.check_health()
     environment.deploy("m@1.0.0")
-    with pytest.raises(Refused, match=r"nothing to hold m@1.0.0 to .*\[monitor.edge\]") as caught:
+    with pytest.raises(InputError, match=r"nothing to hold m@1.0.0 to .*\[monitor.edge\]") as caught:
         environment.check_health()
     assert "\n" not in str(caught.value)
     report = environment.check_health(MonitorSettings(max_error_rate=0.1))
@@ -289,6 +289,7 @@ def test_answers_from_a_cache_have_no_latency(staging: Environment) -> None:
         (lambda e: e.observe(True, unit=""), "unit must be"),
         (lambda e: e.observe(True, request_id="a\nb"), "request_id must be"),
         (lambda e: e.observe(error=3), "error must be text"),
+        (lambda e: e.observe(True, error="Timeout"), "failed has the outcome 0, not 1"),
         (lambda e: e.predict(unit="x" * 501, review="good"), "unit must be"),
     ],
 )

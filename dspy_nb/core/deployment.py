@@ -221,8 +221,8 @@ class Environment(Canaries):
 
         Raises:
             NotFound: Nothing is live.
-            Refused: There is no objective: no level is known, and no limit of latency or errors is set.
-            InputError: The settings are not valid.
+            InputError: The settings are not valid; or there is no objective: no level is known, and no limit of
+                latency or errors is set.
             RegistryError: The traffic cannot be read.
         """
         from dspy_nb.core.monitor import check_health

@@ -138,7 +138,9 @@ class LiveTraffic:
             if outcome is not None:
                 self.record(request_id, outcome)
             return request_id
-        outcome = 0.0 if error is not None and outcome is None else outcome
+        if error is not None and outcome not in (None, 0):
+            raise InputError(f"a request that failed has the outcome 0, not {outcome:g}")
+        outcome = 0.0 if error is not None else outcome
         return self._add(
             route, request_id, finished=True, outcome=outcome, error=error,
             latency_us=None if latency is None else round(latency * 1000),

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dspy_nb.core.alerts import send_alerts
 from dspy_nb.core.degradation import DegradationTest, running_interval
-from dspy_nb.core.errors import Conflict, DspyNbError, NotFound, Refused
+from dspy_nb.core.errors import Conflict, DspyNbError, InputError, NotFound
 from dspy_nb.core.health import HealthReport, ObjectiveHealth, Verdict
 from dspy_nb.core.live_traffic import Event, LiveTraffic
 from dspy_nb.core.log import utc_now
@@ -48,7 +48,7 @@ def check_health(
     level = _level(environment, live, settings)
     watched = objectives_of(settings, level)
     if not watched:
-        raise Refused(
+        raise InputError(
             f"there is nothing to hold {live.ref} to in {environment.name}: deploy it with an evaluation as "
             f"evidence, or set level, max_latency_ms or max_error_rate in config.toml, [monitor.{environment.name}]"
         )
