@@ -5,12 +5,12 @@ on (``objectives``), by a test that may be looked at as often as one likes (``de
 the outcomes, so every process, a cron job among them, goes on where the last look ended.
 
 How many requests it takes to find that the mean outcome went from .90 to .80, where .88 is tolerated, at 5 %
-false alarms in the whole life of a deployment (``benchmarks/monitor.py``; quality only)::
+false alarms in the whole life of a deployment (``benchmarks/monitor.py``, 1,000 runs)::
 
     good requests before    half of the cases    9 of 10    99 of 100
-    none                    160                  330          520
-    1,000                   340                  600          860
-    10,000                  450                  700          960
+    none                    150                  340          590
+    1,000                   340                  590          800
+    10,000                  450                  710          1,020
 """
 
 from __future__ import annotations
