@@ -12,6 +12,7 @@ from dspy_nb.core.experiment_definition import Definition
 from dspy_nb.core.experiment_status import Arm, Conclusion, ExperimentStatus, FixedTest
 from dspy_nb.core.ledger import Ledger
 from dspy_nb.core.proportions import NORMAL, score_interval
+from dspy_nb.core.sample_sizes import PRICE_OF_LOOKING
 from dspy_nb.core.scorecard import Latency
 from dspy_nb.core.stats import critical_value, newcombe_interval, srm_p_value, two_proportion_z
 from dspy_nb.core.summary import quantile
@@ -27,9 +28,6 @@ _SRM: Final = 0.001
 _UNITS_PER_CHECKPOINT: Final = 20_000
 _UNITS_PER_DIGEST: Final = 65_536
 _CHECKPOINT_VERSION: Final = 1
-_PRICE_OF_LOOKING: Final = (
-    1.75  # units of a sequential design to those of a fixed one at 80 % power: 1.6 to 1.9
-)
 _METHOD: Final = "two-arm betting confidence sequence in the order of assignment, valid at every look"
 _ONE_LOOK: Final = (
     "valid for one look, at a size fixed beforehand; who looks repeatedly finds winners that are none"
@@ -269,4 +267,4 @@ def _more_needed(found: Definition, ledger: Ledger, split: float) -> int | None:
         # No outcome has a larger variance at this mean than yes or no.
         variance += max(rate * (1 - rate), 1 / (units + 2)) / share
     z = critical_value(found.confidence) + NORMAL.inv_cdf(0.8)
-    return max(1, math.ceil(_PRICE_OF_LOOKING * variance * (z / gap) ** 2 - ledger.n))
+    return max(1, math.ceil(PRICE_OF_LOOKING * variance * (z / gap) ** 2 - ledger.n))

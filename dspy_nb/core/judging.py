@@ -9,6 +9,7 @@ from statistics import NormalDist
 
 from dspy_nb.core.comparison_result import Comparison, Flip
 from dspy_nb.core.duel import A, Duel
+from dspy_nb.core.sample_sizes import PRICE_OF_LOOKING
 from dspy_nb.core.scorecard import Evaluation
 from dspy_nb.core.stats import (
     Ratio,
@@ -26,7 +27,6 @@ from dspy_nb.core.stats import (
 __all__ = ["Finding", "Terms", "comparison_of", "findings"]
 
 _POWER = 0.8
-_PRICE_OF_LOOKING = 1.75  # examples of a sequential design to those of a fixed one at 80 % power: 1.6 to 1.9
 _PATH_LENGTH = 500
 
 
@@ -250,7 +250,7 @@ def _more_needed(differences: Sequence[float], effect: float, terms: Terms) -> i
         return None
     variance = max(math.fsum((d - effect) ** 2 for d in differences) / n, 1 / (n + 2))
     z = NormalDist().inv_cdf((1 + terms.level) / 2) + NormalDist().inv_cdf(_POWER)
-    needed = variance * (z / gap) ** 2 * (_PRICE_OF_LOOKING if terms.sequential else 1)
+    needed = variance * (z / gap) ** 2 * (PRICE_OF_LOOKING if terms.sequential else 1)
     return max(1, math.ceil(needed - n))
 
 

@@ -12,6 +12,9 @@ from dspy_nb.core.arguments import number_between, probability
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.proportions import NORMAL, critical_value
 
+PRICE_OF_LOOKING = 1.75
+"""Size of a sequential design to that of a fixed one, both with a power of 80 %: 1.6 to 1.9 in simulations."""
+
 
 def sample_size_paired(
     effect: float, discordance: float, power: float = 0.8, confidence: float = 0.95
