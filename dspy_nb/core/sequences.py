@@ -149,8 +149,10 @@ class BettingSequence:
         self._log_wealth = paths[-1]
         self.n += len(paths)
 
-        wealth = np.exp(np.minimum(paths, _LARGEST_LOG_WEALTH)).sum(axis=2)
         zero = int(np.searchsorted(self._rows, self._zero))
+        if log_evalues is None and not self._may_reject(paths, zero):
+            return
+        wealth = np.exp(np.minimum(paths, _LARGEST_LOG_WEALTH)).sum(axis=2)
         if log_evalues is not None:
             wealth[:, zero] = np.exp(np.minimum(log_evalues, _LARGEST_LOG_WEALTH))
         if self._left[self._zero]:
@@ -163,6 +165,24 @@ class BettingSequence:
         if self._left[rejected].any():
             self._left[rejected] = False
             self._narrow()
+
+    def _may_reject(self, paths: NDArray[Any], zero: int) -> bool:
+        """Return whether a cell may be rejected; if not, bring the e-value against 0 up to date.
+
+        It rarely may, and to see that takes no exponentials: the wealth of a cell is at most that of its best
+        bet times the number of bets.
+        """
+        most = paths.max(axis=2) + (math.log(paths.shape[2]) + 1e-9)
+        highest = most.max(axis=0)
+        if not self._left[self._zero]:
+            highest[zero] = -math.inf
+        if highest.max() >= math.log(self._needed):
+            return True
+        if self._evalue < math.exp(_LARGEST_LOG_WEALTH):
+            larger = paths[most[:, zero] >= math.log(self._evalue), zero]
+            wealth = np.exp(np.minimum(larger, _LARGEST_LOG_WEALTH)).sum(axis=1)
+            self._evalue = max(self._evalue, float(wealth.max(initial=0.0)))
+        return False
 
     def _narrow(self) -> None:
         """Go on with the cells that are not rejected, and with 0."""

@@ -106,12 +106,16 @@ class TwoArmSequence(BettingSequence):
         while start < len(y):
             step = slice(start, start + self._steps_at_once())
             start = step.stop
+            most_against = self._against.max(axis=0)
             # Shape (steps, 1, bets), with the sign of the bet in the numbers: x, and the worst x possible.
             gains = x[step, None, None] * self._signs
             worst = np.where(self._signs > 0, -smallest[step, None, None], largest[step, None, None])
-            wanted = scale[step, None, None] * self._effects
-            bets = np.minimum(wanted, _LARGEST_BET / (self._against + worst))
-            self._bet(np.log1p(bets * (gains - self._against)))
+            bets = scale[step, None, None] * self._effects
+            if (bets > _LARGEST_BET / (most_against + worst)).any():  # else no cell limits a bet
+                bets = np.minimum(bets, _LARGEST_BET / (self._against + worst))
+            log_factors = gains - self._against
+            log_factors *= bets
+            self._bet(np.log1p(log_factors, out=log_factors))
         self._sum, self._sum_of_squares = float(sums[-1]), float(squares[-1])
         return self.interval
 
