@@ -204,7 +204,7 @@ def test_a_terminal_gets_a_bar_and_a_pipe_gets_nothing(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (command(_WEAK), "Missing option '--model-b'"),
+        (command(_WEAK), "ab-test needs --model-a, --model-b and --test-data"),
         (command(_WEAK, "nobody@1.0.0"), "nobody"),
         (command("sentiment@production", "sentiment@1.0.0"), "are both sentiment@1.0.0"),
         (command(_WEAK, "compared_app.py:missing"), "has no 'missing'"),
@@ -226,3 +226,55 @@ def test_mistakes_are_one_line_cost_nothing_and_exit_2(line, message, capsys, en
     (error,) = said(capsys)[1]
     assert message in error
     assert engine.calls == 0
+
+
+# -- online -------------------------------------------------------------------------------------------------
+
+
+def _online(*words):
+    return ["ab-test", "--model-a", "sentiment@production", "--model-b", "sentiment@latest", *words]
+
+
+def test_an_online_experiment_is_begun_and_then_tells_how_it_stands(registry, capsys):
+    assert main(_online("--split", "0.5", "--experiment", "demos")) == 0
+    assert "Begun. Serve with nb.Experiment('demos')" in said(capsys)[0]
+    experiment = nb.Experiment("demos", registry=registry)
+    assert (experiment.definition.a, experiment.definition.b) == ("sentiment@1.0.0", "sentiment@1.1.0")
+    for number in range(400):
+        _, request_id = experiment.predict(f"user {number}", review=f"review {number}")
+        is_b = experiment._traffic.assign(f"user {number}", 0.0).is_b
+        experiment.record(request_id, success=is_b or number % 3 == 0)
+    assert main(["ab-test", "--experiment", "demos", "--json"]) == 0
+    assert json.loads(said(capsys)[0])["verdict"] == "B better"
+    assert main(["ab-test", "--experiment", "demos", "--attach"]) == 0
+    assert registry.promote("sentiment@1.1.0", "staging").stage == "staging"
+    assert registry.promote("sentiment@1.1.0", "production").stage == "production"
+
+
+def test_an_online_experiment_without_a_name_is_called_by_its_versions(registry, capsys):
+    assert main(_online("--split", "0.1")) == 0
+    assert "Experiment sentiment-1.0.0-sentiment-1.1.0" in said(capsys)[0]
+    assert main(_online("--split", "0.1")) == 1
+    (error,) = said(capsys)[1]
+    assert error == "Error: sentiment@1.1.0 is not shown to be better than sentiment@1.0.0: inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (_online("--split", "0.1", *_TASK), "--test-data goes with a comparison"),
+        (_online("--split", "2"), "split must be"),
+        (["ab-test", "--split", "0.1"], "--split needs --experiment NAME, or --model-a and --model-b"),
+        (
+            ["ab-test", "--experiment", "x", "--model-b", "sentiment@1.0.0"],
+            "takes one --model-a and one --model-b",
+        ),
+        (["ab-test", "--experiment", "nothing"], "no experiment 'nothing'"),
+        (["ab-test", "--model-a", "sentiment@1.0.0"], "ab-test needs --model-a, --model-b and --test-data"),
+    ],
+)
+def test_wrong_words_for_an_online_experiment_are_one_line(registry, words, message, capsys):
+    assert main(words) == 2
+    (error,) = said(capsys)[1]
+    assert message in error
+    assert not (registry.root / "experiments" / "x.sqlite3").exists()

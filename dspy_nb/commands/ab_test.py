@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 import dspy_nb as nb
+from dspy_nb.commands.ab_experiment import experiment_options, show_experiment
 from dspy_nb.commands.evaluate import own_metric
 from dspy_nb.commands.output import json_option, print_result, registry_option
 from dspy_nb.commands.task import lm_settings
@@ -22,13 +23,10 @@ _SUFFIXES: Final = (".md", ".html", ".json")
 
 
 @click.command("ab-test")
-@click.option(
-    "--model-a", metavar="REF|MODULE:NAME", required=True, help="What is in use, such as qa-model@production."
-)
+@click.option("--model-a", metavar="REF|MODULE:NAME", help="What is in use, such as qa-model@production.")
 @click.option(
     "--model-b",
     metavar="REF|MODULE:NAME",
-    required=True,
     multiple=True,
     help="What may replace it, such as qa-model@latest; repeatable, and the more there are, the more evidence "
     "each needs.",
@@ -41,7 +39,6 @@ _SUFFIXES: Final = (".md", ".html", ".json")
 )
 @click.option(
     "--test-data",
-    required=True,
     metavar="FILE",
     help="Labelled examples that none of them has learnt from (.jsonl, .json, .csv, .tsv).",
 )
@@ -88,15 +85,18 @@ _SUFFIXES: Final = (".md", ".html", ".json")
     help="Also write it to .md, .html or .json; repeatable.",
 )
 @click.option(
-    "--attach", is_flag=True, help="Record the verdict with each --model-b, as evidence for promotion."
+    "--attach",
+    is_flag=True,
+    help="Record the verdict with each --model-b, as evidence for promotion; it concludes an online experiment.",
 )
+@experiment_options
 @registry_option
 @json_option
 def ab_test(
-    model_a: str,
+    model_a: str | None,
     model_b: tuple[str, ...],
     program_name: str | None,
-    test_data: str,
+    test_data: str | None,
     inputs: str | None,
     metric_name: str | None,
     margin: float,
@@ -110,6 +110,9 @@ def ab_test(
     lm: str | None,
     reports: tuple[str, ...],
     attach: bool,
+    experiment: str | None,
+    split: float | None,
+    min_samples: int | None,
     root: str,
     as_json: bool,
 ) -> int:
@@ -117,6 +120,9 @@ def ab_test(
 
     It ends as soon as the verdict is in, and Ctrl-C keeps what was compared. The exit status is 0 if a --model-b
     is better, 1 if none is or the examples do not settle it.
+
+    With --split or --experiment it is an online experiment instead: begun if it is new, else its status, from
+    what the processes that serve have recorded.
 
     \b
     Examples:
@@ -126,13 +132,22 @@ def ab_test(
           --metric exact_match:answer --margin 0.02 --not-worse --report report.md
       dspy-nb ab-test --model-a qa-model@1.0.0 --model-b qa-model@1.1.0 --model-b qa-model@1.2.0 \
           --test-data test.jsonl --metric exact_match:answer
+      dspy-nb ab-test --model-a qa-model@production --model-b qa-model@latest --split 0.1 --experiment shorter
+      dspy-nb ab-test --experiment shorter
     """
+    if experiment is not None or split is not None or min_samples is not None:
+        return show_experiment(root, as_json, attach=attach)
+
     import dspy
 
     from dspy_nb import parsing
     from dspy_nb.comparison_progress import TerminalComparisonProgress, most_answers
     from dspy_nb.comparison_report import comparison_html, comparison_markdown, comparison_text
 
+    if model_a is None or not model_b or test_data is None:
+        raise nb.InputError(
+            "ab-test needs --model-a, --model-b and --test-data; or --experiment NAME for one on live traffic"
+        )
     if not_worse and not margin:
         raise nb.InputError("--not-worse needs a --margin: by how much it may be worse, such as 0.02")
     _check_reports(reports)
