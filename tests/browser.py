@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -87,8 +88,14 @@ class Lab:
 
     def shut_down_kernels(self) -> None:
         """End every kernel that runs."""
-        for session in json.load(self._request("GET", "/api/sessions")):
-            self._request("DELETE", f"/api/sessions/{session['id']}").close()
+        deadline = time.monotonic() + _TIMEOUT_S
+        while sessions := json.load(self._request("GET", "/api/sessions")):
+            for session in sessions:
+                with contextlib.suppress(urllib.error.HTTPError):  # it is restarting, or gone by now
+                    self._request("DELETE", f"/api/sessions/{session['id']}").close()
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"kernels do not end: {sessions}")
+            time.sleep(0.1)
 
     def is_up(self) -> bool:
         """Whether the server answers."""
@@ -263,6 +270,11 @@ class Notebook:
         """Interrupt the kernel, by the menu."""
         self.choose("Kernel", "Interrupt Kernel")
 
+    def restart(self) -> None:
+        """Restart the kernel, by the menu."""
+        self.choose("Kernel", "Restart Kernel…")
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+
     def choose(self, menu: str, item: str) -> None:
         """Choose an item of JupyterLab's menu bar."""
         self.page.locator(".lm-MenuBar-itemLabel", has_text=menu).click()
@@ -272,8 +284,16 @@ class Notebook:
         """Save the notebook and return it as it is on disk."""
         before = self.file.stat().st_mtime_ns
         self.page.keyboard.press("Control+s")
-        self.wait_until(lambda: self.file.stat().st_mtime_ns != before, f"{self.file.name} was not saved")
-        return nbformat.read(self.file, as_version=4)
+        saved: list[Any] = []
+
+        def is_saved() -> bool:
+            if self.file.stat().st_mtime_ns != before:
+                with contextlib.suppress(nbformat.reader.NotJSONError):  # it is being written
+                    saved.append(nbformat.read(self.file, as_version=4))
+            return bool(saved)
+
+        self.wait_until(is_saved, f"{self.file.name} was not saved")
+        return saved[0]
 
     def screenshot(self, file: Path, selector: str | None = None) -> Path:
         """Write a picture of the page, or of the first element that matches, and return its path."""

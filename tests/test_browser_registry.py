@@ -75,6 +75,13 @@ def test_versions_are_browsed_compared_promoted_and_rolled_back(open_notebook, r
     assert "my own print" in output.inner_text()
     assert "my own widget" in output.inner_text()
 
+    saved = [shown for shown in notebook.save().cells[1].outputs if "dspy-nb-saved" in str(shown)]
+    assert "staging" in saved[0].data["text/plain"]  # the table follows, too
+    notebook.restart()
+    notebook.wait_until(
+        lambda: page.locator(".dspy-nb-saved").is_visible(), "the table is hidden after a restart"
+    )
+
 
 def test_after_a_restart_and_a_reload_the_table_is_there_and_no_error(lab, open_notebook, registry):
     notebook = open_notebook(

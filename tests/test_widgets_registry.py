@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 
 from dspy_nb.core.registry import Registry
 from dspy_nb.widgets.registry import ROWS_A_PAGE, RegistryBrowser
@@ -226,6 +228,23 @@ def test_the_saved_table_is_an_output_of_its_own(
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert "m@1.1.0" in bundle["text/html"]
     assert "m@1.1.0" in bundle["text/plain"]
+
+
+def test_the_saved_table_follows_the_registry(registry: Registry) -> None:
+    with capture_output():
+        InteractiveShell.instance()
+        browser = RegistryBrowser(registry)
+        browser._ipython_display_()
+        (handle,) = browser._saved
+        bundles: list[dict[str, str]] = []
+        handle.update = lambda bundle, raw: bundles.append(bundle)
+        registry.promote("m@1.0.0", "staging")
+        browser.refresh()
+        browser.refresh()
+    InteractiveShell.clear_instance()
+    (bundle,) = bundles
+    assert "staging" in bundle["text/plain"]
+    assert "dspy-nb-saved" in bundle["text/html"]
 
 
 def test_a_thousand_versions_take_one_page_of_rows(registry: Registry) -> None:

@@ -117,6 +117,12 @@ class Catalogue:
         with log.lock:
             return [*log.read().history]
 
+    def last_entry(self, model_id: str) -> HistoryEntry:
+        """Return what was done to a model last; cheap, however long its history is."""
+        log = self._existing(check_model_id(model_id))
+        with log.lock:
+            return log.read().history[-1]
+
     def diff(
         self,
         a: str | ModelVersion,

@@ -17,7 +17,7 @@ from dspy_nb.core.program_state import load_state
 __all__ = ["Change", "VersionDiff", "compare_versions", "render_prompt"]
 
 _OPTIONS: Final = ("optimizer", "base_model", "seed", "metric", "num_training_examples", "datasets")
-_COLOURS: Final = {"+": "#dafbe1", "-": "#ffebe9", " ": "transparent"}  # readable with black text
+_COLOURS: Final = {"+": "#2ea04340", "-": "#f8514940", " ": "transparent"}  # a tint of a light or a dark page
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class VersionDiff:
         parts = [f"<p><b>{html.escape(self.a)}</b> → <b>{html.escape(self.b)}</b></p>"]
         for section, changes in self.sections().items():
             rows = "".join(
-                f'<div style="background:{_COLOURS[change.sign]};color:black;white-space:pre-wrap">'
+                f'<div style="background:{_COLOURS[change.sign]};white-space:pre-wrap">'
                 f"{change.sign} {html.escape(change.text)}</div>"
                 for change in changes
             )

@@ -6,6 +6,7 @@ import asyncio
 import html
 import weakref
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, Final
 
 import ipywidgets as widgets
@@ -81,6 +82,7 @@ class RegistryBrowser:
         self._filling = False
         self._timer: asyncio.TimerHandle | None = None
         self._closed = self._broken = False
+        self._saved: list[Any] = []  # display handles of the table that is kept
         self._build(filter)
         self.refresh()
 
@@ -161,13 +163,17 @@ class RegistryBrowser:
         self._compared = [ref for ref in self._compared if ref in known]
         self._search(keep_page=True)
         self._show_open()
+        for handle in self._saved:
+            # Out of the context of whoever has changed something: see NotebookProgress.
+            Context().run(handle.update, self._saved_table(), raw=True)
         return True
 
     def _read_heads(self) -> object:
         """Return the last line of every log; reading it costs a file operation or two where nothing is new."""
         registry = self.registry
-        models = [registry.history(name)[-1] for name in registry.models()]
-        return models, [registry.environment(name).history()[-1] for name in registry.environments()]
+        models = [registry.last_entry(name) for name in registry.models()]
+        places = [registry.environment(name) for name in registry.environments()]
+        return models, [place.read(lambda state: state.history[-1]) for place in places]
 
     def _search(self, keep_page: bool = False) -> None:
         words = self.filter.value.lower().split()
@@ -265,14 +271,16 @@ class RegistryBrowser:
         """
         from IPython.display import display
 
-        bundle = self._repr_mimebundle_()
-        table = bundle.pop("text/html")
-        text = bundle.pop("text/plain")
-        if bundle:
-            display({**bundle, "text/plain": repr(self)}, raw=True)
-        saved = f'<div class="dspy-nb-saved">{SAVED_STYLE}{table}</div>'
-        display({"text/html": saved, "text/plain": text}, raw=True)
+        if not self._closed:
+            display({**self.view._repr_mimebundle_(), "text/plain": repr(self)}, raw=True)
+        handle = display(self._saved_table(), raw=True, display_id=True)
+        if handle is not None:
+            self._saved.append(handle)
         self.follow()
+
+    def _saved_table(self) -> dict[str, str]:
+        saved = f'<div class="dspy-nb-saved">{SAVED_STYLE}{self._table()}</div>'
+        return {"text/html": saved, "text/plain": versions_text(self._versions, self._title)}
 
     def __repr__(self) -> str:
         return f"RegistryBrowser({self._title}, {len(self._versions):,} versions)"

@@ -67,7 +67,8 @@ BROWSER_STYLE: Final = """<style>
 </style>"""
 
 SAVED_STYLE: Final = """<style>
-.jp-OutputArea:has(.dspy-nb-browser) .dspy-nb-saved{display:none}
+.jp-OutputArea:has(.dspy-nb-browser:not(.jupyter-widgets-disconnected)) .dspy-nb-saved{display:none}
+.dspy-nb-browser.jupyter-widgets-disconnected{display:none}
 .jp-OutputArea-child:not(:has(.dspy-nb-browser)):has(>.jupyter-widgets):has(+.jp-OutputArea-child .dspy-nb-saved),
 .jp-OutputArea-child:not(:has(.dspy-nb-browser)):has(>.jp-RenderedWidget):has(+.jp-OutputArea-child .dspy-nb-saved)
 {display:none}
