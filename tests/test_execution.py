@@ -236,7 +236,7 @@ def test_an_interrupt_returns_a_partial_result(after) -> None:
     assert "PARTIAL" in ev.report()
     time.sleep(0.05)  # for the calls that were under way
     asked = engine.calls
-    assert asked <= ev.n + 8
+    assert asked <= ev.n + 4
     time.sleep(0.05)
     assert engine.calls == asked
 
