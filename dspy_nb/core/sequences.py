@@ -172,17 +172,14 @@ class BettingSequence:
         It rarely may, and to see that takes no exponentials: the wealth of a cell is at most that of its best
         bet times the number of bets.
         """
-        most = paths.max(axis=2) + (math.log(paths.shape[2]) + 1e-9)
-        highest = most.max(axis=0)
+        bets = paths.shape[2]
+        highest = paths.max(axis=0).max(axis=1) + (math.log(bets) + 1e-9)
+        if highest[zero] >= math.log(self._evalue) and self._evalue < math.exp(_LARGEST_LOG_WEALTH):
+            wealth = np.exp(np.minimum(paths[:, zero], _LARGEST_LOG_WEALTH)).sum(axis=1)
+            self._evalue = max(self._evalue, float(wealth.max()))
         if not self._left[self._zero]:
             highest[zero] = -math.inf
-        if highest.max() >= math.log(self._needed):
-            return True
-        if self._evalue < math.exp(_LARGEST_LOG_WEALTH):
-            larger = paths[most[:, zero] >= math.log(self._evalue), zero]
-            wealth = np.exp(np.minimum(larger, _LARGEST_LOG_WEALTH)).sum(axis=1)
-            self._evalue = max(self._evalue, float(wealth.max(initial=0.0)))
-        return False
+        return bool(highest.max() >= math.log(self._needed))
 
     def _narrow(self) -> None:
         """Go on with the cells that are not rejected, and with 0."""

@@ -51,10 +51,12 @@ class TwoArmSequence(BettingSequence):
         cells = Cells.with_edges(points)
         shares = np.concatenate([_EFFECT_SHARES, _EFFECT_SHARES]) / 2
         super().__init__(confidence, cells, np.broadcast_to(np.log(shares), (len(cells.low), len(shares))))
-        self._effects = np.concatenate([_EFFECTS, _EFFECTS])
-        self._signs = np.repeat([1, -1], len(_EFFECTS))
+        signs = np.repeat([1, -1], len(_EFFECTS))
         # Bets on more are made against the upper edge m of a cell, on less against the lower: sign times m.
-        self._against = np.where(self._signs > 0, cells.high[:, None], -cells.low[:, None])
+        self._against = np.where(signs > 0, cells.high[:, None], -cells.low[:, None])  # shape (rows, bets)
+        # Of each bet against each cell, as one row of numbers: numpy is quick at long ones.
+        self._signs = np.tile(signs, len(cells.low))
+        self._effects = np.tile(_EFFECTS, 2 * len(cells.low))
         self._sum = 0.0  # of past outcomes
         self._sum_of_squares = 0.0  # of their distances from the mean before them
 
@@ -99,23 +101,28 @@ class TwoArmSequence(BettingSequence):
         squares = np.cumsum(np.concatenate([[self._sum_of_squares], (y - centre) ** 2]))
         variance = np.maximum((squares[:-1] + 1) / n, _LEAST_VARIANCE)
         x = np.where(assigned_b, (y - centre) / p, -(y - centre) / (1 - p))
-        largest = np.maximum((1 - centre) / p, centre / (1 - p))  # of all x possible
-        smallest = -np.maximum(centre / p, (1 - centre) / (1 - p))
+        # The worst x possible, with its sign turned, for bets on more and for bets on less.
+        on_more = np.maximum(centre / p, (1 - centre) / (1 - p))
+        on_less = np.maximum((1 - centre) / p, centre / (1 - p))
         scale = p * (1 - p) / variance
         start = 0
         while start < len(y):
             step = slice(start, start + self._steps_at_once())
             start = step.stop
+            against = self._against.ravel()
+            signs, effects = self._signs[: against.size], self._effects[: against.size]
+            bets = scale[step, None] * effects
             most_against = self._against.max(axis=0)
-            # Shape (steps, 1, bets), with the sign of the bet in the numbers: x, and the worst x possible.
-            gains = x[step, None, None] * self._signs
-            worst = np.where(self._signs > 0, -smallest[step, None, None], largest[step, None, None])
-            bets = scale[step, None, None] * self._effects
-            if (bets > _LARGEST_BET / (most_against + worst)).any():  # else no cell limits a bet
-                bets = np.minimum(bets, _LARGEST_BET / (self._against + worst))
-            log_factors = gains - self._against
+            least_limit = _LARGEST_BET / np.maximum(
+                most_against[0] + on_more[step], most_against[-1] + on_less[step]
+            )
+            if (scale[step] * _EFFECTS[-1] > least_limit).any():  # else no cell limits a bet
+                worst = np.where(signs > 0, on_more[step, None], on_less[step, None])
+                bets = np.minimum(bets, _LARGEST_BET / (against + worst))
+            log_factors = x[step, None] * signs - against
             log_factors *= bets
-            self._bet(np.log1p(log_factors, out=log_factors))
+            np.log1p(log_factors, out=log_factors)
+            self._bet(log_factors.reshape(-1, *self._against.shape))
         self._sum, self._sum_of_squares = float(sums[-1]), float(squares[-1])
         return self.interval
 
