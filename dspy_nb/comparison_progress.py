@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Self
 
-from dspy_nb.core.duel import Duel
+from dspy_nb.core.duel import Duel, examples_compared
 from dspy_nb.wording import points
 
-__all__ = ["TerminalComparisonProgress", "examples_compared", "most_answers"]
+__all__ = ["TerminalComparisonProgress", "most_answers"]
 
 
 class TerminalComparisonProgress:
@@ -44,12 +44,6 @@ def most_answers(planned: int, programs: int) -> str:
     """Return what a comparison takes at most, in words."""
     by = "both" if programs == 2 else "all"
     return f"at most {planned:,} examples, each answered by {by}: {programs * planned:,} answers"
-
-
-def examples_compared(duels: Sequence[Duel]) -> int:
-    """Return how many examples every candidate that is still asked has answered."""
-    asked = [duel.n for duel in duels if not duel.over]
-    return min(asked) if asked else max(duel.n for duel in duels)
 
 
 def _standing(duels: Sequence[Duel]) -> str:

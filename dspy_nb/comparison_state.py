@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from dspy_nb.comparison_report import flip_cells
 from dspy_nb.core.comparison_result import Flip, Step
-from dspy_nb.core.duel import A, B, Duel
+from dspy_nb.core.duel import A, B, Duel, examples_compared
 from dspy_nb.documents import Bar, Block, Document, Drawing, Facts, Table
 from dspy_nb.sequence_chart import sequence_svg, sequence_text
 from dspy_nb.wording import count, duration, points, shown
@@ -78,7 +78,7 @@ class ComparisonState:
         if leader is None:
             return Document(self.headline, [Bar(None, "waiting for the first answers")])
         working = not (self.ended or self.done)
-        blocks: list[Block] = [Bar(leader.n / self.planned, self._used, self._state)]
+        blocks: list[Block] = [Bar(examples_compared(self._duels) / self.planned, self._used, self._state)]
         if leader.path:
             svg = sequence_svg(leader.path, self.margin, self.planned)
             blocks.append(Drawing(svg, sequence_text(leader.path)))
@@ -110,7 +110,7 @@ class ComparisonState:
 
     @property
     def _used(self) -> str:
-        n = max((duel.n for duel in self._duels), default=0)
+        n = examples_compared(self._duels)
         spent = time.monotonic() - self._started
         text = f"{n:,} of at most {count(self.planned, 'example')} compared, {duration(spent)}"
         left = self.planned - n

@@ -14,7 +14,8 @@ from scipy.stats import binom
 
 import dspy_nb as nb
 from dspy_nb.comparison_report import comparison_html, comparison_markdown, comparison_text
-from dspy_nb.core.duel import DuelJobs
+from dspy_nb.comparison_state import ComparisonState
+from dspy_nb.core.duel import DuelJobs, examples_compared
 from dspy_nb.core.judging import Terms, findings
 from dspy_nb.core.stats import bca_interval, holm, mcnemar, paired_difference_interval, sign_flip_p_value
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
@@ -309,6 +310,27 @@ def test_everyone_is_asked_every_example_once_and_who_begins_rotates():
     assert len(list(jobs)) == len(jobs) == 60
     assert sorted(jobs.places) == list(itertools.product(range(20), range(3)))
     assert [arm for index, arm in jobs.places if index % 8 == 0] == [0, 1, 2, 1, 2, 0, 2, 0, 1]
+
+
+def test_how_far_it_is_goes_by_the_slowest_of_those_still_asked():
+    settled, slow, fast = duels = [Duel(400, True, 0.95, 0.0, sequential=True) for _ in range(3)]
+    assert examples_compared([]) == examples_compared(duels) == 0
+    for index in range(60):
+        settled.take(index, A, outcome(False))
+        settled.take(index, B, outcome(True))
+    assert settled.over
+    for duel, n in ((slow, 10), (fast, 20)):
+        for index in range(n):
+            duel.take(index, A, outcome(True))
+            duel.take(index, B, outcome(True))
+    assert examples_compared(duels) == 10
+    assert examples_compared([settled, fast]) == 20
+    assert examples_compared([settled]) == 60
+    state = ComparisonState(["old", "settled", "slow", "fast"], 0.0, 400)
+    state.add(duels, 400)
+    bar = state.document().blocks[0]
+    assert bar.share == 10 / 400
+    assert bar.label.startswith("10 of at most 400 examples compared")
 
 
 # -- how often it is wrong ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from dspy_nb.core.stats import Verdict, decide
 if TYPE_CHECKING:
     from dspy_nb.core.sequences import PairedSequence
 
-__all__ = ["A", "B", "Duel", "DuelJobs", "DuelWork"]
+__all__ = ["A", "B", "Duel", "DuelJobs", "DuelWork", "examples_compared"]
 
 A, B = 0, 1
 _CHUNK = 8
@@ -213,3 +213,13 @@ class Duel:
             self.verdict = decide(low, high, self._margin)
             if self.verdict != "inconclusive":
                 self.n_at_verdict = self.n
+
+
+def examples_compared(duels: Sequence[Duel]) -> int:
+    """Return how far a comparison is: the examples counted for every candidate that is still asked.
+
+    A candidate that settled early says nothing of what is left, nor does one that is ahead of another. When
+    none is asked any more, it is the most that any of them took.
+    """
+    asked = [duel.n for duel in duels if not duel.over]
+    return min(asked) if asked else max((duel.n for duel in duels), default=0)
