@@ -145,7 +145,7 @@ def _lineage(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _table(rows: Mapping[str, Any]) -> str:
     lines = [f"| {_text(name)} | {_text(value)} |" for name, value in rows.items() if value is not None]
-    return "\n".join(["| | |", "|---|---|", *lines])
+    return "\n".join(["| Fact | Value |", "|---|---|", *lines])
 
 
 def _text(value: object) -> str:

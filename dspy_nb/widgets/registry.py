@@ -16,11 +16,11 @@ from dspy_nb.core.model_version import ModelVersion
 from dspy_nb.core.registry import Registry
 from dspy_nb.core.versions import STAGES, sort_key
 from dspy_nb.listings import short_path, versions_html, versions_text
+from dspy_nb.widgets.model_card import card_html
 from dspy_nb.widgets.registry_actions import ActionForm
 from dspy_nb.widgets.registry_views import (
     BROWSER_STYLE,
     SAVED_STYLE,
-    card_html,
     cells_html,
     evaluation_html,
     head_html,

@@ -6,14 +6,14 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from dspy_nb.core.model_version import ModelVersion, verified_files
+from dspy_nb.core.model_version import ModelVersion
 from dspy_nb.core.stages import HistoryEntry
-from dspy_nb.documents import Code, Document, Facts, Note, Score, Table, to_html
+from dspy_nb.documents import Document, Facts, Note, Score, Table, to_html
 from dspy_nb.registry_listings import decisions_html, evidence_text
 from dspy_nb.wording import UNKNOWN, count
 
 __all__ = [
-    "BROWSER_STYLE", "SAVED_STYLE", "card_html", "cells_html", "evaluation_html", "evidence_html", "head_html",
+    "BROWSER_STYLE", "SAVED_STYLE", "cells_html", "evaluation_html", "evidence_html", "head_html",
     "history_html", "message_html", "shown_size", "stage_label", "summary_html",
 ]  # fmt: skip
 
@@ -130,18 +130,6 @@ def message_html(text: str, *, refused: bool = False) -> str:
         return ""
     kind, role, mark = ("dspy-nb-say no", "alert", "✗ ") if refused else ("dspy-nb-say", "status", "✓ ")
     return f'<p class="{kind}" role="{role}">{mark}{html.escape(" ".join(text.split()))}</p>'
-
-
-def card_html(version: ModelVersion) -> str:
-    """Return the model card as the text that it is: no markup in it is ever followed.
-
-    Raises:
-        Corrupt: A file of the version was changed.
-    """
-    files = verified_files(version.path, version.files, version.ref)
-    return to_html(
-        Document(f"{version.ref}: model card", [Code(files["README.md"].decode("utf-8", "replace"))])
-    )
 
 
 def evaluation_html(version: ModelVersion, history: Sequence[HistoryEntry]) -> str:
