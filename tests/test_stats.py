@@ -16,6 +16,7 @@ from scipy.stats import binom, binomtest, bootstrap, permutation_test
 
 from dspy_nb.core import stats
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.sample_sizes import PRICE_OF_LOOKING, more_needed
 
 
 def assert_close(actual, expected, digits=6):
@@ -247,6 +248,15 @@ def test_paired_sizes_are_those_of_the_acceptance_table(effect, pairs):
 def test_graded_sizes_follow_the_normal_approximation():
     assert stats.sample_size_mean(0.05, 0.2) == 126
     assert stats.sample_size_mean(0.05, 0) == 1
+
+
+def test_what_is_still_needed_is_what_the_test_takes_less_what_was_counted():
+    fixed = stats.sample_size_mean(0.05, 0.2)
+    assert more_needed(100, -0.05, 0.2**2, 0.0, 0.95, sequential=False) == fixed - 100
+    assert more_needed(100, 0.05, 0.2**2, 0.0, 0.95) == pytest.approx(PRICE_OF_LOOKING * fixed - 100, abs=2)
+    assert more_needed(10_000, 0.05, 0.2**2, 0.0, 0.95) == 1
+    assert more_needed(100, 0.0, 0.2**2, 0.05, 0.95, sequential=False) == fixed - 100
+    assert more_needed(100, 0.0, 0.2**2, 0.0, 0.95) is None
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import numpy as np
 from dspy_nb.core.experiment_definition import Definition
 from dspy_nb.core.experiment_status import Arm, Conclusion, ExperimentStatus, FixedTest
 from dspy_nb.core.ledger import Ledger
-from dspy_nb.core.proportions import NORMAL, score_interval
-from dspy_nb.core.sample_sizes import PRICE_OF_LOOKING
+from dspy_nb.core.proportions import score_interval
+from dspy_nb.core.sample_sizes import more_needed
 from dspy_nb.core.scorecard import Latency
 from dspy_nb.core.stats import critical_value, newcombe_interval, srm_p_value, two_proportion_z
 from dspy_nb.core.summary import quantile
@@ -254,17 +254,11 @@ def _warnings(a: Arm, b: Arm, held_back: int) -> tuple[str, ...]:
 
 
 def _more_needed(found: Definition, ledger: Ledger, split: float) -> int | None:
-    """Return how many more units it takes with a chance of about 80 %, if the effect is the one seen."""
-    effect = ledger.effect
-    if math.isnan(effect):
-        return None
-    gap = max(abs(effect), found.margin - abs(effect))
-    if gap < 1e-9:
+    if math.isnan(ledger.effect):
         return None
     variance = 0.0
     for units, total, share in zip(ledger.units, ledger.successes, (1 - split, split), strict=True):
         rate = total / units
         # No outcome has a larger variance at this mean than yes or no.
         variance += max(rate * (1 - rate), 1 / (units + 2)) / share
-    z = critical_value(found.confidence) + NORMAL.inv_cdf(0.8)
-    return max(1, math.ceil(PRICE_OF_LOOKING * variance * (z / gap) ** 2 - ledger.n))
+    return more_needed(ledger.n, ledger.effect, variance, found.margin, found.confidence)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from dspy_nb.core.comparison_result import Comparison, Flip
 from dspy_nb.core.duel import A, Duel
-from dspy_nb.core.sample_sizes import PRICE_OF_LOOKING
+from dspy_nb.core.sample_sizes import more_needed
 from dspy_nb.core.scorecard import Evaluation
 from dspy_nb.core.stats import (
     Ratio,
@@ -26,7 +25,6 @@ from dspy_nb.core.stats import (
 
 __all__ = ["Finding", "Terms", "comparison_of", "findings"]
 
-_POWER = 0.8
 _PATH_LENGTH = 500
 
 
@@ -243,15 +241,11 @@ def _warnings(a: Evaluation, b: Evaluation, finding: Finding, discordant: int, t
 
 
 def _more_needed(differences: Sequence[float], effect: float, terms: Terms) -> int | None:
-    """Return how many more examples a design of this kind would take, if the effect is the one seen."""
     n = len(differences)
-    gap = max(abs(effect), terms.margin - abs(effect)) if n else 0.0
-    if gap < 1e-9:
+    if n == 0:
         return None
     variance = max(math.fsum((d - effect) ** 2 for d in differences) / n, 1 / (n + 2))
-    z = NormalDist().inv_cdf((1 + terms.level) / 2) + NormalDist().inv_cdf(_POWER)
-    needed = variance * (z / gap) ** 2 * (PRICE_OF_LOOKING if terms.sequential else 1)
-    return max(1, math.ceil(needed - n))
+    return more_needed(n, effect, variance, terms.margin, terms.level, sequential=terms.sequential)
 
 
 def _latency_ratio(a: Evaluation, b: Evaluation, confidence: float) -> Ratio | None:
