@@ -83,15 +83,35 @@ def compare(
         InputError: An argument is wrong, and nothing has been spent; or the metric returns what is no score.
         NotFound: There is no such version.
     """
-    contest = _contest(dataset, metric, confidence, margin, max_examples, sequential, num_threads, timeout_s,
-                       seed, adapter, stop)  # fmt: skip
-    arms = _arms((a, b), ("a", "b"), names, (lm_a or lm, lm_b or lm), registry, program)
+    _check_program(a, "a")
+    _check_program(b, "b")
 
     def listener(duels: Sequence[Duel], planned: int) -> None:
         if on_event is not None:
             on_event(duels[0], planned)
 
-    return fight(contest, arms, listener).comparisons[0]
+    found = compare_many(
+        a,
+        [b],
+        dataset,
+        metric,
+        confidence=confidence,
+        margin=margin,
+        max_examples=max_examples,
+        sequential=sequential,
+        num_threads=num_threads,
+        timeout_s=timeout_s,
+        seed=seed,
+        lm=lm,
+        lms=(lm_a, lm_b),
+        adapter=adapter,
+        registry=registry,
+        program=program,
+        names=names,
+        stop=stop,
+        on_event=listener,
+    )
+    return found.comparisons[0]
 
 
 def compare_many(
@@ -159,27 +179,8 @@ def compare_many(
         raise InputError(
             f"lms must be {len(programs)}, one for the baseline and for each candidate, got {len(lms)}"
         )
-    contest = _contest(dataset, metric, confidence, margin, max_examples, sequential, num_threads, timeout_s,
-                       seed, adapter, stop)  # fmt: skip
-    arguments = ("baseline", *(f"candidate {number}" for number in range(1, len(programs))))
-    models = [own or lm for own in lms or [None] * len(programs)]
-    arms = _arms(programs, arguments, names, models, registry, program)
-    return fight(contest, arms, on_event)
-
-
-def _contest(
-    dataset: Any,
-    metric: Any,
-    confidence: float,
-    margin: float,
-    max_examples: int | None,
-    sequential: bool,
-    num_threads: int | None,
-    timeout_s: float | None,
-    seed: int,
-    adapter: Any,
-    stop: threading.Event | None,
-) -> Contest:
+    for number, one in enumerate(programs):
+        _check_program(one, f"candidate {number}" if number else "baseline")
     examples = check_examples(dataset)
     metrics = check_metrics(metric, examples)
     if len(metrics) > 1:
@@ -197,9 +198,11 @@ def _contest(
     order = order[:max_examples]
     terms = Terms(confidence, margin, sequential, max_examples is not None, seed, len(order))
     warnings = (f"{repeated:,} examples repeat the inputs of another one and are left out",) * (repeated > 0)
-    return Contest(
-        examples, metrics, terms, order, num_threads, timeout_s, adapter, stop or threading.Event(), warnings
-    )
+    models = [own or lm for own in lms or [None] * len(programs)]
+    arms = _arms(programs, names, models, registry, program)
+    stop = stop or threading.Event()
+    contest = Contest(examples, metrics, terms, order, num_threads, timeout_s, adapter, stop, warnings)
+    return fight(contest, arms, on_event)
 
 
 def _order(examples: Sequence[dspy.Example], seed: int) -> list[int]:
@@ -214,7 +217,6 @@ def _order(examples: Sequence[dspy.Example], seed: int) -> list[int]:
 
 def _arms(
     programs: Sequence[Any],
-    arguments: Sequence[str],
     names: Sequence[str] | None,
     lms: Sequence[Any],
     registry: Any,
@@ -228,7 +230,7 @@ def _arms(
         if reference := next((name for name in names if "@" in name), None):
             raise InputError(f"names must not look like references, got {reference!r}")
     given = [None] * len(programs) if names is None else names
-    found = [_program(*one, registry, kind) for one in zip(programs, arguments, given, strict=True)]
+    found = [_program(*one, registry, kind) for one in zip(programs, given, strict=True)]
     candidates = Counter(name for _, name in found[1:])
     if twice := next((name for name, times in candidates.items() if times > 1 and "@" in name), None):
         raise InputError(f"{twice} is a candidate twice")
@@ -242,7 +244,15 @@ def _arms(
     return arms
 
 
-def _program(program: Any, argument: str, name: str | None, registry: Any, kind: Any) -> tuple[Any, str]:
+def _check_program(program: Any, argument: str) -> None:
+    if not isinstance(program, str) and not callable(program):
+        raise InputError(
+            f"{argument} must be a dspy.Module, a function or a reference such as 'sentiment@1.0.0', "
+            f"got {type(program).__name__}"
+        )
+
+
+def _program(program: Any, name: str | None, registry: Any, kind: Any) -> tuple[Any, str]:
     """Return a program and its name."""
     if isinstance(program, str):
         from dspy_nb.core.registry import Registry
@@ -250,9 +260,4 @@ def _program(program: Any, argument: str, name: str | None, registry: Any, kind:
         store = Registry(registry) if isinstance(registry, str | os.PathLike) else registry
         version = store.get(program)
         return store.load(version, kind), version.ref
-    if not callable(program):
-        raise InputError(
-            f"{argument} must be a dspy.Module, a function or a reference such as 'sentiment@1.0.0', "
-            f"got {type(program).__name__}"
-        )
     return program, name or getattr(program, "__name__", None) or type(program).__name__
