@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -201,17 +200,35 @@ def test_only_the_newest_browsers_look_for_changes(registry: Registry) -> None:
     asyncio.run(open_many())
 
 
-def test_damage_is_told_and_the_browser_goes_on_when_it_is_repaired(registry: Registry) -> None:
+def test_a_browser_that_does_not_follow_shows_what_is_new_when_a_version_is_opened(
+    registry: Registry,
+) -> None:
     browser = RegistryBrowser(registry)
+    Registry(registry.root).promote("m@1.1.0", "staging")
+    browser.open("m@1.1.0")
+    assert "staging" in browser.rows[0]._cells.value
+
+
+def test_damage_to_one_model_is_told_and_the_others_go_on(registry: Registry) -> None:
+    browser = RegistryBrowser(registry)
+    browser.open("m@1.1.0")
     entry = registry.root / "models" / "m" / "log" / "000002.json"
     content = entry.read_bytes()
-    entry.write_text(json.dumps({"torn": True}))
+    entry.write_bytes(content[: len(content) // 2])
+    registry.promote("other@1.0.0", "staging")
     browser.refresh()
-    assert "Corrupt: " in browser.message.value
-    assert len(shown(browser)) == 3
+    warning = browser._warning.value
+    assert f"model m: {entry} is torn or was edited" in warning
+    assert 'role="alert"' in warning
+    assert shown(browser) == ["other@1.0.0"]
+    assert "staging" in browser.rows[0]._cells.value
+    assert browser.actions.buttons["promote"].disabled
+    assert f"Warning: model m: {entry}" in browser._saved_table()["text/plain"]
+    assert "model m: " in browser._saved_table()["text/html"]
     entry.write_bytes(content)
     browser.refresh()
-    assert browser.message.value == ""
+    assert browser._warning.value == ""
+    assert shown(browser) == ["m@1.1.0", "m@1.0.0", "other@1.0.0"]
 
 
 def test_an_empty_registry_says_so(tmp_path: Path) -> None:

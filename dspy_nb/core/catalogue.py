@@ -85,7 +85,25 @@ class Catalogue:
 
     def models(self) -> Names:
         """Return the ids of all models, sorted."""
-        return [model_id for model_id in self._folders() if self._log(model_id).read().records]
+        return [model_id for model_id in self.folder_names() if self._log(model_id).read().records]
+
+    def folder_names(self, kind: str = "models") -> Names:
+        """Return the names in ``models/`` that can be models, sorted; the same for ``environments/``.
+
+        Nothing below them is read, so damage to one does not hide the others.
+        """
+        names: Names = []
+        with explained(f"read {self.root}"):
+            try:
+                found = sorted(os.listdir(self.root / kind))  # noqa: PTH208 (names only)
+            except FileNotFoundError:
+                return []
+        for name in found:
+            try:
+                names.append(check_model_id(name))
+            except InputError:
+                continue
+        return names
 
     def list(self, model_id: str | None = None) -> Versions:
         """Return the versions of one model, or of all, the newest of each model first.
@@ -154,7 +172,7 @@ class Catalogue:
 
     def environments(self) -> Names:
         """Return the names of all environments in which something was ever deployed, sorted."""
-        return [name for name in self._folders("environments") if self._environment_log(name).exists()]
+        return [name for name in self.folder_names("environments") if self._environment_log(name).exists()]
 
     def check(self) -> Problems:
         """Verify every log and every file of the registry; return what is wrong and what to do about it."""
@@ -186,7 +204,7 @@ class Catalogue:
     def _existing(self, model_id: str) -> Log[ModelState]:
         log = self._log(model_id)
         if not log.read().records:
-            known = self._folders()  # names only: damage to another model is not this caller's concern
+            known = self.folder_names()  # names only: damage to another model is not this caller's concern
             hint = f"there are {', '.join(known[:8])}" if known else f"{self.root} has no models yet"
             raise NotFound(f"no model {model_id!r}: {hint}")
         return log
@@ -197,23 +215,8 @@ class Catalogue:
     def _environment_log(self, name: str) -> Path:
         return self.root / "environments" / name / "log"
 
-    def _folders(self, kind: str = "models") -> Names:
-        """Return the names in ``models/`` that can be models, sorted; the same for ``environments/``."""
-        names: Names = []
-        with explained(f"read {self.root}"):
-            try:
-                found = sorted(os.listdir(self.root / kind))  # noqa: PTH208 (names only)
-            except FileNotFoundError:
-                return []
-        for name in found:
-            try:
-                names.append(check_model_id(name))
-            except InputError:
-                continue
-        return names
-
     def _check_case(self, model_id: str) -> None:
-        for other in self._folders():
+        for other in self.folder_names():
             if other != model_id and other.lower() == model_id.lower():
                 raise Conflict(
                     f"model {model_id!r} differs only in case from {other!r}, and some disks know no case"

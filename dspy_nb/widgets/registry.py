@@ -15,6 +15,7 @@ from dspy_nb.core.errors import DspyNbError
 from dspy_nb.core.model_version import ModelVersion
 from dspy_nb.core.registry import Registry
 from dspy_nb.core.versions import STAGES, sort_key
+from dspy_nb.documents import Note, to_fragment
 from dspy_nb.listings import short_path, versions_html, versions_text
 from dspy_nb.widgets.model_card import card_html
 from dspy_nb.widgets.registry_actions import ActionForm
@@ -28,6 +29,7 @@ from dspy_nb.widgets.registry_views import (
     message_html,
     summary_html,
 )
+from dspy_nb.widgets.registry_watch import RegistryWatch
 
 __all__ = ["RegistryBrowser"]
 
@@ -55,8 +57,11 @@ class RegistryBrowser:
     """Models and versions with their stages and scores, in a notebook.
 
     A click on a version opens its card, evaluation and history, and what can be done to it; checking two
-    compares them. It follows what other processes write while it is shown. Everything it does is a call of
-    ``Registry`` and obeys its rules. Where there is no front end it shows as a table.
+    compares them. Everything it does is a call of ``Registry`` and obeys its rules. Where there is no front end
+    it shows as a table. A model whose log is damaged is named in a message, and the others are shown.
+
+    Clicks wait while a cell runs. It follows what other processes write, once a second between cells; only the
+    newest four browsers of a kernel do so, an older one shows what is new when a version is opened.
 
     Attributes:
         view: The widget.
@@ -72,16 +77,17 @@ class RegistryBrowser:
                 model; the user can change them.
         """
         self.registry = registry
+        self._watch = RegistryWatch(registry)
         self._versions: list[ModelVersion] = []
+        self._damage: list[str] = []
         self._found: list[ModelVersion] = []
-        self._heads: object = None
         self._page = 0
         self._open: str | None = None
         self._compared: list[str] = []
         self._diffed: list[str] | None = None
         self._filling = False
         self._timer: asyncio.TimerHandle | None = None
-        self._closed = self._broken = False
+        self._closed = False
         self._saved: list[Any] = []  # display handles of the table that is kept
         self._build(filter)
         self.refresh()
@@ -90,7 +96,7 @@ class RegistryBrowser:
 
     def _build(self, filter: str) -> None:
         auto = {"width": "auto"}
-        self._heading = widgets.HTML()
+        self._heading, self._warning = widgets.HTML(), widgets.HTML()
         self.filter = widgets.Text(
             value=filter, placeholder="name, stage, optimizer…", description="Filter", layout={"width": "20em"},
             style={"description_width": "3.2em"},
@@ -127,6 +133,7 @@ class RegistryBrowser:
             bar.add_class("dspy-nb-bar")
         parts = [
             self._heading,
+            self._warning,
             controls,
             table,
             pager,
@@ -144,21 +151,12 @@ class RegistryBrowser:
 
     def refresh(self) -> bool:
         """Read the registry if anything was written since; return whether it was."""
-        try:
-            heads = self._read_heads()
-            if heads == self._heads:
-                return False
-            self._versions = self.registry.list()
-            live = [(name, self.registry.environment(name).current) for name in self.registry.environments()]
-        except DspyNbError as error:
-            self._heads, self._broken = None, True
-            self._tell(f"{type(error).__name__}: {error}", True, refresh=False)
+        contents = self._watch.look()
+        if contents is None:
             return False
-        if self._broken:
-            self._broken, self.message.value = False, ""
-        self._heads = heads
-        shown = [(name, version.ref) for name, version in live if version is not None]
-        self._heading.value = summary_html(short_path(self.registry.root), self._versions, shown)
+        self._versions, self._damage = contents.versions, contents.damage
+        self._heading.value = summary_html(short_path(self.registry.root), contents.versions, contents.live)
+        self._warning.value = "".join(message_html(line, refused=True) for line in contents.damage)
         known = {version.ref for version in self._versions}
         self._compared = [ref for ref in self._compared if ref in known]
         self._search(keep_page=True)
@@ -167,13 +165,6 @@ class RegistryBrowser:
             # Out of the context of whoever has changed something: see NotebookProgress.
             Context().run(handle.update, self._saved_table(), raw=True)
         return True
-
-    def _read_heads(self) -> object:
-        """Return the last line of every log; reading it costs a file operation or two where nothing is new."""
-        registry = self.registry
-        models = [registry.last_entry(name) for name in registry.models()]
-        places = [registry.environment(name) for name in registry.environments()]
-        return models, [place.read(lambda state: state.history[-1]) for place in places]
 
     def _search(self, keep_page: bool = False) -> None:
         words = self.filter.value.lower().split()
@@ -193,7 +184,9 @@ class RegistryBrowser:
         shown = self._found[start : start + ROWS_A_PAGE]
         self._fill(shown)
         self.previous.disabled, self.next.disabled = self._page == 0, self._page == last
-        none = "no version matches" if self._versions else "no versions yet"
+        none = (
+            "no version matches" if self._versions else "no versions" if self._damage else "no versions yet"
+        )
         where = f"{start + 1:,}–{start + len(shown):,} of {len(self._found):,} versions" if shown else none
         self._where.value = f'<span class="soft" role="status">{where}</span>'
 
@@ -210,6 +203,7 @@ class RegistryBrowser:
         """Open a version: its card, evaluation and history, and what can be done to it."""
         self._open = ref
         self.message.value = ""
+        self.refresh()
         self._turn(0)
         self._show_open()
 
@@ -250,18 +244,16 @@ class RegistryBrowser:
         if len(self._compared) == 2:
             self.tabs.selected_index = 3
 
-    def _tell(self, text: str, refused: bool, refresh: bool = True) -> None:
-        if refresh:
-            self.refresh()
+    def _tell(self, text: str, refused: bool) -> None:
+        self.refresh()
         self.message.value = message_html(text, refused=refused)
 
     # -- showing it in a notebook -------------------------------------------------------------------------------
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """Return the live widget, and for whoever cannot show one the table as HTML and text."""
-        shown = {"text/html": self._table(), "text/plain": versions_text(self._versions, self._title)}
         bundle = self.view._repr_mimebundle_(**kwargs) if not self._closed else None
-        return {**(bundle or {}), **shown}
+        return {**(bundle or {}), "text/html": self._table(), "text/plain": self._text()}
 
     def _ipython_display_(self) -> None:
         """Show the browser, and below it the table that is left when the browser is gone.
@@ -280,7 +272,7 @@ class RegistryBrowser:
 
     def _saved_table(self) -> dict[str, str]:
         saved = f'<div class="dspy-nb-saved">{SAVED_STYLE}{self._table()}</div>'
-        return {"text/html": saved, "text/plain": versions_text(self._versions, self._title)}
+        return {"text/html": saved, "text/plain": self._text()}
 
     def __repr__(self) -> str:
         return f"RegistryBrowser({self._title}, {len(self._versions):,} versions)"
@@ -290,7 +282,12 @@ class RegistryBrowser:
         return f"Registry: {short_path(self.registry.root)}"
 
     def _table(self) -> str:
-        return versions_html(self._versions, self._title)
+        damage = to_fragment([Note(line, warning=True) for line in self._damage])
+        return versions_html(self._versions, self._title) + damage
+
+    def _text(self) -> str:
+        damage = [f"Warning: {line}" for line in self._damage]
+        return "\n".join([versions_text(self._versions, self._title), *damage])
 
     # -- following the registry ---------------------------------------------------------------------------------
 
