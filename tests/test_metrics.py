@@ -301,7 +301,8 @@ async def asynchronous(gold, pred):
     ("metric", "message"),
     [
         (None, "None is not a metric; a metric is a function of (gold, pred) and, optionally, (trace,"),
-        ("exact_match", "'exact_match' is not a metric"),
+        ("exact_match", "metric 'exact_match' needs the name of at least one field"),
+        ("helpful", "no metric 'helpful'; valid are exact_match"),
         (
             lambda gold: 1,
             "metric <lambda>(gold) cannot be called as a metric; a metric is a function of (gold, pred)",
@@ -517,3 +518,9 @@ def test_gepa_accepts_every_metric(program, metric):
         dspy.GEPA(
             metric=as_metric(metric, feedback=feedback), max_metric_calls=1, reflection_lm=dspy.settings.lm
         )
+
+
+def test_a_metric_may_be_given_as_text_as_on_a_command_line():
+    metric = as_metric("token_f1:answer")
+    assert repr(metric) == "token_f1('answer')"
+    assert metric(dspy.Example(answer="the cat"), dspy.Prediction(answer="the dog")) == 0.5

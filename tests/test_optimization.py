@@ -175,6 +175,13 @@ def test_the_search_score_and_the_held_out_score_are_told_apart(engine):
     assert run.plan.datasets["test"]["n"] == len(TEST)
 
 
+def test_held_out_examples_that_the_search_sees_are_warned_of(engine):
+    with pytest.warns(
+        UserWarning, match="3 of the 10 examples of the testset are in the trainset or the valset"
+    ):
+        run_it("LabeledFewShot", testset=[*TEST[:7], *TRAIN[:2], VAL[0]])
+
+
 def test_the_improvement_is_paired_and_says_no_more_than_its_interval(engine):
     improvement = run_it("LabeledFewShot").improvement
     assert improvement.better - improvement.worse == round(improvement.difference * improvement.n)
@@ -378,6 +385,15 @@ def test_a_metric_that_raises_is_counted_too(engine):
     assert run.errors.kinds["KeyError"] >= 2
 
 
+def test_a_metric_that_always_raises_is_named_and_ends_the_run_at_its_first_scores(engine):
+    def misspelt(gold, pred, trace=None):
+        return gold.label == pred.sentiment
+
+    with pytest.raises(OptimizationFailed, match=r"AttributeError: metric misspelt: .* no attribute 'label'"):
+        run_it("BootstrapFewShot", metric=misspelt, testset=reviews(200, "more"))
+    assert engine.calls < 20
+
+
 def test_a_graded_metric_makes_demos_of_right_answers_only(engine):
     """DSPy alone takes any score but 0 for a success."""
 
@@ -404,6 +420,10 @@ def without_label():
     return [dspy.Example(review="x").with_inputs("review")]
 
 
+def reviews_with(field):
+    return [dspy.Example(**{**review, field: "x"}).with_inputs("review", field) for review in TRAIN]
+
+
 COMPILED = classifier()
 COMPILED._compiled = True
 
@@ -425,6 +445,18 @@ COMPILED._compiled = True
         (
             {"trainset": [dspy.Example(text="x", sentiment="y").with_inputs("text")]},
             "the program needs 'review'",
+        ),
+        (
+            {"program": TwoStages(), "trainset": reviews_with("shop")},
+            r"trainset\[0\] has the input 'shop', which the program does not take; it takes 'review'",
+        ),
+        (
+            {"optimizer": "BootstrapFewShot", "options": {"teacher": TwoStages()}},
+            "teacher has the predictors analyze, decide, the program has self",
+        ),
+        (
+            {"optimizer": "BootstrapFewShot", "options": {"teacher": dspy.Predict("review -> sentiment")}},
+            "teacher: the signature of self is not that of the program",
         ),
         ({"trainset": without_label()}, "trainset: .*'sentiment'"),
         ({"valset": None}, "MIPROv2 needs a valset"),

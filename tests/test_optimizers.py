@@ -88,12 +88,51 @@ def test_every_parameter_of_dspys_that_is_not_managed_is_an_option():
             {"auto": "light", "max_metric_calls": 9},
             "give one of auto, max_full_evals, max_metric_calls",
         ),
+        (
+            "MIPROv2",
+            {"view_data_batch_size": 0},
+            "view_data_batch_size=0: expected a whole number, 1 or more",
+        ),
+        ("MIPROv2", {"init_temperature": -1}, "init_temperature=-1: expected a number, 0 or more"),
+        ("MIPROv2", {"verbose": True}, "'verbose' is set by optimize"),
+        ("BootstrapFewShot", {"teacher_settings": "gpt"}, "teacher_settings='gpt': expected a dict"),
+        ("BootstrapFewShot", {"teacher": [dspy.Predict("a -> b")]}, "expected a dspy.Module$"),
+        ("BootstrapFewShot", {"metric_threshold": 2}, "metric_threshold=2: expected a number above 0 and at"),
+        ("BootstrapFewShot", {"metric_threshold": 0}, "metric_threshold=0: expected a number above 0 and at"),
+        (
+            "BootstrapFewShotWithRandomSearch",
+            {"stop_at_score": 0.9},
+            "stop_at_score=0.9: expected a number in percent",
+        ),
+        ("BootstrapFewShotWithRandomSearch", {"restrict": 3}, "restrict=3: expected a list"),
+        ("GEPA", {"max_metric_calls": "x"}, "max_metric_calls='x': expected a whole number, 1 or more"),
+        ("GEPA", {"max_metric_calls": 0}, "max_metric_calls=0: expected a whole number, 1 or more"),
+        ("GEPA", {"max_full_evals": 1.5}, "max_full_evals=1.5: expected a whole number, 1 or more"),
+        ("GEPA", {"candidate_selection_strategy": "best"}, "expected one of pareto, current_best"),
+        ("GEPA", {"component_selector": "some"}, "expected round_robin, all, or a function"),
+        ("GEPA", {"gepa_kwargs": 3}, "gepa_kwargs=3: expected a dict"),
+        ("GEPA", {"reflection_minibatch_size": 0}, "reflection_minibatch_size=0: expected a whole number"),
         ("GEPA", {"reflection_minibatch_size": 41}, "exceeds the 40 training examples"),
         ("GEPA", {"teacher": dspy.Predict("a -> b")}, "GEPA takes no teacher"),
         ("KNNFewShot", {}, "KNNFewShot needs options={'vectorizer': dspy.Embedder"),
         ("BetterTogether", {"steps": {"p": "Ensemble"}}, "Ensemble cannot be a step"),
         ("BetterTogether", {"steps": {"p": "MIPROv2"}, "strategy": "p -> w"}, "strategy names w; steps: p"),
         ("BetterTogether", {"steps": {"p": {"optimizer": "COPRO", "options": {"breadth": 1}}}}, "breadth=1"),
+        ("BetterTogether", {"steps": {}}, "expected e.g. {'p': 'MIPROv2'}"),
+        ("BetterTogether", {"steps": {"p": 3}}, "optimizer must be a name, got an object of type int"),
+        ("BetterTogether", {"steps": {"p": {"options": {}}}}, "step 'p' has options; valid: 'optimizer' and"),
+        (
+            "BetterTogether",
+            {"steps": {"p": {"optimizer": "COPRO", "opts": {}}}},
+            "step 'p' has optimizer, opts",
+        ),
+        (
+            "BetterTogether",
+            {"steps": {"p": {"optimizer": "COPRO", "options": [1]}}},
+            "options must be a dict",
+        ),
+        ("BetterTogether", {"steps": {1: "COPRO"}}, "1 cannot name a step"),
+        ("BetterTogether", {"strategy": 3}, "strategy=3: expected text such as 'p -> w -> p'"),
     ],
 )
 def test_options_that_would_fail_later_are_refused_before(name, options, message):
@@ -136,3 +175,18 @@ def test_models_can_be_given_by_name():
         get_optimizer("BootstrapFewShot"), {"teacher_settings": {"lm": "openai/gpt-4o"}}, SIZES
     )
     assert options["teacher_settings"]["lm"].model == "openai/gpt-4o"
+
+
+def test_a_suggestion_does_not_depend_on_case():
+    with pytest.raises(InputError, match=r"unknown optimizer 'mipro' \(did you mean 'MIPROv2'\?\)"):
+        get_optimizer("mipro")
+
+
+def test_a_step_that_better_together_repeats_is_estimated_as_often_as_it_runs():
+    together = get_optimizer("BetterTogether")
+    once, thrice = (
+        together.estimate(resolve_options(together, {"steps": {"c": "COPRO"}, "strategy": how}, SIZES), SIZES)
+        for how in ("c", "c->c -> c")
+    )
+    assert thrice.proposals == 3 * once.proposals
+    assert thrice.evaluation - once.evaluation == 2 * (once.evaluation - SIZES.val)

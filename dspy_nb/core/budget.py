@@ -77,12 +77,12 @@ class ErrorCount:
     first: dict[str, str] = field(default_factory=dict)
     fatal: BaseException | None = None
 
-    def add(self, error: BaseException) -> None:
-        """Count ``error``."""
+    def add(self, error: BaseException, where: str = "") -> None:
+        """Count ``error``; ``where`` goes before its message."""
         kind = type(error).__name__
         self.count += 1
         self.kinds[kind] += 1
-        self.first.setdefault(kind, " ".join(str(error).split())[:300])
+        self.first.setdefault(kind, " ".join(f"{where}{error}".split())[:300])
 
     def __add__(self, other: ErrorCount) -> ErrorCount:
         """Return both together."""

@@ -143,14 +143,18 @@ class Guard(BaseCallback):
         """True when the program was called, and broke every time."""
         return 0 < self._program_calls <= self._broken
 
-    def add_error(self, error: BaseException) -> None:
+    def add_error(self, error: BaseException, where: str = "") -> None:
         """Count an error that does not end the work, unless there have been too many.
+
+        Args:
+            error: What was raised.
+            where: What to say before its message.
 
         Raises:
             StopRun: most program calls break, or all of the last ones did.
         """
         with self._settled:
-            self.errors.add(error)
+            self.errors.add(error, where)
             if isinstance(error, _NOT_BROKEN):
                 return
             self._broken += 1

@@ -200,12 +200,14 @@ def parse_metric(text: str) -> Metric:
     return make(*fields)
 
 
-def as_metric(metric: Callable[..., Any], *, binary: bool | None = None, feedback: bool = False) -> Metric:
+def as_metric(
+    metric: Callable[..., Any] | str, *, binary: bool | None = None, feedback: bool = False
+) -> Metric:
     """Turn any metric function that DSPy accepts, and some that it does not, into a ``Metric``.
 
     Args:
-        metric: A ``Metric``, a function, an object with ``__call__``, or a ``dspy.Module`` such as
-            ``dspy.evaluate.SemanticF1``. It takes an example and a prediction, and in this order what else
+        metric: A ``Metric``, its text (see ``parse_metric``), a function, an object with ``__call__``, or a
+            ``dspy.Module`` such as ``dspy.evaluate.SemanticF1``. It takes an example and a prediction, and in this order what else
             it wants of ``trace``, ``pred_name``, ``pred_trace``; a further parameter whose default is not
             ``None`` is an option of its own, and ends the list. It returns a boolean, a number (NumPy's
             too), or a ``dspy.Prediction`` with a ``score``.
@@ -217,6 +219,8 @@ def as_metric(metric: Callable[..., Any], *, binary: bool | None = None, feedbac
     """
     if isinstance(metric, Metric):
         return replace(metric, feedback=feedback, binary=metric.binary if binary is None else binary)
+    if isinstance(metric, str):
+        return as_metric(parse_metric(metric), binary=binary, feedback=feedback)
     if any(metric is make for make in _BY_NAME.values()):
         raise InputError(f"{metric.__name__} makes a metric; it needs {_fields_wanted(metric)}")
     if not callable(metric):

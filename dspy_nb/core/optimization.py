@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,20 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.budget import Budget
-from dspy_nb.core.data import fingerprint
+from dspy_nb.core.data import example_id, fingerprint
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.estimates import Estimate, Sizes
 from dspy_nb.core.events import Broadcaster, EventLog, Listener
 from dspy_nb.core.metrics import as_metric
 from dspy_nb.core.optimizers import Optimizer, get_optimizer, resolve_options
-from dspy_nb.core.preflight import check_data, check_models, check_program, run_model, uncompiled
+from dspy_nb.core.preflight import (
+    check_data,
+    check_models,
+    check_program,
+    check_teacher,
+    run_model,
+    uncompiled,
+)
 from dspy_nb.core.presets import get_preset
 from dspy_nb.core.replay import RunDirectory, describe_lm, describe_program, text_hash
 from dspy_nb.core.run import OptimizationRun, RunPlan, readable
@@ -62,7 +70,8 @@ def optimize(
             (gold, pred[, trace[, pred_name, pred_trace]]) that returns a bool or a float.
         valset: labelled examples to compare candidates on; needed by the optimizers that compare.
         testset: labelled examples that the search never sees. The program is scored on them before and
-            after, which is the honest figure: the best of many scores on the valset is too good.
+            after, which is the honest figure: the best of many scores on the valset is too good. A warning
+            tells of examples that the other sets hold too.
         optimizer: name of the optimizer, ``BootstrapFewShot`` if neither it nor a preset is given.
         options: options of the optimizer by DSPy's own names; they win over the preset's.
         preset: name of a preset.
@@ -83,12 +92,13 @@ def optimize(
 
     Raises:
         InputError: something is wrong with the arguments, or the metric returned what is no score.
-        OptimizationFailed: the program failed on most calls, or the optimizer itself failed.
+        OptimizationFailed: most calls of the program or the metric failed, or the optimizer itself did.
     """
     task, directory = _prepare(
         program, trainset, metric, valset, testset, optimizer, options, preset, budget, seed, num_threads,
         run_dir, recompile,
     )  # fmt: skip
+    _warn_of_overlap(task)
     listeners = [] if on_event is None else list(on_event) if isinstance(on_event, Sequence) else [on_event]
     file = log_file or (directory.event_log if directory is not None else None)
     log = None if file is None else EventLog(file)
@@ -164,6 +174,8 @@ def _prepare(
     predictors = len((program[0] if chosen.name == "Ensemble" else program).predictors())
     sizes = Sizes(len(data["train"]), len(data["val"]), predictors)
     effective = resolve_options(chosen, given, sizes)
+    for step_options in (effective, *(options for _, options in effective.get("steps", {}).values())):
+        check_teacher(program, step_options.get("teacher"))
     models = [model, *_other_models(effective)]
     check_models(models)
     before, after = _scoring_calls(chosen, effective, data, predictors)
@@ -249,6 +261,17 @@ def _check_sets(
         wanted = examples is not None or (name == "train" and needs_data)
         data[name] = check_data(f"{name}set", examples, program, scored_by) if wanted else []
     return data, scored_by
+
+
+def _warn_of_overlap(task: Task) -> None:
+    """Warn of held-out examples that are none: their score would be too good."""
+    searched = {example_id(example) for example in (*task.trainset, *task.valset)}
+    if seen := sum(example_id(example) in searched for example in task.testset):
+        warnings.warn(
+            f"{seen} of the {len(task.testset)} examples of the testset are in the trainset or the valset too, so "
+            "its score is too good; dspy_nb.split() makes sets that share none",
+            stacklevel=3,
+        )
 
 
 def _scoring_calls(

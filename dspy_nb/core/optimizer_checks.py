@@ -7,13 +7,89 @@ gave, and the sizes of the data. It raises an InputError that says what is valid
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import dspy
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.estimates import MIPRO_AUTO, Sizes, mipro_num_trials
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_GEPA_SELECTIONS = ("pareto", "current_best", "epsilon_greedy", "top_k_pareto")
+
+# Options whose default (mostly None) does not tell what they take.
+_VALUES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "teacher": (lambda value: isinstance(value, dspy.Module), "a dspy.Module"),
+    "teacher_settings": (
+        lambda value: isinstance(value, Mapping),
+        "a dict of DSPy settings, such as {'lm': dspy.LM(...)}",
+    ),
+    "metric_threshold": (
+        lambda value: _is_number(value) and 0 < value <= 1,
+        "a number above 0 and at most 1; scores from it on make a demo",
+    ),
+    # DSPy compares it with its score in percent: 0.9 would end the search at the first candidate.
+    "stop_at_score": (
+        lambda value: _is_number(value) and 1 < value <= 100,
+        "a number in percent, such as 90",
+    ),
+    "restrict": (
+        lambda value: isinstance(value, Iterable) and all(map(_is_whole, value)),
+        "a list of candidate numbers, from -3 upwards",
+    ),
+    "max_metric_calls": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
+    "max_full_evals": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
+    "candidate_selection_strategy": (
+        lambda value: not isinstance(value, str) or value in _GEPA_SELECTIONS,
+        f"one of {', '.join(_GEPA_SELECTIONS)}",
+    ),
+    "component_selector": (
+        lambda value: value in ("round_robin", "all") or callable(value),
+        "round_robin, all, or a function",
+    ),
+    "instruction_proposer": (callable, "a function"),
+    "code_proposer": (callable, "a function"),
+    "reduce_fn": (callable, "a function"),
+    "size": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
+    "gepa_kwargs": (lambda value: isinstance(value, Mapping), "a dict"),
+}
+
+
+def check_value(optimizer: str, name: str, value: Any, default: Any) -> None:
+    """Check the value of one option by itself; ``None`` stands for DSPy's own default.
+
+    Raises:
+        InputError: it is of the wrong kind; the message says what is valid.
+    """
+    if value is None:
+        return
+    if name in _VALUES:
+        fits, kind = _VALUES[name]
+        valid = fits(value)
+    elif isinstance(default, bool):
+        valid, kind = isinstance(value, bool), "True or False"
+    elif isinstance(default, int):
+        valid, kind = _is_whole(value) and value >= 0, "a whole number, 0 or more"
+    elif isinstance(default, float) and "temperature" in name:
+        valid, kind = _is_number(value) and value >= 0, "a number, 0 or more"
+    elif isinstance(default, float):
+        valid, kind = _is_number(value), "a number"
+    else:
+        return
+    if not valid:
+        of = "" if default is None else f" (default {default!r})"
+        shown = " ".join(reprlib.repr(value).split())  # a module's repr has several lines
+        raise InputError(f"{optimizer} option {name}={shown}: expected {kind}{of}")
 
 
 def _need_optuna(optimizer: str) -> None:
@@ -33,7 +109,6 @@ def _at_least(optimizer: str, options: Mapping[str, Any], minimum: int, *names: 
 def check_bootstrap(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
     """Check BootstrapFewShot: every score but 0 would count as a success."""
     _at_least("BootstrapFewShot", options, 1, "max_rounds")
-    # DSPy ignores a threshold of 0, as it does no threshold
     options["metric_threshold"] = options["metric_threshold"] or 1.0
 
 
@@ -57,6 +132,7 @@ def check_optuna(options: dict[str, Any], given: set[str], sizes: Sizes) -> None
 def check_mipro(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
     """Check MIPROv2: needs optuna, fails with labeled demos only, takes auto or num_candidates."""
     _need_optuna("MIPROv2")
+    _at_least("MIPROv2", options, 1, "view_data_batch_size")
     bootstrapped, labeled = options["max_bootstrapped_demos"], options["max_labeled_demos"]
     if not bootstrapped and labeled:
         raise InputError(
@@ -103,6 +179,7 @@ def check_simba(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
 
 def check_gepa(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
     """Check GEPA: needs exactly one limit, and takes no teacher."""
+    _at_least("GEPA", options, 1, "reflection_minibatch_size")
     limits = ("auto", "max_full_evals", "max_metric_calls")
     chosen = [name for name in limits if options[name] is not None]
     if len(chosen) > 1:

@@ -94,8 +94,9 @@ class Optimizer:
         """Return the LM calls that it will make, without the scoring before and after."""
         if "steps" not in options:
             return ESTIMATES[self.name](sizes, options)
-        total = Estimate(evaluation=(1 + len(options["steps"])) * sizes.val * sizes.predictors)
-        for step, step_options in options["steps"].values():
+        order = options["strategy"].split(" -> ")
+        total = Estimate(evaluation=(1 + len(order)) * sizes.val * sizes.predictors)
+        for step, step_options in (options["steps"][name] for name in order):
             total += step.estimate(step_options, sizes)
         return total
 
@@ -109,7 +110,8 @@ def get_optimizer(name: Any) -> Optimizer:
     text = name if isinstance(name, str) else getattr(name, "__name__", repr(name))
     if not isinstance(name, str | type):
         raise InputError(
-            f"optimizer must be a name, got {type(name).__name__}; valid: {', '.join(OPTIMIZERS)}"
+            f"optimizer must be a name, got an object of type {type(name).__name__} (settings go into options); "
+            f"valid: {', '.join(OPTIMIZERS)}"
         )
     text = _ALIASES.get(text, text)
     for known, optimizer in OPTIMIZERS.items():
@@ -136,12 +138,17 @@ def resolve_options(optimizer: Optimizer, given: Mapping[str, Any], sizes: Sizes
     for name, value in given.items():
         if name in ("metric", "trainset", "valset", "num_threads", "seed"):
             raise InputError(f"{name!r} is an argument of optimize(), not an option of {optimizer.name}")
+        if name in _MANAGED:
+            raise InputError(
+                f"{name!r} is set by optimize() itself, not an option of {optimizer.name}; "
+                f"valid: {', '.join(sorted(options))}"
+            )
         if name not in options:
             raise InputError(
                 f"{optimizer.name} has no option {name!r}{_did_you_mean(name, options)}; "
                 f"valid: {', '.join(sorted(options))}"
             )
-        _check_type(optimizer.name, name, value, options[name])
+        checks.check_value(optimizer.name, name, value, options[name])
     options |= given
     for name in ("prompt_model", "task_model", "reflection_lm"):
         if name in options:
@@ -156,24 +163,9 @@ def resolve_options(optimizer: Optimizer, given: Mapping[str, Any], sizes: Sizes
 
 
 def _did_you_mean(word: str, valid: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(word, list(valid), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _check_type(optimizer: str, name: str, value: Any, default: Any) -> None:
-    if value is None:
-        return
-    if isinstance(default, bool):
-        valid, kind = isinstance(value, bool), "True or False"
-    elif isinstance(default, int):
-        valid = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        kind = "a whole number, 0 or more"
-    elif isinstance(default, float):
-        valid, kind = isinstance(value, int | float) and not isinstance(value, bool), "a number"
-    else:
-        return
-    if not valid:
-        raise InputError(f"{optimizer} option {name}={value!r}: expected {kind} (default {default!r})")
+    lower = {name.lower(): name for name in valid}
+    close = difflib.get_close_matches(word.lower(), list(lower), n=1)
+    return f" (did you mean {lower[close[0]]!r}?)" if close else ""
 
 
 def _as_lm(name: str, value: Any) -> Any:
@@ -186,24 +178,42 @@ def _as_lm(name: str, value: Any) -> Any:
 
 def _with_steps(given: Mapping[str, Any], options: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
     """Resolve BetterTogether's steps: name -> optimizer, or {"optimizer": ..., "options": ...}."""
-    wanted = given.get("steps") or options["steps"]
-    if not isinstance(wanted, Mapping):
+    wanted = given.get("steps", options["steps"])
+    if not isinstance(wanted, Mapping) or not wanted:
         raise InputError(f"BetterTogether option steps={wanted!r}: expected e.g. {{'p': 'MIPROv2'}}")
     steps = {}
     for key, step in wanted.items():
-        name, step_options = (
-            (step, {}) if isinstance(step, str) else (step["optimizer"], step.get("options", {}))
-        )
+        if not isinstance(key, str) or not key.isidentifier():
+            raise InputError(f"BetterTogether: {key!r} cannot name a step; a name is a Python identifier")
+        name, step_options = _parts(key, step)
         optimizer = get_optimizer(name)
         if optimizer.name in ("BetterTogether", "Ensemble", "KNNFewShot"):
             raise InputError(f"BetterTogether: {optimizer.name} cannot be a step")
         steps[key] = (optimizer, resolve_options(optimizer, step_options, sizes))
     strategy = given.get("strategy") or " -> ".join(steps)
-    if unknown := set(strategy.split(" -> ")) - set(steps):
+    if not isinstance(strategy, str):
+        raise InputError(f"BetterTogether option strategy={strategy!r}: expected text such as 'p -> w -> p'")
+    order = [name.strip() for name in strategy.split("->")]
+    if unknown := set(order) - set(steps):
         raise InputError(
             f"BetterTogether: strategy names {', '.join(sorted(unknown))}; steps: {', '.join(steps)}"
         )
-    return {**given, "steps": steps, "strategy": strategy}
+    return {**given, "steps": steps, "strategy": " -> ".join(order)}
+
+
+def _parts(key: str, step: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Return the optimizer and the options of one of BetterTogether's steps."""
+    if not isinstance(step, Mapping):
+        return step, {}
+    if "optimizer" not in step or set(step) - {"optimizer", "options"}:
+        raise InputError(
+            f"BetterTogether step {key!r} has {', '.join(map(str, step)) or 'nothing'}; "
+            "valid: 'optimizer' and, if wanted, 'options'"
+        )
+    step_options = step.get("options") or {}
+    if not isinstance(step_options, Mapping):
+        raise InputError(f"BetterTogether step {key!r}: options must be a dict, got {step_options!r}")
+    return step["optimizer"], step_options
 
 
 _TABLE = (

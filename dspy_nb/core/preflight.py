@@ -12,7 +12,9 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.metrics import Metric
 from dspy_nb.core.optimizers import Optimizer
 
-__all__ = ["check_data", "check_models", "check_program", "run_model", "uncompiled"]
+__all__ = ["check_data", "check_models", "check_program", "check_teacher", "run_model", "uncompiled"]
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> None:
@@ -40,6 +42,28 @@ def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> Non
         )
 
 
+def check_teacher(program: Any, teacher: Any) -> None:
+    """Check that demos of ``teacher`` fit ``program``, as DSPy does once the scores before are paid for.
+
+    Raises:
+        InputError: it has other predictors, or one with another signature.
+    """
+    if teacher is None:
+        return
+    wanted, given = dict(program.named_predictors()), dict(teacher.named_predictors())
+    if list(wanted) != list(given):
+        raise InputError(
+            f"teacher has the predictors {', '.join(given) or 'none'}, the program has {', '.join(wanted)}: "
+            "they must be the same"
+        )
+    for name, predictor in wanted.items():
+        if not predictor.signature.equals(given[name].signature):
+            raise InputError(
+                f"teacher: the signature of {name} is not that of the program (fields and instructions must "
+                "be the same); give a stronger language model in teacher_settings instead"
+            )
+
+
 def uncompiled(program: dspy.Module) -> dspy.Module:
     """Return a copy of ``program`` that every optimizer accepts; instructions and demos stay."""
     copy = program.deepcopy()
@@ -61,15 +85,25 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
     """
     if examples is None:
         raise InputError(f"{name} is missing")
-    if not isinstance(examples, Iterable) or isinstance(examples, str | Mapping):
-        raise InputError(f"{name} must be a list of dspy.Example, got {type(examples).__name__}")
+    if (
+        not isinstance(examples, Iterable)
+        or isinstance(examples, str | Mapping | dspy.Example)
+        or hasattr(examples, "columns")  # a DataFrame, which would give the names of its columns
+    ):
+        raise InputError(
+            f"{name} must be a list of dspy.Example, got {type(examples).__name__}; dspy_nb.load_examples() "
+            "makes one from a file, a DataFrame or dicts"
+        )
     checked = list(examples)
     if not checked:
         raise InputError(f"{name} is empty")
-    needed = _needed_inputs(program)
+    needed, taken = _needed_inputs(program), _taken_inputs(program)
     for number, example in enumerate(checked):
         if not isinstance(example, dspy.Example):
-            raise InputError(f"{name}[{number}] must be a dspy.Example, got {type(example).__name__}")
+            raise InputError(
+                f"{name}[{number}] must be a dspy.Example, got {type(example).__name__}; "
+                "dspy_nb.load_examples() makes examples from dicts"
+            )
         try:
             inputs = set(example.inputs().keys())
         except ValueError:
@@ -79,6 +113,11 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
         if missing := [field for field in needed if field not in inputs]:
             raise InputError(
                 f"{name}[{number}] has inputs {sorted(inputs)}, but the program needs {missing[0]!r}"
+            )
+        if taken is not None and (surplus := sorted(inputs - taken)):
+            raise InputError(
+                f"{name}[{number}] has the input {surplus[0]!r}, which the program does not take; it takes "
+                f"{', '.join(map(repr, sorted(taken)))}: set them with .with_inputs(...)"
             )
     if metric is not None:
         try:
@@ -95,13 +134,26 @@ def _needed_inputs(program: Any) -> list[str]:
     signature = getattr(program, "signature", None)
     if signature is not None and hasattr(signature, "input_fields"):
         return list(signature.input_fields)
+    return [p.name for p in _parameters(program) if p.default is p.empty and p.kind in _NAMED]
+
+
+def _taken_inputs(program: Any) -> set[str] | None:
+    """Return the names of all arguments that ``program`` takes; ``None`` if it takes any."""
+    if isinstance(program, Sequence):
+        return _taken_inputs(program[0])
+    parameters = _parameters(program)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return {p.name for p in parameters if p.kind in _NAMED}
+
+
+def _parameters(program: Any) -> list[inspect.Parameter]:
+    """Return the parameters of the program's own forward method."""
     # Not program.forward: DSPy logs a warning about whoever asks a module for it.
     forward = getattr(type(program), "forward", None) or getattr(type(program), "aforward", None)
     if forward is None:
         raise InputError(f"{type(program).__name__} has no forward method")
-    _, *parameters = inspect.signature(forward).parameters.values()  # without self
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in parameters if p.default is p.empty and p.kind in named]
+    return list(inspect.signature(forward).parameters.values())[1:]  # without self
 
 
 def run_model(program: Any, optimizer: Optimizer) -> Any:

@@ -99,7 +99,7 @@ class Search:
 
         Raises:
             InputError: the metric returned what is no score, or a limit cannot be enforced.
-            OptimizationFailed: the program fails on most calls, or the optimizer itself failed.
+            OptimizationFailed: most calls fail, or the optimizer itself failed.
         """
         task = self._task
         estimate = task.plan.estimate.lm_calls
@@ -172,7 +172,7 @@ class Search:
                 optimizer, arguments = task.optimizer.make(job)
                 compiled = optimizer.compile(job.student, **arguments)
             if guard.nothing_worked:
-                raise OptimizationFailed(f"every call of the program failed: {guard.errors}")
+                raise OptimizationFailed(f"every call failed: {guard.errors}")
             return compiled, None
         except (StopRun, KeyboardInterrupt):
             pass
@@ -191,9 +191,7 @@ class Search:
         if reason == "metric":
             raise guard.errors.fatal or InputError("the metric failed")
         if reason == "errors" and guard.hopeless:
-            raise OptimizationFailed(
-                f"the program fails on most calls, so there is nothing to learn from: {guard.errors}"
-            )
+            raise OptimizationFailed(f"most calls fail, so there is nothing to learn from: {guard.errors}")
         if reason.startswith("unknown "):
             what = {"usd": "its price is unknown", "tokens": "it does not report them"}[reason.split()[1]]
             raise InputError(
@@ -203,7 +201,7 @@ class Search:
         return reason
 
     def _scoring(self, guard: Guard) -> Callable[..., Any]:
-        """Return the metric as the optimizer gets it: its errors are counted, and so are SIMBA's candidates."""
+        """Return the metric as the optimizer gets it: SIMBA's candidates are recorded by it."""
         metric, recorder = ending_on_no_score(self._task.metric, guard), self._recorder
 
         def scored(
@@ -211,11 +209,7 @@ class Search:
         ) -> Any:
             if pred is None or metric is None:  # SIMBA's way to say that the program raised
                 return 0.0
-            try:
-                score = metric(gold, pred, trace, pred_name, pred_trace)
-            except Exception as error:
-                guard.add_error(error)
-                raise
+            score = metric(gold, pred, trace, pred_name, pred_trace)
             if isinstance(recorder, BatchRecorder):
                 recorder.add_score(float(score))
             return score
