@@ -207,10 +207,10 @@ def as_metric(
 
     Args:
         metric: A ``Metric``, its text (see ``parse_metric``), a function, an object with ``__call__``, or a
-            ``dspy.Module`` such as ``dspy.evaluate.SemanticF1``. It takes an example and a prediction, and in this order what else
-            it wants of ``trace``, ``pred_name``, ``pred_trace``; a further parameter whose default is not
-            ``None`` is an option of its own, and ends the list. It returns a boolean, a number (NumPy's
-            too), or a ``dspy.Prediction`` with a ``score``.
+            ``dspy.Module`` such as ``dspy.evaluate.SemanticF1``. It takes an example and a prediction, and in
+            this order what else it wants of ``trace``, ``pred_name``, ``pred_trace``; a further parameter
+            whose default is not ``None`` is an option of its own, and ends the list. It returns a boolean, a
+            number (NumPy's too), or a ``dspy.Prediction`` with a ``score``.
         binary: Whether it says right or wrong; by default what its return annotation says, if anything.
         feedback: Hand on the feedback that comes with a score. Only for GEPA and SIMBA.
 
