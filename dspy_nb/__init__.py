@@ -50,10 +50,14 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     from dspy_nb.core.presets import Preset, get_preset, list_presets, save_preset
     from dspy_nb.core.registry import Registry
     from dspy_nb.core.run import OptimizationRun
+    from dspy_nb.widgets.ab import ABPanel
+    from dspy_nb.widgets.progress import ProgressPanel
+    from dspy_nb.widgets.registry import RegistryBrowser
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ABPanel",
     "Budget",
     "Canary",
     "CanaryStatus",
@@ -90,9 +94,11 @@ __all__ = [
     "Plan",
     "Preset",
     "Progress",
+    "ProgressPanel",
     "QualityGate",
     "Refused",
     "Registry",
+    "RegistryBrowser",
     "RegistryError",
     "Started",
     "__version__",
@@ -121,33 +127,36 @@ __all__ = [
 ]
 
 _NAMES = {
-    "budget": "Budget",
-    "canary_log": "Canary",
-    "canary_state": "CanaryStatus",
-    "comparison": "compare compare_many",
-    "comparison_result": "Comparison Comparisons",
-    "data": "fingerprint load_examples split",
-    "deployment": "Deployment Environment",
-    "errors": "Conflict Corrupt DspyNbError GateFailed InputError ModelNotInstalled NotFound "
+    "core.budget": "Budget",
+    "core.canary_log": "Canary",
+    "core.canary_state": "CanaryStatus",
+    "core.comparison": "compare compare_many",
+    "core.comparison_result": "Comparison Comparisons",
+    "core.data": "fingerprint load_examples split",
+    "core.deployment": "Deployment Environment",
+    "core.errors": "Conflict Corrupt DspyNbError GateFailed InputError ModelNotInstalled NotFound "
     "OptimizationFailed Refused RegistryError",
-    "evaluation": "Evaluation evaluate",
-    "events": "CandidateScored Completed Event Failed Progress Started read_events",
-    "experiment": "Experiment",
-    "experiment_status": "ExperimentStatus FixedTest",
-    "gate": "GateResult QualityGate",
-    "health": "HealthReport ObjectiveHealth",
-    "local": "local_lm",
-    "local_install": "install_model",
-    "metrics": "Metric accuracy as_metric exact_match partial_credit token_f1",
-    "model_version": "ModelVersion",
-    "objectives": "MonitorSettings",
-    "optimization": "estimate optimize",
-    "pipeline": "PipelineRules PipelineTask run_pipeline",
-    "pipeline_folder": "PipelineResult",
-    "planning": "Plan plan",
-    "presets": "Preset get_preset list_presets save_preset",
-    "registry": "Registry",
-    "run": "OptimizationRun",
+    "core.evaluation": "Evaluation evaluate",
+    "core.events": "CandidateScored Completed Event Failed Progress Started read_events",
+    "core.experiment": "Experiment",
+    "core.experiment_status": "ExperimentStatus FixedTest",
+    "core.gate": "GateResult QualityGate",
+    "core.health": "HealthReport ObjectiveHealth",
+    "core.local": "local_lm",
+    "core.local_install": "install_model",
+    "core.metrics": "Metric accuracy as_metric exact_match partial_credit token_f1",
+    "core.model_version": "ModelVersion",
+    "core.objectives": "MonitorSettings",
+    "core.optimization": "estimate optimize",
+    "core.pipeline": "PipelineRules PipelineTask run_pipeline",
+    "core.pipeline_folder": "PipelineResult",
+    "core.planning": "Plan plan",
+    "core.presets": "Preset get_preset list_presets save_preset",
+    "core.registry": "Registry",
+    "core.run": "OptimizationRun",
+    "widgets.ab": "ABPanel",
+    "widgets.progress": "ProgressPanel",
+    "widgets.registry": "RegistryBrowser",
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
@@ -158,7 +167,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"{__name__}.plots")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.core.{_MODULES[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

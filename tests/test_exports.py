@@ -18,6 +18,12 @@ _HEAVY = (
     "IPython", "ipywidgets", "litellm", "matplotlib", "numpy", "optuna", "pandas", "scipy", "sqlite3", "xllamacpp",
 )  # fmt: skip
 
+_WIDGETS = {
+    "ABPanel",
+    "ProgressPanel",
+    "RegistryBrowser",
+}  # they need ipywidgets, and whoever asks for them too
+
 
 def _run(program: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(Path(nb.__file__).parents[1])}
@@ -37,7 +43,8 @@ def modules_of_dspy() -> set[str]:
 
 @pytest.fixture(scope="module")
 def modules_with_every_name() -> set[str]:
-    return _modules_after("import dspy, dspy_nb; [getattr(dspy_nb, name) for name in dspy_nb.__all__]")
+    names = sorted({*nb.__all__} - _WIDGETS)
+    return _modules_after(f"import dspy, dspy_nb; [getattr(dspy_nb, name) for name in {names}]")
 
 
 @pytest.mark.parametrize("name", nb.__all__)
@@ -88,6 +95,11 @@ def test_using_every_public_name_imports_nothing_heavy_that_dspy_does_not(
     module: str, modules_of_dspy: set[str], modules_with_every_name: set[str]
 ) -> None:
     assert module not in modules_with_every_name - modules_of_dspy
+
+
+def test_a_widget_brings_its_library_along_at_first_use(modules_with_every_name: set[str]) -> None:
+    assert "dspy_nb.widgets" not in modules_with_every_name
+    assert "ipywidgets" in _modules_after("from dspy_nb import RegistryBrowser")
 
 
 def test_importing_has_no_side_effects(tmp_path: Path) -> None:

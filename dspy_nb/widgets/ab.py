@@ -27,8 +27,8 @@ class ABPanel:
 
     It is a context, and its end replaces the widgets by static HTML and text::
 
-        with ABPanel(["A", "B"], margin=0.02) as panel:
-            found = dspy_nb.compare_many(a, [b], data, metric, margin=0.02, on_event=panel, stop=panel.stop)
+        with nb.ABPanel(["A", "B"], margin=0.02) as panel:
+            found = nb.compare_many(a, [b], data, metric, margin=0.02, on_event=panel, stop=panel.stop)
 
     ``%dspy_ab`` does this by itself.
 

@@ -43,8 +43,8 @@ class ProgressPanel(Display):
 
     The run's end replaces the widgets by static HTML and text, so that a saved notebook shows the result::
 
-        panel = ProgressPanel()
-        run = dspy_nb.optimize(..., on_event=panel, stop=panel.stop)
+        panel = nb.ProgressPanel()
+        run = nb.optimize(..., on_event=panel, stop=panel.stop)
 
     ``%dspy_optimize`` does this by itself. The panel starts with the first event; where that comes from
     another thread, as with ``background=True``, call :meth:`show` before.
