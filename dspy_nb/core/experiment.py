@@ -181,7 +181,8 @@ class Experiment:
             unit: Who asks, such as a user; text of up to 500 characters.
             request_id: Of the caller's own. The same one again, after a lost connection say, is answered and
                 not counted again: its first answer stays the one that counts.
-            inputs: Of the program.
+            inputs: Of the program. If one of its own is called ``unit`` or ``request_id``, wrap the programs in
+                functions that give it another name.
 
         Returns:
             What the program returns, and the id under which to record the outcome; ``None`` once concluded.
