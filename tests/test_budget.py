@@ -38,8 +38,8 @@ def test_a_budget_says_its_limits_in_words():
 def test_what_is_left_of_a_budget_counts_what_was_used_and_what_is_reserved():
     budget = Budget(lm_calls=100, seconds=60.0)
     assert remaining(budget, Usage(lm_calls=30), 10.0, reserve=Usage(lm_calls=20)) == Budget(50, 50.0)
-    assert remaining(budget, Usage(lm_calls=100), 0.0) is None
-    assert remaining(budget, Usage(), 60.0) is None
+    assert remaining(budget, Usage(lm_calls=100), 0.0) == "lm_calls"
+    assert remaining(budget, Usage(), 60.0) == "seconds"
     assert remaining(Budget(usd=2.0), Usage(usd=None), 0.0) == Budget(usd=2.0)
 
 
@@ -192,6 +192,17 @@ def test_answers_in_the_wrong_format_are_no_reason_to_give_up():
         for _ in range(30):
             with pytest.raises(AdapterParseError):
                 dspy.Predict("review -> sentiment: int")(review="good")
+    assert guard.errors.kinds == {"AdapterParseError": 30}
+    assert not guard.hopeless
+
+
+def test_what_dspy_raises_over_an_answer_in_the_wrong_format_counts_as_that():
+    """GEPA of DSPy 3.4.1 raises a TypeError while it handles one."""
+    guard = Guard(Budget(), threading.Event())
+    error = TypeError("unsupported operand type(s) for /: 'list' and 'list'")
+    error.__context__ = AdapterParseError("ChatAdapter", dspy.Signature("a -> b"), "no format")
+    for _ in range(30):
+        guard.add_error(error)
     assert guard.errors.kinds == {"AdapterParseError": 30}
     assert not guard.hopeless
 

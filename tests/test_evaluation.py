@@ -516,3 +516,10 @@ def test_the_table_has_a_row_per_example() -> None:
     assert {"input_number", "expected_answer", "predicted_answer", "score", "latency_ms", "cached", "error",
             "score_token_f1('answer')", "lm_calls", "usd"} <= set(frame.columns)  # fmt: skip
     assert frame["score"].sum() == 8
+
+
+def test_a_program_that_returns_nothing_is_an_error_and_no_wrong_answer():
+    ev = evaluate(lambda review: None, reviews(4), exact_match("sentiment"))
+    assert ev.errors.kinds == {"NoPrediction": 4}
+    assert "the program returned None; its forward must return a prediction" in ev.errors.messages[0]
+    assert ev.reliable is False

@@ -9,6 +9,7 @@ import pytest
 
 from dspy_nb.core.budget import Budget
 from dspy_nb.core.errors import InputError, OptimizationFailed
+from dspy_nb.core.estimates import calls_per_run
 from dspy_nb.core.events import CandidateScored, Completed, Failed, Progress, Started, read_events
 from dspy_nb.core.metrics import exact_match
 from dspy_nb.core.optimization import estimate, optimize
@@ -37,6 +38,24 @@ LEARNING = sorted(set(OPTIMIZERS) - {"Ensemble"})
 EVALUATING = ["BootstrapFewShotWithRandomSearch", "BootstrapFewShotWithOptuna", "MIPROv2", "COPRO", "SIMBA", "GEPA",
               "BetterTogether"]  # fmt: skip
 CALLING = sorted({*LEARNING} - {"LabeledFewShot", "KNNFewShot"})
+
+
+class ReturnsNothing(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = classifier()
+
+    def forward(self, review):
+        self.predict(review=review)
+
+
+class OnlyAsync(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = classifier()
+
+    async def aforward(self, review):
+        return await self.predict.acall(review=review)
 
 
 class TwoStages(dspy.Module):
@@ -312,6 +331,54 @@ def test_a_budget_that_ends_in_the_held_out_score_is_said_to_have_stopped_the_ru
     assert run.improvement is None
 
 
+@pytest.mark.parametrize("name", ["BootstrapFewShot", "MIPROv2"])
+def test_the_limit_that_the_scores_before_use_up_is_the_one_named(name, engine):
+    run = run_it(name, budget=Budget(tokens=100))
+    assert run.stopped_by == "tokens"
+    assert engine.calls <= 100 / 15 + 4
+
+
+def test_a_program_that_the_search_did_not_change_is_not_scored_again(engine):
+    run = run_it("MIPROv2", budget=Budget(lm_calls=30))
+    assert run.stopped_by == "lm_calls"
+    assert not run.candidates
+    assert run.test_after is run.test_before
+    assert engine.calls == 20  # 10 are kept for a score that was not needed
+
+
+class AsksTwice(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.predict = classifier()
+
+    def forward(self, review):
+        self.predict(review=review)
+        return self.predict(review=review)
+
+
+def test_a_program_that_loops_has_its_held_out_score_kept_in_the_budget(engine):
+    run = run_it("BootstrapFewShotWithRandomSearch", AsksTwice(), budget=Budget(lm_calls=100))
+    assert run.stopped_by == "lm_calls"
+    assert run.candidates
+    assert run.test_after.complete
+    assert engine.calls <= 100
+
+
+def test_a_token_budget_keeps_enough_for_the_held_out_score(engine):
+    run = run_it("BootstrapFewShotWithRandomSearch", budget=Budget(tokens=1000))
+    assert run.stopped_by == "tokens"
+    assert run.candidates
+    assert run.test_after.complete
+
+
+def test_the_estimate_counts_what_dspys_own_loops_may_ask():
+    agent = dspy.ReAct("review -> sentiment", tools=[without_label], max_iters=7)
+    assert calls_per_run(agent) == 8
+    assert calls_per_run(dspy.BestOfN(agent, 3, reward_fn=lambda args, pred: 1.0, threshold=1.0)) == 24
+    assert calls_per_run(dspy.Refine(TwoStages(), 3, reward_fn=lambda args, pred: 1.0, threshold=1.0)) == 8
+    assert calls_per_run(TwoStages()) == 2
+
+
 def test_a_budget_too_small_for_the_scores_is_refused_before_anything_is_spent(engine):
     with pytest.raises(InputError, match="a budget of 15 LM calls leaves nothing for the search"):
         run_it("MIPROv2", budget=Budget(lm_calls=15))
@@ -362,6 +429,13 @@ def test_a_model_that_is_down_fails_also_a_run_of_few_calls():
     ):
         run_it("BootstrapFewShot", trainset=TRAIN[:6], valset=None, testset=None)
     assert engine.calls == 6
+
+
+@pytest.mark.parametrize("name", ["BootstrapFewShot", "MIPROv2", "SIMBA"])
+def test_a_program_that_returns_nothing_fails_the_run_instead_of_scoring_0(name, engine):
+    with pytest.raises(OptimizationFailed, match="NoPrediction: the program returned None; its forward must"):
+        run_it(name, ReturnsNothing())
+    assert engine.calls <= 30
 
 
 def test_single_errors_are_counted_with_their_message_and_end_nothing():
@@ -468,6 +542,7 @@ COMPILED._compiled = True
         ({"metric": exact_match("answer")}, "trainset: .*'answer'"),
         ({"program": COMPILED}, "the program is compiled already"),
         ({"program": dspy.Predict}, "program must be a dspy.Module instance, got the class Predict"),
+        ({"program": OnlyAsync()}, "OnlyAsync has only aforward, and DSPy's optimizers call forward"),
         ({"program": dspy.Module()}, "Module has no predictor to optimize"),
         ({"budget": 500}, "budget must be a dspy_nb.Budget"),
         ({"seed": 1.5}, "seed must be a whole number"),

@@ -13,6 +13,7 @@ from typing import Any
 import dspy
 from dspy.utils.usage_tracker import UsageTracker
 
+from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.metrics import Metric, MetricError
 from dspy_nb.core.usage import Meter, Usage
 
@@ -186,6 +187,8 @@ class Work:
                 prediction = self.programs[job.repeat](**split_fields(job.example)[0])
             except Exception as error:
                 return self.failed(Failure.of(error), meter.take(), started)
+            if prediction is None:
+                return self.failed(Failure.of(NoPrediction()), meter.take(), started)
             latency_ms = (time.perf_counter() - started) * 1e3
             return self._scored(job, meter, prediction, latency_ms)
 
@@ -203,6 +206,8 @@ class Work:
                 return self.failed(timeout(timeout_s) if late else Failure.of(error), meter.take(), started)
             except Exception as error:
                 return self.failed(Failure.of(error), meter.take(), started)
+            if prediction is None:
+                return self.failed(Failure.of(NoPrediction()), meter.take(), started)
             latency_ms = (time.perf_counter() - started) * 1e3
             # In a thread of its own, for a metric that asks a language model would hold up the loop.
             return await asyncio.to_thread(self._scored, job, meter, prediction, latency_ms)

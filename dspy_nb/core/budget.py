@@ -98,10 +98,8 @@ class ErrorCount:
         return "; ".join(f"{n} x {kind}: {self.first[kind]}" for kind, n in self.kinds.most_common())
 
 
-def remaining(
-    budget: Budget, used: Usage, elapsed_s: float, *, reserve: Usage | None = None
-) -> Budget | None:
-    """Return what is left of ``budget``, or ``None`` if nothing is.
+def remaining(budget: Budget, used: Usage, elapsed_s: float, *, reserve: Usage | None = None) -> Budget | str:
+    """Return what is left of ``budget``, or the name of the limit that leaves nothing.
 
     Args:
         budget: the limits of the whole run.
@@ -117,6 +115,6 @@ def remaining(
             left[name] = limit  # unknown: the guard says so at the first call
             continue
         if limit - amount <= 0:
-            return None
+            return name
         left[name] = limit - amount
     return replace(budget, **left)

@@ -4,6 +4,7 @@
     ├── InputError            what the caller gave is wrong: nothing was spent, nothing was written
     ├── ModelNotInstalled     the embedded language model is missing or corrupt
     ├── OptimizationFailed    the optimizer itself failed after it had started
+    ├── NoPrediction          a program returned None; counted like any other error of a program
     ├── GateFailed            a quality gate said no
     └── RegistryError
         ├── NotFound          no such model, version, stage or environment
@@ -24,6 +25,7 @@ __all__ = [
     "GateFailed",
     "InputError",
     "ModelNotInstalled",
+    "NoPrediction",
     "NotFound",
     "OptimizationFailed",
     "Refused",
@@ -49,6 +51,13 @@ class ModelNotInstalled(DspyNbError):
 
 class OptimizationFailed(DspyNbError):
     """The optimizer failed after it had started."""
+
+
+class NoPrediction(DspyNbError):
+    """A program returned ``None``."""
+
+    def __init__(self) -> None:
+        super().__init__("the program returned None; its forward must return a prediction")
 
 
 class GateFailed(DspyNbError):

@@ -2,8 +2,8 @@
 
 The formulas were read from the source of DSPy 3.4.1 and checked against counted runs. They count program
 calls; one program call makes one LM call per predictor. Bootstrapping ends as soon as it has enough demos,
-so its figure is the most it can take. An answer that fails its format costs DSPy one further call, which no
-formula can foresee.
+so its figure is the most it can take. An answer that fails its format costs DSPy one further call, and a
+program of one's own may ask a predictor in a loop, which no formula can foresee.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ESTIMATES", "Estimate", "Sizes"]
+import dspy
+
+__all__ = ["ESTIMATES", "Estimate", "Sizes", "calls_per_run"]
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,36 @@ class Sizes:
         train: training examples.
         val: validation examples.
         predictors: predictors in the program.
+        calls_per_run: LM calls that one call of the program makes at most; 0 stands for one a predictor.
     """
 
     train: int
     val: int
     predictors: int
+    calls_per_run: int = 0
+
+    @property
+    def calls(self) -> int:
+        """LM calls that one call of the program makes at most."""
+        return self.calls_per_run or self.predictors
+
+
+def calls_per_run(program: dspy.Module) -> int:
+    """Return the LM calls that one call of ``program`` makes at most, as far as its modules tell.
+
+    One a predictor; ``ReAct`` may ask its own ``max_iters`` times, ``BestOfN`` and ``Refine`` run their module
+    ``N`` times, and ``Refine`` asks for advice between them.
+    """
+    times = {id(predictor): 1 for predictor in program.predictors()}
+    extra = 0
+    for _, module in program.named_sub_modules():
+        if isinstance(module, dspy.ReAct):
+            times[id(module.react)] *= module.max_iters
+        elif isinstance(module, dspy.BestOfN | dspy.Refine):
+            for predictor in module.module.predictors():
+                times[id(predictor)] *= module.N
+            extra += module.N - 1 if isinstance(module, dspy.Refine) else 0
+    return sum(times.values()) + extra
 
 
 @dataclass(frozen=True)
@@ -83,11 +110,11 @@ def _nothing(sizes: Sizes, options: Options) -> Estimate:
 def _bootstrap(sizes: Sizes, options: Options) -> Estimate:
     if not options["max_bootstrapped_demos"]:
         return Estimate()
-    return Estimate(bootstrapping=sizes.train * options["max_rounds"] * sizes.predictors)
+    return Estimate(bootstrapping=sizes.train * options["max_rounds"] * sizes.calls)
 
 
 def _random_search(sizes: Sizes, options: Options) -> Estimate:
-    n, p = options["num_candidate_programs"], sizes.predictors
+    n, p = options["num_candidate_programs"], sizes.calls
     return Estimate(
         evaluation=(n + 3) * sizes.val * p,  # zero-shot, labeled and unshuffled, then n shuffled ones
         bootstrapping=(n + 1) * sizes.train * options["max_rounds"] * p,
@@ -95,7 +122,7 @@ def _random_search(sizes: Sizes, options: Options) -> Estimate:
 
 
 def _optuna(sizes: Sizes, options: Options) -> Estimate:
-    p = sizes.predictors
+    p = sizes.calls
     return Estimate(
         evaluation=options["num_candidate_programs"] * sizes.val * p,
         bootstrapping=sizes.train * options["max_rounds"] * p,
@@ -107,7 +134,7 @@ def _copro(sizes: Sizes, options: Options) -> Estimate:
     # With several predictors all earlier candidates are scored again in each round.
     evaluations = breadth * depth if p == 1 else p * breadth * depth * (depth + 1) // 2
     return Estimate(
-        evaluation=evaluations * sizes.train * p,
+        evaluation=evaluations * sizes.train * sizes.calls,
         proposals=p * ((breadth - 1) + (depth - 1) * breadth),
     )
 
@@ -166,8 +193,8 @@ def _mipro(sizes: Sizes, options: Options) -> Estimate:
         summary = 2 + min(9, max(0, math.ceil(sizes.train / options["view_data_batch_size"]) - 1))
     per_instruction = 3 if options["program_aware_proposer"] else 1
     return Estimate(
-        evaluation=evaluation * p,
-        bootstrapping=bootstrapping_sets * sizes.train * p,
+        evaluation=evaluation * sizes.calls,
+        bootstrapping=bootstrapping_sets * sizes.train * sizes.calls,
         proposals=summary + min(num_instructions, num_sets) * p * per_instruction,
     )
 
@@ -176,7 +203,7 @@ def _simba(sizes: Sizes, options: Options) -> Estimate:
     size, n, steps = options["bsize"], options["num_candidates"], options["max_steps"]
     per_step = size * n + (n + 1) * size
     return Estimate(
-        evaluation=(steps * per_step + min(n + 1, steps + 1) * sizes.train) * sizes.predictors,
+        evaluation=(steps * per_step + min(n + 1, steps + 1) * sizes.train) * sizes.calls,
         proposals=steps * size,
     )
 
@@ -199,7 +226,7 @@ def _gepa(sizes: Sizes, options: Options) -> Estimate:
     # the validation set.
     overshoot = 2 * batch + sizes.val
     return Estimate(
-        evaluation=(calls + overshoot) * sizes.predictors,
+        evaluation=(calls + overshoot) * sizes.calls,
         proposals=max(1, (calls - sizes.val) // (2 * batch) + 1),
     )
 

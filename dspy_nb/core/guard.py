@@ -18,9 +18,10 @@ from typing import Any, Protocol
 import dspy
 from dspy.utils.callback import BaseCallback
 from dspy.utils.callback_context import ACTIVE_CALL_ID
-from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
+from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError, LMError
 
 from dspy_nb.core.budget import Budget, ErrorCount
+from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.usage import Meter, Usage
 
 __all__ = ["Follower", "Guard", "StopRun"]
@@ -153,6 +154,7 @@ class Guard(BaseCallback):
         Raises:
             StopRun: most program calls break, or all of the last ones did.
         """
+        error = _mendable(error) or error
         with self._settled:
             self.errors.add(error, where)
             if isinstance(error, _NOT_BROKEN):
@@ -189,6 +191,8 @@ class Guard(BaseCallback):
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Count a program call that failed."""
         self._modules.discard(call_id)
+        if exception is None and outputs is None and ACTIVE_CALL_ID.get() not in self._modules:
+            exception = NoPrediction()
         if exception is None:
             self._broken_in_a_row = 0
         elif isinstance(exception, Exception) and ACTIVE_CALL_ID.get() not in self._modules:
@@ -274,6 +278,16 @@ class Guard(BaseCallback):
         call = self._calls.get(ACTIVE_CALL_ID.get() or "")
         if call is not None and call.paid:
             call.usd = usd
+
+
+def _mendable(error: BaseException) -> BaseException | None:
+    """Return the wrong format behind ``error``, if it was raised while DSPy handled that.
+
+    GEPA's own handling of such an answer fails in DSPy 3.4.1 (it divides two lists). What the language model
+    raises when it is asked again is an error of its own.
+    """
+    cause = error.__context__
+    return cause if isinstance(cause, AdapterParseError) and not isinstance(error, LMError) else None
 
 
 def _in_event_loop() -> bool:

@@ -15,7 +15,7 @@ import dspy
 from dspy_nb.core.budget import Budget
 from dspy_nb.core.data import example_id, fingerprint
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.estimates import Estimate, Sizes
+from dspy_nb.core.estimates import Estimate, Sizes, calls_per_run
 from dspy_nb.core.events import Broadcaster, EventLog, Listener
 from dspy_nb.core.metrics import as_metric
 from dspy_nb.core.optimizers import Optimizer, get_optimizer, resolve_options
@@ -171,15 +171,17 @@ def _prepare(
         raise InputError(f"num_threads must be a whole number, 1 or more, got {num_threads!r}")
     data, scored_by = _check_sets(program, chosen, trainset, valset, testset, metric)
     model = run_model(program, chosen)
-    predictors = len((program[0] if chosen.name == "Ensemble" else program).predictors())
-    sizes = Sizes(len(data["train"]), len(data["val"]), predictors)
+    first = program[0] if chosen.name == "Ensemble" else program
+    predictors = len(first.predictors())
+    sizes = Sizes(len(data["train"]), len(data["val"]), predictors, calls_per_run(first))
     effective = resolve_options(chosen, given, sizes)
     for step_options in (effective, *(options for _, options in effective.get("steps", {}).values())):
         check_teacher(program, step_options.get("teacher"))
     models = [model, *_other_models(effective)]
     check_models(models)
+    most = sum(_scoring_calls(chosen, effective, data, sizes.calls))
+    expected = replace(chosen.estimate(effective, sizes), scoring=most)
     before, after = _scoring_calls(chosen, effective, data, predictors)
-    expected = replace(chosen.estimate(effective, sizes), scoring=before + after)
     budget = budget or Budget()
     if budget.lm_calls is not None and budget.lm_calls <= before + after:
         raise InputError(
@@ -275,17 +277,17 @@ def _warn_of_overlap(task: Task) -> None:
 
 
 def _scoring_calls(
-    chosen: Optimizer, options: Mapping[str, Any], data: Mapping[str, Sequence[Any]], predictors: int
+    chosen: Optimizer, options: Mapping[str, Any], data: Mapping[str, Sequence[Any]], calls: int
 ) -> tuple[int, int]:
-    """Return the LM calls of the scores before and after the search."""
+    """Return the LM calls of the scores before and after the search, where a program call makes ``calls``."""
     if chosen.name == "Ensemble":
         return 0, 0
-    per_call = predictors
+    per_call = calls
     if chosen.name == "KNNFewShot":  # each call collects demos from its neighbours first
         per_call *= 1 + options["k"] * options["max_rounds"]
     before = len(data["test"]) + (0 if chosen.scores_student else len(data["val"]))
     after = len(data["test"]) + (0 if chosen.needs_valset else len(data["val"]))
-    return before * predictors, after * per_call
+    return before * calls, after * per_call
 
 
 def _other_models(options: Mapping[str, Any]) -> list[Any]:

@@ -95,7 +95,7 @@ class Optimizer:
         if "steps" not in options:
             return ESTIMATES[self.name](sizes, options)
         order = options["strategy"].split(" -> ")
-        total = Estimate(evaluation=(1 + len(order)) * sizes.val * sizes.predictors)
+        total = Estimate(evaluation=(1 + len(order)) * sizes.val * sizes.calls)
         for step, step_options in (options["steps"][name] for name in order):
             total += step.estimate(step_options, sizes)
         return total

@@ -8,6 +8,7 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.attempts import is_asynchronous
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.metrics import Metric
 from dspy_nb.core.optimizers import Optimizer
@@ -31,6 +32,10 @@ def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> Non
     if not isinstance(program, dspy.Module):
         what = f"the class {program.__name__}" if isinstance(program, type) else repr(program)
         raise InputError(f"program must be a dspy.Module instance, got {what}")
+    if is_asynchronous(program):
+        raise InputError(
+            f"{type(program).__name__} has only aforward, and DSPy's optimizers call forward: give it one too"
+        )
     if getattr(program, "_compiled", False) and optimizer.refuses_compiled and not recompile:
         raise InputError(
             f"the program is compiled already and {optimizer.name} wants one that is not: pass the original "

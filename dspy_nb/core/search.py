@@ -87,6 +87,7 @@ class Search:
         self._started = time.monotonic()
         self._last_progress = 0.0
         self._sending = threading.RLock()
+        self._reserve = Usage(task.reserve)
         self._scoring_s = 0.0  # what the scores before took: about what those after will take
         self._cut_by: str | None = None
         self._baseline_score: float | None = None
@@ -121,6 +122,7 @@ class Search:
         before = self._measure("held-out examples, before", task.program, task.testset)
         baseline = self._baseline_score = self._baseline()
         self._scoring_s = time.monotonic() - self._started
+        self._reserve_what_it_takes()
         compiled, reason = self._search()
         best = self._recorder.best
         if compiled is not None:
@@ -132,7 +134,9 @@ class Search:
         if baseline is None:
             baseline = self._known(task.program)
         score, after = known, None
-        if not self._stop.is_set():
+        if program is task.program:  # no candidate: there is nothing new to score
+            score, after = baseline, before
+        elif not self._stop.is_set():
             if known is None and task.valset:
                 score = _score(self._measure("validation examples", program, task.valset))
             after = self._measure("held-out examples, after", program, task.testset)
@@ -253,10 +257,32 @@ class Search:
             return None
         return _score(self._measure("validation examples, before", task.program, task.valset))
 
+    def _reserve_what_it_takes(self) -> None:
+        """Reserve for the scores after the search what those before took.
+
+        LM calls: at least what was foreseen. A program may ask its predictors several times, and an answer in
+        the wrong format costs a second call. Tokens and dollars: with those of the calls that are in flight
+        when the search stops, for they are known too late to count against it.
+        """
+        task, usage = self._task, self._usage()
+        scored = len(task.testset) + (0 if task.optimizer.scores_student else len(task.valset))
+        if not scored or not task.reserve:
+            return
+        foreseen = scored * len(task.program.predictors())
+        calls = max(task.reserve, task.reserve * (usage.lm_calls + usage.cache_hits) // foreseen)
+        more = 1 + task.plan.num_threads / max(usage.lm_calls, 1)
+        self._reserve = Usage(
+            calls,
+            0,
+            None if usage.prompt_tokens is None else round(usage.prompt_tokens * more),
+            None if usage.completion_tokens is None else round(usage.completion_tokens * more),
+            None if usage.usd is None else usage.usd * more,
+        )
+
     def _measure(self, what: str, program: Any, examples: Sequence[dspy.Example]) -> Evaluation | None:
         """Evaluate ``program``; ``None`` without examples, or when there is no budget left for it."""
         left = self._left()
-        if not examples or left is None or isinstance(program, list):
+        if not examples or isinstance(left, str) or isinstance(program, list):
             return None
         guard = self._guard(left)
         self._phase = f"scoring {len(examples)} {what}"
@@ -277,15 +303,16 @@ class Search:
 
     # -- limits, counts and events -----------------------------------------------------------------------
 
-    def _left(self, *, reserve_scoring: bool = False) -> Budget | None:
-        reserve = Usage(lm_calls=self._task.reserve) if reserve_scoring else None
+    def _left(self, *, reserve_scoring: bool = False) -> Budget | str:
+        reserve = self._reserve if reserve_scoring else None
         elapsed = time.monotonic() - self._started + (self._scoring_s if reserve_scoring else 0.0)
         return remaining(self._task.plan.budget, self._usage(), elapsed, reserve=reserve)
 
-    def _guard(self, budget: Budget | None, follower: Recorder | None = None) -> Guard:
-        guard = Guard(budget or Budget(), self._stop, self._on_call, follower)
-        if budget is None:
-            guard.halt("seconds")
+    def _guard(self, left: Budget | str, follower: Recorder | None = None) -> Guard:
+        """Return a guard with what is left; if that is nothing, of this limit, it stops at the first call."""
+        guard = Guard(Budget() if isinstance(left, str) else left, self._stop, self._on_call, follower)
+        if isinstance(left, str):
+            guard.halt(left)
         self._guards.append(guard)
         return guard
 
