@@ -142,6 +142,17 @@ def test_a_metric_that_returns_no_score_is_refused(value):
         compare(program(0.5), program(0.5), examples(20), lambda e, p, t=None: value)
 
 
+def test_a_metric_that_turns_from_right_and_wrong_to_grades_is_refused():
+    calls = []
+
+    def metric(example, prediction, trace=None):
+        calls.append(example)
+        return True if len(calls) == 1 else 0.5
+
+    with pytest.raises(nb.InputError, match="True or False before, and now a grade"):
+        compare(program(0.5), program(0.5), examples(20), metric, num_threads=1)
+
+
 def test_what_b_fixed_and_broke_is_listed_with_both_answers():
     found = compare(program(0.5, 1), program(0.6, 2), examples(80), METRIC, sequential=False)
     assert len(found.fixed) == found.b_wins
@@ -283,6 +294,9 @@ def test_the_result_is_json_and_a_table():
         ({"dataset": []}, "dataset is empty"),
         ({"confidence": 1}, "confidence"),
         ({"margin": -0.1}, "margin"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"seed": None}, "seed must be"),
+        ({"names": "ab"}, "names must be a list of 2 names, got 'ab'"),
         ({"max_examples": 0}, "max_examples"),
         ({"num_threads": 0}, "num_threads"),
         ({"timeout_s": 0}, "timeout_s"),

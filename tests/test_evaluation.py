@@ -374,6 +374,7 @@ def test_labels_that_differ_in_case_alone_stay_apart() -> None:
         ({"metric": exact_match("colour")}, "has no field 'colour'"),
         ({"confidence": 95}, "confidence must be"),
         ({"repeats": 0}, "repeats must be"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
         ({"num_threads": 0}, "num_threads must be"),
         ({"timeout_s": -1}, "timeout_s must be"),
         ({"max_error_rate": 2}, "max_error_rate must be"),

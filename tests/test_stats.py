@@ -264,6 +264,9 @@ def test_what_is_still_needed_is_what_the_test_takes_less_what_was_counted():
     [
         lambda: stats.sample_size_paired(0, 0.3),
         lambda: stats.sample_size_paired(0.4, 0.3),
+        lambda: stats.sample_size_paired(1e-200, 0.3),
+        lambda: stats.sample_size_mean(1e-320, 1.0),
+        lambda: stats.srm_p_value((1, 2), None),
         lambda: stats.sample_size_paired(0.1, 1.2),
         lambda: stats.sample_size_paired(0.1, 0.3, power=1),
         lambda: stats.sample_size_unpaired(0.6, 0.6),
@@ -492,3 +495,9 @@ def test_every_name_of_the_module_is_there_and_unknown_ones_are_not():
     assert all(getattr(stats, name) is not None for name in stats.__all__)
     with pytest.raises(AttributeError, match="no attribute 'welch'"):
         _ = stats.welch
+
+
+@pytest.mark.parametrize("scores", [[0.0] * 49 + [1.0], [1.0] * 49 + [0.0]])
+def test_a_skewed_mean_lies_in_its_interval_at_any_confidence(scores):
+    low, high = stats.bca_interval(scores, 1 - 1e-12)
+    assert low < sum(scores) / 50 < high

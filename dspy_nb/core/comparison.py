@@ -187,6 +187,7 @@ def compare_many(
         raise InputError("compare takes one metric, the one that decides; evaluate takes several")
     confidence = probability("confidence", confidence)
     margin = number_between("margin", margin, 0, 1)
+    seed = whole_number("seed", seed)
     if max_examples is not None:
         max_examples = whole_number("max_examples", max_examples, minimum=1)
     if num_threads is not None:
@@ -224,6 +225,8 @@ def _arms(
 ) -> list[Arm]:
     """Return the programs with their names: the baseline, then the candidates."""
     if names is not None:
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise InputError(f"names must be a list of {len(programs)} names, got {names!r:.80}")
         names = [str(name) for name in names]
         if len(names) != len(programs):
             raise InputError(f"names must be {len(programs)}, one for each program, got {len(names)}")

@@ -190,7 +190,7 @@ class Duel:
             self.bad_metric = self.bad_metric or outcome.failure.message
             return
         self._pairs[index][arm] = outcome
-        while self.n < len(self._pairs) and len(self._pairs[self.n]) == 2:
+        while self.bad_metric is None and self.n < len(self._pairs) and len(self._pairs[self.n]) == 2:
             self._count(self._pairs[self.n])
 
     def _count(self, pair: dict[int, Outcome]) -> None:

@@ -104,6 +104,7 @@ def evaluate(
     if not callable(program):
         raise InputError(f"program must be a dspy.Module or a function, got {type(program).__name__}")
     confidence = probability("confidence", confidence)
+    seed = whole_number("seed", seed)
     repeats = whole_number("repeats", repeats, minimum=1)
     max_error_rate = number_between("max_error_rate", max_error_rate, 0, 1)
     if timeout_s is not None:

@@ -73,7 +73,10 @@ def bca_interval(
     below = (np.count_nonzero(means < 0) + np.count_nonzero(means <= 0)) / (2 * resamples)
     bias = NORMAL.inv_cdf(min(max(below, 0.5 / resamples), 1 - 0.5 / resamples))
     acceleration = float(np.sum(centred**3)) / (6 * spread**1.5)
-    shares = [NORMAL.cdf(bias + (bias + side) / (1 - acceleration * (bias + side))) for side in (-z, z)]
+    corrected = [bias + side for side in (-z, z)]
+    # At a confidence of 1 - 1e-9 a skew may leave nothing to divide by, or less: then it is the furthest mean.
+    scales = [max(1 - acceleration * end, 1e-9) for end in corrected]
+    shares = [NORMAL.cdf(bias + end / scale) for end, scale in zip(corrected, scales, strict=True)]
     low, high = np.quantile(means, shares)
     return max(bounds[0], mean + float(low)), min(bounds[1], mean + float(high))
 

@@ -17,6 +17,7 @@ PRICE_OF_LOOKING = 1.75
 
 _POWER = 0.8
 _NO_GAP = 1e-9
+_LARGEST_ROOT = 1e150  # of a number of examples: its square still is a float
 
 
 def sample_size_paired(
@@ -136,4 +137,6 @@ def _nonzero_effect(effect: float, largest: float) -> float:
 
 def _rounded_up(root: float) -> int:
     """Return the square, rounded up; a power so low that no data are needed still takes one example."""
+    if root > _LARGEST_ROOT:
+        raise InputError("the effect is too small: no data set has as many examples as it would take")
     return max(1, math.ceil(max(0.0, root) ** 2))

@@ -162,7 +162,8 @@ def srm_p_value(counts: Sequence[int], split: float | Sequence[float]) -> float:
     if isinstance(split, (int, float, Real)):  # numpy's numbers too
         share = probability("split", split)
         split = (1 - share, share)
-    weights = [number_between("split", weight, 0, math.inf, ends=False) for weight in split]
+    shares = list(split) if isinstance(split, Iterable) else []
+    weights = [number_between("split", weight, 0, math.inf, ends=False) for weight in shares]
     if len(weights) != len(observed) or len(weights) < 2:
         raise InputError(f"split must have one share for each of the {len(observed)} counts (at least two)")
     total = sum(observed)
