@@ -125,6 +125,17 @@ def test_an_archived_version_does_not_come_back_unnoticed(registry: Registry, st
         staging.deploy("m@1.1.0")
 
 
+def test_what_is_live_is_not_archived_whatever_its_stage(registry: Registry, staging: Environment) -> None:
+    staging.deploy("m@1.1.0")
+    staging.canary("m@1.2.0", share=0.05)
+    for ref in ("m@1.1.0", "m@1.2.0"):
+        with pytest.raises(Refused, match=f"{ref} is live in staging: deploy another version there"):
+            registry.archive(ref)
+    assert [version.version for version in registry.archive("m", keep_latest=1)] == ["1.3.0", "1.0.0"]
+    staging.abort_canary()
+    assert registry.archive("m@1.2.0")[0].stage == "archived"
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

@@ -264,3 +264,10 @@ def test_a_bump_counts_archived_versions_too(registry: Registry) -> None:
     assert registry.register(program(), "m").version == "1.1.0"
     with pytest.raises(NotFound, match="parent"):
         registry.register(program(), "m", parent="7.0.0")
+
+
+def test_evidence_too_large_to_be_read_again_is_not_written(registry: Registry) -> None:
+    registry.register(program(), "m")
+    with pytest.raises(InputError, match="the log entry has .* bytes: it may have"):
+        registry.attach("m@1.0.0", {**GATE, "notes": "x" * 2**26})
+    assert len(Registry(registry.root).history("m")) == 1

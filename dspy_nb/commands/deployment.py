@@ -71,7 +71,7 @@ def archive(
 ) -> None:
     r"""Archive a version, or the old ones of a model.
 
-    What is in production is never archived.
+    What is in production, or live in an environment, is never archived.
 
     \b
     Examples:

@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dspy_nb.core.durable import dump_json, explained, parse_json, read_file, sync_folder, write_file
+from dspy_nb.core.durable import (
+    LARGEST_FILE,
+    dump_json,
+    explained,
+    parse_json,
+    read_file,
+    sync_folder,
+    write_file,
+)
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, Refused
 from dspy_nb.core.model_version import ModelVersion, verified_files, verified_metadata
 from dspy_nb.core.program_state import check_state
@@ -22,7 +30,6 @@ __all__ = ["export_version", "read_archive"]
 
 SCHEMA_VERSION: Final = 1
 _MANIFEST: Final = "manifest.json"
-_LARGEST_CONTENT: Final = 64 * 2**20
 _DATE: Final = (1980, 1, 1, 0, 0, 0)  # the same version gives the same bytes
 
 
@@ -101,7 +108,7 @@ def read_archive(path: Path) -> tuple[str, str, dict[str, bytes], dict[str, Any]
 def _unpack(content: bytes, path: Path) -> dict[str, bytes]:
     """Return the members, which may only be the files of a version, each within its limit."""
     files: dict[str, bytes] = {}
-    room = _LARGEST_CONTENT
+    room = LARGEST_FILE
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for member in archive.infolist():
             if member.filename not in (*VERSION_FILES, _MANIFEST) or member.filename in files:
@@ -112,7 +119,7 @@ def _unpack(content: bytes, path: Path) -> dict[str, bytes]:
                 files[member.filename] = file.read(room + 1)
             room -= len(files[member.filename])
             if room < 0:
-                raise Corrupt(f"{path} holds more than {_LARGEST_CONTENT:,} bytes")
+                raise Corrupt(f"{path} holds more than {LARGEST_FILE:,} bytes")
     return files
 
 

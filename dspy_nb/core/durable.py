@@ -19,6 +19,7 @@ from dspy_nb.core.errors import Corrupt, InputError, RegistryError
 from dspy_nb.core.flushing import Unflushed
 
 __all__ = [
+    "LARGEST_FILE",
     "dump_json",
     "explained",
     "make_folders",
@@ -31,7 +32,7 @@ __all__ = [
 
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
-_LARGEST_FILE: Final = 64 * 2**20
+LARGEST_FILE: Final = 64 * 2**20
 
 
 @contextlib.contextmanager
@@ -101,7 +102,7 @@ def read_file(path: Path | str) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise Corrupt(f"{path} is not a plain file")
-        if status.st_size > _LARGEST_FILE:
+        if status.st_size > LARGEST_FILE:
             raise Corrupt(f"{path} has {status.st_size:,} bytes: more than the registry ever writes")
         parts = []
         while part := os.read(descriptor, status.st_size + 1):

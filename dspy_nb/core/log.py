@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from dspy_nb.core.durable import (
+    LARGEST_FILE,
     dump_json,
     explained,
     make_folders,
@@ -36,7 +37,7 @@ from dspy_nb.core.durable import (
     sync_folder,
     write_file,
 )
-from dspy_nb.core.errors import Conflict, Corrupt, Refused
+from dspy_nb.core.errors import Conflict, Corrupt, InputError, Refused
 from dspy_nb.core.flushing import Unflushed
 
 __all__ = [
@@ -170,7 +171,7 @@ class Log(Generic[S]):
 
         Raises:
             Conflict: Other writers were faster for a whole minute.
-            InputError: The body is no JSON.
+            InputError: The body is no JSON, or too large.
             Corrupt: As ``read`` does.
             RegistryError: The entry cannot be written (disk full, read-only, ...); nothing has changed,
                 unless the message says that it is written and could not be flushed.
@@ -300,6 +301,8 @@ def _seal(
     sealed = dump_json(head | dict(body), "the log entry").removesuffix(b"\n}\n")
     checksum = hashlib.sha256(sealed).hexdigest()
     content = sealed + _SEAL + checksum.encode() + _SEAL_END
+    if len(content) > LARGEST_FILE:
+        raise InputError(f"the log entry has {len(content):,} bytes: it may have {LARGEST_FILE:,}")
     return content, Entry(number, action, at, by, _body(parse_json(content, "the log entry")), checksum)
 
 

@@ -79,21 +79,42 @@ def decide_attach(
 
 
 def decide_archive(
-    state: ModelState, reference: Reference, keep_latest: int | None, staging: bool, reason: str | None
+    state: ModelState,
+    reference: Reference,
+    keep_latest: int | None,
+    staging: bool,
+    reason: str | None,
+    live: Mapping[str, str],
 ) -> dict[str, Any] | None:
     """Return the body of the log entry that archives versions, None if there is nothing to archive.
 
+    Args:
+        state: The model.
+        reference: One version, or with ``keep_latest`` the model.
+        keep_latest: How many versions to keep, counted from the latest one.
+        staging: Whether versions in staging may be archived too.
+        reason: Why.
+        live: Reference of each version that is served -> the environment that does.
+
     Raises:
         NotFound: There is no such version.
-        Refused: The version that was named is in production.
+        Refused: The version that was named is in production, or live.
     """
+    model_id = reference.model_id
     if keep_latest is None:
         record = find(reference, state)
-        _check_transition(record, f"{reference.model_id}@{record.version}", "archived")
+        ref = f"{model_id}@{record.version}"
+        _check_transition(record, ref, "archived")
+        if ref in live:
+            raise Refused(f"{ref} is live in {live[ref]}: deploy another version there before it is archived")
         return {"versions": [record.version], "reason": reason}
     newest_first = [version for _, version in reversed(state.alive)]
     spared = ("production",) if staging else ("production", "staging")
-    chosen = [version for version in newest_first[keep_latest:] if state.records[version].stage not in spared]
+    chosen = [
+        version
+        for version in newest_first[keep_latest:]
+        if state.records[version].stage not in spared and f"{model_id}@{version}" not in live
+    ]
     return {"versions": chosen, "reason": reason} if chosen else None
 
 

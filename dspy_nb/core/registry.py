@@ -106,7 +106,7 @@ class Registry(Catalogue):
             raise InputError("give either version= or bump=, not both")
         if version is not None:
             check_version(version)
-        _check_texts(notes=notes, by=by)
+        _check_texts(notes=notes, parent=parent, by=by)
         submission = Submission(what, model_id, metadata=metadata, evaluation=evaluation, notes=notes)
         log = self._log(model_id)
         while True:
@@ -200,7 +200,9 @@ class Registry(Catalogue):
         reason: str | None = None,
         by: str | None = None,
     ) -> list[ModelVersion]:
-        """Archive one version, or all but the latest ones of a model; production is never touched.
+        """Archive one version, or all but the latest ones of a model.
+
+        What is in production is never touched, nor what an environment serves: a roll-back could not return to it.
 
         Args:
             what: A reference such as ``sentiment@1.0.0``, or a model id together with ``keep_latest``.
@@ -211,6 +213,11 @@ class Registry(Catalogue):
 
         Returns:
             The versions that were archived now.
+
+        Raises:
+            NotFound: There is no such version.
+            Refused: The version that was named is in production, archived already, or live in an environment.
+            InputError: Something given is wrong.
         """
         _check_texts(reason=reason, by=by)
         reference = as_reference(what)
@@ -220,8 +227,10 @@ class Registry(Catalogue):
         if not is_model and keep_latest is not None:
             raise InputError("keep_latest= goes with a model id, not with one version")
 
+        live = self._live()
+
         def decide(state: ModelState) -> dict[str, Any] | None:
-            return decide_archive(state, reference, keep_latest, staging, reason)
+            return decide_archive(state, reference, keep_latest, staging, reason, live)
 
         entry = self._existing(reference.model_id).append(decide, "archive", by=by)
         versions = entry.body["versions"] if entry else ()
@@ -257,6 +266,17 @@ class Registry(Catalogue):
         if not self._publish(model_id, version, files, summary, reason, by):
             raise self._conflict(model_id, version)
         return self._written(model_id, version)
+
+    def _live(self) -> dict[str, str]:
+        """Return what is served now, live or as a canary: reference -> name of an environment that does."""
+        live: dict[str, str] = {}
+        for name in self.environments():
+            now = self.environment(name).read(lambda state: state.now)
+            if now is not None:
+                live[now.ref] = name
+                if now.canary is not None:
+                    live[now.canary.candidate] = name
+        return live
 
     def _publish(
         self,

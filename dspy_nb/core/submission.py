@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any, Final
 
-from dspy_nb.core.durable import dump_json
+from dspy_nb.core.durable import LARGEST_FILE, dump_json
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.log import utc_now
 from dspy_nb.core.model_card import model_card
@@ -61,6 +61,7 @@ _TYPES: Final = {
     "datasets": Mapping,
     "test": Mapping,
 }
+_LARGEST_VERSION: Final = LARGEST_FILE - 2**20  # its archive has a manifest, and is a file as well
 _SECRET: Final = frozenset(
     ["api_key", "api_base", "base_url", "model_list", "authorization", "headers", "extra_headers"]
 )
@@ -93,6 +94,8 @@ class Submission:
         stored = evaluation if evaluation is not None else given.get("evaluation")
         if not isinstance(stored, Mapping | None):
             raise InputError(f"the evaluation must be a dict, not a {type(stored).__name__}")
+        if not isinstance(metadata, Mapping | None):
+            raise InputError(f"metadata must be a dict, not a {type(metadata).__name__}")
         self.evaluation_json = None if stored is None else dump_json(stored, "the evaluation")
         facts = {**dict.fromkeys(METADATA_FIELDS), **(given.get("metadata") or {}), **(metadata or {})}
         if clash := sorted(_OURS & set(facts)):
@@ -113,7 +116,11 @@ class Submission:
         return summary_of(self.facts, self._stored, parent)
 
     def files(self, version: str, parent: str | None) -> dict[str, bytes]:
-        """Return the content of the version's files, by name."""
+        """Return the content of the version's files, by name.
+
+        Raises:
+            InputError: They are larger than what the registry reads.
+        """
         packages = package_versions()
         metadata = {
             "schema_version": SCHEMA_VERSION,
@@ -138,6 +145,13 @@ class Submission:
         }
         if self.evaluation_json is not None:
             files["evaluation.json"] = self.evaluation_json
+        sizes = {name: len(content) for name, content in files.items()}
+        if sum(sizes.values()) > _LARGEST_VERSION:
+            largest = max(sizes, key=sizes.__getitem__)
+            raise InputError(
+                f"{self.model_id}@{version} has {sum(sizes.values()):,} bytes, most of them in {largest}: a version "
+                f"may have {_LARGEST_VERSION:,}"
+            )
         return files
 
 
