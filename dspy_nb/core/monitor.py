@@ -66,7 +66,7 @@ def check_health(
     if report.verdict != "degraded":
         return report
     if settings.rollback:
-        report = _roll_back(environment, report, live, state_size, automatic)
+        report = _roll_back(environment, report, state_size, automatic)
     new = tuple(
         item.name
         for item in report.degraded
@@ -152,9 +152,7 @@ def _look(
     )
 
 
-def _roll_back(
-    environment: Environment, report: HealthReport, live: Deployment, seen: int, automatic: bool
-) -> HealthReport:
+def _roll_back(environment: Environment, report: HealthReport, seen: int, automatic: bool) -> HealthReport:
     """Roll back what has degraded, unless somebody else did, or it is what an automatic roll-back brought back."""
     if automatic:
         why = "an automatic roll-back brought it back, so the cause is hardly the version: decide yourself"

@@ -9,14 +9,12 @@ folder/
 
 from __future__ import annotations
 
-import contextlib
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from dspy_nb.core.durable import dump_json, explained, make_folders, parse_json, read_file, write_file
+from dspy_nb.core.durable import dump_json, explained, make_folders, parse_json, read_file, replace_file
 from dspy_nb.core.errors import InputError, RegistryError
 from dspy_nb.core.log import utc_now
 
@@ -167,13 +165,7 @@ class PipelineFolder:
         path = self.path / name
         with explained(f"write {path}"):
             make_folders(self.path)
-            new = path.with_name(f".{name}.{uuid.uuid4().hex}")
-            try:
-                write_file(new, dump_json(content, name))
-                new.replace(path)
-            finally:
-                with contextlib.suppress(OSError):
-                    new.unlink()
+            replace_file(path, dump_json(content, name))
 
 
 def next_folder(parent: Path, model_id: str) -> Path:

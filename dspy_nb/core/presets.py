@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dspy_nb.core.durable import replace_file
 from dspy_nb.core.errors import InputError
 
 __all__ = ["Preset", "get_preset", "list_presets", "save_preset", "user_presets_file"]
@@ -111,9 +112,7 @@ def save_preset(preset: Preset, path: str | Path | None = None) -> Path:
         }
         text = tomli_w.dumps(there)
         file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-        new.write_text(text, encoding="utf-8")
-        new.replace(file)
+        replace_file(file, text.encode())
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{file} is not valid TOML: {error}") from None
     except TypeError as error:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import dspy
 from dspy.clients.cache import Cache
 
+from dspy_nb.core.durable import replace_file
 from dspy_nb.core.errors import InputError
 
 __all__ = ["RunDirectory", "describe_lm", "describe_program", "text_hash"]
@@ -93,12 +93,7 @@ class RunDirectory:
         file = self.path / "manifest.json"
         if not file.exists():
             # Complete or not there at all: a crash in between must not leave a manifest that fits no run.
-            new = self.path / f"manifest.{os.getpid()}.tmp"
-            with new.open("w", encoding="utf-8") as out:
-                json.dump(manifest, out, indent=2, sort_keys=True)
-                out.flush()
-                os.fsync(out.fileno())
-            new.replace(file)
+            replace_file(file, json.dumps(manifest, indent=2, sort_keys=True).encode())
             return
         try:
             there = json.loads(file.read_text(encoding="utf-8"))
