@@ -114,7 +114,6 @@ class Traffic:
         place: float,
         *,
         request_id: str | None = None,
-        meta: dict[str, Any] | None = None,
         unless: str | None = None,
     ) -> Assignment | None:
         """Add one request of a unit: to B if its place is below the split.
@@ -126,7 +125,6 @@ class Traffic:
             unit: Who asks.
             place: Where the unit's hash lies in [0, 1).
             request_id: Of the caller's own; a new one by default.
-            meta: JSON to keep with it.
             unless: Name of a fact; once that is stored nothing is added, and ``None`` returned.
 
         Raises:
@@ -136,21 +134,16 @@ class Traffic:
         with self.file.writing() as connection:
             if unless is not None and _fact(connection, unless) is not None:
                 return None
-            return self._add(connection, unit, place, request_id, meta)
+            return self._add(connection, unit, place, request_id)
 
     def assign_many(self, requests: Iterable[tuple[str, float]]) -> list[Assignment]:
         """Add many requests (unit, place) at once, in this order of assignment: all of them or none."""
         rows = list(requests)
         with self.file.writing() as connection:
-            return [self._add(connection, unit, place, None, None) for unit, place in rows]
+            return [self._add(connection, unit, place, None) for unit, place in rows]
 
     def _add(
-        self,
-        connection: sqlite3.Connection,
-        unit: str,
-        place: float,
-        request_id: str | None,
-        meta: dict[str, Any] | None,
+        self, connection: sqlite3.Connection, unit: str, place: float, request_id: str | None
     ) -> Assignment:
         if request_id is not None:
             query = "SELECT number, unit FROM events WHERE request_id = ?"
@@ -166,11 +159,10 @@ class Traffic:
         first = connection.execute(query, (check_text("unit", unit),)).fetchone()
         is_b, split_id = first or (place < split[1], split[0])
         number = connection.execute(
-            "INSERT INTO events (is_b, first, split_id, assigned_at, request_id, unit, meta) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (int(is_b), int(first is None), split_id, self.clock(), request_id or uuid.uuid4().hex, unit,
-             None if meta is None else json.dumps(meta, allow_nan=False)),
-        ).lastrowid  # fmt: skip
+            "INSERT INTO events (is_b, first, split_id, assigned_at, request_id, unit) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (int(is_b), int(first is None), split_id, self.clock(), request_id or uuid.uuid4().hex, unit),
+        ).lastrowid
         return _assignment(connection, int(number or 0))
 
     def finish(

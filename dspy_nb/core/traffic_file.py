@@ -29,7 +29,7 @@ CREATE TABLE splits (id INTEGER PRIMARY KEY, split REAL NOT NULL, set_at REAL NO
 CREATE TABLE events (
     number INTEGER PRIMARY KEY, is_b INTEGER NOT NULL, first INTEGER NOT NULL, split_id INTEGER NOT NULL,
     outcome REAL, late INTEGER NOT NULL DEFAULT 0, error TEXT, cached INTEGER, latency_us INTEGER,
-    assigned_at REAL NOT NULL, recorded_at REAL, request_id TEXT NOT NULL UNIQUE, unit TEXT NOT NULL, meta TEXT);
+    assigned_at REAL NOT NULL, recorded_at REAL, request_id TEXT NOT NULL UNIQUE, unit TEXT NOT NULL);
 CREATE UNIQUE INDEX units ON events (unit) WHERE first = 1;
 CREATE INDEX waiting ON events (assigned_at) WHERE first = 1 AND outcome IS NULL AND late = 0;
 CREATE TABLE changes (id INTEGER PRIMARY KEY, number INTEGER NOT NULL);
