@@ -120,7 +120,13 @@ class ComparisonState:
 
     def _facts(self, duel: Duel) -> list[tuple[str, str]]:
         b_wins, a_wins = duel.wins
-        verdict = duel.verdict if duel.n_at_verdict else "none yet" if not self.done else duel.verdict
+        verdict = (
+            duel.verdict
+            if duel.n_at_verdict
+            else "none yet"
+            if not (self.done or self.ended)
+            else duel.verdict
+        )
         facts = [("verdict", verdict), ("difference, points", _difference(duel))]
         facts += [("B better on", f"{b_wins:,}"), ("A better on", f"{a_wins:,}")]
         if any(duel.errors):

@@ -205,10 +205,11 @@ def _md(text: str) -> str:
 # The doubled class wins over the notebook's own rules for tables and lists.
 STYLE = """<style>
 .dspy-nb.dspy-nb{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;
- color:var(--jp-content-font-color1,inherit);max-width:72em;
+ color:var(--jp-content-font-color1,inherit);
  --line:color-mix(in srgb,currentColor 22%,transparent);--soft:color-mix(in srgb,currentColor 66%,transparent);
  --good:var(--jp-success-color1,#2e8b57);--bad:var(--jp-error-color1,#d32f2f);
  --warn:var(--jp-warn-color1,#d9822b);--accent:var(--jp-brand-color1,#1976d2)}
+.dspy-nb.dspy-nb>:not(.scroll){max-width:72em}
 .dspy-nb.dspy-nb h4{font-size:1.15em;font-weight:600;line-height:1.3;margin:.2em 0 0;color:inherit}
 .dspy-nb.dspy-nb p{margin:.4em 0}
 .dspy-nb.dspy-nb .soft,.dspy-nb.dspy-nb caption,.dspy-nb.dspy-nb dt,.dspy-nb.dspy-nb th{color:var(--soft)}

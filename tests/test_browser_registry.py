@@ -47,16 +47,20 @@ def test_versions_are_browsed_compared_promoted_and_rolled_back(open_notebook, r
     page.get_by_placeholder("name, stage, optimizer…").fill("")
     says("1–2 of 2 versions")
 
-    checks = page.locator(".dspy-nb-row input[type=checkbox]:visible")
-    checks.nth(1).check()
-    checks.nth(0).check()
+    for version in ("1.0.0", "1.1.0"):
+        page.get_by_role("checkbox", name=f"Compare sentiment@{version}").check()
     says("+ optimizer: BootstrapFewShotWithRandomSearch")
 
     button("sentiment@1.0.0").click()
+    page.get_by_role("tab", name="Model card").click()
+    assert page.get_by_role("heading", name="How it was made").is_visible()
     button("Deploy…").click()
     button("Confirm: deploy sentiment@1.0.0 to production").click()
     says("production accepts versions in production")  # a refusal explains itself
-    button("Cancel").click()
+    button("Cancel").press("Enter")
+    notebook.wait_until(  # who uses the keyboard goes on where the form was opened
+        lambda: button("Deploy…").evaluate("button => button === document.activeElement"), "focus is lost"
+    )
 
     button("Promote…").click()
     button("Confirm: promote sentiment@1.0.0 to production").click()

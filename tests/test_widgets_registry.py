@@ -13,10 +13,12 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from dspy_nb.core.registry import Registry
+from dspy_nb.documents import STYLE
 from dspy_nb.widgets.registry import ROWS_A_PAGE, RegistryBrowser
 from tests.browser import python_notebook
 from tests.registry_samples import GATE, Run, program
 
+EXAMPLE = Path(__file__).parents[1] / "registry"
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
@@ -49,6 +51,7 @@ def test_versions_are_listed_filtered_and_sorted(registry: Registry) -> None:
     assert shown(browser)[0] == "other@1.0.0"
     browser.ascending.value = True
     assert shown(browser)[-1] == "other@1.0.0"
+    assert browser.ascending.description == "⇅ Reversed"  # not by colour alone
 
 
 def test_a_version_shows_its_card_evaluation_and_history(registry: Registry) -> None:
@@ -58,6 +61,21 @@ def test_a_version_shows_its_card_evaluation_and_history(registry: Registry) -> 
     assert "MIPROv2" in card
     assert "84.0%" in evaluation
     assert "register" in history
+
+
+def test_an_evaluation_is_shown_as_its_report() -> None:
+    browser = RegistryBrowser(Registry(EXAMPLE))
+    browser.open("sentiment@1.1.0")
+    evaluation = browser.tabs.children[1].value
+    assert "Predict on 120 examples" in evaluation
+    assert "<td>negative</td>" in evaluation
+    assert "{" not in evaluation.replace(STYLE, "")  # no dictionary is shown as it is
+
+
+def test_each_row_says_to_a_screen_reader_what_is_in_it(registry: Registry) -> None:
+    row = RegistryBrowser(registry).rows[2]
+    assert row.check.description == "Compare other@1.0.0"
+    assert '<span class="said">optimizer </span>MIPROv2' in row._cells.value
 
 
 def test_two_checked_versions_are_compared_and_a_third_replaces_the_first(registry: Registry) -> None:

@@ -59,14 +59,14 @@ class VersionDiff:
 
     def to_html(self) -> str:
         """Return the diff as HTML that needs no style sheet, with everything escaped."""
-        parts = [f"<p><b>{html.escape(self.a)}</b> → <b>{html.escape(self.b)}</b></p>"]
+        parts = [f"<h4>{html.escape(self.a)} → {html.escape(self.b)}</h4>"]
         for section, changes in self.sections().items():
             rows = "".join(
                 f'<div style="background:{_COLOURS[change.sign]};white-space:pre-wrap">'
                 f"{change.sign} {html.escape(change.text)}</div>"
                 for change in changes
             )
-            parts.append(f"<h4>{html.escape(section)}</h4><div style='font-family:monospace'>{rows}</div>")
+            parts.append(f"<h5>{html.escape(section)}</h5><div style='font-family:monospace'>{rows}</div>")
         return "".join(parts if self.changes else [*parts, "<p>no difference</p>"])
 
 

@@ -24,6 +24,7 @@ __all__ = ["ProgressPanel"]
 _EXCERPT = 110
 
 _PANEL_STYLE = """<style>
+.dspy-nb-candidates{reading-flow:flex-visual}
 .dspy-nb.dspy-nb .row{display:grid;grid-template-columns:6.5em 5em 7em 4em minmax(8em,1fr);column-gap:1em;
  padding:.25em 0;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
 .dspy-nb.dspy-nb .row>span{white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
@@ -107,6 +108,7 @@ class _View:
         columns = ("candidate", "score", "n", "demos", "instruction")
         self._columns.value = f'<div class="dspy-nb" aria-hidden="true">{_cells(columns, "row head")}</div>'
         self._rows = VBox([self._columns])
+        self._rows.add_class("dspy-nb-candidates")
         self._slots: dict[int, HTML] = {}  # one for each candidate that is shown
         self._drawn: dict[int, tuple[CandidateScored, bool]] = {}
         self._process = psutil.Process()

@@ -26,6 +26,7 @@ from dspy_nb.widgets.registry_views import (
     evaluation_html,
     head_html,
     history_html,
+    label_html,
     message_html,
     summary_html,
 )
@@ -113,11 +114,12 @@ class RegistryBrowser:
         self._where = widgets.HTML()
         self.message = widgets.HTML()
         self._chosen = widgets.HTML()
+        self._chosen.add_class("dspy-nb-chosen")
         self.rows = [_Row(self) for _ in range(ROWS_A_PAGE)]
         head = widgets.HBox(
             [
-                widgets.HTML("<strong>compare</strong>", layout={"width": "64px", "flex": "0 0 auto"}),
-                widgets.HTML("<strong>version</strong>", layout={"width": "170px", "flex": "0 1 auto"}),
+                widgets.HTML(label_html("compare"), layout={"width": "64px", "flex": "0 0 auto"}),
+                widgets.HTML(label_html("version"), layout={"width": "170px", "flex": "0 1 auto"}),
                 widgets.HTML(head_html(), layout={"flex": "1 1 0"}),
             ]
         )
@@ -146,6 +148,7 @@ class RegistryBrowser:
         self.view.add_class("dspy-nb-browser")
         for control in (self.filter, self.order, self.ascending):
             control.observe(lambda _: self._search(), "value")
+        self.ascending.observe(self._name_order, "value")
         self.previous.on_click(lambda _: self._turn(-1))
         self.next.on_click(lambda _: self._turn(1))
 
@@ -165,6 +168,9 @@ class RegistryBrowser:
             # Out of the context of whoever has changed something: see NotebookProgress.
             Context().run(handle.update, self._saved_table(), raw=True)
         return True
+
+    def _name_order(self, change: Any) -> None:
+        self.ascending.description = "⇅ Reversed" if change["new"] else "⇅ Reverse"
 
     def _search(self, keep_page: bool = False) -> None:
         words = self.filter.value.lower().split()
@@ -322,9 +328,7 @@ class _Row:
 
     def __init__(self, browser: RegistryBrowser) -> None:
         self.ref = ""
-        self.check = widgets.Checkbox(
-            indent=False, layout={"width": "64px", "flex": "0 0 auto"}, tooltip="Compare this version"
-        )
+        self.check = widgets.Checkbox(indent=False, layout={"width": "64px", "flex": "0 0 auto"})
         self.button = widgets.Button(layout={"width": "170px", "flex": "0 1 auto"})
         self.button.add_class("dspy-nb-ref")
         self._cells = widgets.HTML(layout={"flex": "1 1 0"})
@@ -339,7 +343,7 @@ class _Row:
             return
         self.ref = version.ref
         self.check.value = version.ref in compared
-        self.check.tooltip = f"Compare {version.ref}"
+        self.check.description = f"Compare {version.ref}"  # not seen, but said: the style sheet hides it
         self.button.description, self.button.tooltip = version.ref, f"Open {version.ref}"
         self._cells.value = cells_html(version)
         (self.view.add_class if version.ref == opened else self.view.remove_class)("is-open")

@@ -55,7 +55,7 @@ class ActionForm:
         self.cancel = widgets.Button(description="Cancel", layout={"width": "auto"})
         self._evidence = widgets.HTML()
         self.confirm.on_click(lambda _: self._do())
-        self.cancel.on_click(lambda _: self.close())
+        self.cancel.on_click(lambda _: self._leave())
         for control in (self.stage, self.environment):
             control.observe(lambda _: self.update(), "value")
         bar = widgets.HBox([self.confirm, self.cancel])
@@ -100,6 +100,8 @@ class ActionForm:
         self._show(self.force, action == "promote")
         self._show(self.form, True)
         self.update()
+        first = {"promote": self.stage, "archive": self.reason}.get(action, self.environment)
+        first.focus()
 
     def _offer_stages(self, version: ModelVersion) -> None:
         stages = TRANSITIONS[version.stage]
@@ -107,6 +109,13 @@ class ActionForm:
             self.stage.options = stages
         if self.stage.value is None:
             self.stage.value = stages[0]
+
+    def _leave(self) -> None:
+        """Close the form and give the keyboard back to the button that opened it."""
+        button = self.buttons.get(self._action)
+        self.close()
+        if button is not None:
+            button.focus()
 
     def close(self) -> None:
         """Close the form; nothing is done."""
@@ -182,7 +191,7 @@ class ActionForm:
         except DspyNbError as error:
             self._tell(f"{type(error).__name__}: {error}", True)
             return
-        self.close()
+        self._leave()
         self._tell(done, False)
 
     def _call(self) -> str:

@@ -6,15 +6,18 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.evaluation import Evaluation
 from dspy_nb.core.model_version import ModelVersion
 from dspy_nb.core.stages import HistoryEntry
 from dspy_nb.documents import Document, Facts, Note, Score, Table, to_html
+from dspy_nb.evaluation_report import evaluation_html as report_html
 from dspy_nb.registry_listings import decisions_html, evidence_text
 from dspy_nb.wording import UNKNOWN, count
 
 __all__ = [
     "BROWSER_STYLE", "SAVED_STYLE", "cells_html", "evaluation_html", "evidence_html", "head_html",
-    "history_html", "message_html", "shown_size", "stage_label", "summary_html",
+    "history_html", "label_html", "message_html", "shown_size", "stage_label", "summary_html",
 ]  # fmt: skip
 
 _MARKS: Final[Mapping[str, str]] = {
@@ -35,6 +38,8 @@ BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser .dspy-nb-bar{flex-flow:row wrap;align-items:center;gap:2px 6px;overflow:visible}
 .dspy-nb-browser .dspy-nb-bar>*{flex:0 0 auto}
 .dspy-nb-browser h4{margin:0;font-size:15px;font-weight:600}
+.dspy-nb-browser .dspy-nb-chosen{margin-top:10px}
+.dspy-nb-browser h5{margin:1em 0 .3em;font-size:13px;font-weight:600}
 .dspy-nb-browser .soft{color:var(--soft)}
 .dspy-nb-browser .dspy-nb-rows{border:1px solid var(--line);border-radius:4px;max-height:26em;overflow:hidden auto}
 .dspy-nb-browser .dspy-nb-row{border-bottom:1px solid var(--line);align-items:center;overflow:hidden;flex:0 0 auto;
@@ -44,7 +49,8 @@ BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser .dspy-nb-row.is-head strong{font-weight:500;color:var(--soft)}
 .dspy-nb-browser .dspy-nb-row>*{margin:0 12px 0 0}
 .dspy-nb-browser .dspy-nb-row>.widget-html{margin:0}
-.dspy-nb-browser .dspy-nb-row>.widget-checkbox{display:flex;align-items:center}
+.dspy-nb-browser .dspy-nb-row{position:relative}
+.dspy-nb-browser .dspy-nb-row>.widget-checkbox input{margin:0;vertical-align:middle}
 .dspy-nb-browser .dspy-nb-row>.widget-html:not(:last-child){margin:0 12px 0 0}
 .dspy-nb-browser .dspy-nb-row.is-open{box-shadow:inset 4px 0 var(--jp-brand-color1,#1976d2);
  background:var(--jp-layout-color2,rgba(128,128,128,.14))}
@@ -52,8 +58,13 @@ BROWSER_STYLE: Final = """<style>
  grid-template-columns:7.8em minmax(10.5em,1fr) minmax(6em,1.4fr) 9.6em 6em 5em}
 .dspy-nb-browser .dspy-nb-cells>*{overflow:hidden;text-overflow:ellipsis;font-variant-numeric:tabular-nums}
 .dspy-nb-browser .num{text-align:right}
+.dspy-nb-browser :is(.said,.dspy-nb-row>.widget-checkbox span){position:absolute;width:1px;height:1px;margin:0;
+ overflow:hidden;clip-path:inset(50%);white-space:nowrap}
+.dspy-nb-browser :is(button,input,select,.lm-TabBar-tab):focus-visible{outline-offset:-2px;
+ outline:2px solid var(--jp-brand-color1,#1976d2)!important}
 .dspy-nb-browser .dspy-nb-ref{text-align:left;font-weight:500;background:transparent;padding:0;
  color:var(--jp-content-link-color,var(--jp-brand-color1,#1976d2))}
+.dspy-nb-browser .dspy-nb-ref:focus-visible{outline-offset:0}
 .dspy-nb-browser .stage-production{font-weight:600}
 .dspy-nb-browser .stage-archived,.dspy-nb-browser .stage-deprecated{color:var(--soft)}
 .dspy-nb-browser .dspy-nb-form{border:1px solid var(--jp-warn-color1,#d9822b);border-radius:4px;padding:8px 12px}
@@ -86,21 +97,27 @@ def cells_html(version: ModelVersion) -> str:
         version.parent or UNKNOWN,
         shown_size(version.size_bytes),
     )
-    return _cells(values, "span", f"stage-{version.stage}")
+    shown = (
+        f'<span title="{html.escape(value)}"><span class="said">{name} </span>{html.escape(value)}</span>'
+        for name, value in zip(_COLUMNS, values, strict=True)
+    )
+    return _cells(shown, f"stage-{html.escape(version.stage)}")
 
 
 def head_html() -> str:
-    """Return the names of the columns."""
-    return _cells(_COLUMNS, "strong", "")
+    """Return the names of the columns, for the eye: each cell says to a screen reader what it is."""
+    return _cells(map(label_html, _COLUMNS), "")
 
 
-def _cells(values: Sequence[str], tag: str, first: str) -> str:
+def label_html(name: str) -> str:
+    """Return the name of a column."""
+    return f'<strong aria-hidden="true">{html.escape(name)}</strong>'
+
+
+def _cells(cells: Iterable[str], first: str) -> str:
     kinds = (first, "", "middle", "wide", "wide", "wide num")
-    cells = "".join(
-        f'<{tag} class="{html.escape(kind)}" title="{html.escape(value)}">{html.escape(value)}</{tag}>'
-        for kind, value in zip(kinds, values, strict=True)
-    )
-    return f'<div class="dspy-nb-cells">{cells}</div>'
+    inside = "".join(f'<div class="{kind}">{cell}</div>' for kind, cell in zip(kinds, cells, strict=True))
+    return f'<div class="dspy-nb-cells">{inside}</div>'
 
 
 def stage_label(stage: str) -> str:
@@ -140,10 +157,13 @@ def evaluation_html(version: ModelVersion, history: Sequence[HistoryEntry]) -> s
     """
     score = str(Score(version.score, version.interval))
     measured = [("score", score), ("measured on", version.score_kind or UNKNOWN)]
-    stored = version.evaluation or {}
-    measured += [(str(name), _value(value)) for name, value in stored.items() if name != "score"]
+    stored, report = version.evaluation or {}, ""
+    try:
+        report = report_html(Evaluation.from_dict({**stored, "results": ()}))
+    except InputError:  # none, or of another kind: as it is
+        measured += [(str(name), _value(value)) for name, value in stored.items() if name != "score"]
     title = f"{version.ref}: evaluation"
-    return to_html(Document(title, [Facts(measured)])) + evidence_html(version, history)
+    return to_html(Document(title, [Facts(measured)])) + report + evidence_html(version, history)
 
 
 def evidence_html(version: ModelVersion, history: Sequence[HistoryEntry]) -> str:
