@@ -21,7 +21,7 @@ from dspy_nb.documents import (
     to_markdown,
     to_text,
 )
-from dspy_nb.wording import UNKNOWN, count, duration, excerpt, known, level, points, shown
+from dspy_nb.wording import UNKNOWN, count, duration, excerpt, judged, known, level, points, shown
 
 __all__ = ["comparison_html", "comparison_markdown", "comparison_text", "flip_cells"]
 
@@ -76,11 +76,7 @@ def _document(found: Comparison) -> Document:
 def _verdict(found: Comparison) -> str:
     if not found.n:
         return "Inconclusive: no example was answered by both."
-    low, high = found.interval
-    seen = f"B − A is {100 * found.effect:+.1f} points"
-    if not math.isnan(low):
-        seen += f" {points(low, high)} at {level(found.confidence)} confidence"
-    text = f"{found.verdict[0].upper()}{found.verdict[1:]}: {seen}, p {found.p_value:.2g}"
+    text = judged(found.verdict, found.effect, found.interval, found.confidence, found.p_value)
     if found.n_at_verdict is not None:
         return f"{text}, after {count(found.n_at_verdict, 'example')}."
     if not found.complete:

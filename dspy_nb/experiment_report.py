@@ -6,7 +6,7 @@ import math
 
 from dspy_nb.core.experiment_status import Arm, ExperimentStatus
 from dspy_nb.documents import Block, Cell, Document, Facts, Note, Score, Table, to_html, to_markdown, to_text
-from dspy_nb.wording import count, duration, known, level, percent, points
+from dspy_nb.wording import count, duration, judged, known, level, percent
 
 __all__ = ["experiment_html", "experiment_markdown", "experiment_text"]
 
@@ -45,15 +45,11 @@ def _document(found: ExperimentStatus) -> Document:
 
 
 def _verdict(found: ExperimentStatus) -> str:
-    low, high = found.interval
     if not found.n:
         return "Inconclusive: no outcome counts yet."
     if math.isnan(found.effect):
         return f"Inconclusive: after {count(found.n, 'unit')} one of the two has no outcome that counts yet."
-    seen = f"B − A is {100 * found.effect:+.1f} points"
-    if not math.isnan(low):
-        seen += f" {points(low, high)} at {level(found.confidence)} confidence"
-    text = f"{found.verdict[0].upper()}{found.verdict[1:]}: {seen}, p {found.p_value:.2g}"
+    text = judged(found.verdict, found.effect, found.interval, found.confidence, found.p_value)
     if found.n_at_verdict is not None:
         return f"{text}; settled after {found.n_at_verdict:,} of {count(found.n, 'unit')}."
     text += f", after {count(found.n, 'unit')}."

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from dspy_nb.core.usage import Usage
 
 __all__ = [
-    "UNKNOWN", "count", "duration", "excerpt", "known", "level", "percent", "points", "shown", "stopped",
-    "usage_facts",
+    "UNKNOWN", "count", "duration", "excerpt", "judged", "known", "level", "percent", "points", "shown",
+    "stopped", "usage_facts",
 ]  # fmt: skip
 
 UNKNOWN = "–"
@@ -41,6 +42,19 @@ def points(low: float, high: float) -> str:
         return text if value == 0 or float(text) else ">0" if value > 0 else "<0"
 
     return f"[{end(low)}, {end(high)}]"
+
+
+def judged(
+    verdict: str, effect: float, interval: tuple[float, float], confidence: float, p_value: float
+) -> str:
+    """Return ``B better: B − A is +12.0 points [+3.1, +20.9] at 95% confidence, p 0.004``.
+
+    The interval is left out where it is not known (NaN).
+    """
+    text = f"{verdict[0].upper()}{verdict[1:]}: B − A is {100 * effect:+.1f} points"
+    if not math.isnan(interval[0]):
+        text += f" {points(*interval)} at {level(confidence)} confidence"
+    return f"{text}, p {p_value:.2g}"
 
 
 def count(n: int, what: str) -> str:

@@ -14,7 +14,7 @@ import click
 import dspy_nb as nb
 from dspy_nb.commands.ab_experiment import experiment_options, show_experiment
 from dspy_nb.commands.evaluate import own_metric
-from dspy_nb.commands.output import json_option, print_result, registry_option
+from dspy_nb.commands.output import json_option, lm_option, print_result, registry_option
 from dspy_nb.commands.task import lm_settings
 
 __all__ = ["ab_test"]
@@ -71,12 +71,7 @@ _SUFFIXES: Final = (".md", ".html", ".json")
 @click.option("--num-threads", type=int, metavar="N", help="Examples at a time.")
 @click.option("--timeout", type=float, metavar="S", help="Seconds after which an answer is an error.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order of the examples.")
-@click.option(
-    "--lm",
-    metavar="MODEL",
-    envvar="DSPY_NB_LM",
-    help="Such as openai/gpt-4o-mini; see dspy-nb optimize --help.",
-)
+@lm_option
 @click.option(
     "--report",
     "reports",

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import dspy_nb as nb
-from dspy_nb.commands.output import json_option, print_result, registry_option
+from dspy_nb.commands.output import json_option, lm_option, print_result, registry_option
 from dspy_nb.commands.task import lm_settings
 
 __all__ = ["evaluate", "gate", "own_metric"]
@@ -73,12 +73,7 @@ def _condition_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--confidence", type=float, default=0.95, show_default=True, metavar="C", help="Of the intervals."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
-@click.option(
-    "--lm",
-    metavar="MODEL",
-    envvar="DSPY_NB_LM",
-    help="Such as openai/gpt-4o-mini; see dspy-nb optimize --help.",
-)
+@lm_option
 @click.option(
     "--gate",
     "conditions",

@@ -1,4 +1,4 @@
-"""What every command shares: its ``--json`` option and how it prints its result."""
+"""What commands share: options, and how a result is printed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from typing import Any
 
 import click
 
-__all__ = ["json_option", "print_result", "registry_option"]
+__all__ = ["json_option", "lm_option", "print_result", "registry_option"]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+lm_option = click.option(
+    "--lm",
+    metavar="MODEL",
+    envvar="DSPY_NB_LM",
+    help="Such as openai/gpt-4o-mini; see dspy-nb optimize --help.",
+)
 
 registry_option = click.option(
     "--registry",

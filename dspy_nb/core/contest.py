@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from dspy_nb.core.data import fingerprint
 from dspy_nb.core.duel import A, B, Duel, DuelJobs, DuelWork
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import evaluation_of
+from dspy_nb.core.events import forgiving
 from dspy_nb.core.interrupts import Interrupts
 from dspy_nb.core.judging import Terms, comparison_of, findings
 from dspy_nb.core.lms import confusable, uncached, used_lms
@@ -26,8 +26,6 @@ from dspy_nb.core.metrics import Metric
 from dspy_nb.core.scorecard import Evaluation
 
 __all__ = ["Arm", "Contest", "Listener", "fight"]
-
-logger = logging.getLogger(__name__)
 
 Listener = Callable[[Sequence[Duel], int], object]
 
@@ -77,17 +75,11 @@ def fight(contest: Contest, arms: Sequence[Arm], listener: Listener | None) -> C
         for _ in arms[1:]
     ]
     jobs = DuelJobs(drawn, duels)
+    heard = forgiving(listener, "a comparison")
     started = time.perf_counter()
 
     def progress(done: int, failed: int) -> None:
-        nonlocal listener
-        if listener is None:
-            return
-        try:
-            listener(duels, terms.planned)
-        except Exception:
-            logger.exception("the listener of a comparison is broken and hears no more")
-            listener = None
+        heard(duels, terms.planned)
 
     interrupts = Interrupts(contest.stop)
     with interrupts.watched():  # from here on an interrupt loses nothing: it ends what is under way

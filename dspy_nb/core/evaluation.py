@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import threading
 import time
@@ -21,7 +20,7 @@ from dspy_nb.core.arguments import number_between, probability, whole_number
 from dspy_nb.core.attempts import Job, Outcome, Work, split_fields
 from dspy_nb.core.data import example_id, fingerprint
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.events import now
+from dspy_nb.core.events import forgiving, now
 from dspy_nb.core.executors import run_on
 from dspy_nb.core.identity import value_key
 from dspy_nb.core.lms import answers_repeat, rollouts, used_lms
@@ -38,8 +37,6 @@ from dspy_nb.core.summary import (
 from dspy_nb.core.usage import Usage
 
 __all__ = ["Evaluation", "check_examples", "check_metrics", "evaluate", "evaluation_of"]
-
-logger = logging.getLogger(__name__)
 
 Listener = Callable[[int, int, int], object]
 
@@ -145,7 +142,11 @@ def evaluate(
     }
 
     started = time.perf_counter()
-    progress = _Progress(on_event, len(jobs))
+    listener = forgiving(on_event, "an evaluation")
+
+    def progress(done: int, failed: int) -> None:
+        listener(done, len(jobs), failed)
+
     progress(0, 0)
     outcomes = run(work, jobs, num_threads=num_threads, timeout_s=timeout_s, stop=stop, progress=progress)
     duration_s = time.perf_counter() - started
@@ -234,23 +235,6 @@ def _numbers(
         "slices": {} if keys is None else slices_of(results, keys, score_part),
         "results": tuple(results),
     }
-
-
-class _Progress:
-    """Hands on the progress to a listener that may be broken."""
-
-    def __init__(self, listener: Listener | None, total: int) -> None:
-        self._listener = listener
-        self._total = total
-
-    def __call__(self, done: int, failed: int) -> None:
-        if self._listener is None:
-            return
-        try:
-            self._listener(done, self._total, failed)
-        except Exception:
-            logger.exception("the listener of an evaluation is broken and hears no more")
-            self._listener = None
 
 
 def check_examples(dataset: Any) -> list[dspy.Example]:

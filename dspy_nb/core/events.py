@@ -26,6 +26,7 @@ __all__ = [
     "Listener",
     "Progress",
     "Started",
+    "forgiving",
     "read_events",
 ]
 
@@ -150,6 +151,27 @@ class Broadcaster:
                     if position not in self._broken:
                         self._broken.add(position)
                         logger.warning("listener %r failed; the run goes on", listener, exc_info=True)
+
+
+def forgiving(listener: Callable[..., object] | None, of: str) -> Callable[..., None]:
+    """Return a listener that cannot do harm: if it raises, that is logged, and it hears no more.
+
+    Args:
+        listener: Anything that is called, if there is any.
+        of: What it listens to, such as ``"an evaluation"``.
+    """
+
+    def hear(*what: object) -> None:
+        nonlocal listener
+        if listener is None:
+            return
+        try:
+            listener(*what)
+        except Exception:
+            logger.exception("the listener of %s is broken and hears no more", of)
+            listener = None
+
+    return hear
 
 
 class EventLog:
