@@ -16,19 +16,16 @@ import dspy
 
 from dspy_nb.core.comparison import compare
 from dspy_nb.core.comparison_result import Comparison
-from dspy_nb.core.data import fingerprint
 from dspy_nb.core.deployment import Deployment, Environment
 from dspy_nb.core.errors import Conflict, InputError, Refused
 from dspy_nb.core.evaluation import Evaluation, evaluate
 from dspy_nb.core.gate import GateResult
-from dspy_nb.core.metrics import as_metric
 from dspy_nb.core.model_version import ModelVersion
 from dspy_nb.core.optimization import estimate, optimize
 from dspy_nb.core.pipeline_folder import PipelineFolder, PipelineResult, Step
-from dspy_nb.core.pipeline_rules import DEFAULT_BUDGET, STEPS, PipelineRules, PipelineTask, described
+from dspy_nb.core.pipeline_rules import DEFAULT_BUDGET, STEPS, PipelineRules, PipelineTask, passes, plan_of
 from dspy_nb.core.registry import Registry
-from dspy_nb.core.replay import describe_program, text_hash
-from dspy_nb.core.run import OptimizationRun, readable
+from dspy_nb.core.run import OptimizationRun
 from dspy_nb.core.submission import Submission
 from dspy_nb.core.versions import check_model_id
 
@@ -127,7 +124,7 @@ class _Pipeline:
         self.bump, self.metadata, self.by = bump, dict(metadata or {}), by
         self.testset = list(task.testset)
         self._check()
-        self.folder = PipelineFolder(folder, self._plan())
+        self.folder = PipelineFolder(folder, plan_of(replace(task, testset=self.testset), model_id, rules))
         self.run: OptimizationRun | None = None
         self.evaluation: Evaluation | None = None
         self.gate: GateResult | None = None
@@ -162,29 +159,6 @@ class _Pipeline:
                     f"{live.ref} is live in {name}, another model: an environment serves one, name another "
                     f"such as {name}-{self.model_id}"
                 )
-
-    def _plan(self) -> dict[str, Any]:
-        """Return what must be the same when a pipeline goes on."""
-        task, rules = self.task, self.rules
-        metric = as_metric(task.metric)
-        sets = {
-            "trainset": task.trainset,
-            "valset": task.arguments.get("valset"),
-            "testset": self.testset,
-        }
-        return {
-            "model_id": self.model_id,
-            "program": text_hash(repr(describe_program(task.program))),
-            "metric": {"name": repr(metric), "source": text_hash(metric.source)},
-            **{name: None if examples is None else fingerprint(examples) for name, examples in sets.items()},
-            **{name: readable(task.arguments.get(name)) for name in ("optimizer", "options", "preset")},
-            "seed": task.seed,
-            "gate": described(rules.gate),
-            "rules": {
-                name: getattr(rules, name)
-                for name in ("margin", "confidence", "inconclusive", "staging", "production")
-            },
-        }
 
     @property
     def _production(self) -> Environment:
@@ -325,29 +299,12 @@ class _Pipeline:
         if not found.complete:
             raise KeyboardInterrupt
         found = self.comparison = replace(found, a_name=baseline.ref, b_name=version.ref)
-        passed, message = self._judged(found)
+        passed, message = passes(found, self.rules.inconclusive)
         evidence = {**found.to_evidence(), "passed": passed}
         self.registry.attach(version, evidence, by=self.by)
         self.folder.write("ab.json", {**found.to_dict(), "passed": passed})
         status: Literal["passed", "refused"] = "passed" if passed else "refused"
         return Step("ab-test", status, message, facts={"baseline": baseline.ref, "evidence": evidence})
-
-    def _judged(self, found: Comparison) -> tuple[bool, str]:
-        low, high = found.interval
-        points = (
-            f"{100 * found.effect:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] on {found.n:,} examples"
-        )
-        better = {"A better": f"{found.a_name} is better", "B better": f"{found.b_name} is better"}
-        message = f"{better.get(found.verdict, found.verdict)}: {found.b_name} differs by {points}"
-        if found.verdict == "A better":
-            return False, message
-        if found.verdict in ("B better", "no practical difference") or found.not_worse:
-            return True, message if found.verdict != "inconclusive" else f"not worse: {message}"
-        if self.rules.inconclusive == "ship":
-            return True, f"{message}; shipped all the same, as asked"
-        if found.more_needed is not None:
-            message += f"; about {found.more_needed:,} more examples would settle it"
-        return False, message
 
     def _ship(self) -> Step:
         compared = self.folder.step("ab-test")

@@ -1,4 +1,4 @@
-"""What a pipeline is given: a program to optimize, what it must show, and where it goes then."""
+"""What a pipeline is given: a program to optimize, what it must show to pass, and where it goes then."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ import dspy
 
 from dspy_nb.core.arguments import number_between, probability
 from dspy_nb.core.budget import Budget
+from dspy_nb.core.comparison_result import Comparison
+from dspy_nb.core.data import fingerprint
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.gate import QualityGate
+from dspy_nb.core.metrics import as_metric
+from dspy_nb.core.replay import describe_program, text_hash
+from dspy_nb.core.run import readable
 from dspy_nb.core.versions import check_environment
 
-__all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "PipelineTask", "described"]
+__all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "PipelineTask", "passes", "plan_of"]
 
 STEPS: Final = ("optimize", "evaluate", "gate", "staging", "ab-test", "production")
 DEFAULT_BUDGET: Final = Budget(seconds=3600)
@@ -80,7 +85,43 @@ class PipelineRules:
             raise InputError(f"staging and production are both {self.staging!r}: they must differ")
 
 
-def described(gate: QualityGate) -> dict[str, Any]:
+def plan_of(task: PipelineTask, model_id: str, rules: PipelineRules) -> dict[str, Any]:
+    """Return as JSON data what must be the same when an interrupted pipeline goes on."""
+    metric = as_metric(task.metric)
+    sets = {"trainset": task.trainset, "valset": task.arguments.get("valset"), "testset": task.testset}
+    return {
+        "model_id": model_id,
+        "program": text_hash(repr(describe_program(task.program))),
+        "metric": {"name": repr(metric), "source": text_hash(metric.source)},
+        **{name: None if examples is None else fingerprint(examples) for name, examples in sets.items()},
+        **{name: readable(task.arguments.get(name)) for name in ("optimizer", "options", "preset")},
+        "seed": task.seed,
+        "gate": _described(rules.gate),
+        "rules": {
+            name: getattr(rules, name)
+            for name in ("margin", "confidence", "inconclusive", "staging", "production")
+        },
+    }
+
+
+def passes(found: Comparison, inconclusive: Inconclusive) -> tuple[bool, str]:
+    """Return whether a comparison with what is in production lets the new version (B) pass, and why."""
+    low, high = found.interval
+    points = f"{100 * found.effect:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] on {found.n:,} examples"
+    better = {"A better": f"{found.a_name} is better", "B better": f"{found.b_name} is better"}
+    message = f"{better.get(found.verdict, found.verdict)}: {found.b_name} differs by {points}"
+    if found.verdict == "A better":
+        return False, message
+    if found.verdict in ("B better", "no practical difference") or found.not_worse:
+        return True, message if found.verdict != "inconclusive" else f"not worse: {message}"
+    if inconclusive == "ship":
+        return True, f"{message}; shipped all the same, as asked"
+    if found.more_needed is not None:
+        message += f"; about {found.more_needed:,} more examples would settle it"
+    return False, message
+
+
+def _described(gate: QualityGate) -> dict[str, Any]:
     """Return a gate as JSON data, to tell whether another one is the same."""
     reference = gate.not_worse_than
     named = reference if isinstance(reference, str | None) else getattr(reference, "ref", "an evaluation")
