@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import dspy
 
 from dspy_nb.core.attempts import ExampleMeter, is_asynchronous, meter_settings
-from dspy_nb.core.errors import InputError, NotFound, Refused
+from dspy_nb.core.errors import InputError, NotFound
 from dspy_nb.core.experiment_definition import (
     Definition,
     Programs,
@@ -320,28 +320,9 @@ class Experiment:
             raise InputError("force=True needs a reason: it is kept in the history")
         found = self.status()
         if found.conclusion is None:
-            if found.verdict == "inconclusive" and not force:
-                why = "; ".join(found.blocked) or f"no verdict after {found.n:,} units"
-                raise Refused(
-                    f"{self.name} cannot be concluded: {why} (force=True with a reason ends it anyway)"
-                )
-            forced = found.verdict == "inconclusive"
-            evidence = found.to_evidence()
-            if forced:
-                evidence |= {"passed": False, "forced": True}
-            if reason is not None:
-                evidence["reason"] = reason
-            if "ref" in evidence:
-                self.registry.get(evidence["ref"])
-            ended = Conclusion(
-                verdict=found.verdict,
-                winner=found.b.name if found.verdict == "B better" else found.a.name,
-                n=found.n,
-                concluded_at=self._traffic.clock(),
-                reason=reason,
-                forced=forced,
-                evidence=evidence,
-            )
+            ended = found.concluded(self._traffic.clock(), reason, force=force)
+            if "ref" in ended.evidence:
+                self.registry.get(ended.evidence["ref"])
             self._traffic.set_fact("conclusion", vars(ended))
             found = self.status()
         assert found.conclusion is not None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspy_nb.core.comparison_result import Step
+from dspy_nb.core.errors import Refused
 from dspy_nb.core.plain import plain
 from dspy_nb.core.scorecard import Latency
 from dspy_nb.core.stats import Verdict
@@ -192,6 +193,36 @@ class ExperimentStatus:
             "blocked": list(self.blocked),
         }
         return {**plain(evidence), **({"ref": self.b.name} if "@" in self.b.name else {})}
+
+    def concluded(self, at: float, reason: str | None, *, force: bool) -> Conclusion:
+        """Return the end of the experiment that this status allows.
+
+        Args:
+            at: When, in seconds since 1970.
+            reason: Why; kept with the evidence.
+            force: End it without a verdict; the evidence does not pass then.
+
+        Raises:
+            Refused: There is no verdict, and it is not forced.
+        """
+        forced = self.verdict == "inconclusive"
+        if forced and not force:
+            why = "; ".join(self.blocked) or f"no verdict after {self.n:,} units"
+            raise Refused(f"{self.name} cannot be concluded: {why} (force=True with a reason ends it anyway)")
+        evidence = self.to_evidence()
+        if forced:
+            evidence |= {"passed": False, "forced": True}
+        if reason is not None:
+            evidence["reason"] = reason
+        return Conclusion(
+            verdict=self.verdict,
+            winner=self.b.name if self.verdict == "B better" else self.a.name,
+            n=self.n,
+            concluded_at=at,
+            reason=reason,
+            forced=forced,
+            evidence=evidence,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON data."""
