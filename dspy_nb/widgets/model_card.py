@@ -30,7 +30,7 @@ _CARD_STYLE: Final = """<style>
  background:none;color:inherit}
 .dspy-nb.dspy-nb.card thead:not(:has(th:not(:empty))){display:none}
 .dspy-nb.dspy-nb.card blockquote{margin:.5em 0;padding-left:.8em;border-left:3px solid var(--line)}
-.dspy-nb.dspy-nb.card td:nth-child(n+2){overflow-wrap:anywhere}
+.dspy-nb.dspy-nb.card td:nth-child(2):last-child{overflow-wrap:anywhere;min-width:12em}
 .dspy-nb.dspy-nb.card hr{border:0;border-top:1px solid var(--line)}
 </style>"""
 """The names of columns are hidden where there are none, as in older cards."""
@@ -51,7 +51,8 @@ def markdown_html(text: str) -> str:
     """Return Markdown from anybody as HTML without a script, an address, a picture or an id.
 
     CommonMark with tables. HTML in it, links and images are shown as they are written, as is the whole text
-    where it is too long to be drawn while someone waits. Headings are h4 to h6, below those of the browser.
+    where it is too long to be drawn while someone waits; what is nested more than 20 deep is left out. Headings
+    are h4 to h6, below those of the browser.
     """
     if len(text) > _LONGEST:
         return f"<pre>{html.escape(text)}</pre>"
