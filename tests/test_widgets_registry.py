@@ -14,7 +14,8 @@ from IPython.utils.capture import capture_output
 
 from dspy_nb.core.registry import Registry
 from dspy_nb.documents import STYLE
-from dspy_nb.widgets.registry import ROWS_A_PAGE, RegistryBrowser
+from dspy_nb.widgets.registry import RegistryBrowser
+from dspy_nb.widgets.version_list import ROWS_A_PAGE
 from tests.browser import python_notebook
 from tests.registry_samples import GATE, Run, program
 
@@ -33,7 +34,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
 
 
 def shown(browser: RegistryBrowser) -> list[str]:
-    return [row.ref for row in browser.rows if row.view.layout.display != "none"]
+    return [row.ref for row in browser.list.rows if row.view.layout.display != "none"]
 
 
 def do(browser: RegistryBrowser, action: str) -> None:
@@ -44,19 +45,19 @@ def do(browser: RegistryBrowser, action: str) -> None:
 def test_versions_are_listed_filtered_and_sorted(registry: Registry) -> None:
     browser = RegistryBrowser(registry)
     assert shown(browser) == ["m@1.1.0", "m@1.0.0", "other@1.0.0"]
-    browser.filter.value = "MIPRO other"
+    browser.list.filter.value = "MIPRO other"
     assert shown(browser) == ["other@1.0.0"]
-    browser.filter.value = ""
-    browser.order.value = "score"
+    browser.list.filter.value = ""
+    browser.list.order.value = "score"
     assert shown(browser)[0] == "other@1.0.0"
-    browser.ascending.value = True
+    browser.list.ascending.value = True
     assert shown(browser)[-1] == "other@1.0.0"
-    assert browser.ascending.description == "⇅ Reversed"  # not by colour alone
+    assert browser.list.ascending.description == "⇅ Reversed"  # not by colour alone
 
 
 def test_a_version_shows_its_card_evaluation_and_history(registry: Registry) -> None:
     browser = RegistryBrowser(registry)
-    browser.rows[2].button.click()
+    browser.list.rows[2].button.click()
     card, evaluation, history, _ = (page.value for page in browser.tabs.children)
     assert "MIPROv2" in card
     assert "84.0%" in evaluation
@@ -73,22 +74,22 @@ def test_an_evaluation_is_shown_as_its_report() -> None:
 
 
 def test_each_row_says_to_a_screen_reader_what_is_in_it(registry: Registry) -> None:
-    row = RegistryBrowser(registry).rows[2]
+    row = RegistryBrowser(registry).list.rows[2]
     assert row.check.description == "Compare other@1.0.0"
-    assert '<span class="said">optimizer </span>MIPROv2' in row._cells.value
+    assert '<span class="said">optimizer </span>MIPROv2' in row.cells.value
 
 
 def test_two_checked_versions_are_compared_and_a_third_replaces_the_first(registry: Registry) -> None:
     browser = RegistryBrowser(registry)
-    browser.rows[1].check.value = True
-    browser.rows[0].check.value = True
+    browser.list.rows[1].check.value = True
+    browser.list.rows[0].check.value = True
     assert "- Say it.<" in browser.tabs.children[3].value
     assert "+ Say it well.<" in browser.tabs.children[3].value
-    browser.rows[2].check.value = True
-    assert [row.check.value for row in browser.rows[:3]] == [True, False, True]
-    browser.filter.value = "other"
-    browser.filter.value = ""
-    assert [row.check.value for row in browser.rows[:3]] == [True, False, True]
+    browser.list.rows[2].check.value = True
+    assert [row.check.value for row in browser.list.rows[:3]] == [True, False, True]
+    browser.list.filter.value = "other"
+    browser.list.filter.value = ""
+    assert [row.check.value for row in browser.list.rows[:3]] == [True, False, True]
 
 
 def test_nothing_is_done_before_it_is_confirmed(registry: Registry) -> None:
@@ -122,9 +123,11 @@ def test_promote_deploy_roll_back_and_archive_go_into_the_history(registry: Regi
     do(browser, "rollback")
     assert "m@1.0.0 is live in production" in browser.message.value
     assert registry.environment("production").current == registry.get("m@1.0.0")
-    browser.open("m@1.0.0")
     do(browser, "archive")
-    assert registry.get("m@1.0.0").stage == "archived"
+    assert "Refused: " in browser.message.value  # it is in production
+    browser.open("other@1.0.0")
+    do(browser, "archive")
+    assert registry.get("other@1.0.0").stage == "archived"
 
 
 def test_a_refusal_is_one_line_in_the_browser_and_changes_nothing(registry: Registry) -> None:
@@ -170,7 +173,7 @@ def test_what_is_hostile_is_shown_as_text(registry: Registry) -> None:
     registry.promote(made, "staging", reason=HOSTILE, evidence={"kind": "gate", "verdict": HOSTILE})
     browser = RegistryBrowser(registry)
     browser.open(made.ref)
-    browser.rows[0].check.value = browser.rows[1].check.value = True
+    browser.list.rows[0].check.value = browser.list.rows[1].check.value = True
     browser.actions.buttons["promote"].click()
     browser._tell(HOSTILE, True)
     pages = [widget.value for widget in _html_widgets(browser.view)]
@@ -196,10 +199,10 @@ def test_what_another_process_writes_shows_by_itself_until_it_is_closed(registry
         browser.follow()
         subprocess.run([sys.executable, "-c", code, str(registry.root)], check=True)
         for _ in range(100):
-            if "staging" in browser.rows[0]._cells.value:
+            if "staging" in browser.list.rows[0].cells.value:
                 break
             await asyncio.sleep(0.1)
-        assert "◐ staging" in browser.rows[0]._cells.value
+        assert "◐ staging" in browser.list.rows[0].cells.value
         browser.close()
         assert browser._timer is None
 
@@ -224,7 +227,7 @@ def test_a_browser_that_does_not_follow_shows_what_is_new_when_a_version_is_open
     browser = RegistryBrowser(registry)
     Registry(registry.root).promote("m@1.1.0", "staging")
     browser.open("m@1.1.0")
-    assert "staging" in browser.rows[0]._cells.value
+    assert "staging" in browser.list.rows[0].cells.value
 
 
 def test_damage_to_one_model_is_told_and_the_others_go_on(registry: Registry) -> None:
@@ -239,7 +242,7 @@ def test_damage_to_one_model_is_told_and_the_others_go_on(registry: Registry) ->
     assert f"model m: {entry} is torn or was edited" in warning
     assert 'role="alert"' in warning
     assert shown(browser) == ["other@1.0.0"]
-    assert "staging" in browser.rows[0]._cells.value
+    assert "staging" in browser.list.rows[0].cells.value
     assert browser.actions.buttons["promote"].disabled
     assert f"Warning: model m: {entry}" in browser._saved_table()["text/plain"]
     assert "model m: " in browser._saved_table()["text/html"]
@@ -252,7 +255,7 @@ def test_damage_to_one_model_is_told_and_the_others_go_on(registry: Registry) ->
 def test_an_empty_registry_says_so(tmp_path: Path) -> None:
     browser = RegistryBrowser(Registry(tmp_path / "none"))
     assert shown(browser) == []
-    assert "no versions yet" in browser._where.value
+    assert "no versions yet" in browser.list.where.value
     assert not (tmp_path / "none").exists()
 
 
@@ -286,11 +289,11 @@ def test_a_thousand_versions_take_one_page_of_rows(registry: Registry) -> None:
     for number in range(1000 - 3):
         registry.register(program(f"Say {number}."), "many", bump="patch")
     browser = RegistryBrowser(registry)
-    assert len(shown(browser)) == len(browser.rows) == ROWS_A_PAGE
-    assert f"1–{ROWS_A_PAGE} of 1,000" in browser._where.value
+    assert len(shown(browser)) == len(browser.list.rows) == ROWS_A_PAGE
+    assert f"1–{ROWS_A_PAGE} of 1,000" in browser.list.where.value
     for _ in range(100):
-        browser.next.click()
-    assert browser.next.disabled
+        browser.list.next.click()
+    assert browser.list.next.disabled
     assert len(shown(browser)) == 1000 - 39 * ROWS_A_PAGE
 
 

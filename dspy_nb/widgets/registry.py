@@ -14,7 +14,6 @@ import ipywidgets as widgets
 from dspy_nb.core.errors import DspyNbError
 from dspy_nb.core.model_version import ModelVersion
 from dspy_nb.core.registry import Registry
-from dspy_nb.core.versions import STAGES, sort_key
 from dspy_nb.documents import Note, to_fragment
 from dspy_nb.listings import short_path, versions_html, versions_text
 from dspy_nb.widgets.model_card import card_html
@@ -22,34 +21,20 @@ from dspy_nb.widgets.registry_actions import ActionForm
 from dspy_nb.widgets.registry_views import (
     BROWSER_STYLE,
     SAVED_STYLE,
-    cells_html,
     evaluation_html,
-    head_html,
     history_html,
-    label_html,
     message_html,
     summary_html,
 )
 from dspy_nb.widgets.registry_watch import RegistryWatch
+from dspy_nb.widgets.version_list import VersionList
 
 __all__ = ["RegistryBrowser"]
-
-ROWS_A_PAGE: Final = 25
 
 _POLL_EVERY_S: Final = 1.0
 
 _POLLING_AT_MOST: Final = 4
 """A cell that runs again leaves its old browser behind, and the kernel is not told; so the oldest ones stop."""
-
-_ORDERS: Final[dict[str, Callable[[ModelVersion], Any]]] = {
-    "model and version": lambda version: None,  # the registry's own order
-    "score": lambda version: -1.0 if version.score is None else version.score,
-    "date": lambda version: version.created_at,
-    "stage": lambda version: -STAGES.index(version.stage),
-    "optimizer": lambda version: version.optimizer or "",
-    "size": lambda version: version.size_bytes,
-    "version number": lambda version: sort_key(version.version),
-}
 
 _polling: list[weakref.ref[RegistryBrowser]] = []
 
@@ -81,12 +66,8 @@ class RegistryBrowser:
         self._watch = RegistryWatch(registry)
         self._versions: list[ModelVersion] = []
         self._damage: list[str] = []
-        self._found: list[ModelVersion] = []
-        self._page = 0
         self._open: str | None = None
-        self._compared: list[str] = []
-        self._diffed: list[str] | None = None
-        self._filling = False
+        self._diffed: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._saved: list[Any] = []  # display handles of the table that is kept
@@ -96,49 +77,18 @@ class RegistryBrowser:
     # -- what is shown ------------------------------------------------------------------------------------------
 
     def _build(self, filter: str) -> None:
-        auto = {"width": "auto"}
         self._heading, self._warning = widgets.HTML(), widgets.HTML()
-        self.filter = widgets.Text(
-            value=filter, placeholder="name, stage, optimizer…", description="Filter", layout={"width": "20em"},
-            style={"description_width": "3.2em"},
-        )  # fmt: skip
-        self.order = widgets.Dropdown(
-            options=tuple(_ORDERS), description="Sort by", layout={"width": "18em"},
-            style={"description_width": "4em"},
-        )  # fmt: skip
-        self.ascending = widgets.ToggleButton(
-            description="⇅ Reverse", layout=auto, tooltip="Reverse the order"
-        )
-        self.previous = widgets.Button(description="‹ Previous", layout=auto)
-        self.next = widgets.Button(description="Next ›", layout=auto)
-        self._where = widgets.HTML()
+        self.list = VersionList(filter, self.open, self._compare)
         self.message = widgets.HTML()
         self._chosen = widgets.HTML()
         self._chosen.add_class("dspy-nb-chosen")
-        self.rows = [_Row(self) for _ in range(ROWS_A_PAGE)]
-        head = widgets.HBox(
-            [
-                widgets.HTML(label_html("compare"), layout={"width": "64px", "flex": "0 0 auto"}),
-                widgets.HTML(label_html("version"), layout={"width": "170px", "flex": "0 1 auto"}),
-                widgets.HTML(head_html(), layout={"flex": "1 1 0"}),
-            ]
-        )
-        head.add_class("dspy-nb-row").add_class("is-head")
-        table = widgets.VBox([head, *(row.view for row in self.rows)])
-        table.add_class("dspy-nb-rows")
         self.actions = ActionForm(self.registry, self._tell)
         self.tabs = widgets.Tab([widgets.HTML() for _ in range(4)])
         self.tabs.titles = ("Model card", "Evaluation", "History", "Compare")
-        controls = widgets.HBox([self.filter, self.order, self.ascending])
-        pager = widgets.HBox([self.previous, self.next, self._where])
-        for bar in (controls, pager):
-            bar.add_class("dspy-nb-bar")
         parts = [
             self._heading,
             self._warning,
-            controls,
-            table,
-            pager,
+            *self.list.parts,
             self._chosen,
             self.actions.view,
             self.message,
@@ -146,11 +96,6 @@ class RegistryBrowser:
         ]
         self.view = widgets.VBox([widgets.HTML(BROWSER_STYLE, layout={"display": "none"}), *parts])
         self.view.add_class("dspy-nb-browser")
-        for control in (self.filter, self.order, self.ascending):
-            control.observe(lambda _: self._search(), "value")
-        self.ascending.observe(self._name_order, "value")
-        self.previous.on_click(lambda _: self._turn(-1))
-        self.next.on_click(lambda _: self._turn(1))
 
     def refresh(self) -> bool:
         """Read the registry if anything was written since; return whether it was."""
@@ -160,63 +105,25 @@ class RegistryBrowser:
         self._versions, self._damage = contents.versions, contents.damage
         self._heading.value = summary_html(short_path(self.registry.root), contents.versions, contents.live)
         self._warning.value = "".join(message_html(line, refused=True) for line in contents.damage)
-        known = {version.ref for version in self._versions}
-        self._compared = [ref for ref in self._compared if ref in known]
-        self._search(keep_page=True)
+        self.list.show(contents.versions, "no versions" if contents.damage else "no versions yet")
         self._show_open()
         for handle in self._saved:
             # Out of the context of whoever has changed something: see NotebookProgress.
             Context().run(handle.update, self._saved_table(), raw=True)
         return True
 
-    def _name_order(self, change: Any) -> None:
-        self.ascending.description = "⇅ Reversed" if change["new"] else "⇅ Reverse"
-
-    def _search(self, keep_page: bool = False) -> None:
-        words = self.filter.value.lower().split()
-        found = [version for version in self._versions if all(word in _text(version) for word in words)]
-        if self.order.value == "model and version":
-            found = found[::-1] if self.ascending.value else found
-        else:
-            found.sort(key=_ORDERS[self.order.value], reverse=not self.ascending.value)
-        self._found = found
-        self._page = self._page if keep_page else 0
-        self._turn(0)
-
-    def _turn(self, pages: int) -> None:
-        last = max(0, (len(self._found) - 1) // ROWS_A_PAGE)
-        self._page = min(max(self._page + pages, 0), last)
-        start = self._page * ROWS_A_PAGE
-        shown = self._found[start : start + ROWS_A_PAGE]
-        self._fill(shown)
-        self.previous.disabled, self.next.disabled = self._page == 0, self._page == last
-        none = (
-            "no version matches" if self._versions else "no versions" if self._damage else "no versions yet"
-        )
-        where = f"{start + 1:,}–{start + len(shown):,} of {len(self._found):,} versions" if shown else none
-        self._where.value = f'<span class="soft" role="status">{where}</span>'
-
-    def _fill(self, shown: list[ModelVersion]) -> None:
-        self._filling = True
-        try:
-            for index, row in enumerate(self.rows):
-                version = shown[index] if index < len(shown) else None
-                row.show(version, self._compared, self._open)
-        finally:
-            self._filling = False
-
     def open(self, ref: str) -> None:
         """Open a version: its card, evaluation and history, and what can be done to it."""
         self._open = ref
         self.message.value = ""
         self.refresh()
-        self._turn(0)
+        self.list.mark(ref)
         self._show_open()
 
     def _show_open(self) -> None:
         version = next((item for item in self._versions if item.ref == self._open), None)
         self.actions.choose(version)
-        card, evaluation, history, compare = self.tabs.children
+        card, evaluation, history, _ = self.tabs.children
         if version is None:
             self._chosen.value = (
                 '<span class="soft">Choose a version to see what it is and to decide about it.</span>'
@@ -231,23 +138,19 @@ class RegistryBrowser:
             card.value = _safely(lambda: card_html(version))
             evaluation.value = _safely(lambda: evaluation_html(version, history_of(model_id)))
             history.value = _safely(lambda: history_html(version, history_of(model_id)))
-        if len(self._compared) < 2:
-            compare.value = '<p class="soft">Check two versions in the list to compare them.</p>'
-        elif not compare.value or self._diffed != self._compared:
-            a, b = self._diffed = [*self._compared]
-            compare.value = _safely(lambda: self.registry.diff(a, b).to_html())
+        self._show_compared()
 
-    def compare(self, ref: str, chosen: bool) -> None:
-        """Check or uncheck a version for comparison; the oldest of three is unchecked."""
-        if self._filling:
-            return
-        self._compared = [item for item in self._compared if item != ref]
-        if chosen:
-            self._compared = [*self._compared, ref][-2:]
-        self._diffed = None
-        self._turn(0)
-        self._show_open()
-        if len(self._compared) == 2:
+    def _show_compared(self) -> None:
+        page, refs = self.tabs.children[3], self.list.checked
+        if len(refs) < 2:
+            page.value = '<p class="soft">Check two versions in the list to compare them.</p>'
+        elif refs != self._diffed:
+            page.value = _safely(lambda: self.registry.diff(*refs).to_html())
+        self._diffed = [*refs]
+
+    def _compare(self) -> None:
+        self._show_compared()
+        if len(self.list.checked) == 2:
             self.tabs.selected_index = 3
 
     def _tell(self, text: str, refused: bool) -> None:
@@ -323,43 +226,12 @@ class RegistryBrowser:
         self.view.close()
 
 
-class _Row:
-    """One line of the list: made once, filled with another version when the page turns."""
-
-    def __init__(self, browser: RegistryBrowser) -> None:
-        self.ref = ""
-        self.check = widgets.Checkbox(indent=False, layout={"width": "64px", "flex": "0 0 auto"})
-        self.button = widgets.Button(layout={"width": "170px", "flex": "0 1 auto"})
-        self.button.add_class("dspy-nb-ref")
-        self._cells = widgets.HTML(layout={"flex": "1 1 0"})
-        self.view = widgets.HBox([self.check, self.button, self._cells])
-        self.view.add_class("dspy-nb-row")
-        self.button.on_click(lambda _: browser.open(self.ref))
-        self.check.observe(lambda change: browser.compare(self.ref, change["new"]), "value")
-
-    def show(self, version: ModelVersion | None, compared: list[str], opened: str | None) -> None:
-        self.view.layout.display = "none" if version is None else None
-        if version is None:
-            return
-        self.ref = version.ref
-        self.check.value = version.ref in compared
-        self.check.description = f"Compare {version.ref}"  # not seen, but said: the style sheet hides it
-        self.button.description, self.button.tooltip = version.ref, f"Open {version.ref}"
-        self._cells.value = cells_html(version)
-        (self.view.add_class if version.ref == opened else self.view.remove_class)("is-open")
-
-
 def _look(browser_ref: weakref.ref[RegistryBrowser], loop: asyncio.AbstractEventLoop) -> None:
     browser = browser_ref()
     if browser is None or browser._timer is None:
         return
     browser._timer = loop.call_later(_POLL_EVERY_S, _look, browser_ref, loop)
     browser.refresh()
-
-
-def _text(version: ModelVersion) -> str:
-    words = (version.ref, version.stage, version.optimizer or "", version.base_model or "")
-    return " ".join(words).lower()
 
 
 def _safely(make: Callable[[], str]) -> str:
