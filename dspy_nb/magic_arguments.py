@@ -18,7 +18,8 @@ from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.metrics import parse_metric
+from dspy_nb.core.metrics import METRICS, parse_metric
+from dspy_nb.core.rows import FORMATS
 
 __all__ = [
     "check_name", "find", "find_metric", "given_options", "help_option", "options_from", "parse", "say",
@@ -122,15 +123,16 @@ def find(name: str, namespace: Mapping[str, Any], what: str) -> Any:
         InputError: there is none; the message lists names like it.
     """
     first, *rest = name.split(".")
+    file = "; a file is loaded by dspy_nb.load_examples" if name.lower().endswith(FORMATS) else ""
     if first not in namespace:
         names = [known for known in namespace if not known.startswith("_")]
-        raise InputError(f"{what}: the notebook has no name {first!r}{did_you_mean(first, names)}")
+        raise InputError(f"{what}: the notebook has no name {first!r}{file or did_you_mean(first, names)}")
     found = namespace[first]
     for attribute in rest:
         if not hasattr(found, attribute):
             known = [known for known in dir(found) if not known.startswith("_")]
             raise InputError(
-                f"{what}: {first} has no attribute {attribute!r}{did_you_mean(attribute, known)}"
+                f"{what}: {first} has no attribute {attribute!r}{file or did_you_mean(attribute, known)}"
             )
         found = getattr(found, attribute)
     return found
@@ -142,7 +144,9 @@ def find_metric(text: str, namespace: Mapping[str, Any]) -> Any:
     Raises:
         InputError: there is none.
     """
-    return parse_metric(text) if ":" in text else find(text, namespace, "--metric")
+    if ":" in text or (text in METRICS and text not in namespace):
+        return parse_metric(text)
+    return find(text, namespace, "--metric")
 
 
 def given_options(arguments: argparse.Namespace, names: Iterable[str]) -> list[str]:

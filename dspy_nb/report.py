@@ -158,6 +158,10 @@ def _held_out_notes(run: OptimizationRun) -> list[Block]:
     if "test" not in run.plan.datasets:
         if run.score is None:
             return []
+        if "val" in run.plan.datasets and not get_optimizer(run.plan.optimizer).needs_valset:
+            return [
+                Note("The search did not see the validation examples, so they tell how good the program is.")
+            ]
         return [
             Note(
                 "No held-out examples were given. The best of several scores on the same examples flatters; "

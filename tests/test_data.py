@@ -161,6 +161,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
     ("source", "inputs", "message"),
     [
         ([], "q", "list: no examples"),
+        ([{"q": "a"}, "b"], "q", "item 2: expected a dict or a dspy.Example, got str"),
         ([{"q": "a"}, 3], "q", "item 2: expected a dict or a dspy.Example, got int"),
         ([{"q": "a"}], "x", "item 1: no input field 'x'; it has 'q'"),
         ([{"q": "a"}], [], "inputs is empty"),

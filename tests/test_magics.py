@@ -212,6 +212,12 @@ def test_a_dry_run_returns_the_estimate_and_asks_nothing(notebook):
         (f"{OPTIMIZE} -o 3x", "not a name that Python allows"),
         (f"{OPTIMIZE} --log-file 'x", "a quotation mark is not closed"),
         ("%dspy_optimize program --train train --metric exact_macht:sentiment", "no metric 'exact_macht'"),
+        ("%dspy_optimize program --train train.jsonl", "train has no attribute 'jsonl'; a file is loaded by"),
+        ("%dspy_optimize program --train reviews.csv", "no name 'reviews'; a file is loaded by"),
+        (
+            "%dspy_optimize program --train train --metric exact_match",
+            "metric 'exact_match' needs the name of at least one field: exact_match:field",
+        ),
         ("%dspy_optimize program --train train --metric trian", "--metric: the notebook has no name 'trian'"),
         ("%dspy_optimize program --train train --metric exact_match:topic", "no field 'topic'"),
         (

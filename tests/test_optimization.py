@@ -678,6 +678,13 @@ def test_the_log_file_has_one_object_a_line(engine, tmp_path):
     assert all(json.loads(line)["timestamp"] for line in path.read_text().splitlines())
 
 
+def test_a_log_file_that_cannot_be_written_is_found_before_the_run(engine, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"log file .+ cannot be written: "):
+        run_it("BootstrapFewShot", log_file=tmp_path / "file" / "events.jsonl")
+    assert engine.calls == 0
+
+
 def test_what_is_registered_has_every_field_of_the_metadata(engine):
     registration = run_it("MIPROv2").registration()
     metadata = registration["metadata"]

@@ -231,6 +231,14 @@ def test_a_run_without_held_out_examples_warns_of_the_search_score():
     assert "flatters" in run_text(run)
 
 
+def test_validation_examples_that_the_search_did_not_use_are_not_said_to_flatter():
+    run = run_with(optimizer="BootstrapFewShot", score=0.8)
+    run.plan = replace(run.plan, datasets={name: run.plan.datasets[name] for name in ("train", "val")})
+    text = run_text(run)
+    assert "flatters" not in text
+    assert "The search did not see the validation examples" in text
+
+
 def test_a_score_on_examples_that_the_search_did_not_use_is_not_called_seen(searched):
     text = run_text(run_with(optimizer="BootstrapFewShot", score=0.8, baseline_score=0.7))
     assert "validation, not used by the search" in text

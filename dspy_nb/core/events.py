@@ -181,12 +181,24 @@ class EventLog:
         self.path = Path(path)
         self._file: IO[str] | None = None
 
-    def __call__(self, event: Event) -> None:
-        """Append ``event`` and hand it to the operating system."""
-        if self._file is None:
+    def open(self) -> None:
+        """Open the file, and make its folder where there is none.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _drop_torn_line(self.path)
             self._file = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"log file {self.path} cannot be written: {error.strerror or error}") from None
+
+    def __call__(self, event: Event) -> None:
+        """Append ``event`` and hand it to the operating system."""
+        if self._file is None:
+            self.open()
+        assert self._file is not None
         values = {each.name: getattr(event, each.name) for each in fields(event) if each.name != "prompt"}
         line = {"event": type(event).__name__, **values}
         self._file.write(json.dumps(line, default=str) + "\n")

@@ -66,11 +66,7 @@ class GateResult:
         lines = [f"Gate {said}"]
         width = max(len(check.condition) for check in self.checks)
         for check in self.checks:
-            found = (
-                check.reason
-                if not check.passed
-                else f"{_figure(check.measured)}, required {_figure(check.required)}"
-            )
+            found = _found(check) if check.passed else check.reason
             lines.append(f"  {'ok' if check.passed else 'NO'}  {check.condition:{width}}  {found}")
         return "\n".join(lines)
 
@@ -95,6 +91,12 @@ class GateResult:
         """Return what a registry stores of it, see ``Registry.attach`` and ``Registry.promote``."""
         subject = {} if self.ref is None else {"ref": self.ref}
         return {"kind": "gate", **subject, **self.to_dict()}
+
+
+def _found(check: GateCheck) -> str:
+    what = {"complete": "examples ", "reliable": "error rate "}.get(check.condition, "")
+    bound = "at most" if check.condition == "reliable" or check.condition.startswith("max_") else "at least"
+    return f"{what}{_figure(check.measured)}, {bound} {_figure(check.required)} required"
 
 
 def _figure(value: float | None) -> str:

@@ -25,6 +25,7 @@ from dspy_nb.core.equality import same_exactly, same_normalized, same_stripped, 
 from dspy_nb.core.errors import InputError
 
 __all__ = [
+    "METRICS",
     "Metric",
     "MetricError",
     "accuracy",
@@ -192,9 +193,9 @@ def parse_metric(text: str) -> Metric:
     """
     name, _, listed = text.partition(":")
     fields = [field.strip() for field in listed.split(",") if field.strip()]
-    make = _BY_NAME.get(name.strip())
+    make = METRICS.get(name.strip())
     if make is None:
-        raise InputError(f"no metric {name!r}; valid are {', '.join(_BY_NAME)}, followed by :field")
+        raise InputError(f"no metric {name!r}; valid are {', '.join(METRICS)}, followed by :field")
     if not fields or (len(fields) > 1 and make is not exact_match):
         raise InputError(f"metric {text!r} needs {_fields_wanted(make)}")
     return make(*fields)
@@ -221,7 +222,7 @@ def as_metric(
         return replace(metric, feedback=feedback, binary=metric.binary if binary is None else binary)
     if isinstance(metric, str):
         return as_metric(parse_metric(metric), binary=binary, feedback=feedback)
-    if any(metric is make for make in _BY_NAME.values()):
+    if any(metric is make for make in METRICS.values()):
         raise InputError(f"{metric.__name__} makes a metric; it needs {_fields_wanted(metric)}")
     if not callable(metric):
         raise InputError(f"{_shown(metric)} is not a metric; a metric is {_SHAPE}")
@@ -349,6 +350,7 @@ def _credit(gold: Any, pred: Any) -> float:
     return len(expected & given) / max(len(expected), len(given))
 
 
-_BY_NAME: dict[str, Callable[..., Metric]] = {
+METRICS: dict[str, Callable[..., Metric]] = {
     make.__name__: make for make in (exact_match, accuracy, token_f1, partial_credit)
 }
+"""What makes a metric of fields, by name."""

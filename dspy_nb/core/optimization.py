@@ -103,6 +103,7 @@ def optimize(
     file = log_file or (directory.event_log if directory is not None else None)
     log = None if file is None else EventLog(file)
     if log is not None:
+        log.open()
         listeners.insert(0, log)
     stop = stop or threading.Event()
     run = OptimizationRun(task.plan, stop)

@@ -15,12 +15,13 @@ import dspy
 
 from dspy_nb.core.errors import InputError
 
-__all__ = ["Row", "read_rows", "source_name"]
+__all__ = ["FORMATS", "Row", "read_rows", "source_name"]
 
 Row = tuple[str, Mapping[str, Any]]
 """Where a row stands ("data.csv, line 3"), and its fields."""
 
-_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+"""How the names of the files end that can be read."""
 
 
 def read_rows(source: Any) -> Iterator[Row]:
@@ -45,7 +46,7 @@ def read_rows(source: Any) -> Iterator[Row]:
 def _item_rows(items: Iterable[Any]) -> Iterator[Row]:
     for number, item in enumerate(items, 1):
         if not isinstance(item, Mapping | dspy.Example):
-            raise InputError(f"item {number}: expected a dict or a dspy.Example, got {source_name(item)}")
+            raise InputError(f"item {number}: expected a dict or a dspy.Example, got {type(item).__name__}")
         yield f"item {number}", item
 
 
@@ -62,8 +63,8 @@ def _frame_rows(frame: Any) -> Iterator[Row]:
 
 def _file_rows(path: Path) -> Iterator[Row]:
     suffix = path.suffix.lower()
-    if suffix not in _FORMATS:
-        raise InputError(f"{path}: unknown kind of file {suffix!r}; valid are {', '.join(_FORMATS)}")
+    if suffix not in FORMATS:
+        raise InputError(f"{path}: unknown kind of file {suffix!r}; valid are {', '.join(FORMATS)}")
     try:
         data = path.read_bytes()
     except OSError as error:
