@@ -233,6 +233,11 @@ def _save(registry: Registry, run: OptimizationRun, name: str, bump: str | None)
     if run.stopped_by in ("interrupt", "stop"):
         say(f"not registered, because the run was interrupted; it is kept as {_LAST_RUN}")
         return
+    if run.origin == "given":
+        say(
+            f"not registered, because no candidate had been scored when the run was stopped by {run.stopped_by}"
+        )
+        return
     try:
         version = registry.register(run, name, bump=bump)
     except DspyNbError:

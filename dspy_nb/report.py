@@ -104,14 +104,12 @@ def _outcome(run: OptimizationRun) -> list[Block]:
     words = f"The run was {stopped(run.stopped_by, run.plan.budget.limits())}"
     if run.stopped_by is None:
         return []
-    if any(candidate.full for candidate in run.candidates):
-        return [Note(f"{words}; this is the best candidate until then.", warning=True)]
-    return [
-        Note(
-            f"{words}; no candidate had been scored in full by then, so this is the program as it was given.",
-            warning=True,
-        )
-    ]
+    what = {
+        "optimizer": ", when the search was over and its result was being scored.",
+        "candidate": "; this is the best candidate until then.",
+        "given": "; no candidate had been scored in full by then, so this is the program as it was given.",
+    }[run.origin]
+    return [Note(f"{words}{what}", warning=True)]
 
 
 def _scores(run: OptimizationRun) -> list[Block]:
@@ -168,6 +166,8 @@ def _held_out_notes(run: OptimizationRun) -> list[Block]:
                 "a testset tells how good the program is."
             )
         ]
+    if run.origin == "given":
+        return []  # said already: nothing changed
     if after is None or before is None:
         return [Note("The program was not scored on the held-out examples: the run ended before that.", True)]
     blocks: list[Block] = []

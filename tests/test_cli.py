@@ -310,3 +310,8 @@ def test_every_event_goes_to_the_log_file(
     events = nb.read_events("events.jsonl")
     assert isinstance(events[0], nb.Started)
     assert isinstance(events[-1], nb.Completed)
+
+
+def test_the_command_is_also_a_module():
+    version = [sys.executable, "-m", "dspy_nb", "--version"]
+    assert "dspy-nb, version" in subprocess.run(version, check=True, capture_output=True, text=True).stdout

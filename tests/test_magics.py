@@ -262,6 +262,13 @@ def test_save_as_registers_and_says_where(notebook, tmp_path):
     assert (version.score, version.interval) == (run.test_after.score, run.test_after.interval)
 
 
+def test_a_run_that_ended_with_the_program_as_it_was_is_not_registered(notebook, tmp_path):
+    run, shown = notebook.run(f"{OPTIMIZE} --budget-seconds 0.000001 --save-as sentiment")
+    assert run.origin == "given"
+    assert "not registered, because no candidate had been scored when the run was stopped by seconds" in shown
+    assert not (tmp_path / "registry").exists()
+
+
 def test_a_run_that_cannot_be_registered_is_not_lost(notebook, tmp_path):
     def spoil(number: int) -> None:
         (tmp_path / "registry").write_text("in the way")

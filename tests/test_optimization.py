@@ -327,6 +327,8 @@ def test_a_budget_that_ends_in_the_held_out_score_is_said_to_have_stopped_the_ru
     )
     assert seconds
     assert run.stopped_by == "seconds"
+    assert run.origin == "optimizer"
+    assert run.program.demos
     assert run.test_after is None
     assert run.improvement is None
 
@@ -342,6 +344,7 @@ def test_a_program_that_the_search_did_not_change_is_not_scored_again(engine):
     run = run_it("MIPROv2", budget=Budget(lm_calls=30))
     assert run.stopped_by == "lm_calls"
     assert not run.candidates
+    assert run.origin == "given"
     assert run.test_after is run.test_before
     assert engine.calls == 20  # 10 are kept for a score that was not needed
 

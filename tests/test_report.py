@@ -202,15 +202,14 @@ def test_the_chosen_candidate_is_named_and_comes_first():
 )
 def test_a_stopped_run_says_what_stopped_it_and_what_it_kept(stopped_by, words):
     budget = Budget(lm_calls=500, seconds=60, tokens=9000, usd=2.0)
-    kept = " ".join(
-        run_text(run_with(stopped_by=stopped_by, budget=budget, candidates=(candidate(0, 0.5),))).split()
-    )
-    assert words in kept
-    assert "this is the best candidate until then" in kept
-    empty = run_text(
-        run_with(stopped_by=stopped_by, budget=budget, candidates=(candidate(0, 0.5, full=False),))
-    )
-    assert "this is the program as it was given" in " ".join(empty.split())
+    for origin, kept in [
+        ("candidate", "this is the best candidate until then"),
+        ("given", "no candidate had been scored in full by then, so this is the program as it was given"),
+        ("optimizer", "when the search was over and its result was being scored"),
+    ]:
+        text = " ".join(run_text(run_with(stopped_by=stopped_by, budget=budget, origin=origin)).split())
+        assert words in text
+        assert kept in text
 
 
 def test_a_run_that_did_not_help_says_so(searched):

@@ -73,9 +73,8 @@ def optimize(
             log_file=log_file,
             on_event=run_listener(expected, task.budget),
         )
-    nothing_found = run.stopped_by is not None and not run.candidates
     version = None
-    if task.model_id is not None and not nothing_found:
+    if task.model_id is not None and run.origin != "given":
         facts = {"command": task.command}
         version = nb.Registry(root).register(run, task.model_id, bump=bump, metadata=facts)
     registered = "" if version is None else f"\n\nRegistered {version.ref} in {version.path}"

@@ -221,7 +221,7 @@ class _Pipeline:
         )
         if run.stopped_by in ("interrupt", "stop"):
             raise KeyboardInterrupt
-        if run.stopped_by is not None and not run.candidates:
+        if run.origin == "given":
             return Step("optimize", "refused", f"stopped by {run.stopped_by} before any candidate was scored")
         version = self.registry.register(
             run, self.model_id, bump=self.bump, metadata=self.metadata, by=self.by

@@ -68,6 +68,7 @@ class Result:
     duration_s: float = 0.0
     test_before: Evaluation | None = None
     test_after: Evaluation | None = None
+    origin: str = "optimizer"
 
 
 class OptimizationRun:
@@ -179,6 +180,15 @@ class OptimizationRun:
         One of "lm_calls", "seconds", "tokens", "usd" (the budget), "stop", "interrupt" and "errors".
         """
         return self.result.stopped_by
+
+    @property
+    def origin(self) -> str:
+        """Where the program comes from, which :attr:`stopped_by` alone does not tell.
+
+        "optimizer": it is what the optimizer returned, and a run that was stopped was scoring it by then;
+        "candidate": the best of those scored in full before the stop; "given": unchanged, there was none.
+        """
+        return self.result.origin
 
     @property
     def duration_s(self) -> float:

@@ -134,7 +134,7 @@ class Search:
         if baseline is None:
             baseline = self._known(task.program)
         score, after = known, None
-        if program is task.program:  # no candidate: there is nothing new to score
+        if compiled is None and best is None:  # the program as it was given: there is nothing new to score
             score, after = baseline, before
         elif not self._stop.is_set():
             if known is None and task.valset:
@@ -154,6 +154,7 @@ class Search:
             duration_s=time.monotonic() - self._started,
             test_before=before,
             test_after=after,
+            origin="optimizer" if compiled is not None else "given" if best is None else "candidate",
         )
 
     # -- the search ----------------------------------------------------------------------------------
