@@ -10,6 +10,7 @@ import pytest
 from dspy_nb.core.budget import Budget
 from dspy_nb.core.errors import InputError, OptimizationFailed
 from dspy_nb.core.estimates import calls_per_run
+from dspy_nb.core.evaluation import evaluate
 from dspy_nb.core.events import CandidateScored, Completed, Failed, Progress, Started, read_events
 from dspy_nb.core.metrics import exact_match
 from dspy_nb.core.optimization import estimate, optimize
@@ -273,6 +274,23 @@ def test_a_stop_keeps_the_best_so_far_and_nothing_is_called_afterwards(name, how
     assert engine.calls == calls
     with dspy.context(lm=scripted_lm()):
         assert run.program(review="it is good").sentiment
+
+
+@pytest.mark.parametrize("name", ["COPRO", "SIMBA"])
+def test_a_score_after_a_stop_is_about_the_same_examples_as_the_one_before(name, engine):
+    run = run_it(name, budget=Budget(lm_calls=110))
+    assert run.origin == "candidate"
+    assert run.score == evaluate(run.program, VAL, METRIC).score
+    assert run.baseline_score == evaluate(classifier(), VAL, METRIC).score
+
+
+def test_a_step_that_compares_on_the_training_set_does_not_replace_validation_scores(engine):
+    run = run_it("BetterTogether", options={"steps": {"c": OPTIONS["BetterTogether"]["steps"]["c"]}})
+    scores = {
+        c.instructions["self"]: evaluate(c.program, VAL, METRIC).score for c in run.candidates if c.full
+    }
+    assert {c.instructions["self"]: c.score for c in run.candidates if c.full} == scores
+    assert run.baseline_score == scores["Classify the review."]
 
 
 def test_run_stop_ends_a_background_run(engine):

@@ -99,6 +99,7 @@ class Candidate:
 class _Evaluation:
     prompt: Prompt
     n: int
+    comparable: bool
 
 
 class Recorder:
@@ -108,6 +109,8 @@ class Recorder:
         student: the program under optimization; candidates are rebuilt on copies of it.
         full_n: size of the set that candidates are compared on, ``None`` if they are not compared.
         on_scored: called with each candidate when it was scored, and whether it is the best so far.
+        compared_on: the set that candidates are compared on, where some may be scored on another one (a step
+            of BetterTogether may compare on the training set); those scores are partial, however many they are.
     """
 
     def __init__(
@@ -115,11 +118,13 @@ class Recorder:
         student: dspy.Module,
         full_n: int | None,
         on_scored: Callable[[Candidate, bool], None] = lambda candidate, best: None,
+        compared_on: Sequence[dspy.Example] = (),
     ) -> None:
         self.phase = "starting"
         self._student = student
         self._full_n = full_n
         self._on_scored = on_scored
+        self._compared_on = {id(example): example for example in compared_on}
         self._lock = threading.RLock()
         self._candidates: dict[str, Candidate] = {}
         self._open: dict[str, _Evaluation] = {}
@@ -143,11 +148,11 @@ class Recorder:
             found = self._candidates.get(Prompt.of(program).key)
         return found if found is not None and found.full else None
 
-    def add(self, prompt: Prompt, score: float, n: int) -> None:
-        """Take note that ``prompt`` reached mean ``score`` on ``n`` examples."""
+    def add(self, prompt: Prompt, score: float, n: int, comparable: bool = True) -> None:
+        """Take note that ``prompt`` reached mean ``score`` on ``n`` examples of the set compared on, or not."""
         with self._lock:
             known = self._candidates.get(prompt.key)
-            full = self._full_n is not None and n >= self._full_n
+            full = comparable and self._full_n is not None and n >= self._full_n
             if known is not None and not full:
                 if known.full:  # minibatches do not dilute a score on the full set
                     score, n, full = known.score, known.n, True
@@ -191,9 +196,10 @@ class Recorder:
     def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Take note of the candidate, before its program can be changed."""
         devset = inputs.get("devset")
-        n = len(instance.devset if devset is None else devset)
-        self._open[call_id] = _Evaluation(Prompt.of(inputs["program"]), n)
-        self.phase = f"scoring a candidate on {n} examples"
+        examples = instance.devset if devset is None else devset
+        comparable = not self._compared_on or all(id(example) in self._compared_on for example in examples)
+        self._open[call_id] = _Evaluation(Prompt.of(inputs["program"]), len(examples), comparable)
+        self.phase = f"scoring a candidate on {len(examples)} examples"
 
     def on_evaluate_end(self, call_id: str, outputs: Any, exception: BaseException | None) -> None:
         """Keep the candidate with its score; one whose scoring was cut short has none."""
@@ -203,7 +209,7 @@ class Recorder:
             return
         # outputs.score is rounded to two decimals of a percent
         score = sum(float(result[2]) for result in outputs.results) / len(outputs.results)
-        self.add(evaluation.prompt, score, evaluation.n)
+        self.add(evaluation.prompt, score, evaluation.n, evaluation.comparable)
 
 
 class BatchRecorder(Recorder):

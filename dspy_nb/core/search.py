@@ -130,7 +130,7 @@ class Search:
             known = self._known(program)
         else:
             program = task.program if best is None else best.program
-            known = None if best is None else best.score
+            known = None if best is None else self._known(program)
         if baseline is None:
             baseline = self._known(task.program)
         score, after = known, None
@@ -230,7 +230,9 @@ class Search:
             return BatchRecorder(task.program, min(options["bsize"], len(task.trainset)), self._on_candidate)
         if task.optimizer.name == "MIPROv2" and options["auto"]:
             full_n = min(len(task.valset), MIPRO_AUTO[options["auto"]][1])
-        return Recorder(task.program, full_n, self._on_candidate)
+        # Only its steps may score on other examples than those that candidates are compared on.
+        steps = compared if task.optimizer.name == "BetterTogether" else ()
+        return Recorder(task.program, full_n, self._on_candidate, steps)
 
     def _finished(self, compiled: Any) -> Any:
         """Return the optimizer's program on the caller's own: with its class state and its pinned models."""
