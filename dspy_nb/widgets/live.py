@@ -15,7 +15,7 @@ __all__ = ["LIVE_STYLE", "StopButton", "close_widgets", "live_bundle", "soft"]
 
 LIVE_STYLE = """<style>
 .dspy-nb-panel :is(button,summary):focus-visible{outline-offset:-2px;
- outline:2px solid var(--jp-brand-color1,#1976d2)}
+ outline:2px solid var(--jp-brand-color1,#1976d2)!important}
 .dspy-nb-panel .widget-html,.dspy-nb-panel .widget-html-content{height:auto;overflow:visible;line-height:1.45}
 </style>"""
 
