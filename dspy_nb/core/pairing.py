@@ -40,9 +40,7 @@ class Difference:
         return "worse" if self.interval[1] < 0 else "no clear difference"
 
 
-def paired_difference(
-    evaluation: Evaluation, reference: Evaluation, confidence: float | None = None
-) -> Difference:
+def paired_difference(evaluation: Evaluation, reference: Evaluation) -> Difference:
     """Compare two evaluations of the same data, aligned by the identity of the examples.
 
     The order of the data set does not matter; repeats of an example are averaged first. The interval is
@@ -50,16 +48,15 @@ def paired_difference(
     where inputs occur more than once.
 
     Args:
-        evaluation: What is judged.
+        evaluation: What is judged; its confidence is that of the interval.
         reference: What it is compared with.
-        confidence: Of the interval; that of ``evaluation`` by default.
 
     Raises:
         InputError: The two differ in their data or in their metric, or one is not complete or holds no
             single results.
     """
     _check(evaluation, reference)
-    confidence = evaluation.confidence if confidence is None else confidence
+    confidence = evaluation.confidence
     new, old = _scores(evaluation), _scores(reference)
     differences = {key: _mean(new[key]) - _mean(old[key]) for key in new}
     better = sum(value > 0 for value in differences.values())

@@ -1,4 +1,4 @@
-"""Sample sizes: how many examples a test needs when it looks once, at a size fixed in advance.
+"""Sample sizes: how many examples a test needs when it looks once, at a size fixed in advance; how many more.
 
 An anytime-valid sequence decides at about the same median size, but needs 1.6 to 1.9 times as many examples
 to decide with a power of 80 %.
