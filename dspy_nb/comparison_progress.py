@@ -26,7 +26,7 @@ class TerminalComparisonProgress:
             self._bar.close()
 
     def __call__(self, duels: Sequence[Duel], planned: int) -> None:
-        """Show how many examples every candidate has answered, and how many verdicts are in."""
+        """Show how many examples all that are still asked have answered, and how many verdicts are in."""
         if not sys.stderr.isatty():
             return
         from tqdm import tqdm
