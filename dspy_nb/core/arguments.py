@@ -1,4 +1,4 @@
-"""Checks of the numbers that statistics take: one line of error, naming the argument and what is valid."""
+"""Checks of numbers that are given: one line of error, naming the argument and what is valid."""
 
 from __future__ import annotations
 
