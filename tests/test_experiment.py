@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import dspy
 import pytest
 
 import dspy_nb as nb
-from dspy_nb.core.errors import InputError, NotFound, Refused
+from dspy_nb.core.errors import InputError, NotFound, Refused, RegistryError
 from dspy_nb.core.experiment import Experiment
 from dspy_nb.core.experiment_definition import place_of
 from tests.registry_samples import program
@@ -85,6 +86,27 @@ def test_an_interrupt_is_no_failure_of_the_program(tmp_path: Path) -> None:
     status = experiment.status()
     assert (status.total, status.n, status.a.errors + status.b.errors) == (1, 0, 0)
     assert status.a.waiting + status.b.waiting == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_answer_is_not_lost_when_how_it_ended_cannot_be_stored(tmp_path: Path, fails: bool) -> None:
+    experiment: Experiment
+
+    def answers(x: str) -> str:
+        path = tmp_path / "experiments" / "t.sqlite3"
+        path.rename(path.with_suffix(".away"))
+        if fails:
+            raise TimeoutError("too slow")
+        return "fine"
+
+    experiment = Experiment("t", answers, answers, registry=tmp_path)
+    if fails:
+        with pytest.raises(TimeoutError):
+            experiment.predict("u", x="?")
+    else:
+        assert experiment.predict("u", x="?")[0] == "fine"
+    with pytest.raises(RegistryError, match="was deleted or replaced"):
+        experiment.predict("u", x="?")
 
 
 def test_a_retry_under_the_same_id_is_answered_and_not_counted_again(experiment: Experiment) -> None:
@@ -186,6 +208,8 @@ def test_a_reference_keeps_the_meaning_that_it_had_at_the_beginning(tmp_path: Pa
         ({"outcome_within_s": 0}, "outcome_within_s must be"),
         ({"missing": 2}, "missing must be"),
         ({"names": ("a", "m@1.0.0")}, "names must be"),
+        ({"names": ("a", 5)}, "names must be"),
+        ({"names": "ab"}, "names must be"),
         ({"b": None}, "give both programs"),
         ({"b": 7}, "b must be a dspy.Module, a function or a reference"),
         ({"name": "../x"}, "experiment '../x' is not valid"),
@@ -304,6 +328,10 @@ def test_without_a_verdict_it_is_concluded_by_force_only_and_a_stays(experiment:
         experiment.conclude()
     with pytest.raises(InputError, match="force=True needs a reason"):
         experiment.conclude(force=True)
+    for wrong in ({"reason": 5}, {"reason": "out of time", "by": 5}):
+        with pytest.raises(InputError, match="must be text, not a int"):
+            experiment.conclude(force=True, **wrong)
+    assert experiment.conclusion is None
     ended = experiment.conclude("out of time", force=True)
     assert ended.conclusion is not None
     assert (ended.conclusion.winner, ended.conclusion.forced) == ("a", True)
@@ -339,13 +367,17 @@ def test_a_forced_conclusion_does_not_pass(tmp_path: Path) -> None:
         registry.promote("m@1.1.0", "production")
 
 
-def test_evidence_that_a_killed_process_did_not_write_is_made_up_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("written", [False, True])
+def test_evidence_of_a_process_that_was_killed_is_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
 ) -> None:
     registry = versions(tmp_path)
     experiment = Experiment("t", "m@1.0.0", "m@1.1.0", registry=registry)
+    attach = registry.attach
 
-    def killed(*args: object, **kwargs: object) -> None:
+    def killed(*args: Any, **kwargs: Any) -> None:
+        if written:
+            attach(*args, **kwargs)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -353,10 +385,9 @@ def test_evidence_that_a_killed_process_did_not_write_is_made_up_for(
         with pytest.raises(KeyboardInterrupt):
             experiment.conclude("enough", force=True)
     again = Experiment("t", registry=registry)
-    n = len(registry.history("m"))
     again.conclude()
     again.conclude()
-    assert len(registry.history("m")) == n + 1
+    assert [line.action for line in registry.history("m")] == ["register", "register", "attach"]
 
 
 def test_an_outcome_that_never_comes_does_not_hold_up_the_others_for_ever(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+import numpy as np
 import pytest
 
 from dspy_nb.core.deployment import Environment
@@ -281,6 +282,8 @@ def test_answers_from_a_cache_have_no_latency(staging: Environment) -> None:
         (lambda e: e.record("x"), "give success=True"),
         (lambda e: e.record("x", True, value=0.5), "not both"),
         (lambda e: e.record("x", 0.5), "a grade is value="),
+        (lambda e: e.record("x", np.float64(1)), "a grade is value="),
+        (lambda e: e.record("nobody", np.True_), "no request 'nobody'"),
         (lambda e: e.observe(value=1.5), r"value must be .* \[0, 1\]"),
         (lambda e: e.observe(True, latency_ms=-1), "latency_ms"),
         (lambda e: e.observe(True, latency_ms=math.nan), "latency_ms"),

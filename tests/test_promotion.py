@@ -268,6 +268,6 @@ def test_a_bump_counts_archived_versions_too(registry: Registry) -> None:
 
 def test_evidence_too_large_to_be_read_again_is_not_written(registry: Registry) -> None:
     registry.register(program(), "m")
-    with pytest.raises(InputError, match="the log entry has .* bytes: it may have"):
+    with pytest.raises(InputError, match=r"the log entry has .* bytes: it may have"):
         registry.attach("m@1.0.0", {**GATE, "notes": "x" * 2**26})
     assert len(Registry(registry.root).history("m")) == 1

@@ -162,7 +162,7 @@ def test_references_name_versions_ranges_and_stages(registry: Registry) -> None:
         ({"by": 3}, "by must be text"),
         ({"parent": ["1.0.0"]}, "parent must be text"),
         ({"metadata": [1]}, "metadata must be a dict, not a list"),
-        ({"notes": "x" * 2**26}, "bytes, most of them in .*: a version may have"),
+        ({"notes": "x" * 2**26}, r"bytes, most of them in .*: a version may have"),
         ({"metadata": {"version": "9"}}, "the registry sets it"),
         ({"metadata": {"validation_score": "high"}}, "validation_score"),
         ({"metadata": {"validation_score": float("nan")}}, "JSON"),

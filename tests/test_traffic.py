@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dspy_nb.core.errors import Corrupt, InputError, NotFound, Refused
+from dspy_nb.core.errors import Corrupt, InputError, NotFound, Refused, RegistryError
 from dspy_nb.core.traffic import Traffic
 from dspy_nb.core.traffic_columns import CACHED, ERROR, FIRST, IS_B, LATE, Columns
 
@@ -70,11 +70,17 @@ def test_a_request_that_is_known_is_not_added_again(traffic: Traffic) -> None:
     assert len(columns(traffic)) == 1
 
 
-@pytest.mark.parametrize("unit", ["", "x" * 501, "\ud800", 7, None])
-def test_a_unit_is_printable_text(traffic: Traffic, unit: str) -> None:
+@pytest.mark.parametrize("unit", ["", "x" * 501, "\ud800", "a\nb", "a\0b", 7, None])
+def test_a_unit_is_text_without_control_characters(traffic: Traffic, unit: str) -> None:
     with pytest.raises(InputError, match="unit must be"):
         traffic.assign(unit, 0.1)
     assert len(columns(traffic)) == 0
+
+
+@pytest.mark.parametrize("unit", ["user 1", "é", "مى\u200cخواهم", "👩\u200d🔬", "a\xa0b"])
+def test_a_unit_may_hold_the_invisible_characters_of_names(traffic: Traffic, unit: str) -> None:
+    assert traffic.assign(unit, 0.1).first
+    assert not traffic.assign(unit, 0.1).first
 
 
 def test_the_same_outcome_again_changes_nothing_and_another_is_refused(traffic: Traffic) -> None:
@@ -160,6 +166,30 @@ def test_a_file_that_is_something_else_is_corrupt(tmp_path: Path) -> None:
     path.write_text("this is not a database, but is long enough to be taken for one" * 20)
     with pytest.raises(Corrupt, match="not a file of traffic"):
         Traffic(path).set_split(0.5)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_was_deleted_or_replaced_meanwhile_is_not_written_unseen(
+    traffic: Traffic, replaced: bool
+) -> None:
+    request_id = traffic.assign("u", 0.1).request_id
+    kept = traffic.path.rename(traffic.path.with_suffix(".kept"))
+    if replaced:
+        traffic.path.write_bytes(b"")
+    for call in (lambda: traffic.assign("v", 0.1), lambda: traffic.record(request_id, 1), traffic.splits):
+        with pytest.raises(RegistryError, match="was deleted or replaced while this process used it"):
+            call()
+    kept.replace(traffic.path)
+    traffic.record(request_id, 1)
+
+
+def test_a_fact_that_is_no_json_is_corrupt(traffic: Traffic) -> None:
+    traffic.set_fact("definition", 1)
+    with sqlite3.connect(traffic.path) as connection:
+        connection.execute("UPDATE facts SET value = '{'")
+    connection.close()
+    with pytest.raises(Corrupt, match="no JSON under 'definition'"):
+        traffic.fact("definition")
 
 
 def test_missing_events_are_corrupt(traffic: Traffic) -> None:

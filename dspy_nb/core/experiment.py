@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import dspy
 
 from dspy_nb.core.attempts import ExampleMeter, is_asynchronous, meter_settings
-from dspy_nb.core.errors import InputError, NotFound
+from dspy_nb.core.errors import InputError, NotFound, RegistryError
 from dspy_nb.core.experiment_definition import (
     Definition,
     Programs,
@@ -24,6 +25,8 @@ from dspy_nb.core.experiment_definition import (
 )
 from dspy_nb.core.experiment_status import Conclusion, ExperimentStatus
 from dspy_nb.core.registry import Registry
+from dspy_nb.core.releases import check_texts
+from dspy_nb.core.serving import outcome_of
 from dspy_nb.core.traffic import Assignment, Traffic, check_text
 from dspy_nb.core.versions import check_experiment
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from dspy_nb.core.experiment_watch import Watch
 
 __all__ = ["Experiment", "experiments"]
+
+logger = logging.getLogger(__name__)
 
 
 class Experiment:
@@ -242,14 +247,17 @@ class Experiment:
     def _finish(
         self, made: Assignment, meter: ExampleMeter, started: float, error: Exception | None = None
     ) -> None:
-        """Store what a request took, and its failure."""
+        """Store what a request took, and its failure; where that cannot be stored, the answer still counts."""
         latency_ms, usage = (time.perf_counter() - started) * 1000, meter.take()
-        self._traffic.finish(
-            made.number,
-            latency_ms,
-            cached=usage.cache_hits > 0 and usage.lm_calls == 0,
-            error=None if error is None else type(error).__name__,
-        )
+        try:
+            self._traffic.finish(
+                made.number,
+                latency_ms,
+                cached=usage.cache_hits > 0 and usage.lm_calls == 0,
+                error=None if error is None else type(error).__name__,
+            )
+        except RegistryError:
+            logger.exception("%s: how request %s ended is not stored", self.name, made.request_id)
 
     # -- outcomes -------------------------------------------------------------------------------------------
 
@@ -313,9 +321,10 @@ class Experiment:
 
         Raises:
             Refused: There is no verdict, or something blocks it; nothing was changed.
-            InputError: ``force`` lacks a reason.
+            InputError: ``force`` lacks a reason, or a text is none.
             NotFound: The version of B is not in the registry.
         """
+        check_texts(reason=reason, by=by)
         if force and not (reason and reason.strip()):
             raise InputError("force=True needs a reason: it is kept in the history")
         found = self.status()
@@ -327,9 +336,15 @@ class Experiment:
             found = self.status()
         assert found.conclusion is not None
         evidence = found.conclusion.evidence
-        if "ref" in evidence and self._traffic.fact("attached") is None:
-            self.registry.attach(evidence["ref"], evidence, reason=found.conclusion.reason, by=by)
-            self._traffic.set_fact("attached", True)
+        if "ref" in evidence:
+            ended = found.conclusion
+
+            def attach() -> None:
+                history = self.registry.history(evidence["ref"].partition("@")[0])
+                if not any(line.evidence == evidence for line in history):  # else a process died right after
+                    self.registry.attach(evidence["ref"], evidence, reason=ended.reason, by=by)
+
+            self._traffic.do_once("attached", attach)
         return found
 
     def close(self) -> None:
@@ -352,10 +367,9 @@ def _outcome(success: bool | None, value: float | None) -> float:
     if success is None:
         assert value is not None
         return value
-    scalar = success.item() if hasattr(success, "item") else success  # NumPy's
-    if not isinstance(scalar, int) or scalar not in (0, 1):
-        raise InputError(f"success must be True or False, got {success!r:.80}; a grade is value=")
-    return float(scalar)
+    outcome = outcome_of(success, None)
+    assert outcome is not None
+    return outcome
 
 
 async def _ask(program: Any, inputs: dict[str, Any]) -> Any:

@@ -142,8 +142,12 @@ class Programs:
     def __init__(self, registry: Registry, a: Any, b: Any, names: tuple[str, str] | None) -> None:
         if (a is None) != (b is None):
             raise InputError("give both programs, a= and b=, or neither for an experiment that exists")
-        if names is not None and (len(names) != 2 or any("@" in name for name in names)):
-            raise InputError("names must be two names that do not look like references")
+        if names is not None and not (
+            isinstance(names, list | tuple)
+            and len(names) == 2
+            and all(isinstance(name, str) and name and "@" not in name for name in names)
+        ):
+            raise InputError(f"names must be two names that do not look like references, got {names!r:.80}")
         self._registry = registry
         self._given: list[Any] = [a, b]
         self._loaded: list[tuple[Any, dict[str, Any]]] | None = None

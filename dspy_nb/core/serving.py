@@ -89,9 +89,10 @@ def outcome_of(success: object, value: object) -> float | None:
     if success is not None and value is not None:
         raise InputError("give either success= or value=, not both")
     if success is not None:
-        if not isinstance(success, bool | int) or success not in (0, 1):
+        scalar = success.item() if hasattr(success, "item") else success  # NumPy's
+        if not isinstance(scalar, int) or scalar not in (0, 1):
             raise InputError(f"success must be True or False, got {success!r:.80}: a grade is value=")
-        return float(success)
+        return float(scalar)
     return None if value is None else number_between("value", value, 0, 1)
 
 

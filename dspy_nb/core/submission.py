@@ -149,8 +149,8 @@ class Submission:
         if sum(sizes.values()) > _LARGEST_VERSION:
             largest = max(sizes, key=sizes.__getitem__)
             raise InputError(
-                f"{self.model_id}@{version} has {sum(sizes.values()):,} bytes, most of them in {largest}: a version "
-                f"may have {_LARGEST_VERSION:,}"
+                f"{self.model_id}@{version} has {sum(sizes.values()):,} bytes, most of them in {largest}: "
+                f"a version may have {_LARGEST_VERSION:,}"
             )
         return files
 

@@ -12,13 +12,14 @@ import json
 import math
 import os
 import time
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dspy_nb.core.arguments import number_between, probability
-from dspy_nb.core.errors import InputError, NotFound
+from dspy_nb.core.errors import Corrupt, InputError, NotFound
 from dspy_nb.core.traffic_file import TrafficFile
 
 if TYPE_CHECKING:
@@ -83,6 +84,13 @@ class Traffic:
                 f"INSERT OR {verb} INTO facts VALUES (?, ?)", (name, json.dumps(value, allow_nan=False))
             )
             return _fact(connection, name)
+
+    def do_once(self, name: str, action: Callable[[], object]) -> None:
+        """Act, unless a fact of that name is stored, and store it; other processes wait meanwhile."""
+        with self.file.writing() as connection:
+            if _fact(connection, name) is None:
+                action()
+                connection.execute("INSERT INTO facts VALUES (?, 'true')", (name,))
 
     def set_split(self, split: float, *, only_first: bool = False) -> None:
         """Let new units go to B with this probability; units known already stay where they are.
@@ -272,18 +280,26 @@ def check_text(name: str, value: object) -> str:
     """Return a unit or a request id.
 
     Raises:
-        InputError: It is no text, empty, or longer than 500 characters.
+        InputError: It is no text, empty, longer than 500 characters, or holds a control character.
     """
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
         raise InputError(f"{name} must be a text of 1 to {_LONGEST_NAME} characters, got {value!r:.80}")
-    if not value.isprintable():  # half of a surrogate pair, for one, cannot be stored
-        raise InputError(f"{name} must be printable text, got {value!r:.80}")
+    # Joiners and other invisible characters belong into names; half of a surrogate pair cannot be stored.
+    if not value.isprintable() and any(
+        unicodedata.category(character) in ("Cc", "Cs") for character in value
+    ):
+        raise InputError(f"{name} must be text without control characters, got {value!r:.80}")
     return value
 
 
 def _fact(connection: sqlite3.Connection, name: str) -> Any:
     found = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-    return None if found is None else json.loads(found[0])
+    try:
+        return None if found is None else json.loads(found[0])
+    except ValueError as error:
+        raise Corrupt(
+            f"the file of traffic holds no JSON under {name!r}: restore it from a backup"
+        ) from error
 
 
 def _split(connection: sqlite3.Connection) -> tuple[int, float] | None:

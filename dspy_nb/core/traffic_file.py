@@ -49,17 +49,18 @@ class TrafficFile:
     def __init__(self, path: str | os.PathLike[str], *, schema: str = _SCHEMA) -> None:
         self.path = Path(path)
         self._writer, self._reader = _Slot(self.path, schema), _Slot(self.path, schema)
+        self._identity: tuple[int, int] | None = None  # of the file that was opened
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Give a connection whose changes are stored together at the end, or none of them if the block raises.
 
         Raises:
-            RegistryError: The file cannot be written.
+            RegistryError: The file cannot be written, or is not the one any more that was opened.
             Refused: A newer dspy_nb wrote it.
             Corrupt: It is no file of traffic.
         """
-        with self._writer.using("BEGIN IMMEDIATE", "write") as connection:
+        with self._same_file(), self._writer.using("BEGIN IMMEDIATE", "write") as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -69,8 +70,19 @@ class TrafficFile:
         Raises:
             RegistryError, Refused, Corrupt: As for ``writing``.
         """
-        with self._reader.using("BEGIN", "read") as connection:
+        with self._same_file(), self._reader.using("BEGIN", "read") as connection:
             yield connection
+
+    @contextlib.contextmanager
+    def _same_file(self) -> Iterator[None]:
+        """Refuse a file that took the place of the one that was opened: what the system still writes is lost."""
+        if self._identity is not None and self._identity != _identity(self.path):
+            raise RegistryError(
+                f"{self.path} was deleted or replaced while this process used it: put it back, or restart to go "
+                "on with what is there now"
+            )
+        yield
+        self._identity = self._identity or _identity(self.path)
 
     def close(self) -> None:
         """Close the connections; they open again when they are needed."""
@@ -121,6 +133,14 @@ class _Slot:
             if self._connection is not None and self._pid == os.getpid():
                 self._connection.close()
                 self._connection = None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 (pathlib takes longer)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _opened(path: Path, schema: str) -> sqlite3.Connection:
