@@ -1,14 +1,18 @@
-"""What the registry's test files share: a program, a run, a registry in a temporary folder."""
+"""What the registry's test files share: programs, a run, a registry with versions, two views of an environment."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dspy
+from hypothesis.stateful import RuleBasedStateMachine
 
 from dspy_nb.core.errors import DspyNbError
+from dspy_nb.core.registry import Registry
 
 GATE = {
     "kind": "gate",
@@ -18,6 +22,9 @@ GATE = {
     "data_fingerprint": "f",
     "metric": "em",
 }
+
+VERSIONS = [f"m@1.{number}.0" for number in range(4)]
+EVALUATION = {"kind": "evaluation", "score": 0.9, "interval": [0.88, 0.92], "n": 1000}
 
 
 class QA(dspy.Module):
@@ -58,6 +65,41 @@ def program(instructions: str = "Say it.") -> dspy.Predict:
     made.signature = made.signature.with_instructions(instructions)
     made.demos = [{"review": "nice", "sentiment": "good"}]
     return made
+
+
+def registry_of(root: Path | str, n: int = len(VERSIONS)) -> Registry:
+    """Return a registry with n versions of m, 1.0.0, 1.1.0, ...; their instructions and demos tell which."""
+    registry = Registry(root)
+    for number in range(n):
+        made = program(f"Version {number}.")
+        made.demos = [{"review": f"demo {number}", "sentiment": "good"}]
+        registry.register(made, "m")
+    return registry
+
+
+def said(program: dspy.Module | None) -> str:
+    """Return the instructions of a program."""
+    assert isinstance(program, dspy.Predict)
+    return str(program.signature.instructions)
+
+
+class TwoViews(RuleBasedStateMachine):
+    """Two processes' views of one environment, for rules that decide at random."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.flush, os.fsync = os.fsync, lambda _: None
+        first = registry_of(Path(self.folder.name) / "registry")
+        self.views = [first.environment("e"), Registry(first.root).environment("e")]
+        self.live: list[str] = []
+        self.ever: list[str] = []
+
+    def teardown(self) -> None:
+        for view in self.views:
+            view.traffic.close()
+        os.fsync = self.flush
+        self.folder.cleanup()
 
 
 def tree(folder: Path) -> list[str]:

@@ -16,7 +16,7 @@ from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
 from dspy_nb.core.objectives import MonitorSettings
 from dspy_nb.core.registry import Registry
 from dspy_nb.registry_listings import deployments_text
-from tests.registry_samples import QA, program
+from tests.registry_samples import QA, registry_of, said
 from tests.scripted import ScriptedEngine, scripted_lm
 
 
@@ -27,10 +27,7 @@ def _no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    registry = Registry(tmp_path / "registry")
-    for number in range(4):
-        registry.register(program(f"Version {number}."), "m")
-    return registry
+    return registry_of(tmp_path / "registry")
 
 
 @pytest.fixture
@@ -40,11 +37,6 @@ def staging(registry: Registry) -> Environment:
     environment.deploy("m@1.0.0")
     environment.deploy("m@1.1.0")
     return environment
-
-
-def said(program: dspy.Module | None) -> str:
-    assert isinstance(program, dspy.Predict)
-    return str(program.signature.instructions)
 
 
 def live(environment: Environment) -> str:

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule
 
 from dspy_nb.core.canary_log import CanaryRules
 from dspy_nb.core.current_link import link_target, read_link
@@ -26,17 +25,9 @@ from dspy_nb.core.log import Entry, Log
 from dspy_nb.core.objectives import MonitorSettings
 from dspy_nb.core.registry import Registry
 from dspy_nb.registry_listings import deployments_html, deployments_text
-from tests.registry_samples import program
+from tests.registry_samples import VERSIONS, TwoViews, registry_of
 
-VERSIONS = [f"m@1.{number}.0" for number in range(4)]
 VIEWS = st.integers(0, 1)
-
-
-def filled(root: Path) -> Registry:
-    registry = Registry(root)
-    for number in range(len(VERSIONS)):
-        registry.register(program(f"Version {number}."), "m")
-    return registry
 
 
 @pytest.fixture
@@ -44,26 +35,14 @@ def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-class DecideAtRandom(RuleBasedStateMachine):
-    """Two processes' views of one environment, against what a person could keep on paper."""
+class DecideAtRandom(TwoViews):
+    """Against what a person could keep on paper."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.flush, os.fsync = os.fsync, lambda _: None
-        first = filled(Path(self.folder.name) / "registry")
-        self.views = [first.environment("e"), Registry(first.root).environment("e")]
-        self.live: list[str] = []
         self.canary: str | None = None
         self.actions: list[str] = []
-        self.ever: list[str] = []
         self.units = 0
-
-    def teardown(self) -> None:
-        for view in self.views:
-            view.traffic.close()
-        os.fsync = self.flush
-        self.folder.cleanup()
 
     def _attempt(self, call: Callable[[], object], action: str | None) -> bool:
         """Make a call that must write an entry of that action, or be refused if that is None."""
@@ -194,7 +173,7 @@ def server(registry: Registry, name: str, n: int) -> subprocess.Popen[str]:
 def test_processes_that_are_killed_in_the_middle_leave_a_canary_that_goes_on(
     tmp_path: Path, no_flush: None
 ) -> None:
-    registry = filled(tmp_path / "registry")
+    registry = registry_of(tmp_path / "registry")
     environment = registry.environment("e")
     environment.deploy(VERSIONS[0])
     plan = (*(0.5 + step / 100 for step in range(1, 50)), 1.0)  # steps all the time
@@ -227,7 +206,7 @@ def test_processes_that_are_killed_in_the_middle_leave_a_canary_that_goes_on(
 
 
 def test_processes_that_serve_together_take_each_step_once(tmp_path: Path, no_flush: None) -> None:
-    registry = filled(tmp_path / "registry")
+    registry = registry_of(tmp_path / "registry")
     environment = registry.environment("e")
     environment.deploy(VERSIONS[0])
     environment.canary(VERSIONS[1], 0.5, steps=(0.6, 0.7, 0.8, 0.9, 1.0), margin=0.9, min_requests=5)
@@ -244,7 +223,7 @@ def test_processes_that_serve_together_take_each_step_once(tmp_path: Path, no_fl
 
 
 def test_requests_survive_the_death_of_the_process(tmp_path: Path, no_flush: None) -> None:
-    registry = filled(tmp_path / "registry")
+    registry = registry_of(tmp_path / "registry")
     environment = registry.environment("e")
     environment.deploy(VERSIONS[0])
     script = (
@@ -260,7 +239,7 @@ def test_requests_survive_the_death_of_the_process(tmp_path: Path, no_flush: Non
 
 @pytest.mark.parametrize("content", [b"", b"not a database at all, but long enough to be looked at" * 30])
 def test_a_broken_file_of_traffic_is_one_line(tmp_path: Path, no_flush: None, content: bytes) -> None:
-    registry = filled(tmp_path / "registry")
+    registry = registry_of(tmp_path / "registry")
     environment = registry.environment("e")
     environment.deploy(VERSIONS[0])
     environment.traffic.path.write_bytes(content)
@@ -310,7 +289,7 @@ BODY: dict[str, Any] = {
 def test_an_entry_that_cannot_follow_is_corrupt(
     tmp_path: Path, no_flush: None, action: str, change: dict[str, Any]
 ) -> None:
-    environment = filled(tmp_path / "registry").environment("e")
+    environment = registry_of(tmp_path / "registry").environment("e")
     environment.deploy(VERSIONS[0])
     write(environment, action, {**BODY, **change})
     with pytest.raises(Corrupt, match="log entry 2 cannot be right"):
@@ -333,7 +312,7 @@ def test_an_entry_that_cannot_follow_is_corrupt(
 def test_an_entry_that_cannot_follow_a_canary_is_corrupt(
     tmp_path: Path, no_flush: None, action: str, change: dict[str, Any]
 ) -> None:
-    environment = filled(tmp_path / "registry").environment("e")
+    environment = registry_of(tmp_path / "registry").environment("e")
     environment.deploy(VERSIONS[0])
     environment.canary(VERSIONS[1])
     body = {**BODY, "rules": None, **change}

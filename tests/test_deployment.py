@@ -12,7 +12,7 @@ from dspy_nb.core.current_link import LINK, read_link
 from dspy_nb.core.deployment import Environment
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
 from dspy_nb.core.registry import Registry
-from tests.registry_samples import GATE, QA, program
+from tests.registry_samples import GATE, QA, program, registry_of, said
 from tests.scripted import ScriptedEngine, scripted_lm
 
 
@@ -23,20 +23,12 @@ def _no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    registry = Registry(tmp_path / "registry")
-    for number in range(5):
-        registry.register(program(f"Version {number}."), "m")
-    return registry
+    return registry_of(tmp_path / "registry", 5)
 
 
 @pytest.fixture
 def staging(registry: Registry) -> Environment:
     return registry.environment("staging")
-
-
-def said(program: dspy.Module | None) -> str:
-    assert isinstance(program, dspy.Predict)
-    return str(program.signature.instructions)
 
 
 def configure(registry: Registry, text: str) -> None:

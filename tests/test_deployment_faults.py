@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,25 +15,14 @@ import dspy
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule
 
 from dspy_nb.core.current_link import link_target, read_link
 from dspy_nb.core.deployment import Environment
 from dspy_nb.core.errors import Refused
 from dspy_nb.core.log import Log
 from dspy_nb.core.registry import Registry
-from tests.registry_samples import program, stays_in_the_error_tree
-
-VERSIONS = [f"m@1.{number}.0" for number in range(4)]
-
-
-def filled(root: Path) -> Registry:
-    registry = Registry(root)
-    for number in range(len(VERSIONS)):
-        made = program(f"Version {number}.")
-        made.demos = [{"review": f"demo {number}", "sentiment": "good"}]
-        registry.register(made, "m")
-    return registry
+from tests.registry_samples import VERSIONS, TwoViews, registry_of, stays_in_the_error_tree
 
 
 @pytest.fixture
@@ -42,21 +30,8 @@ def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-class DeployAndRollBack(RuleBasedStateMachine):
-    """Two processes' views of one environment, against a list that a person could keep on paper."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.flush, os.fsync = os.fsync, lambda _: None
-        first = filled(Path(self.folder.name) / "registry")
-        self.views = [first.environment("e"), Registry(first.root).environment("e")]
-        self.live: list[str] = []
-        self.ever: list[str] = []
-
-    def teardown(self) -> None:
-        os.fsync = self.flush
-        self.folder.cleanup()
+class DeployAndRollBack(TwoViews):
+    """Against a list that a person could keep on paper."""
 
     def _attempt(self, call: Callable[[], object], after: list[str] | None) -> None:
         """Make a call that must lead to ``after``, or be refused if that is None."""
@@ -107,7 +82,7 @@ def test_threads_that_load_never_see_a_mixture_while_versions_are_deployed(
     tmp_path: Path, no_flush: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dspy_nb.core.deployment._LOOK_EVERY_S", 0.0)  # the hardest case
-    registry = filled(tmp_path / "registry")
+    registry = registry_of(tmp_path / "registry")
     serving, deploying = registry.environment("e"), Registry(registry.root).environment("e")
     deploying.deploy(VERSIONS[0])
     done = threading.Event()
@@ -168,7 +143,7 @@ def deployers(root: Path, processes: int, each: int) -> list[subprocess.Popen[st
 
 
 def deploy_from_processes(root: Path, processes: int, each: int) -> None:
-    registry = filled(root)
+    registry = registry_of(root)
     running = deployers(root, processes, each)
     printed = [int(line) for process in running for line in process.communicate(timeout=280)[0].split()]
     environment = registry.environment("e")
@@ -192,7 +167,7 @@ def test_eight_processes_that_deploy_at_once_lose_nothing(tmp_path: Path, repeti
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("lines", [1 + repetition % 13 for repetition in range(30)])
 def test_whatever_moment_a_process_is_killed_at_what_was_deployed_is_live(tmp_path: Path, lines: int) -> None:
-    registry = filled(tmp_path / "registry")
+    registry = registry_of(tmp_path / "registry")
     running = deployers(registry.root, 2, 1000)
     printed = []
     for process in running:
@@ -222,7 +197,7 @@ Registry(sys.argv[1]).environment("e").deploy("m@1.1.0")
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 def test_a_kill_between_the_log_entry_and_the_link_loses_nothing(tmp_path: Path) -> None:
-    registry = filled(tmp_path / "registry")
+    registry = registry_of(tmp_path / "registry")
     environment = registry.environment("e")
     environment.deploy("m@1.0.0")
     killed = subprocess.run([sys.executable, "-c", KILLED, str(registry.root)], check=False)
@@ -265,7 +240,7 @@ def test_any_log_entry_stays_in_the_error_tree(
 ) -> None:
     root = tmp_path / "registry"
     if not root.exists():
-        filled(root).environment("e").deploy("m@1.0.0")
+        registry_of(root).environment("e").deploy("m@1.0.0")
     (root / "environments/e/log/000002.json").unlink(missing_ok=True)
     Log(root / "environments/e/log", Anything).append(lambda _: body, action)
     registry = Registry(root)
@@ -286,7 +261,7 @@ def test_any_name_stays_in_the_error_tree_and_in_the_registry(
     tmp_path: Path, no_flush: None, name: str
 ) -> None:
     root = tmp_path / "registry"
-    registry = Registry(root) if root.exists() else filled(root)
+    registry = Registry(root) if root.exists() else registry_of(root)
 
     def deploy() -> Environment:
         environment = registry.environment(name)

@@ -22,10 +22,9 @@ from dspy_nb.core.errors import InputError, NotFound, RegistryError
 from dspy_nb.core.health import HealthReport
 from dspy_nb.core.objectives import MonitorSettings, level_of, load_settings, objectives_of
 from dspy_nb.core.registry import Registry
-from tests.registry_samples import GATE, program
+from tests.registry_samples import EVALUATION, GATE, program, registry_of
 from tests.scripted import ScriptedEngine, scripted_lm
 
-EVIDENCE = {"kind": "evaluation", "score": 0.9, "interval": [0.88, 0.92], "n": 1000}
 ROLLBACK = MonitorSettings(rollback=True)
 
 
@@ -36,17 +35,14 @@ def _no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    registry = Registry(tmp_path / "registry")
-    for number in range(3):
-        registry.register(program(f"Version {number}."), "m")
-    return registry
+    return registry_of(tmp_path / "registry", 3)
 
 
 @pytest.fixture
 def staging(registry: Registry) -> Environment:
     environment = registry.environment("staging")
-    environment.deploy("m@1.0.0", evidence=EVIDENCE)
-    environment.deploy("m@1.1.0", evidence=EVIDENCE)
+    environment.deploy("m@1.0.0", evidence=EVALUATION)
+    environment.deploy("m@1.1.0", evidence=EVALUATION)
     return environment
 
 
@@ -108,7 +104,7 @@ def test_a_loss_of_ten_points_is_found_and_rolled_back_within_the_documented_num
 def test_each_deployment_is_judged_by_its_own_requests(staging: Environment) -> None:
     degrade(staging)
     assert staging.check_health().verdict == "degraded"
-    staging.deploy("m@1.2.0", evidence=EVIDENCE)
+    staging.deploy("m@1.2.0", evidence=EVALUATION)
     assert staging.check_health().verdict == "too early"
     staging.observe(False, version="m@1.1.0")  # a process that still had the version before
     assert staging.check_health()["quality"].n == 0
@@ -173,7 +169,7 @@ def test_the_level_comes_from_the_deployment_the_promotion_or_the_score(registry
     found = level_of(registry, "m@1.0.0", None)
     assert found is not None
     assert (found.score, found.low, found.source) == (0.85, 0.8, "the evidence of attach 4")
-    found = level_of(registry, "m@1.0.0", EVIDENCE)
+    found = level_of(registry, "m@1.0.0", EVALUATION)
     assert found is not None
     assert (found.low, found.source) == (0.88, "the evidence of its deployment")
     # The interval of a comparison is that of a difference: the score's own is worked out.
@@ -398,7 +394,7 @@ def test_what_an_automatic_rollback_brought_back_is_not_rolled_back_by_itself(re
     """The same trouble with two versions is hardly the version's."""
     environment = registry.environment("staging")
     for number in range(3):
-        environment.deploy(f"m@1.{number}.0", evidence=EVIDENCE)
+        environment.deploy(f"m@1.{number}.0", evidence=EVALUATION)
     degrade(environment)
     assert environment.check_health(ROLLBACK).rolled_back is not None
     degrade(environment)
@@ -411,7 +407,7 @@ def test_what_an_automatic_rollback_brought_back_is_not_rolled_back_by_itself(re
 
 def test_the_first_version_stays_live_whatever_it_does(registry: Registry) -> None:
     environment = registry.environment("staging")
-    environment.deploy("m@1.0.0", evidence=EVIDENCE)
+    environment.deploy("m@1.0.0", evidence=EVALUATION)
     degrade(environment)
     report = environment.check_health(ROLLBACK)
     assert report.verdict == "degraded"

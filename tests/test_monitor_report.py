@@ -19,11 +19,9 @@ from dspy_nb.core.deployment import Environment
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.health import HealthReport
 from dspy_nb.core.objectives import MonitorSettings
-from dspy_nb.core.registry import Registry
 from dspy_nb.monitor_report import canary_html, canary_text, health_html, health_markdown, health_text
-from tests.registry_samples import program
+from tests.registry_samples import EVALUATION, registry_of
 
-EVIDENCE = {"kind": "evaluation", "score": 0.9, "interval": [0.88, 0.92], "n": 1000}
 ALL = MonitorSettings(max_latency_ms=1000, max_error_rate=0.05)
 
 
@@ -32,13 +30,10 @@ def staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DSPY_NB_REGISTRY", raising=False)
-    registry = Registry("registry")
-    for number in range(3):
-        registry.register(program(f"Version {number}."), "m")
-    environment = registry.environment("staging")
+    environment = registry_of("registry", 3).environment("staging")
     environment._advance_at = math.inf
-    environment.deploy("m@1.0.0", evidence=EVIDENCE)
-    environment.deploy("m@1.1.0", evidence=EVIDENCE)
+    environment.deploy("m@1.0.0", evidence=EVALUATION)
+    environment.deploy("m@1.1.0", evidence=EVALUATION)
     return environment
 
 
