@@ -285,6 +285,17 @@ def test_the_saved_table_follows_the_registry(registry: Registry) -> None:
     assert "dspy-nb-saved" in bundle["text/html"]
 
 
+def test_there_are_no_more_rows_than_were_needed(registry: Registry) -> None:
+    browser = RegistryBrowser(registry, filter="other")
+    assert len(browser.list.rows) == 1
+    first = browser.list.rows[0]
+    browser.list.filter.value = ""
+    assert len(browser.list.rows) == 3
+    browser.list.filter.value = "other"
+    assert shown(browser) == ["other@1.0.0"]
+    assert browser.list.rows[0] is first
+
+
 def test_a_thousand_versions_take_one_page_of_rows(registry: Registry) -> None:
     for number in range(1000 - 3):
         registry.register(program(f"Say {number}."), "many", bump="patch")

@@ -31,7 +31,7 @@ class VersionList:
 
     Attributes:
         parts: The widgets, from top to bottom.
-        rows: One for each version on a page; those that are not needed are hidden.
+        rows: As many as were ever needed for a page; those that are not needed now are hidden.
         checked: References of the versions that are checked, two at most: of three the oldest is unchecked.
 
     Args:
@@ -41,7 +41,7 @@ class VersionList:
     """
 
     def __init__(self, filter: str, on_open: Callable[[str], None], on_check: Callable[[], None]) -> None:
-        self._on_check = on_check
+        self._on_open, self._on_check = on_open, on_check
         self._versions: Sequence[ModelVersion] = []
         self._found: list[ModelVersion] = []
         self._none = ""
@@ -64,14 +64,14 @@ class VersionList:
         self.previous = widgets.Button(description="‹ Previous", layout=auto)
         self.next = widgets.Button(description="Next ›", layout=auto)
         self.where = widgets.HTML()
-        self.rows = [_Row(on_open, self._check) for _ in range(ROWS_A_PAGE)]
-        table = widgets.VBox([_head(), *(row.view for row in self.rows)])
-        table.add_class("dspy-nb-rows")
+        self.rows: list[_Row] = []
+        self._table = widgets.VBox([_head()])
+        self._table.add_class("dspy-nb-rows")
         controls = widgets.HBox([self.filter, self.order, self.ascending])
         pager = widgets.HBox([self.previous, self.next, self.where])
         for bar in (controls, pager):
             bar.add_class("dspy-nb-bar")
-        self.parts = [controls, table, pager]
+        self.parts = [controls, self._table, pager]
         for control in (self.filter, self.order, self.ascending):
             control.observe(lambda _: self._search(), "value")
         self.previous.on_click(lambda _: self._turn(-1))
@@ -113,6 +113,10 @@ class VersionList:
         self.where.value = f'<span class="soft" role="status">{where}</span>'
 
     def _fill(self, shown: Sequence[ModelVersion]) -> None:
+        added = [_Row(self._on_open, self._check) for _ in shown[len(self.rows) :]]
+        if added:  # a saved notebook may keep the state of every widget, so there are no more than needed
+            self.rows += added
+            self._table.children = (*self._table.children, *(row.view for row in added))
         self._filling = True
         try:
             for index, row in enumerate(self.rows):
