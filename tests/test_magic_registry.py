@@ -40,7 +40,7 @@ def run(shell: InteractiveShell, cell: str) -> tuple[Any, str]:
     result.raise_error()
     formats, _ = shell.display_formatter.format(result.result)
     if result.result is not None:
-        assert '<div class="dspy-nb">' in formats["text/html"] or "<b>" in formats["text/html"]
+        assert '<div class="dspy-nb">' in formats["text/html"] or formats["text/html"].startswith("<h4>")
     return result.result, formats["text/plain"]
 
 
