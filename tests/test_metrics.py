@@ -524,3 +524,10 @@ def test_a_metric_may_be_given_as_text_as_on_a_command_line():
     metric = as_metric("token_f1:answer")
     assert repr(metric) == "token_f1('answer')"
     assert metric(dspy.Example(answer="the cat"), dspy.Prediction(answer="the dog")) == 0.5
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_examples_without_a_value_to_compare_are_warned_of(nothing):
+    examples = [dspy.Example(answer=answer) for answer in ("a", nothing, "b", nothing)]
+    with pytest.warns(UserWarning, match="2 of 4 examples have no value of 'answer' .the first is example 2"):
+        exact_match("answer").check(examples)

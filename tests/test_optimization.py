@@ -567,6 +567,11 @@ COMPILED._compiled = True
         ({"program": dspy.Module()}, "Module has no predictor to optimize"),
         ({"budget": 500}, "budget must be a dspy_nb.Budget"),
         ({"seed": 1.5}, "seed must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number from 0 to 4294967295, got -1"),
+        ({"seed": 2**32}, "seed must be a whole number from 0 to 4294967295"),
+        ({"options": {3: 4}}, "options must be named by text, got 3"),
+        ({"on_event": 3}, "on_event must be a function of an event, or a list of such, got 3"),
+        ({"stop": 3}, "stop must be a threading.Event, got int"),
         ({"num_threads": 0}, "num_threads must be a whole number, 1 or more"),
     ],
 )
@@ -581,6 +586,14 @@ def test_wrong_input_is_one_line_and_spends_nothing(changes, message, engine, tm
 
 def test_no_language_model_is_found_before_the_run():
     with dspy.context(lm=None), pytest.raises(InputError, match="no language model"):
+        run_it("BootstrapFewShot")
+
+
+def test_a_language_model_that_is_only_a_name_is_refused_with_the_remedy():
+    with (
+        dspy.context(lm="openai/gpt-4o-mini"),
+        pytest.raises(InputError, match=r"must be a dspy\.LM, got 'openai/gpt-4o-mini': give"),
+    ):
         run_it("BootstrapFewShot")
 
 

@@ -15,6 +15,7 @@ import numbers
 import reprlib
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -131,13 +132,26 @@ class Metric:
     def check(self, examples: Iterable[dspy.Example]) -> None:
         """Refuse examples that lack a field the metric compares, before anything is spent on them.
 
+        A field without a value (``None``, NaN) may be meant, or a gap in the data that no answer can match: a
+        warning says how many there are.
+
         Raises:
             InputError: The message names the field, the example (counted from 1) and what it has.
         """
+        empty: dict[str, list[int]] = {}
         for number, example in enumerate(examples, 1):
             for field in self.fields:
-                if _read(example, field) is _MISSING:
+                value = _read(example, field)
+                if value is _MISSING:
                     raise _no_field(self.label, f"example {number}", example, field)
+                if value is None or value != value:
+                    empty.setdefault(field, []).append(number)
+        for field, gaps in empty.items():
+            warnings.warn(
+                f"metric {self.label}: {len(gaps)} of {number} examples have no value of {field!r} (the first "
+                f"is example {gaps[0]}), so that hardly any answer to them counts as right",
+                stacklevel=3,
+            )
 
     def _score(self, result: Any) -> bool | float:
         value = result.get("score") if isinstance(result, dspy.Prediction) else result

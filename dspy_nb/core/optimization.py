@@ -94,12 +94,16 @@ def optimize(
         InputError: something is wrong with the arguments, or the metric returned what is no score.
         OptimizationFailed: most calls of the program or the metric failed, or the optimizer itself did.
     """
+    listeners = [] if on_event is None else list(on_event) if isinstance(on_event, Sequence) else [on_event]
+    if wrong := [listener for listener in listeners if not callable(listener)]:
+        raise InputError(f"on_event must be a function of an event, or a list of such, got {wrong[0]!r}")
+    if stop is not None and not callable(getattr(stop, "is_set", None)):
+        raise InputError(f"stop must be a threading.Event, got {type(stop).__name__}")
     task, directory = _prepare(
         program, trainset, metric, valset, testset, optimizer, options, preset, budget, seed, num_threads,
         run_dir, recompile,
     )  # fmt: skip
     _warn_of_overlap(task)
-    listeners = [] if on_event is None else list(on_event) if isinstance(on_event, Sequence) else [on_event]
     file = log_file or (directory.event_log if directory is not None else None)
     log = None if file is None else EventLog(file)
     if log is not None:
@@ -166,8 +170,10 @@ def _prepare(
     check_program(program, chosen, recompile=recompile)
     if budget is not None and not isinstance(budget, Budget):
         raise InputError(f"budget must be a dspy_nb.Budget, e.g. Budget(lm_calls=500), got {budget!r}")
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise InputError(f"seed must be a whole number, got {seed!r}")
+    if (
+        not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32
+    ):  # NumPy's and optuna's range
+        raise InputError(f"seed must be a whole number from 0 to {2**32 - 1}, got {seed!r}")
     if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
         raise InputError(f"num_threads must be a whole number, 1 or more, got {num_threads!r}")
     data, scored_by = _check_sets(program, chosen, trainset, valset, testset, metric)

@@ -136,6 +136,8 @@ def resolve_options(optimizer: Optimizer, given: Mapping[str, Any], sizes: Sizes
     if optimizer.name == "BetterTogether":
         given = _with_steps(given, options, sizes)
     for name, value in given.items():
+        if not isinstance(name, str):
+            raise InputError(f"options must be named by text, got {name!r}")
         if name in ("metric", "trainset", "valset", "num_threads", "seed"):
             raise InputError(f"{name!r} is an argument of optimize(), not an option of {optimizer.name}")
         if name in _MANAGED:

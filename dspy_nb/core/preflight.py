@@ -176,6 +176,11 @@ def run_model(program: Any, optimizer: Optimizer) -> Any:
     configured = dspy.settings.lm
     if not pinned and configured is None:
         raise InputError("no language model: call dspy.configure(lm=...) first, e.g. with dspy_nb.local_lm()")
+    for model in (configured, *pinned.values()):
+        if model is not None and not isinstance(model, dspy.BaseLM):
+            raise InputError(
+                f"the language model must be a dspy.LM, got {model!r}: give dspy.LM('provider/model')"
+            )
     if not pinned:
         return configured
     every = all(p.lm is not None for p in predictors)
