@@ -65,6 +65,7 @@ BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser .dspy-nb-ref{text-align:left;font-weight:500;background:transparent;padding:0;
  color:var(--jp-content-link-color,var(--jp-brand-color1,#1976d2))}
 .dspy-nb-browser .dspy-nb-ref:focus-visible{outline-offset:0}
+.dspy-nb-browser select{appearance:auto;background-image:none!important}
 .dspy-nb-browser .stage-production{font-weight:600}
 .dspy-nb-browser .stage-archived,.dspy-nb-browser .stage-deprecated{color:var(--soft)}
 .dspy-nb-browser .dspy-nb-form{border:1px solid var(--jp-warn-color1,#d9822b);border-radius:4px;padding:8px 12px}
