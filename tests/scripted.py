@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import dspy
 from dspy.lm15 import Message, Request, Response, Usage
@@ -97,6 +98,11 @@ def reviews(n: int, tag: str = "item") -> list[dspy.Example]:
         ).with_inputs("review")
         for i in range(n)
     ]
+
+
+def write_reviews(path: Path, n: int, tag: str = "item") -> None:
+    """Write n labelled reviews as JSONL."""
+    path.write_text("\n".join(json.dumps(example.toDict()) for example in reviews(n, tag)))
 
 
 def classifier() -> dspy.Predict:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,7 @@ from dspy_nb.registry_listings import deployments_text
 from tests.registry_samples import QA, registry_of, said
 from tests.scripted import ScriptedEngine, scripted_lm
 
-
-@pytest.fixture(autouse=True)
-def _no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+pytestmark = pytest.mark.usefixtures("no_flush")
 
 
 @pytest.fixture

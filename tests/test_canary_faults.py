@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -28,11 +27,6 @@ from dspy_nb.registry_listings import deployments_html, deployments_text
 from tests.registry_samples import VERSIONS, TwoViews, registry_of
 
 VIEWS = st.integers(0, 1)
-
-
-@pytest.fixture
-def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 class DecideAtRandom(TwoViews):

@@ -10,12 +10,11 @@ import sys
 import threading
 from pathlib import Path
 
-import dspy
 import pytest
 
 import dspy_nb as nb
 from dspy_nb.cli import cli, main
-from tests.scripted import ScriptedEngine, reviews, scripted_lm
+from tests.scripted import ScriptedEngine, write_reviews
 
 _APP = """
 import dspy
@@ -52,25 +51,12 @@ _TASK = [
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A working directory with a program and data; no module of another test is in the way."""
-    (tmp_path / "app.py").write_text(_APP)
+def folder(workplace: Path) -> Path:
+    """A working directory with a program and data."""
+    (workplace / "app.py").write_text(_APP)
     for name, n in {"train": 12, "val": 8, "test": 20}.items():
-        rows = [json.dumps(dict(example.items())) for example in reviews(n, tag=name)]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "app", raising=False)
-    yield tmp_path
-    sys.modules.pop("app", None)
-
-
-@pytest.fixture
-def engine():
-    """The language model that a program's module would configure."""
-    engine = ScriptedEngine()
-    with dspy.context(lm=scripted_lm(engine)):
-        yield engine
+        write_reviews(workplace / f"{name}.jsonl", n, tag=name)
+    return workplace
 
 
 def _json(capsys: pytest.CaptureFixture[str], *arguments: str):

@@ -7,13 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-import dspy
 import pytest
 
 import dspy_nb as nb
 from dspy_nb.cli import main
 from dspy_nb.comparison_progress import TerminalComparisonProgress
-from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
+from tests.scripted import ScriptedEngine, classifier, reviews, write_reviews
 
 _APP = """
 import dspy
@@ -42,21 +41,10 @@ def command(a, *bs, task=_TASK):
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "compared_app.py").write_text(_APP)
-    rows = [json.dumps(dict(example.items())) for example in reviews(200)]
-    (tmp_path / "test.jsonl").write_text("\n".join(rows))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield tmp_path
-    sys.modules.pop("compared_app", None)
-
-
-@pytest.fixture(autouse=True)
-def engine():
-    engine = ScriptedEngine()
-    with dspy.context(lm=scripted_lm(engine)):
-        yield engine
+def folder(workplace: Path, engine: ScriptedEngine) -> Path:
+    (workplace / "compared_app.py").write_text(_APP)
+    write_reviews(workplace / "test.jsonl", 200)
+    return workplace
 
 
 @pytest.fixture

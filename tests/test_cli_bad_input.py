@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.cli import main
-from tests.scripted import ScriptedEngine, reviews, scripted_lm
+from tests.scripted import ScriptedEngine, write_reviews
 
 _APP = """
 import dspy
@@ -120,8 +119,7 @@ BAD = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bad")
     for name, n in {"train": 8, "test": 8}.items():
-        rows = [json.dumps(dict(example.items())) for example in reviews(n, tag=name)]
-        (folder / f"{name}.jsonl").write_text("\n".join(rows))
+        write_reviews(folder / f"{name}.jsonl", n, tag=name)
     for name, text in {
         "bad_app.py": _APP,
         "syntax.py": "def (",
@@ -141,13 +139,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "damaged/models/m/log/000001.json").write_text("{")
     (folder / "badly-configured/config.toml").write_text("[promotion")
     return folder
-
-
-@pytest.fixture
-def engine():
-    engine = ScriptedEngine()
-    with dspy.context(lm=scripted_lm(engine)):
-        yield engine
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:

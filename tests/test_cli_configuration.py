@@ -14,7 +14,7 @@ import pytest
 import dspy_nb as nb
 from dspy_nb.cli import cli, main
 from dspy_nb.commands.configuration import options
-from tests.scripted import ScriptedEngine, reviews, scripted_lm
+from tests.scripted import ScriptedEngine, reviews, write_reviews
 
 _APP = """
 import dspy
@@ -40,24 +40,12 @@ min_score = 0.5
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "configured_app.py").write_text(_APP)
-    (tmp_path / "dspy-nb.toml").write_text(_CONFIG)
+def folder(workplace: Path, engine: ScriptedEngine) -> Path:
+    (workplace / "configured_app.py").write_text(_APP)
+    (workplace / "dspy-nb.toml").write_text(_CONFIG)
     for name, n in {"train": 12, "val": 8}.items():
-        rows = [json.dumps(dict(example.items())) for example in reviews(n, tag=name)]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delenv("DSPY_NB_REGISTRY", raising=False)
-    yield tmp_path
-    sys.modules.pop("configured_app", None)
-
-
-@pytest.fixture(autouse=True)
-def engine():
-    engine = ScriptedEngine()
-    with dspy.context(lm=scripted_lm(engine)):
-        yield engine
+        write_reviews(workplace / f"{name}.jsonl", n, tag=name)
+    return workplace
 
 
 def said(capsys, *arguments: str):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ from tests.registry_samples import GATE, Run, program
 
 
 @pytest.fixture(autouse=True)
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_flush: None) -> Registry:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DSPY_NB_REGISTRY", raising=False)
     registry = Registry("registry")

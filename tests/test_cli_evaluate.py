@@ -7,12 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import dspy
 import pytest
 
 import dspy_nb as nb
 from dspy_nb.cli import main
-from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
+from tests.scripted import ScriptedEngine, classifier, write_reviews
 
 _APP = """
 import dspy
@@ -29,21 +28,10 @@ _WEAK = ["evaluate", "--program", "gated_app:weak", *_TASK]
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "gated_app.py").write_text(_APP)
-    rows = [json.dumps(dict(example.items())) for example in reviews(40)]
-    (tmp_path / "test.jsonl").write_text("\n".join(rows))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield tmp_path
-    sys.modules.pop("gated_app", None)
-
-
-@pytest.fixture(autouse=True)
-def engine():
-    engine = ScriptedEngine()
-    with dspy.context(lm=scripted_lm(engine)):
-        yield engine
+def folder(workplace: Path, engine: ScriptedEngine) -> Path:
+    (workplace / "gated_app.py").write_text(_APP)
+    write_reviews(workplace / "test.jsonl", 40)
+    return workplace
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import dspy
@@ -27,8 +26,7 @@ number = 7
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_flush: None) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DSPY_NB_REGISTRY", raising=False)
     Path("registered_app.py").write_text(APP)

@@ -25,11 +25,6 @@ from dspy_nb.core.registry import Registry
 from tests.registry_samples import VERSIONS, TwoViews, registry_of, stays_in_the_error_tree
 
 
-@pytest.fixture
-def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 class DeployAndRollBack(TwoViews):
     """Against a list that a person could keep on paper."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from tests.registry_samples import GATE, Run, program
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_flush: None):
     monkeypatch.chdir(tmp_path)
     shell = InteractiveShell.instance()
     shell.extension_manager.load_extension("dspy_nb")

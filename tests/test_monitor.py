@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import random
 import subprocess
 import sys
@@ -27,10 +26,7 @@ from tests.scripted import ScriptedEngine, scripted_lm
 
 ROLLBACK = MonitorSettings(rollback=True)
 
-
-@pytest.fixture(autouse=True)
-def _no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+pytestmark = pytest.mark.usefixtures("no_flush")
 
 
 @pytest.fixture

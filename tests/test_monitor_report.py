@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,7 @@ ALL = MonitorSettings(max_latency_ms=1000, max_error_rate=0.05)
 
 
 @pytest.fixture
-def staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+def staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_flush: None) -> Environment:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DSPY_NB_REGISTRY", raising=False)
     environment = registry_of("registry", 3).environment("staging")

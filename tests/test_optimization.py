@@ -69,13 +69,6 @@ class TwoStages(dspy.Module):
         return self.decide(review=review, analysis=self.analyze(review=review).analysis)
 
 
-@pytest.fixture
-def engine():
-    engine = ScriptedEngine()
-    with dspy.context(lm=scripted_lm(engine)):
-        yield engine
-
-
 def run_it(name, program=None, **changes):
     arguments = {
         "trainset": TRAIN,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import threading
 from pathlib import Path
 
-import dspy
 import pytest
 
 import dspy_nb as nb
 from dspy_nb.cli import main
 from dspy_nb.core.pipeline import STEPS, PipelineRules, PipelineTask, run_pipeline
 from dspy_nb.core.pipeline_folder import next_folder
-from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
+from tests.scripted import ScriptedEngine, classifier, reviews, write_reviews
 
 _APP = """
 import dspy
@@ -52,26 +50,13 @@ GOOD, BAD = ["--option", "k=2"], ["--option", "k=0"]  # the scripted model needs
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "shipped_app.py").write_text(_APP)
-    (tmp_path / "dspy-nb.toml").write_text(_CONFIG)
+def folder(workplace: Path, engine: ScriptedEngine, no_flush: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (workplace / "shipped_app.py").write_text(_APP)
+    (workplace / "dspy-nb.toml").write_text(_CONFIG)
     for name, n in {"train": 12, "test": 40}.items():
-        rows = [json.dumps(dict(example.items())) for example in reviews(n, tag=name)]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
-    monkeypatch.setattr("os.fsync", lambda _: None)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delenv("DSPY_NB_REGISTRY", raising=False)
+        write_reviews(workplace / f"{name}.jsonl", n, tag=name)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    yield tmp_path
-    sys.modules.pop("shipped_app", None)
-
-
-@pytest.fixture(autouse=True)
-def engine():
-    engine = ScriptedEngine()
-    with dspy.context(lm=scripted_lm(engine)):
-        yield engine
+    return workplace
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,7 @@ from dspy_nb.core.errors import InputError, NotFound, Refused
 from dspy_nb.core.registry import Registry
 from tests.registry_samples import GATE, Run, program
 
-
-@pytest.fixture(autouse=True)
-def _no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flushing costs milliseconds, and what survives a power cut is not tested here."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+pytestmark = pytest.mark.usefixtures("no_flush")
 
 
 @pytest.fixture

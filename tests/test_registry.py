@@ -17,11 +17,7 @@ from dspy_nb.core.model_version import verified_files
 from dspy_nb.core.registry import Registry, RegistryWarning
 from tests.registry_samples import QA, Run, program, tree
 
-
-@pytest.fixture(autouse=True)
-def _no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flushing costs milliseconds, and what survives a power cut is not tested here."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+pytestmark = pytest.mark.usefixtures("no_flush")
 
 
 @pytest.fixture

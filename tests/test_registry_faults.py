@@ -264,12 +264,6 @@ def test_branches_that_promote_the_same_model_conflict_visibly(repository: Regis
     assert repository.history("a")[-1].by == "right"
 
 
-@pytest.fixture
-def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is fuzzed here is what is read, and flushing costs milliseconds."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     model_id=st.text(max_size=12) | st.sampled_from(["../m", "m/../..", "m@", "m\x00"]),
