@@ -115,3 +115,21 @@ def test_runs_in_the_background_leave_later_cells_usable_and_their_output_alone(
             lambda number=number: "stopped on request" in notebook.output(number).inner_text(), "not stopped"
         )
     assert notebook.output(3).inner_text() == mine
+
+
+def test_the_keyboard_goes_through_the_candidates_in_the_order_that_is_seen(open_notebook):
+    notebook = open_notebook(
+        "import time\nimport dspy_nb as nb\nfrom dspy_nb.core.events import CandidateScored, Started\n"
+        "panel = nb.ProgressPanel()\npanel(Started('MIPROv2', 100, {}))\n"
+        "for number, score in enumerate((.5, .4, .7)):\n    time.sleep(.3)  # it is drawn four times a second\n"
+        "    panel(CandidateScored(number, score, 30, True, False, 'Say it.', 2))"
+    )
+    notebook.run(0)
+    candidates = notebook.output(0).locator("details.candidate summary")
+    notebook.wait_until(lambda: candidates.count() == 3, "no candidates")
+    notebook.output(0).get_by_role("button", name="Stop").focus()
+    reached = []
+    for _ in range(3):
+        notebook.page.keyboard.press("Tab")
+        reached.append(notebook.page.locator("summary:focus").get_attribute("aria-label"))
+    assert [label.partition(":")[0] for label in reached] == ["Candidate 2", "Candidate 0", "Candidate 1"]
