@@ -3,11 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dspy
 import pytest
 
+import dspy_nb as nb
 from dspy_nb.core.errors import InputError, NotFound, Refused
 from dspy_nb.core.registry import Registry
 from tests.registry_samples import GATE, Run, program
+from tests.scripted import scripted_lm
 
 pytestmark = pytest.mark.usefixtures("no_flush")
 
@@ -266,3 +269,26 @@ def test_evidence_too_large_to_be_read_again_is_not_written(registry: Registry) 
     with pytest.raises(InputError, match=r"the log entry has .* bytes: it may have"):
         registry.attach("m@1.0.0", {**GATE, "notes": "x" * 2**26})
     assert len(Registry(registry.root).history("m")) == 1
+
+
+def test_evidence_about_another_program_is_refused_wherever_it_is_given(registry: Registry) -> None:
+    registry.register(program("Say it."), "m")
+    registry.promote("m@1.0.0", "staging")
+    data = [dspy.Example(review=f"r {i}", sentiment="good").with_inputs("review") for i in range(20)]
+    metric = nb.exact_match("sentiment")
+    with dspy.context(lm=scripted_lm()):
+        other, own = (nb.evaluate(one, data, metric) for one in (program("Shout."), registry.load("m")))
+        compared = nb.compare(registry.load("m"), program("Shout."), data, metric)
+        same = nb.compare(program("Shout."), registry.load("m"), data, metric)
+    gate = nb.QualityGate(max_error_rate=0.5)
+    for evidence in (other, gate.check(other), compared):
+        for take in (
+            lambda given: registry.attach("m@1.0.0", given),
+            lambda given: registry.promote("m@1.0.0", "production", evidence=given),
+            lambda given: registry.environment("staging").deploy("m@1.0.0", evidence=given),
+        ):
+            with pytest.raises(InputError, match=r"with other prompts or demos than m@1.0.0: evaluate load"):
+                take(evidence)
+    registry.attach("m@1.0.0", same)
+    assert nb.Evaluation.from_dict(own.to_dict()) == own
+    assert registry.promote("m@staging", "production", evidence=gate.check(own)).stage == "production"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import dspy
@@ -12,9 +12,9 @@ from dspy_nb.core.durable import dump_json
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.loading import stored_program
 from dspy_nb.core.model_version import ModelVersion
-from dspy_nb.core.program_state import dump_state
+from dspy_nb.core.program_state import answering_parts, dump_state, state_digest
 
-__all__ = ["check_same_program", "program_digest"]
+__all__ = ["check_evidence", "check_same_program"]
 
 
 def check_same_program(program: Any, version: ModelVersion) -> None:
@@ -27,7 +27,7 @@ def check_same_program(program: Any, version: ModelVersion) -> None:
     if not isinstance(program, dspy.Module):
         raise InputError(f"{version.ref} is a dspy.Module, and what is evaluated a {type(program).__name__}")
     text = dump_json(dump_state(program), "the state of the program")
-    own, stored = _predictors(json.loads(text)), _predictors(dict(stored_program(version).state))
+    own, stored = answering_parts(json.loads(text)), answering_parts(stored_program(version).state)
     different = [path for path in own.keys() | stored.keys() if own.get(path) != stored.get(path)]
     if different:
         raise InputError(
@@ -36,17 +36,18 @@ def check_same_program(program: Any, version: ModelVersion) -> None:
         )
 
 
-def program_digest(program: dspy.Module) -> str:
-    """Return a hash of the prompts and the demos of a program; its code and its LMs do not count."""
-    parts = _predictors(json.loads(dump_json(dump_state(program), "the state of the program")))
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def check_evidence(version: ModelVersion, evidence: Mapping[str, Any]) -> None:
+    """Check that evidence is about a version, where it says what it is about.
 
-
-def _predictors(state: dict[str, Any]) -> dict[str, Any]:
-    """Return, by predictor, what decides its answers."""
-    parts = {"self": state} if "signature" in state else state
-    return {
-        path: {key: part.get(key) for key in ("signature", "demos")}
-        for path, part in parts.items()
-        if path != "metadata" and isinstance(part, dict)
-    }
+    Raises:
+        InputError: It is about another version, or about a program with other prompts or demos.
+        Corrupt: The version's files are not what was registered.
+    """
+    subject, digest = evidence.get("ref"), evidence.get("program_sha256")
+    if subject is not None and subject != version.ref:
+        raise InputError(f"this evidence is about {subject!s:.80}, not about {version.ref}")
+    if digest is not None and digest != state_digest(stored_program(version).state):
+        raise InputError(
+            f"this evidence is about a program with other prompts or demos than {version.ref}: evaluate "
+            f"load({version.ref!r})"
+        )

@@ -159,6 +159,8 @@ class Comparison:
             "score": self.b.score,
             "data_fingerprint": self.data_fingerprint,
         }
+        if self.b.program_sha256 is not None:
+            evidence["program_sha256"] = self.b.program_sha256
         if self.candidates > 1:
             evidence |= {"candidates": self.candidates, "overall_confidence": self.overall_confidence}
         return {**plain(evidence), **({"ref": self.b_name} if "@" in self.b_name else {})}

@@ -25,6 +25,7 @@ from dspy_nb.core.executors import run_on
 from dspy_nb.core.identity import value_key
 from dspy_nb.core.lms import answers_repeat, rollouts, used_lms
 from dspy_nb.core.metrics import Metric, as_metric
+from dspy_nb.core.program_state import program_digest
 from dspy_nb.core.scorecard import Evaluation, ExampleResult, MetricScore
 from dspy_nb.core.summary import (
     classification_of,
@@ -129,6 +130,7 @@ def evaluate(
         "n_planned": len(examples) * repeats,
         "metric": first,
         "program": getattr(program, "__name__", None) or type(program).__name__,
+        "program_sha256": _digest(program),
         "base_model": ", ".join(dict.fromkeys(str(getattr(model, "model", model)) for model in lms)) or None,
         "data_fingerprint": fingerprint(examples),
         "n_examples": len(examples),
@@ -167,6 +169,13 @@ def evaluate(
     return evaluation
 
 
+def _digest(program: Any) -> str | None:
+    """Return what tells a program from others in evidence; None for functions, and where its state is no JSON."""
+    with contextlib.suppress(Exception):  # DSPy dumps the state, and a program may override that
+        return program_digest(program) if isinstance(program, dspy.Module) else None
+    return None
+
+
 def evaluation_of(
     program: Any,
     examples: Sequence[dspy.Example],
@@ -188,6 +197,7 @@ def evaluation_of(
         "n_planned": len(examples),
         "metric": next(iter(metrics)),
         "program": getattr(program, "__name__", None) or type(program).__name__,
+        "program_sha256": _digest(program),
         "base_model": base_model,
         "data_fingerprint": data_fingerprint,
         "n_examples": len(examples),

@@ -10,9 +10,9 @@ from typing import Any, Final
 import dspy
 
 from dspy_nb.core.arguments import number_between, probability, whole_number
-from dspy_nb.core.attaching import program_digest
 from dspy_nb.core.errors import Corrupt, InputError, Refused
 from dspy_nb.core.lms import confusable, uncached, used_lms
+from dspy_nb.core.program_state import program_digest
 from dspy_nb.core.registry import Registry
 from dspy_nb.core.traffic import check_text, place_of
 

@@ -160,6 +160,7 @@ class QualityGate:
             n=measured.n,
             data_fingerprint=measured.data_fingerprint,
             ref=ref,
+            program_sha256=measured.program_sha256,
         )
         if raises and not result.passed:
             raise GateFailed(list(result.reasons))

@@ -42,6 +42,7 @@ class GateResult:
         n: Examples finished.
         data_fingerprint: Identity of the data set.
         ref: The version whose stored evaluation was checked, if it was one.
+        program_sha256: Hash of the prompts and demos of the program that was evaluated, if it has them.
     """
 
     passed: bool
@@ -53,6 +54,7 @@ class GateResult:
     n: int
     data_fingerprint: str
     ref: str | None = None
+    program_sha256: str | None = None
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -89,7 +91,8 @@ class GateResult:
 
     def to_evidence(self) -> dict[str, Any]:
         """Return what a registry stores of it, see ``Registry.attach`` and ``Registry.promote``."""
-        subject = {} if self.ref is None else {"ref": self.ref}
+        subject = {"ref": self.ref, "program_sha256": self.program_sha256}
+        subject = {name: value for name, value in subject.items() if value is not None}
         return {"kind": "gate", **subject, **self.to_dict()}
 
 

@@ -7,16 +7,19 @@ model. Neither happens here: unknown keys are refused, and a language model is n
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from dspy_nb.core.durable import dump_json
 from dspy_nb.core.errors import Corrupt
 from dspy_nb.core.program_spec import parameters_of
 
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["check_state", "dump_state", "load_state"]
+__all__ = ["answering_parts", "check_state", "dump_state", "load_state", "program_digest", "state_digest"]
 
 _STATE_KEYS: Final = {"traces", "train", "demos", "signature", "lm", "fields"}
 
@@ -33,6 +36,30 @@ def dump_state(program: dspy.Module) -> dict[str, Any]:
         states[path] = parameter.dump_state()
     state = states["self"] if list(states) == ["self"] else states
     return {**state, "metadata": {"dependency_versions": get_dependency_versions()}}
+
+
+def program_digest(program: dspy.Module) -> str:
+    """Return a hash of the prompts and the demos of a program; its code and its LMs do not count.
+
+    Raises:
+        InputError: Its state is no JSON.
+    """
+    return state_digest(json.loads(dump_json(dump_state(program), "the state of the program")))
+
+
+def state_digest(state: Mapping[str, Any]) -> str:
+    """Return the same hash of a state, as JSON has it."""
+    return hashlib.sha256(json.dumps(answering_parts(state), sort_keys=True).encode()).hexdigest()
+
+
+def answering_parts(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return, by predictor, what decides its answers."""
+    parts = {"self": state} if "signature" in state else state
+    return {
+        path: {key: part.get(key) for key in ("signature", "demos")}
+        for path, part in parts.items()
+        if path != "metadata" and isinstance(part, Mapping)
+    }
 
 
 def load_state(program: dspy.Module, state: Mapping[str, Any]) -> None:

@@ -42,12 +42,10 @@ def decide_promotion(
 
     Raises:
         NotFound: There is no such version.
-        InputError: The evidence is about another one.
         Refused: A rule says no.
     """
     record = find(reference, state)
     ref = f"{reference.model_id}@{record.version}"
-    _check_subject(evidence, ref)
     if record.stage == stage:
         raise Refused(f"{ref} is in {stage} already")
     if not force:
@@ -71,10 +69,8 @@ def decide_attach(
 
     Raises:
         NotFound: There is no such version.
-        InputError: The evidence is about another one.
     """
     record = find(reference, state)
-    _check_subject(evidence, f"{reference.model_id}@{record.version}")
     return {"version": record.version, "evidence": evidence, "reason": reason}
 
 
@@ -136,12 +132,6 @@ def evidence_dict(evidence: object) -> dict[str, Any]:
             "kind = 'gate', 'ab' or 'evaluation'"
         )
     return dict(values)
-
-
-def _check_subject(evidence: Mapping[str, Any] | None, ref: str) -> None:
-    subject = evidence.get("ref") if evidence else None
-    if subject is not None and subject != ref:
-        raise InputError(f"this evidence is about {subject!s:.80}, not about {ref}")
 
 
 def _check_transition(record: Record, ref: str, stage: str) -> None:

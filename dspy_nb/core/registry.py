@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dspy_nb.core.archive import read_archive
+from dspy_nb.core.attaching import check_evidence
 from dspy_nb.core.catalogue import Catalogue, as_reference
 from dspy_nb.core.deployment import Environment
 from dspy_nb.core.durable import parse_json
@@ -37,6 +38,7 @@ from dspy_nb.core.stages import ModelState
 from dspy_nb.core.submission import Submission, summary_of
 from dspy_nb.core.versions import (
     STAGES,
+    Reference,
     check_model_id,
     check_version,
 )
@@ -146,7 +148,8 @@ class Registry(Catalogue):
         Raises:
             NotFound: There is no such version.
             Refused: The transition is not legal, or evidence is missing.
-            InputError: Something given is wrong.
+            InputError: Something given is wrong; or the evidence is about another version, or about a program with
+                other prompts or demos.
         """
         if stage not in STAGES:
             raise InputError(f"stage {stage!r} is not known: use one of {', '.join(STAGES)}")
@@ -155,6 +158,8 @@ class Registry(Catalogue):
             raise InputError("force=True needs a reason: it is kept in the history")
         reference = as_reference(ref)
         proof = None if evidence is None else evidence_dict(evidence)
+        if proof is not None:
+            reference = self._subject(ref, proof)
         requirements = load_requirements(self.root / "config.toml").get(stage, ())
 
         def decide(state: ModelState) -> dict[str, Any]:
@@ -179,10 +184,11 @@ class Registry(Catalogue):
 
         Raises:
             NotFound: There is no such version.
-            InputError: The evidence is not valid, or about another version.
+            InputError: The evidence is not valid, or about another version or program.
         """
         _check_texts(reason=reason, by=by)
-        reference, proof = as_reference(ref), evidence_dict(evidence)
+        proof = evidence_dict(evidence)
+        reference = self._subject(ref, proof)
 
         def decide(state: ModelState) -> dict[str, Any]:
             return decide_attach(state, reference, proof, reason)
@@ -266,6 +272,12 @@ class Registry(Catalogue):
         if not self._publish(model_id, version, files, summary, reason, by):
             raise self._conflict(model_id, version)
         return self._written(model_id, version)
+
+    def _subject(self, ref: str | ModelVersion, evidence: Mapping[str, Any]) -> Reference:
+        """Return the exact reference of the version that evidence is given for, which must be about it."""
+        version = self.get(ref)
+        check_evidence(version, evidence)
+        return as_reference(version)
 
     def _live(self) -> dict[str, str]:
         """Return what is served now, live or as a canary: reference -> name of an environment that does."""

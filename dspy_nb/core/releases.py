@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from dspy_nb.core.attaching import check_evidence
 from dspy_nb.core.blue_green import Prepared, try_out
 from dspy_nb.core.canary_log import Canary
 from dspy_nb.core.current_link import update_link
@@ -259,8 +260,8 @@ def proof_of(version: ModelVersion, evidence: object, **texts: object) -> dict[s
     """
     check_texts(**texts)
     proof = None if evidence is None else evidence_dict(evidence)
-    if proof and proof.get("ref") not in (None, version.ref):
-        raise InputError(f"this evidence is about {proof['ref']!s:.80}, not about {version.ref}")
+    if proof is not None:
+        check_evidence(version, proof)
     return proof
 
 

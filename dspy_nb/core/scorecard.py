@@ -165,6 +165,7 @@ class Evaluation:
         seed: Of the bootstrap.
         started_at: ISO 8601, UTC.
         duration_s: Wall-clock seconds.
+        program_sha256: Hash of the prompts and demos of the program; ``None`` for a function.
     """
 
     score: _Mean
@@ -195,6 +196,7 @@ class Evaluation:
     seed: int
     started_at: str
     duration_s: float
+    program_sha256: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -279,6 +281,7 @@ class Evaluation:
             "interval": list(self.interval),
             "errors": self.errors.count,
             **{name: getattr(self, name) for name in names},
+            **({} if self.program_sha256 is None else {"program_sha256": self.program_sha256}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
