@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from tests.browser import _browser, lab, open_notebook  # noqa: F401 - fixtures
 
 # DSPy makes its disk cache at first use, from these; so they are set before anything imports it.
 _HOME = tempfile.mkdtemp(prefix="dspy-nb-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)  # after all that IPython's shells do at their end
 os.environ["DSPY_CACHEDIR"] = os.path.join(_HOME, "dspy-cache")  # noqa: PTH118
 os.environ["DSPY_NB_CONFIG_DIR"] = os.path.join(_HOME, "config")  # noqa: PTH118
 os.environ["IPYTHONDIR"] = os.path.join(_HOME, "ipython")  # noqa: PTH118
@@ -42,11 +44,6 @@ def pytest_configure() -> None:
     """Let Ctrl-C interrupt: a shell that starts the tests in the background has it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def pytest_unconfigure() -> None:
-    """Leave nothing behind."""
-    shutil.rmtree(_HOME, ignore_errors=True)
 
 
 @pytest.fixture
