@@ -34,6 +34,12 @@ def test_a_new_registry_is_empty_and_touches_nothing(registry: Registry) -> None
         registry.get("sentiment")
 
 
+@pytest.mark.parametrize("root", [None, 5, b"registry"])
+def test_a_registry_is_a_folder(root: Any) -> None:
+    with pytest.raises(InputError, match="the registry must be a folder, not a"):
+        Registry(root)
+
+
 def test_versions_count_up_by_what_is_bumped(registry: Registry) -> None:
     bumps = [None, "minor", "patch", "prerelease", "minor", "major"]
     versions = [registry.register(program(), "sentiment", bump=bump).version for bump in bumps]
@@ -223,6 +229,11 @@ def test_what_a_caller_does_to_a_loaded_program_stays_with_the_caller(registry: 
         loaded.signature = loaded.signature.with_instructions("spoiled")
 
 
+class Wants(QA):
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+
+
 def test_a_program_of_a_class_is_loaded_into_a_copy(registry: Registry) -> None:
     made = QA()
     made.answer.predict.demos = [{"question": "?", "reasoning": "r", "answer": "!"}]
@@ -238,6 +249,10 @@ def test_a_program_of_a_class_is_loaded_into_a_copy(registry: Registry) -> None:
         registry.load("qa", program=QA("context, question -> answer"))
     with pytest.raises(InputError, match="program="):
         registry.load("qa", program="QA")  # type: ignore[arg-type]
+    with pytest.raises(
+        InputError, match=r"program=Wants cannot be made without arguments: .*: give an instance"
+    ):
+        registry.load("qa", program=Wants)
 
 
 @pytest.mark.parametrize("name", ["model.json", "metadata.json", "README.md", "evaluation.json"])

@@ -85,6 +85,8 @@ def test_the_rendered_prompt_is_the_one_that_the_language_model_gets(registry: R
         assert "JSON" in registry.rendered_prompt("m@1.0.0", review="fine")
     with pytest.raises(InputError, match="the inputs must be review, not text"):
         registry.rendered_prompt("m@1.0.0", text="fine")
+    with pytest.raises(InputError, match="the inputs must be a dict, not a int"):
+        registry.diff("m@1.0.0", "m@1.0.0", inputs=5)  # type: ignore[arg-type]
 
 
 def test_a_diff_can_compare_the_rendered_prompts(registry: Registry) -> None:

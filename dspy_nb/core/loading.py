@@ -103,7 +103,13 @@ def _instance(program: dspy.Module | type[dspy.Module]) -> dspy.Module:
     if isinstance(program, dspy.Module):
         return program.deepcopy()
     if isinstance(program, type) and issubclass(program, dspy.Module):
-        return program()
+        try:
+            return program()
+        except Exception as error:
+            words = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"program={program.__name__} cannot be made without arguments: {words}: give an instance of it"
+            ) from error
     raise InputError(f"program= must be a dspy.Module or its class, not a {type(program).__name__}")
 
 

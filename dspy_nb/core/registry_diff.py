@@ -114,6 +114,8 @@ def render_prompt(stored: StoredProgram, inputs: Mapping[str, Any], predictor: s
     if predictor not in stored.predictors:
         raise InputError(f"predictor {predictor!r} is not known: name one of {', '.join(paths)}")
     item, state = stored.predictors[predictor]
+    if not isinstance(inputs, Mapping):
+        raise InputError(f"the inputs must be a dict, not a {type(inputs).__name__}")
     wanted = [field["name"] for field in item["fields"] if field["role"] == "input"]
     if sorted(inputs) != sorted(wanted):
         raise InputError(f"the inputs must be {', '.join(wanted)}, not {', '.join(inputs) or 'none'}")
