@@ -6,6 +6,7 @@ Results go to stdout, as text or with ``--json`` as JSON; progress goes to stder
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import click
@@ -63,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; ``arguments`` are those of the process by default."""
     given = None if arguments is None else list(arguments)
     try:
-        return int(cli.main(given, prog_name="dspy-nb", standalone_mode=False) or 0)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return int(cli.main(given, prog_name="dspy-nb", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2
@@ -78,6 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(error), 2)
     except (click.Abort, KeyboardInterrupt):
         return _failed("interrupted", _INTERRUPTED)
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
 def _failed(message: str, status: int) -> int:

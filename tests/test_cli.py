@@ -301,3 +301,26 @@ def test_every_event_goes_to_the_log_file(
 def test_the_command_is_also_a_module():
     version = [sys.executable, "-m", "dspy_nb", "--version"]
     assert "dspy-nb, version" in subprocess.run(version, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_warning_is_one_line(folder: Path, engine, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warnings.filters", [])  # pytest's own makes an error of it
+        assert main(["optimize", *_TASK, "--test-data", "train.jsonl"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "Warning" in line] == [
+        "Warning: 12 of the 12 examples of the testset are in the trainset or the valset too, so its score is too "
+        "good; dspy_nb.split() makes sets that share none"
+    ]
+    assert not [line for line in lines if "optimize.py" in line]
+
+
+def test_a_registry_that_cannot_be_written_is_found_before_anything_is_spent(
+    folder: Path, engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "os.access", lambda place, mode: False
+    )  # what a read-only folder says to all but root
+    assert main(["optimize", *_TASK, "--save-as", "sentiment"]) == 2
+    assert "the registry registry cannot be written: " in capsys.readouterr().err
+    assert engine.calls == 0

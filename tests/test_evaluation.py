@@ -505,7 +505,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="disk full"):
         ev.save(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
@@ -524,3 +524,40 @@ def test_a_program_that_returns_nothing_is_an_error_and_no_wrong_answer():
     assert ev.errors.kinds == {"NoPrediction": 4}
     assert "the program returned None; its forward must return a prediction" in ev.errors.messages[0]
     assert ev.reliable is False
+
+
+@pytest.mark.parametrize(
+    ("program", "field", "message"),
+    [
+        (classifier(), "text", "example 1 of dataset has the inputs 'text', but the program needs 'review'"),
+        (dspy.Predict, "review", "program must be a dspy.Module or a function, got the class Predict"),
+    ],
+)
+def test_a_program_that_cannot_be_called_with_the_inputs_is_refused(program, field, message):
+    engine = ScriptedEngine()
+    examples = [dspy.Example({field: "good", "sentiment": "positive"}).with_inputs(field)]
+    with dspy.context(lm=scripted_lm(engine)), pytest.raises(InputError, match=message):
+        evaluate(program, examples, exact_match("sentiment"))
+    assert engine.calls == 0
+
+
+def test_an_input_with_a_default_may_be_left_out():
+    class Shop(dspy.Signature):
+        review: str = dspy.InputField()
+        shop: str = dspy.InputField(default="ours")
+        sentiment: str = dspy.OutputField()
+
+    with dspy.context(lm=scripted_lm()):
+        assert evaluate(dspy.Predict(Shop), reviews(4), exact_match("sentiment")).errors.count == 0
+
+
+def test_a_report_that_cannot_be_saved_says_so_in_one_line(tmp_path):
+    ev = evaluate(lambda review: {"sentiment": "positive"}, reviews(4), exact_match("sentiment"))
+    assert ev.save(tmp_path / "new" / "report.json").exists()
+    with pytest.raises(InputError, match=r"report\.json cannot be written: "):
+        ev.save(tmp_path / "new" / "report.json" / "report.json")
+
+
+def test_without_a_single_answer_no_score_without_errors_is_told():
+    text = str(evaluate(lambda review: None, reviews(4), exact_match("sentiment")).report())
+    assert "nan" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -148,7 +149,7 @@ def read_task(given: Mapping[str, Any], *, registry: str) -> Task:
                     f"it all the same, --{name}-data names another file"
                 )
     if settings["model_id"] is not None:
-        _check_registrable(program, settings["model_id"])
+        _check_registrable(program, settings["model_id"], registry)
     metric, options = settings["metric_name"], settings["options"]
     return Task(
         program=program,
@@ -242,14 +243,24 @@ def _portable(text: str | None) -> str | None:
     return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else text
 
 
-def _check_registrable(program: Any, model_id: str) -> None:
+def _check_registrable(program: Any, model_id: str, root: str) -> None:
     """Refuse what a registry would refuse, before anything is spent."""
     from dspy_nb.core.submission import Submission
     from dspy_nb.core.versions import check_model_id
 
     check_model_id(model_id)
+    with contextlib.suppress(nb.NotFound):  # it becomes a new model
+        nb.Registry(root).list(model_id)
+    _check_writable(Path(root))
     if not isinstance(program, list):
         Submission(program, model_id, metadata=None, evaluation=None, notes=None)
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a registry that cannot be written: in its folder, or where that would be made."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not os.access(there, os.W_OK):
+        raise nb.InputError(f"the registry {folder} cannot be written: {there} is read-only")
 
 
 def lm_settings(lm: str | None) -> dict[str, Any]:

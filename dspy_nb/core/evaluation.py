@@ -25,6 +25,7 @@ from dspy_nb.core.executors import run_on
 from dspy_nb.core.identity import value_key
 from dspy_nb.core.lms import answers_repeat, rollouts, used_lms
 from dspy_nb.core.metrics import Metric, as_metric
+from dspy_nb.core.program_inputs import check_inputs
 from dspy_nb.core.program_state import program_digest
 from dspy_nb.core.scorecard import Evaluation, ExampleResult, MetricScore
 from dspy_nb.core.summary import (
@@ -99,8 +100,10 @@ def evaluate(
     """
     examples = check_examples(dataset)
     metrics = check_metrics(metric, examples)
-    if not callable(program):
-        raise InputError(f"program must be a dspy.Module or a function, got {type(program).__name__}")
+    if not callable(program) or (isinstance(program, type) and issubclass(program, dspy.Module)):
+        what = f"the class {program.__name__}" if isinstance(program, type) else type(program).__name__
+        raise InputError(f"program must be a dspy.Module or a function, got {what}")
+    check_inputs(program, examples)
     confidence = probability("confidence", confidence)
     seed = whole_number("seed", seed)
     repeats = whole_number("repeats", repeats, minimum=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from dspy_nb.core.scorecard import Evaluation
 from dspy_nb.core.usage import Usage
 
@@ -37,7 +39,7 @@ def _headline(evaluation: Evaluation) -> list[str]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in errors.kinds.items())
         lines.append(
             f"  {errors.count} errors ({errors.rate:.1%}) count as failures: {kinds}; "
-            f"without them the score is {_percent(evaluation.score_without_errors)}"
+            f"{_without(evaluation.score_without_errors)}"
         )
         lines.extend(f"    {message}" for message in errors.messages)
     if not evaluation.complete:
@@ -112,6 +114,10 @@ def _usage(usage: Usage) -> str:
         f"{usage.lm_calls:,} LM calls, {usage.cache_hits:,} cache hits, "
         f"{tokens[0]} + {tokens[1]} tokens, {price}"
     )
+
+
+def _without(score: float) -> str:
+    return "there is no other" if math.isnan(score) else f"without them the score is {_percent(score)}"
 
 
 def _percent(share: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,10 +11,9 @@ from dspy_nb.core.attempts import is_asynchronous
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.metrics import Metric
 from dspy_nb.core.optimizers import Optimizer
+from dspy_nb.core.program_inputs import needed_inputs, taken_inputs
 
 __all__ = ["check_data", "check_models", "check_program", "check_teacher", "run_model", "uncompiled"]
-
-_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> None:
@@ -102,7 +100,7 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
     checked = list(examples)
     if not checked:
         raise InputError(f"{name} is empty")
-    needed, taken = _needed_inputs(program), _taken_inputs(program)
+    needed, taken = needed_inputs(program), taken_inputs(program)
     for number, example in enumerate(checked):
         if not isinstance(example, dspy.Example):
             raise InputError(
@@ -130,35 +128,6 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
     return checked
-
-
-def _needed_inputs(program: Any) -> list[str]:
-    """Return the names of the arguments without which ``program`` cannot be called."""
-    if isinstance(program, Sequence):
-        return _needed_inputs(program[0])
-    signature = getattr(program, "signature", None)
-    if signature is not None and hasattr(signature, "input_fields"):
-        return list(signature.input_fields)
-    return [p.name for p in _parameters(program) if p.default is p.empty and p.kind in _NAMED]
-
-
-def _taken_inputs(program: Any) -> set[str] | None:
-    """Return the names of all arguments that ``program`` takes; ``None`` if it takes any."""
-    if isinstance(program, Sequence):
-        return _taken_inputs(program[0])
-    parameters = _parameters(program)
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None
-    return {p.name for p in parameters if p.kind in _NAMED}
-
-
-def _parameters(program: Any) -> list[inspect.Parameter]:
-    """Return the parameters of the program's own forward method."""
-    # Not program.forward: DSPy logs a warning about whoever asks a module for it.
-    forward = getattr(type(program), "forward", None) or getattr(type(program), "aforward", None)
-    if forward is None:
-        raise InputError(f"{type(program).__name__} has no forward method")
-    return list(inspect.signature(forward).parameters.values())[1:]  # without self
 
 
 def run_model(program: Any, optimizer: Optimizer) -> Any:

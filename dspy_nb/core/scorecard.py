@@ -285,10 +285,20 @@ class Evaluation:
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to a JSON file, which is replaced if it exists, whole or not at all."""
+        """Write everything to a JSON file, which is replaced if it exists, whole or not at all.
+
+        Its folder is made if there is none.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
         target = Path(path)
         text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
-        replace_file(target, text.encode())
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(target, text.encode())
+        except OSError as error:
+            raise InputError(f"{target} cannot be written: {error.strerror or error}") from None
         return target
 
     @classmethod
