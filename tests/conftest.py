@@ -19,11 +19,17 @@ from tests.browser import _browser, lab, open_notebook  # noqa: F401 - fixtures
 
 # DSPy makes its disk cache at first use, from these; so they are set before anything imports it.
 _HOME = tempfile.mkdtemp(prefix="dspy-nb-tests-")
-atexit.register(shutil.rmtree, _HOME, ignore_errors=True)  # after all that IPython's shells do at their end
 os.environ["DSPY_CACHEDIR"] = os.path.join(_HOME, "dspy-cache")  # noqa: PTH118
 os.environ["DSPY_NB_CONFIG_DIR"] = os.path.join(_HOME, "config")  # noqa: PTH118
 os.environ["IPYTHONDIR"] = os.path.join(_HOME, "ipython")  # noqa: PTH118
 os.environ.pop("DSPY_NB_LM", None)
+
+
+@atexit.register  # after all that IPython's shells do at their end
+def _leave_nothing(owner: int = os.getpid()) -> None:
+    if os.getpid() == owner:  # not a forked child
+        shutil.rmtree(_HOME, ignore_errors=True)
+
 
 # CI tries the same examples each time, so that a red run is about the change; at home they are new ones. No
 # deadline: a slow machine is not a bug.
