@@ -20,6 +20,10 @@ signature = dspy.Signature("review -> sentiment", "Classify the review.")
 weak = dspy.Predict(signature)
 strong = dspy.Predict(signature)
 strong.demos = [{"review": "good", "sentiment": "positive"}]
+
+class Broken(dspy.Module):
+    def forward(self, review):
+        raise ValueError("not today")
 """
 
 _TASK = ["--test-data", "test.jsonl", "--metric", "exact_match:sentiment"]
@@ -62,6 +66,11 @@ def test_json_has_the_numbers_and_the_gate(capsys):
     data = json.loads(said(capsys)[0])
     assert (data["score"], data["n"], data["gate"]["passed"]) == (1.0, 40, True)
     assert "results" not in data
+
+
+def test_a_program_that_answers_nothing_exits_1_after_the_report(capsys):
+    assert main(["evaluate", "--program", "gated_app:Broken", "--inputs", "review", *_TASK]) == 1
+    assert "not today" in said(capsys)[0]
 
 
 def test_a_gate_that_says_no_exits_1_after_the_report(capsys):

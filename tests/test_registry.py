@@ -40,6 +40,13 @@ def test_a_registry_is_a_folder(root: Any) -> None:
         Registry(root)
 
 
+def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert Registry("~/registry").root == tmp_path / "registry"
+    assert Registry("~nobody-of-that-name").root.name == "~nobody-of-that-name"
+
+
 def test_versions_count_up_by_what_is_bumped(registry: Registry) -> None:
     bumps = [None, "minor", "patch", "prerelease", "minor", "major"]
     versions = [registry.register(program(), "sentiment", bump=bump).version for bump in bumps]

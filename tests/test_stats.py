@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import xlogy
@@ -321,6 +321,7 @@ def test_bca_of_differences_uses_their_bounds():
 
 @settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
+@example([1.6471658948610325e-15])
 def test_bca_stays_within_the_bounds_and_has_width(values):
     low, high = stats.bca_interval(values, resamples=200)
     assert 0 <= low < high <= 1

@@ -107,7 +107,7 @@ def evaluate(
 ) -> int:
     r"""Evaluate a program, and let a gate decide.
 
-    The exit status is 1 if the gate says no, or if the evaluation was interrupted.
+    The exit status is 1 if the gate says no, if the evaluation was interrupted, or if no example was answered.
 
     \b
     Examples:
@@ -155,7 +155,7 @@ def evaluate(
     print_result(as_json, data, lambda: report)
     if result is not None and not result.passed:
         raise nb.GateFailed(list(result.reasons))
-    return 0 if evaluation.complete else 1
+    return 0 if evaluation.complete and evaluation.errors.count < evaluation.n else 1
 
 
 @click.command()

@@ -37,14 +37,14 @@ class Catalogue:
     """What can be read from a registry; ``Registry`` adds what can be done to it."""
 
     def __init__(self, root: str | os.PathLike[str] = "registry") -> None:
-        """Open the registry in the folder ``root``, which need not exist yet.
+        """Open the registry in the folder ``root``, which need not exist yet; ``~`` is the user's home.
 
         Raises:
             InputError: It is no path.
         """
         if not isinstance(root, str | os.PathLike):
             raise InputError(f"the registry must be a folder, not a {type(root).__name__}")
-        self.root = Path(root).absolute()
+        self.root = Path(os.path.expanduser(root)).absolute()  # noqa: PTH111 (raises where there is no such user)
         self._logs: dict[str, Log[ModelState]] = {}
         self._loader = Loader()
         self._lock = threading.Lock()

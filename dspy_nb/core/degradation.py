@@ -188,9 +188,6 @@ def _end(refuted: Any, end: float, middle: float) -> float:
     outside, inside = end, middle
     if outside == inside:
         return end
-    for _ in range(60):
-        between = (outside + inside) / 2
-        if between in (outside, inside):
-            break
+    while (between := (outside + inside) / 2) not in (outside, inside):
         outside, inside = (between, inside) if refuted(between) else (outside, between)
     return outside

@@ -59,9 +59,9 @@ def score_interval(rate: float, n: int, z: float) -> tuple[float, float]:
     centre = rate + z * z / (2 * n)
     reach = z * math.sqrt(rate * (1 - rate) / n + (z / (2 * n)) ** 2)
     scale = 1 + z * z / n
-    # At a rate of 0 or 1 one end is that rate exactly; rounding would leave it a hair off.
-    low = 0.0 if rate <= 0 else (centre - reach) / scale
-    high = 1.0 if rate >= 1 else (centre + reach) / scale
+    # At a rate of 0 or 1 one end is that rate exactly; rounding would leave it a hair off, and near it beyond.
+    low = 0.0 if rate <= 0 else max(0.0, (centre - reach) / scale)
+    high = 1.0 if rate >= 1 else min(1.0, (centre + reach) / scale)
     return low, high
 
 
