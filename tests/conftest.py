@@ -38,14 +38,6 @@ settings.register_profile("home", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "home")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of the embedded model in one process: it answers with all cores as it is."""
-    for item in items:
-        if item.get_closest_marker("local_model"):
-            item.add_marker(pytest.mark.xdist_group("embedded model"))
-
-
 def pytest_configure() -> None:
     """Let Ctrl-C interrupt: a shell that starts the tests in the background has it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
