@@ -64,6 +64,19 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 @pytest.fixture
+def ipython() -> Iterator[Any]:
+    """IPython's shell, ended with its test: at the end of the process each would collect garbage for a second."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    yield shell
+    InteractiveShell.clear_instance()
+    shell.displayhook.do_full_cache = False  # nothing to flush, which is what collects garbage
+    shell.atexit_operations()
+    atexit.unregister(shell.atexit_operations)
+
+
+@pytest.fixture
 def engine() -> Iterator[Any]:
     """The scripted language model is the configured one, as a program's module would make it."""
     import dspy

@@ -57,13 +57,11 @@ class Notebook:
 
 
 @pytest.fixture
-def notebook(tmp_path, monkeypatch):
+def notebook(tmp_path, monkeypatch, ipython):
     monkeypatch.chdir(tmp_path)
-    shell = InteractiveShell.instance()
-    shell.extension_manager.load_extension("dspy_nb")
-    yield Notebook(shell)
-    shell.extension_manager.unload_extension("dspy_nb")
-    InteractiveShell.clear_instance()
+    ipython.extension_manager.load_extension("dspy_nb")
+    yield Notebook(ipython)
+    ipython.extension_manager.unload_extension("dspy_nb")
 
 
 def test_it_returns_the_evaluation_and_keeps_it(notebook):

@@ -17,18 +17,16 @@ from tests.registry_samples import GATE, Run, program
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_flush: None):
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_flush: None, ipython: InteractiveShell):
     monkeypatch.chdir(tmp_path)
-    shell = InteractiveShell.instance()
-    shell.extension_manager.load_extension("dspy_nb")
+    ipython.extension_manager.load_extension("dspy_nb")
     registry = Registry("registry")
     for instructions in ("Say it.", "Say it well."):
         registry.register(program(instructions), "m")
     registry.register(Run(), "other")
-    shell.user_ns["gate"] = GATE
-    yield shell
-    shell.extension_manager.unload_extension("dspy_nb")
-    InteractiveShell.clear_instance()
+    ipython.user_ns["gate"] = GATE
+    yield ipython
+    ipython.extension_manager.unload_extension("dspy_nb")
 
 
 def run(shell: InteractiveShell, cell: str) -> tuple[Any, str]:

@@ -62,14 +62,12 @@ class Notebook:
 
 
 @pytest.fixture
-def shell(tmp_path, monkeypatch):
+def shell(tmp_path, monkeypatch, ipython):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DSPY_NB_CONFIG_DIR", str(tmp_path / "config"))
-    shell = InteractiveShell.instance()
-    shell.extension_manager.load_extension("dspy_nb")
-    yield shell
-    shell.extension_manager.unload_extension("dspy_nb")
-    InteractiveShell.clear_instance()
+    ipython.extension_manager.load_extension("dspy_nb")
+    yield ipython
+    ipython.extension_manager.unload_extension("dspy_nb")
 
 
 @pytest.fixture

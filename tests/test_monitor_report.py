@@ -110,12 +110,10 @@ def test_the_figure_shows_outcomes_what_was_promised_and_the_alarm(staging: Envi
 
 
 @pytest.fixture
-def shell(staging: Environment):
-    shell = InteractiveShell.instance()
-    shell.extension_manager.load_extension("dspy_nb")
-    yield shell
-    shell.extension_manager.unload_extension("dspy_nb")
-    InteractiveShell.clear_instance()
+def shell(staging: Environment, ipython: InteractiveShell):
+    ipython.extension_manager.load_extension("dspy_nb")
+    yield ipython
+    ipython.extension_manager.unload_extension("dspy_nb")
 
 
 def run(shell: InteractiveShell, cell: str) -> tuple[Any, list[Any]]:

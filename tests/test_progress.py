@@ -8,7 +8,6 @@ import threading
 
 import dspy
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from dspy_nb import progress
@@ -37,12 +36,6 @@ def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
     return clock
-
-
-@pytest.fixture
-def shell():
-    yield InteractiveShell.instance()
-    InteractiveShell.clear_instance()
 
 
 def scored(
@@ -144,7 +137,7 @@ def test_markup_in_instructions_phases_and_errors_is_not_run():
     assert "<script" not in state.html()
 
 
-def test_a_notebook_has_one_display_that_is_updated_in_place(shell, clock):
+def test_a_notebook_has_one_display_that_is_updated_in_place(ipython, clock):
     with capture_output() as captured:
         display = NotebookProgress()
         for event in (Started("COPRO", 20), Progress(1, "first"), Completed(0.5, 1.0)):
@@ -158,7 +151,7 @@ def test_a_notebook_has_one_display_that_is_updated_in_place(shell, clock):
     assert all(read(bundle["text/html"]) for bundle in bundles)
 
 
-def test_a_notebook_is_updated_at_most_four_times_a_second_and_always_at_the_end(shell, clock):
+def test_a_notebook_is_updated_at_most_four_times_a_second_and_always_at_the_end(ipython, clock):
     with capture_output() as captured:
         display = NotebookProgress()
         display.show()
@@ -172,7 +165,7 @@ def test_a_notebook_is_updated_at_most_four_times_a_second_and_always_at_the_end
     assert captured.outputs[-1].data["text/plain"].startswith("COPRO completed")
 
 
-def test_a_real_run_in_threads_reaches_the_display(shell):
+def test_a_real_run_in_threads_reaches_the_display(ipython):
     with capture_output() as captured, dspy.context(lm=scripted_lm()):
         optimize(
             classifier(),
@@ -225,7 +218,7 @@ def test_a_terminal_bar_without_estimate_or_beyond_it_shows_no_end(capsys, clock
     assert "8 LM calls" in shown
 
 
-def test_progress_suits_the_place(monkeypatch, shell):
+def test_progress_suits_the_place(monkeypatch, ipython):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -235,7 +228,7 @@ def test_progress_suits_the_place(monkeypatch, shell):
     monkeypatch.setattr("sys.stderr", Terminal())
     assert isinstance(auto_progress(), TerminalProgress)
     assert auto_progress(background=True) is None
-    shell.kernel = object()
+    ipython.kernel = object()
     with capture_output():
         assert isinstance(auto_progress(background=True), ProgressPanel)
         monkeypatch.setitem(sys.modules, "ipywidgets", None)
@@ -243,7 +236,7 @@ def test_progress_suits_the_place(monkeypatch, shell):
         assert isinstance(auto_progress(background=True), NotebookProgress)
 
 
-def test_events_from_many_threads_add_up(clock, shell):
+def test_events_from_many_threads_add_up(clock, ipython):
     with capture_output():
         display = NotebookProgress()
     lock = threading.Lock()

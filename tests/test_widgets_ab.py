@@ -7,7 +7,6 @@ import threading
 
 import dspy
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from ipywidgets.widgets.widget import _instances
 
@@ -25,10 +24,7 @@ from tests.test_report import EVIL, read
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-@pytest.fixture(autouse=True)
-def shell():
-    yield InteractiveShell.instance()
-    InteractiveShell.clear_instance()
+pytestmark = pytest.mark.usefixtures("ipython")
 
 
 @pytest.fixture
@@ -124,7 +120,7 @@ def test_it_is_drawn_four_times_a_second_at_most(clock):
             thread.join()
 
 
-def test_a_failure_is_said_and_goes_on(shell):
+def test_a_failure_is_said_and_goes_on(ipython):
     with capture_output(), pytest.raises(ZeroDivisionError), ABPanel(["old", "new"]) as panel:
         raise ZeroDivisionError("a\nb")
     assert panel.state.headline.endswith("failed: a b")

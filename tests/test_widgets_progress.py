@@ -6,7 +6,6 @@ import threading
 
 import dspy
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from ipywidgets.widgets.widget import _instances
 
@@ -32,10 +31,7 @@ def clock(monkeypatch):
     return clock
 
 
-@pytest.fixture(autouse=True)
-def shell():
-    yield InteractiveShell.instance()
-    InteractiveShell.clear_instance()
+pytestmark = pytest.mark.usefixtures("ipython")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from dspy_nb.core.registry import Registry
@@ -268,9 +267,9 @@ def test_the_saved_table_is_an_output_of_its_own(
     assert "m@1.1.0" in bundle["text/plain"]
 
 
+@pytest.mark.usefixtures("ipython")
 def test_the_saved_table_follows_the_registry(registry: Registry) -> None:
     with capture_output():
-        InteractiveShell.instance()
         browser = RegistryBrowser(registry)
         browser._ipython_display_()
         (handle,) = browser._saved
@@ -279,7 +278,6 @@ def test_the_saved_table_follows_the_registry(registry: Registry) -> None:
         registry.promote("m@1.0.0", "staging")
         browser.refresh()
         browser.refresh()
-    InteractiveShell.clear_instance()
     (bundle,) = bundles
     assert "staging" in bundle["text/plain"]
     assert "dspy-nb-saved" in bundle["text/html"]
