@@ -14,6 +14,7 @@ import dspy
 import dspy_nb as nb
 from dspy_nb import demo
 dspy.configure(lm=nb.local_lm(), adapter=dspy.JSONAdapter())
+nb.local_lm(cache=False, max_tokens=1)("Hello")  # a run whose first answers are cached would start the model late
 train, val, test = nb.split(demo.reviews(), (30, 10, 20), seed=0, stratify="sentiment")
 program = dspy.Predict(dspy.Signature("review -> sentiment", "Is the review positive or negative?"))
 """
