@@ -186,8 +186,6 @@ def running_interval(total: float, n: int, confidence: float = 0.95) -> tuple[fl
 def _end(refuted: Any, end: float, middle: float) -> float:
     """Return the end of the interval between ``end`` and ``middle``, on its outer side."""
     outside, inside = end, middle
-    if outside == inside:
-        return end
     while (between := (outside + inside) / 2) not in (outside, inside):
         outside, inside = (between, inside) if refuted(between) else (outside, between)
     return outside

@@ -26,7 +26,7 @@ from dspy_nb.core.experiment_definition import (
 from dspy_nb.core.experiment_status import Conclusion, ExperimentStatus
 from dspy_nb.core.registry import Registry
 from dspy_nb.core.releases import check_texts
-from dspy_nb.core.serving import outcome_of
+from dspy_nb.core.serving import yes_or_no
 from dspy_nb.core.traffic import Assignment, Traffic, check_text
 from dspy_nb.core.versions import check_experiment
 
@@ -364,12 +364,7 @@ def experiments(registry: Registry) -> list[str]:
 def _outcome(success: bool | None, value: float | None) -> float:
     if (success is None) == (value is None):
         raise InputError("give either success=True or False, or value= in [0, 1]")
-    if success is None:
-        assert value is not None
-        return value
-    outcome = outcome_of(success, None)
-    assert outcome is not None
-    return outcome
+    return yes_or_no(success) if value is None else value
 
 
 async def _ask(program: Any, inputs: dict[str, Any]) -> Any:

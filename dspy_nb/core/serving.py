@@ -17,7 +17,7 @@ from dspy_nb.core.traffic import check_text, place_of
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["Answer", "ask", "outcome_of", "route", "route_to"]
+__all__ = ["Answer", "ask", "outcome_of", "route", "route_to", "yes_or_no"]
 
 logger = logging.getLogger(__name__)
 
@@ -89,11 +89,20 @@ def outcome_of(success: object, value: object) -> float | None:
     if success is not None and value is not None:
         raise InputError("give either success= or value=, not both")
     if success is not None:
-        scalar = success.item() if hasattr(success, "item") else success  # NumPy's
-        if not isinstance(scalar, int) or scalar not in (0, 1):
-            raise InputError(f"success must be True or False, got {success!r:.80}: a grade is value=")
-        return float(scalar)
+        return yes_or_no(success)
     return None if value is None else number_between("value", value, 0, 1)
+
+
+def yes_or_no(success: object) -> float:
+    """Return 1 for a success, 0 for a failure.
+
+    Raises:
+        InputError: It is neither.
+    """
+    scalar = success.item() if hasattr(success, "item") else success  # NumPy's
+    if not isinstance(scalar, int) or scalar not in (0, 1):
+        raise InputError(f"success must be True or False, got {success!r:.80}: a grade is value=")
+    return float(scalar)
 
 
 def ask(traffic: LiveTraffic, to: Route, program: dspy.Module, inputs: dict[str, Any]) -> Answer:
