@@ -77,6 +77,14 @@ def ipython() -> Iterator[Any]:
 
 
 @pytest.fixture
+def magics(ipython: Any) -> Iterator[Any]:
+    """IPython's shell with the extension loaded."""
+    ipython.extension_manager.load_extension("dspy_nb")
+    yield ipython
+    ipython.extension_manager.unload_extension("dspy_nb")
+
+
+@pytest.fixture
 def engine() -> Iterator[Any]:
     """The scripted language model is the configured one, as a program's module would make it."""
     import dspy

@@ -57,11 +57,9 @@ class Notebook:
 
 
 @pytest.fixture
-def notebook(tmp_path, monkeypatch, ipython):
+def notebook(tmp_path, monkeypatch, magics):
     monkeypatch.chdir(tmp_path)
-    ipython.extension_manager.load_extension("dspy_nb")
-    yield Notebook(ipython)
-    ipython.extension_manager.unload_extension("dspy_nb")
+    return Notebook(magics)
 
 
 def test_it_returns_the_evaluation_and_keeps_it(notebook):

@@ -17,16 +17,14 @@ from tests.registry_samples import GATE, Run, program
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_flush: None, ipython: InteractiveShell):
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_flush: None, magics: InteractiveShell):
     monkeypatch.chdir(tmp_path)
-    ipython.extension_manager.load_extension("dspy_nb")
     registry = Registry("registry")
     for instructions in ("Say it.", "Say it well."):
         registry.register(program(instructions), "m")
     registry.register(Run(), "other")
-    ipython.user_ns["gate"] = GATE
-    yield ipython
-    ipython.extension_manager.unload_extension("dspy_nb")
+    magics.user_ns["gate"] = GATE
+    return magics
 
 
 def run(shell: InteractiveShell, cell: str) -> tuple[Any, str]:

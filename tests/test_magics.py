@@ -62,12 +62,10 @@ class Notebook:
 
 
 @pytest.fixture
-def shell(tmp_path, monkeypatch, ipython):
+def shell(tmp_path, monkeypatch, magics):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DSPY_NB_CONFIG_DIR", str(tmp_path / "config"))
-    ipython.extension_manager.load_extension("dspy_nb")
-    yield ipython
-    ipython.extension_manager.unload_extension("dspy_nb")
+    return magics
 
 
 @pytest.fixture

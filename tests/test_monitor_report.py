@@ -110,10 +110,8 @@ def test_the_figure_shows_outcomes_what_was_promised_and_the_alarm(staging: Envi
 
 
 @pytest.fixture
-def shell(staging: Environment, ipython: InteractiveShell):
-    ipython.extension_manager.load_extension("dspy_nb")
-    yield ipython
-    ipython.extension_manager.unload_extension("dspy_nb")
+def shell(staging: Environment, magics: InteractiveShell):
+    return magics
 
 
 def run(shell: InteractiveShell, cell: str) -> tuple[Any, list[Any]]:
