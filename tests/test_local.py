@@ -290,7 +290,8 @@ def test_a_worker_that_dies_leaves_the_server_alive(lm):
 @needs_model
 def test_the_socket_answers_only_on_loopback_and_only_with_the_key(lm):
     lm("hi", max_tokens=1)
-    (server,) = local_server._servers.values()
+    (started,) = local_server._servers.values()
+    server = started.result()
     assert server.address.startswith("http://127.0.0.1:")
     body = json.dumps({"prompt": "hi", "max_tokens": 1}).encode()
     for path in ("/completion", "/v1/chat/completions", "/slots", "/props"):
@@ -317,6 +318,35 @@ except KeyboardInterrupt:
     print("interrupted", bool(lm("hi", max_tokens=1)))
 threading.Thread(target=lm, args=["Tell me a long story."], daemon=True).start()
 time.sleep(0.2)  # and leave while the daemon is being answered
+"""
+
+INTERRUPTED_AT_THE_START = """
+import signal, time
+import dspy
+import xllamacpp
+from dspy_nb.core.local import local_lm
+dspy.disable_logging()
+start = xllamacpp.Server
+
+def interrupted(params):
+    server = start(params)
+    signal.raise_signal(signal.SIGINT)
+    return server
+
+xllamacpp.Server = interrupted
+lm = local_lm(cache=False)
+try:
+    lm("hi", max_tokens=1)
+except KeyboardInterrupt:
+    print("interrupted", bool(lm("hi", max_tokens=1)))
+"""
+
+LEFT_AT_THE_START = """
+import threading, time
+from dspy_nb.core.local import local_lm
+lm = local_lm(cache=False)
+threading.Thread(target=lm, args=["hi"], daemon=True).start()
+time.sleep({delay})
 """
 
 FORKED = """
@@ -349,6 +379,19 @@ def run_script(script):
 def test_ctrl_c_reaches_python_and_the_process_ends_without_noise():
     done = run_script(INTERRUPTED)
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted True\n", "")
+
+
+@needs_model
+def test_ctrl_c_while_the_model_is_started_leaves_it_usable():
+    done = run_script(INTERRUPTED_AT_THE_START)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted True\n", "")
+
+
+@needs_model
+@pytest.mark.parametrize("delay", [0, 0.3, 0.6, 0.9])
+def test_a_process_may_end_while_the_model_is_started(delay):
+    done = run_script(LEFT_AT_THE_START.format(delay=delay))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @needs_model

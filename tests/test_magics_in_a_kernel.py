@@ -88,7 +88,9 @@ def test_in_a_kernel_an_assigned_run_shows_progress_alone(cells):
 
 def test_in_a_kernel_a_mistake_fails_the_cell_with_one_line(cells):
     (early,) = cells["mistake"]
-    estimate, late = cells["late mistake"]  # no progress is shown of what never started
+    outputs = cells["late mistake"]  # no progress is shown of what never started
+    assert [output.output_type for output in outputs] == ["stream", "error"], outputs
+    estimate, late = outputs
     assert estimate.text.startswith("at most")
     for error in (early, late):
         assert error.output_type == "error"

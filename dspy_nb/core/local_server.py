@@ -14,6 +14,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +66,8 @@ class LocalServer:
         # Which prefix each sequence of the server begins with, least recently used first.
         self._prefixes: OrderedDict[int, str | None] = OrderedDict.fromkeys(range(sequences))
         self._server = _start(path, sequences)
+        # A server that is freed before its loop runs waits for that loop for ever; an answer comes from the loop.
+        self._call({"prompt": "", "max_tokens": 0})
 
     def complete(self, prefix: str, rest: str, options: Mapping[str, Any]) -> Completion:
         """Return how the model continues ``prefix + rest``.
@@ -124,7 +127,7 @@ class LocalServer:
         return answer
 
 
-_servers: dict[tuple[str, int], LocalServer] = {}
+_servers: dict[tuple[str, int], Future[LocalServer]] = {}
 _servers_lock = threading.Lock()
 
 
@@ -135,12 +138,22 @@ def shared_server(name: str, slots: int) -> LocalServer:
         ModelNotInstalled: if the model is not here, or llama.cpp cannot be loaded.
     """
     with _servers_lock:
-        if (name, slots) not in _servers:
-            path = model_path()
-            if model_name(path) != name:
-                raise ModelNotInstalled(f"{name} is wanted, but {path} is what is installed")
-            _servers[name, slots] = LocalServer(path, slots)
-        return _servers[name, slots]
+        server = _servers.get((name, slots))
+        if server is None or (server.done() and server.exception()):
+            server = _servers[name, slots] = Future()
+            # In a thread of its own, which no interrupt reaches: broken off halfway, the server would hang.
+            threading.Thread(target=_serve, args=(server, name, slots), name="dspy-nb-local").start()
+    return server.result()
+
+
+def _serve(server: Future[LocalServer], name: str, slots: int) -> None:
+    try:
+        path = model_path()
+        if model_name(path) != name:
+            raise ModelNotInstalled(f"{name} is wanted, but {path} is what is installed")
+        server.set_result(LocalServer(path, slots))
+    except BaseException as error:
+        server.set_exception(error)
 
 
 def _start(path: Path, sequences: int) -> Any:
@@ -221,7 +234,8 @@ def _stop_servers() -> None:
     # The process crashes if it ends while a daemon thread is being answered.
     while _servers:
         _, server = _servers.popitem()
-        server.stop()
+        if not server.exception():
+            server.result().stop()
 
 
 def _keep_servers() -> None:
