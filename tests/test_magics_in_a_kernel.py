@@ -54,7 +54,19 @@ def cells(tmp_path_factory):
     client.execute(env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""})
     nbformat.validate(notebook)
     assert all(cell.execution_count for cell in notebook.cells)
-    return {name: cell.outputs for name, cell in zip(sources, notebook.cells, strict=True)}
+    return {name: _joined(cell.outputs) for name, cell in zip(sources, notebook.cells, strict=True)}
+
+
+def _joined(outputs):
+    """Outputs with what was printed in one go as one: the kernel's timer may send a line without its end."""
+    joined = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if last and output.output_type == last.output_type == "stream" and output.name == last.name:
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def test_in_a_kernel_the_cell_keeps_progress_and_report_as_html_and_text(cells):
