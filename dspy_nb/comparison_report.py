@@ -54,7 +54,7 @@ def _document(found: Comparison) -> Document:
     blocks += [
         Table(
             (
-                "",
+                "arm",
                 "program",
                 f"score [{level(found.a.confidence)} interval]",
                 "errors",

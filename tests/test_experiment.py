@@ -301,6 +301,16 @@ def test_two_models_of_one_name_never_share_answers(tmp_path: Path) -> None:
     assert [engine.calls for engine in engines] == [status.a.requests, status.b.requests]
 
 
+@pytest.mark.parametrize("outcomes", [["r"], [("r", 1, 2)], [5], None, [("r", 1), "r"]])
+def test_outcomes_that_are_no_pairs_are_refused_and_none_is_recorded(
+    experiment: Experiment, outcomes: Any
+) -> None:
+    experiment.predict("u", x="?", request_id="r")
+    with pytest.raises(InputError, match="outcomes must be pairs"):
+        experiment.record_many(outcomes)
+    assert experiment.status().n == 0
+
+
 def settle(experiment: Experiment, n: int = 400) -> None:
     for i in range(n):
         answer, request_id = experiment.predict(f"unit {i}", x="?")
@@ -319,6 +329,8 @@ def test_a_conclusion_ends_it_and_the_winner_is_served(experiment: Experiment, t
         assert process.predict("unit 0", x="!") == process.predict("unit 1", x="!") == ("b !", None)
         assert asyncio.run(process.apredict("unit 1", x="!")) == ("b !", None)
         process.record(None, success=True)
+        with pytest.raises(Refused, match="t is concluded and serves b alone"):
+            process.set_split(0.9)
     assert experiment.conclude() == ended == running.status()
     assert ended.total == before.total
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import dspy
 
 from dspy_nb.core.attempts import ExampleMeter, is_asynchronous, meter_settings
-from dspy_nb.core.errors import InputError, NotFound, RegistryError
+from dspy_nb.core.errors import InputError, NotFound, Refused, RegistryError
 from dspy_nb.core.experiment_definition import (
     Definition,
     Programs,
@@ -171,7 +171,10 @@ class Experiment:
 
         Raises:
             InputError: It is not in (0, 1).
+            Refused: The experiment is concluded: everyone is with the winner.
         """
+        if (ended := self.conclusion) is not None:
+            raise Refused(f"{self.name} is concluded and serves {ended.winner} alone: begin a new experiment")
         self._traffic.set_split(split)
 
     # -- serving --------------------------------------------------------------------------------------------
@@ -286,7 +289,10 @@ class Experiment:
         Raises:
             InputError, NotFound, RegistryError: As for ``record``.
         """
-        rows = list(outcomes)
+        try:
+            rows = [(request_id, value) for request_id, value in outcomes]
+        except (TypeError, ValueError):
+            raise InputError("outcomes must be pairs (request id, value in [0, 1])") from None
         if self.conclusion is None:
             self._traffic.record_many(rows)  # type: ignore[arg-type] # None is refused there
 
