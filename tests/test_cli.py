@@ -14,7 +14,7 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.cli import cli, main
-from tests.scripted import ScriptedEngine, write_reviews
+from tests.scripted import ScriptedEngine, classifier, write_reviews
 
 _APP = """
 import dspy
@@ -324,3 +324,19 @@ def test_a_registry_that_cannot_be_written_is_found_before_anything_is_spent(
     assert main(["optimize", *_TASK, "--save-as", "sentiment"]) == 2
     assert "the registry registry cannot be written: " in capsys.readouterr().err
     assert engine.calls == 0
+
+
+def test_a_program_that_cannot_be_registered_after_its_run_is_kept(
+    folder: Path, engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise nb.RegistryError("the registry registry cannot be written: No space left on device")
+
+    monkeypatch.setattr(nb.Registry, "register", full)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    assert main(["optimize", *_TASK, "--save-as", "sentiment"]) == 2
+    *_, kept, error = capsys.readouterr().err.splitlines()
+    assert "No space left" in error
+    again = classifier()
+    again.load(kept.partition("kept in ")[2])
+    assert again.demos

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
 import dspy_nb as nb
 from dspy_nb.commands.output import json_option, print_result, registry_option
 from dspy_nb.commands.task import lm_settings, read_task, run_listener, task_options
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["optimize"]
 
@@ -76,7 +76,14 @@ def optimize(
     version = None
     if task.model_id is not None and run.origin != "given":
         facts = {"command": task.command}
-        version = nb.Registry(root).register(run, task.model_id, bump=bump, metadata=facts)
+        try:
+            version = nb.Registry(root).register(run, task.model_id, bump=bump, metadata=facts)
+        except nb.DspyNbError:
+            with contextlib.suppress(OSError):  # what was paid for is kept where the registry could not
+                kept = Path(tempfile.mkdtemp(prefix="dspy-nb-")) / "program.json"
+                run.program.save(kept)
+                click.echo(f"Not registered; the optimized program is kept in {kept}", err=True)
+            raise
     registered = "" if version is None else f"\n\nRegistered {version.ref} in {version.path}"
     print_result(as_json, _facts(run, version), lambda: run_text(run) + registered)
     if task.model_id is not None and version is None:
