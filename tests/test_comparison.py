@@ -302,6 +302,7 @@ def test_the_result_is_json_and_a_table():
         ({"timeout_s": 0}, "timeout_s"),
         ({"names": ("old", "m@1.0.0")}, "references"),
         ({"metric": [METRIC, nb.token_f1("y")]}, "one metric"),
+        ({"b": classifier()}, r"dataset\[0\] has the inputs 'x', but the program needs 'review'"),
     ],
 )
 def test_bad_input_is_one_line_and_spends_nothing(change, message):

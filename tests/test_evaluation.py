@@ -364,7 +364,7 @@ def test_labels_that_differ_in_case_alone_stay_apart() -> None:
     [
         ({"dataset": []}, "dataset is empty"),
         ({"dataset": "data.jsonl"}, "dataset is a str; give a list of dspy.Example"),
-        ({"dataset": [{"number": 1}]}, "example 1 of dataset is a dict"),
+        ({"dataset": [{"number": 1}]}, "dataset[0] is a dict"),
         ({"dataset": [dspy.Example(number=1, answer="odd")]}, "with_inputs"),
         ({"dataset": 7}, "dataset is a int"),
         ({"program": "parity"}, "program must be a dspy.Module or a function, got str"),
@@ -529,7 +529,7 @@ def test_a_program_that_returns_nothing_is_an_error_and_no_wrong_answer():
 @pytest.mark.parametrize(
     ("program", "field", "message"),
     [
-        (classifier(), "text", "example 1 of dataset has the inputs 'text', but the program needs 'review'"),
+        (classifier(), "text", r"dataset\[0\] has the inputs 'text', but the program needs 'review'"),
         (dspy.Predict, "review", "program must be a dspy.Module or a function, got the class Predict"),
     ],
 )

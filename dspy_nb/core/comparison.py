@@ -20,6 +20,7 @@ from dspy_nb.core.duel import Duel
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import check_examples, check_metrics
 from dspy_nb.core.judging import Terms
+from dspy_nb.core.program_inputs import check_inputs
 
 __all__ = ["compare", "compare_many"]
 
@@ -201,6 +202,8 @@ def compare_many(
     warnings = (f"{repeated:,} examples repeat the inputs of another one and are left out",) * (repeated > 0)
     models = [own or lm for own in lms or [None] * len(programs)]
     arms = _arms(programs, names, models, registry, program)
+    for arm in arms:
+        check_inputs("dataset", examples, arm.program)
     stop = stop or threading.Event()
     contest = Contest(examples, metrics, terms, order, num_threads, timeout_s, adapter, stop, warnings)
     return fight(contest, arms, on_event)

@@ -103,7 +103,7 @@ def evaluate(
     if not callable(program) or (isinstance(program, type) and issubclass(program, dspy.Module)):
         what = f"the class {program.__name__}" if isinstance(program, type) else type(program).__name__
         raise InputError(f"program must be a dspy.Module or a function, got {what}")
-    check_inputs(program, examples)
+    check_inputs("dataset", examples, program)
     confidence = probability("confidence", confidence)
     seed = whole_number("seed", seed)
     repeats = whole_number("repeats", repeats, minimum=1)
@@ -262,9 +262,9 @@ def check_examples(dataset: Any) -> list[dspy.Example]:
     examples = list(dataset)
     if not examples:
         raise InputError(f"dataset is empty; {hint}")
-    for number, example in enumerate(examples, 1):
+    for number, example in enumerate(examples):
         if not isinstance(example, dspy.Example):
-            raise InputError(f"example {number} of dataset is a {type(example).__name__}; {hint}")
+            raise InputError(f"dataset[{number}] is a {type(example).__name__}; {hint}")
     return examples
 
 

@@ -11,7 +11,7 @@ from dspy_nb.core.attempts import is_asynchronous
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.metrics import Metric
 from dspy_nb.core.optimizers import Optimizer
-from dspy_nb.core.program_inputs import needed_inputs, taken_inputs
+from dspy_nb.core.program_inputs import check_inputs, forward_of
 
 __all__ = ["check_data", "check_models", "check_program", "check_teacher", "run_model", "uncompiled"]
 
@@ -20,7 +20,7 @@ def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> Non
     """Check that ``optimizer`` can work on ``program``.
 
     Raises:
-        InputError: it is not a module, has nothing to optimize, or was compiled before.
+        InputError: it is not a module, has no forward, has nothing to optimize, or was compiled before.
     """
     if optimizer.name == "Ensemble":
         programs = program if isinstance(program, Sequence) else []
@@ -43,6 +43,8 @@ def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> Non
         raise InputError(
             f"{type(program).__name__} has no predictor to optimize (sub-modules that were compiled are frozen)"
         )
+    if forward_of(program) is None:
+        raise InputError(f"{type(program).__name__} has no forward method")
 
 
 def check_teacher(program: Any, teacher: Any) -> None:
@@ -100,28 +102,15 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
     checked = list(examples)
     if not checked:
         raise InputError(f"{name} is empty")
-    needed, taken = needed_inputs(program), taken_inputs(program)
     for number, example in enumerate(checked):
         if not isinstance(example, dspy.Example):
             raise InputError(
                 f"{name}[{number}] must be a dspy.Example, got {type(example).__name__}; "
                 "dspy_nb.load_examples() makes examples from dicts"
             )
-        try:
-            inputs = set(example.inputs().keys())
-        except ValueError:
-            raise InputError(
-                f"{name}[{number}] has no inputs: call .with_inputs('field', ...) on it"
-            ) from None
-        if missing := [field for field in needed if field not in inputs]:
-            raise InputError(
-                f"{name}[{number}] has inputs {sorted(inputs)}, but the program needs {missing[0]!r}"
-            )
-        if taken is not None and (surplus := sorted(inputs - taken)):
-            raise InputError(
-                f"{name}[{number}] has the input {surplus[0]!r}, which the program does not take; it takes "
-                f"{', '.join(map(repr, sorted(taken)))}: set them with .with_inputs(...)"
-            )
+        if not example._input_keys:
+            raise InputError(f"{name}[{number}] has no inputs: call .with_inputs('field', ...) on it")
+    check_inputs(name, checked, program[0] if isinstance(program, Sequence) else program)
     if metric is not None:
         try:
             metric.check(checked)
