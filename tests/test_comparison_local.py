@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1] / "registry"
 
 
 def test_the_version_with_demos_is_compared_with_the_one_without() -> None:
-    with dspy.context(lm=local_lm()):
+    with dspy.context(lm=local_lm(), adapter=dspy.JSONAdapter()):
         found = compare(
             "sentiment@1.0.0", "sentiment@1.1.0", demo.reviews(), exact_match("sentiment"),
             max_examples=12, margin=0.02, registry=Registry(ROOT),
@@ -34,7 +34,7 @@ def test_the_version_with_demos_is_compared_with_the_one_without() -> None:
 
 
 def test_candidates_share_the_answers_of_the_baseline() -> None:
-    with dspy.context(lm=local_lm()):
+    with dspy.context(lm=local_lm(), adapter=dspy.JSONAdapter()):
         found = compare_many(
             "sentiment@1.0.0", ["sentiment@1.1.0", lambda review: dspy.Prediction(sentiment="positive")],
             demo.reviews(), exact_match("sentiment"), max_examples=8, registry=Registry(ROOT),
