@@ -321,7 +321,7 @@ time.sleep(0.2)  # and leave while the daemon is being answered
 """
 
 INTERRUPTED_AT_THE_START = """
-import signal, time
+import signal
 import dspy
 import xllamacpp
 from dspy_nb.core.local import local_lm

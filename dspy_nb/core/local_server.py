@@ -140,9 +140,10 @@ def shared_server(name: str, slots: int) -> LocalServer:
     with _servers_lock:
         server = _servers.get((name, slots))
         if server is None or (server.done() and server.exception()):
-            server = _servers[name, slots] = Future()
+            server = Future()
             # In a thread of its own, which no interrupt reaches: broken off halfway, the server would hang.
             threading.Thread(target=_serve, args=(server, name, slots), name="dspy-nb-local").start()
+            _servers[name, slots] = server  # after that: an interrupt in between leaves nothing to wait for
     return server.result()
 
 
