@@ -9,7 +9,6 @@ import ast
 import contextlib
 import importlib
 import importlib.util
-import inspect
 import json
 import sys
 import sysconfig
@@ -20,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.program_inputs import required_parameters
 
 __all__ = ["input_fields", "load_metric", "load_object", "load_program", "parse_options"]
 
@@ -161,11 +161,7 @@ def input_fields(program: Any) -> list[str]:
         InputError: they cannot be told.
     """
     program = program[0] if isinstance(program, list) else program
-    forward = getattr(type(program), "forward", None) or type(program).aforward
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    _, *parameters = inspect.signature(forward).parameters.values()  # without self
-    names = [p.name for p in parameters if p.kind in named and p.default is p.empty]
-    if names:
+    if names := required_parameters(program):
         return names
     for part in (program, *program.predictors()):
         if (signature := getattr(part, "signature", None)) is not None:

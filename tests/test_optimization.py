@@ -535,6 +535,10 @@ COMPILED._compiled = True
             "the program needs 'review'",
         ),
         (
+            {"trainset": [dspy.Example(review="x", sentiment="y").with_inputs()]},
+            r"trainset\[0\] has no inputs, but the program needs 'review'",
+        ),
+        (
             {"program": TwoStages(), "trainset": reviews_with("shop")},
             r"trainset\[0\] has the input 'shop', which the program does not take; it takes 'review'",
         ),

@@ -108,7 +108,7 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
                 f"{name}[{number}] must be a dspy.Example, got {type(example).__name__}; "
                 "dspy_nb.load_examples() makes examples from dicts"
             )
-        if not example._input_keys:
+        if example._input_keys is None:
             raise InputError(f"{name}[{number}] has no inputs: call .with_inputs('field', ...) on it")
     check_inputs(name, checked, program[0] if isinstance(program, Sequence) else program)
     if metric is not None:

@@ -10,7 +10,7 @@ import dspy
 
 from dspy_nb.core.errors import InputError
 
-__all__ = ["check_inputs", "forward_of"]
+__all__ = ["check_inputs", "forward_of", "required_parameters"]
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -33,12 +33,12 @@ def check_inputs(name: str, examples: Iterable[dspy.Example], program: Any) -> N
         return
     needed, taken = _needed(program), _taken(program)
     for index, example in enumerate(examples):
-        inputs = set(example._input_keys or ())
-        if not inputs:
+        if example._input_keys is None:
             continue
+        inputs = set(example._input_keys)
         if missing := [field for field in needed if field not in inputs]:
-            has = ", ".join(map(repr, sorted(inputs)))
-            raise InputError(f"{name}[{index}] has the inputs {has}, but the program needs {missing[0]!r}")
+            has = f"the inputs {', '.join(map(repr, sorted(inputs)))}" if inputs else "no inputs"
+            raise InputError(f"{name}[{index}] has {has}, but the program needs {missing[0]!r}")
         if taken is not None and (surplus := sorted(inputs - taken)):
             raise InputError(
                 f"{name}[{index}] has the input {surplus[0]!r}, which the program does not take; it takes "
@@ -52,11 +52,16 @@ def forward_of(program: dspy.Module) -> Any:
     return getattr(type(program), "forward", None) or getattr(type(program), "aforward", None)
 
 
+def required_parameters(program: dspy.Module) -> list[str]:
+    """Return the names of the parameters without which ``program`` cannot be called; none without a forward."""
+    return [p.name for p in _parameters(program) if p.default is p.empty and p.kind in _NAMED]
+
+
 def _needed(program: dspy.Module) -> list[str]:
     signature = getattr(program, "signature", None)
     if signature is not None and hasattr(signature, "input_fields"):
         return [name for name, field in signature.input_fields.items() if field.is_required()]
-    return [p.name for p in _parameters(program) if p.default is p.empty and p.kind in _NAMED]
+    return required_parameters(program)
 
 
 def _taken(program: dspy.Module) -> set[str] | None:
@@ -68,4 +73,5 @@ def _taken(program: dspy.Module) -> set[str] | None:
 
 
 def _parameters(program: dspy.Module) -> list[inspect.Parameter]:
-    return list(inspect.signature(forward_of(program)).parameters.values())[1:]  # without self
+    forward = forward_of(program)
+    return [] if forward is None else list(inspect.signature(forward).parameters.values())[1:]  # without self
