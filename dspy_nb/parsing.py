@@ -19,7 +19,6 @@ from types import ModuleType
 from typing import Any
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.program_inputs import required_parameters
 
 __all__ = ["input_fields", "load_metric", "load_object", "load_program", "parse_options"]
 
@@ -160,6 +159,8 @@ def input_fields(program: Any) -> list[str]:
     Raises:
         InputError: they cannot be told.
     """
+    from dspy_nb.core.program_inputs import required_parameters  # imports dspy, which takes seconds
+
     program = program[0] if isinstance(program, list) else program
     if names := required_parameters(program):
         return names

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import dspy
@@ -97,3 +99,10 @@ def test_the_input_fields_are_those_that_the_program_is_called_with(
     program: object, fields: list[str]
 ) -> None:
     assert input_fields(program) == fields
+
+
+def test_reading_options_does_not_wait_for_dspy() -> None:
+    script = (
+        "import sys; from dspy_nb.parsing import *; parse_options(['k=3']); assert 'dspy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
