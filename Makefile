@@ -20,7 +20,7 @@ ISOLATED := scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 help:
 	@echo "make demo       optimize a small program on an embedded language model, from data to registry"
 	@echo "make test       lint, types, tests, widgets in a browser, and the notebooks executed"
-	@echo "make lint       ruff, mypy, and zizmor for the workflows"
+	@echo "make lint       ruff, mypy, import-linter, and zizmor for the workflows"
 	@echo "make notebooks  the notebooks executed"
 	@echo "make browser    the widgets in a real JupyterLab; skipped where there is neither Chromium nor Chrome"
 	@echo "make bench      benchmarks, and the long versions of tests"
@@ -39,6 +39,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/zizmor --quiet --offline .github
 
 .PHONY: unit
@@ -64,7 +65,7 @@ bench: model
 
 .PHONY: clean
 clean:
-	rm -rf demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf demo build dist .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf notebooks/registry notebooks/runs notebooks/demo notebooks/result.json
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 

@@ -27,7 +27,7 @@ import dspy
 import numpy as np
 
 import dspy_nb as nb
-from dspy_nb.core.stats import (
+from dspy_nb.core.statistics.verdicts import (
     PairedSequence,
     TwoArmSequence,
     decide,

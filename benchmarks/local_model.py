@@ -28,10 +28,10 @@ from typing import Any, Literal
 import dspy
 from dspy import lm15
 
-from dspy_nb.core import local_install
-from dspy_nb.core.local import LocalEngine, chat_prompt
-from dspy_nb.core.local_grammar import Form, answer_form
-from dspy_nb.core.local_server import LocalServer
+from dspy_nb.core.local import install as local_install
+from dspy_nb.core.local.engine import LocalEngine, chat_prompt
+from dspy_nb.core.local.grammar import Form, answer_form
+from dspy_nb.core.local.server import LocalServer
 
 CALLS, TEXTS, DEMOS, THREADS = 24, 6, 4, 8
 DEFAULT = "as shipped: Q8_0, 1 slot, labels only"

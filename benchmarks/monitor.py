@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from dspy_nb.core.degradation import DegradationTest
+from dspy_nb.core.statistics.degradation import DegradationTest
 
 _TOLERATED, _DAYS, _A_DAY = 0.88, 365, 600
 _CRITICAL = NormalDist().inv_cdf(0.95)

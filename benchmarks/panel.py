@@ -29,7 +29,7 @@ def run_once(panel: bool, candidates: int) -> dict[str, float]:
     import dspy
 
     import dspy_nb as nb
-    from dspy_nb.widgets.progress import ProgressPanel
+    from dspy_nb.notebook.widgets.progress import ProgressPanel
 
     engine = Engine(0.0)
     listener = ProgressPanel() if panel else None

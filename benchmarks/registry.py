@@ -42,7 +42,7 @@ from typing import Any
 
 import dspy
 
-from dspy_nb.core.registry import Registry
+from dspy_nb.core.registry.registry import Registry
 
 Calls = dict[str, Callable[[], object]]
 FEW = ("list", "list, opened anew")

@@ -13,13 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     from dspy_nb import plots
-    from dspy_nb.core.budget import Budget
-    from dspy_nb.core.canary_log import Canary
-    from dspy_nb.core.canary_state import CanaryStatus
-    from dspy_nb.core.comparison import compare, compare_many
-    from dspy_nb.core.comparison_result import Comparison, Comparisons
-    from dspy_nb.core.data import fingerprint, load_examples, split
-    from dspy_nb.core.deployment import Deployment, Environment
+    from dspy_nb.core.ab.compare import compare, compare_many
+    from dspy_nb.core.ab.comparison import Comparison, Comparisons
+    from dspy_nb.core.ab.experiment import Experiment
+    from dspy_nb.core.ab.status import ExperimentStatus, FixedTest
+    from dspy_nb.core.data.examples import load_examples, split
+    from dspy_nb.core.data.identity import fingerprint
+    from dspy_nb.core.data.metrics import Metric, accuracy, as_metric, exact_match, partial_credit, token_f1
+    from dspy_nb.core.deployment.canary_log import Canary
+    from dspy_nb.core.deployment.canary_state import CanaryStatus
+    from dspy_nb.core.deployment.environment import Environment
+    from dspy_nb.core.deployment.health import HealthReport, ObjectiveHealth
+    from dspy_nb.core.deployment.history import Deployment
+    from dspy_nb.core.deployment.objectives import MonitorSettings
     from dspy_nb.core.errors import (
         Conflict,
         Corrupt,
@@ -32,27 +38,24 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers
         Refused,
         RegistryError,
     )
-    from dspy_nb.core.evaluation import Evaluation, evaluate
+    from dspy_nb.core.evaluation.evaluate import evaluate
+    from dspy_nb.core.evaluation.scorecard import Evaluation
     from dspy_nb.core.events import CandidateScored, Completed, Event, Failed, Progress, Started, read_events
-    from dspy_nb.core.experiment import Experiment
-    from dspy_nb.core.experiment_status import ExperimentStatus, FixedTest
-    from dspy_nb.core.gate import GateResult, QualityGate
-    from dspy_nb.core.health import HealthReport, ObjectiveHealth
-    from dspy_nb.core.local import local_lm
-    from dspy_nb.core.local_install import install_model
-    from dspy_nb.core.metrics import Metric, accuracy, as_metric, exact_match, partial_credit, token_f1
-    from dspy_nb.core.model_version import ModelVersion
-    from dspy_nb.core.objectives import MonitorSettings
-    from dspy_nb.core.optimization import estimate, optimize
-    from dspy_nb.core.pipeline import PipelineRules, PipelineTask, run_pipeline
-    from dspy_nb.core.pipeline_folder import PipelineResult
-    from dspy_nb.core.planning import Plan, plan
-    from dspy_nb.core.presets import Preset, get_preset, list_presets, save_preset
-    from dspy_nb.core.registry import Registry
-    from dspy_nb.core.run import OptimizationRun
-    from dspy_nb.widgets.ab import ABPanel
-    from dspy_nb.widgets.progress import ProgressPanel
-    from dspy_nb.widgets.registry import RegistryBrowser
+    from dspy_nb.core.local.engine import local_lm
+    from dspy_nb.core.local.install import install_model
+    from dspy_nb.core.models.version import ModelVersion
+    from dspy_nb.core.optimization.budget import Budget
+    from dspy_nb.core.optimization.optimize import estimate, optimize
+    from dspy_nb.core.optimization.presets import Preset, get_preset, list_presets, save_preset
+    from dspy_nb.core.optimization.run import OptimizationRun
+    from dspy_nb.core.pipeline.folder import PipelineResult
+    from dspy_nb.core.pipeline.gate import GateResult, QualityGate
+    from dspy_nb.core.pipeline.pipeline import PipelineRules, PipelineTask, run_pipeline
+    from dspy_nb.core.registry.registry import Registry
+    from dspy_nb.core.statistics.sample_sizes import Plan, plan
+    from dspy_nb.notebook.widgets.ab import ABPanel
+    from dspy_nb.notebook.widgets.progress import ProgressPanel
+    from dspy_nb.notebook.widgets.registry import RegistryBrowser
 
 __version__ = "0.1.0"
 
@@ -127,38 +130,48 @@ __all__ = [
 ]
 
 _NAMES = {
-    "core.budget": "Budget",
-    "core.canary_log": "Canary",
-    "core.canary_state": "CanaryStatus",
-    "core.comparison": "compare compare_many",
-    "core.comparison_result": "Comparison Comparisons",
-    "core.data": "fingerprint load_examples split",
-    "core.deployment": "Deployment Environment",
+    "core.ab.compare": "compare compare_many",
+    "core.ab.comparison": "Comparison Comparisons",
+    "core.ab.experiment": "Experiment",
+    "core.ab.status": "ExperimentStatus FixedTest",
+    "core.data.examples": "load_examples split",
+    "core.data.identity": "fingerprint",
+    "core.data.metrics": "Metric accuracy as_metric exact_match partial_credit token_f1",
+    "core.deployment.canary_state": "CanaryStatus",
+    "core.deployment.canary_log": "Canary",
+    "core.deployment.environment": "Environment",
+    "core.deployment.health": "HealthReport ObjectiveHealth",
+    "core.deployment.history": "Deployment",
+    "core.deployment.objectives": "MonitorSettings",
     "core.errors": "Conflict Corrupt DspyNbError GateFailed InputError ModelNotInstalled NotFound "
     "OptimizationFailed Refused RegistryError",
-    "core.evaluation": "Evaluation evaluate",
+    "core.evaluation.evaluate": "evaluate",
+    "core.evaluation.scorecard": "Evaluation",
     "core.events": "CandidateScored Completed Event Failed Progress Started read_events",
-    "core.experiment": "Experiment",
-    "core.experiment_status": "ExperimentStatus FixedTest",
-    "core.gate": "GateResult QualityGate",
-    "core.health": "HealthReport ObjectiveHealth",
-    "core.local": "local_lm",
-    "core.local_install": "install_model",
-    "core.metrics": "Metric accuracy as_metric exact_match partial_credit token_f1",
-    "core.model_version": "ModelVersion",
-    "core.objectives": "MonitorSettings",
-    "core.optimization": "estimate optimize",
-    "core.pipeline": "PipelineRules PipelineTask run_pipeline",
-    "core.pipeline_folder": "PipelineResult",
-    "core.planning": "Plan plan",
-    "core.presets": "Preset get_preset list_presets save_preset",
-    "core.registry": "Registry",
-    "core.run": "OptimizationRun",
-    "widgets.ab": "ABPanel",
-    "widgets.progress": "ProgressPanel",
-    "widgets.registry": "RegistryBrowser",
+    "core.local.engine": "local_lm",
+    "core.local.install": "install_model",
+    "core.models.version": "ModelVersion",
+    "core.optimization.budget": "Budget",
+    "core.optimization.optimize": "estimate optimize",
+    "core.optimization.presets": "Preset get_preset list_presets save_preset",
+    "core.optimization.run": "OptimizationRun",
+    "core.pipeline.folder": "PipelineResult",
+    "core.pipeline.gate": "GateResult QualityGate",
+    "core.pipeline.pipeline": "PipelineRules PipelineTask run_pipeline",
+    "core.registry.registry": "Registry",
+    "core.statistics.sample_sizes": "Plan plan",
+    "notebook.widgets.ab": "ABPanel",
+    "notebook.widgets.progress": "ProgressPanel",
+    "notebook.widgets.registry": "RegistryBrowser",
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+FRONTS = {
+    "diff_html": "dspy_nb.views.diff:diff_html",
+    "evaluation_text": "dspy_nb.views.evaluation:evaluation_text",
+    "plot_run": "dspy_nb.plots.runs:plot_run",
+}
+"""Who answers at the doors of core (``core/doors.py``), as ``module:function``."""
 
 
 def __getattr__(name: str) -> Any:
@@ -179,13 +192,13 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(ipython: Any) -> None:
     """Register the magics (``%load_ext dspy_nb``)."""
-    from dspy_nb.magics import load_ipython_extension as load
+    from dspy_nb.notebook.optimize import load_ipython_extension as load
 
     load(ipython)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
     """Take the magics away again (``%unload_ext dspy_nb``)."""
-    from dspy_nb.magics import unload_ipython_extension as unload
+    from dspy_nb.notebook.optimize import unload_ipython_extension as unload
 
     unload(ipython)

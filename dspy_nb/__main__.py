@@ -2,7 +2,7 @@
 
 import sys
 
-from dspy_nb.cli import main
+from dspy_nb.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

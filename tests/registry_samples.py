@@ -12,7 +12,7 @@ import dspy
 from hypothesis.stateful import RuleBasedStateMachine
 
 from dspy_nb.core.errors import DspyNbError
-from dspy_nb.core.registry import Registry
+from dspy_nb.core.registry.registry import Registry
 
 GATE = {
     "kind": "gate",

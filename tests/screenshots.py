@@ -17,9 +17,10 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
+from tests import ROOT
 from tests.browser import Notebook, find_browser, python_notebook, start_lab, started_browser
 
-FOLDER = Path(__file__).parents[1] / "notebooks" / "images"
+FOLDER = ROOT / "notebooks" / "images"
 
 _THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 _WIDTHS = {"narrow": 640, "wide": 1200}

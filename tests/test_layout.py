@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
 
 
 def _tracked() -> list[Path]:
@@ -38,40 +40,91 @@ def _lines(paths: list[Path]) -> Iterator[tuple[str, str]]:
 # -- imports ------------------------------------------------------------------------------------------------
 
 
-def _ruff_codes(file: str, source: str) -> set[str]:
-    command = [sys.executable, "-m", "ruff", "check", "--output-format=json", f"--stdin-filename={file}", "-"]
-    done = subprocess.run(command, input=source, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    return {finding["code"] for finding in json.loads(done.stdout)}
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
+_FORBIDDEN = {
+    "core/example.py": [
         "import IPython\n",
         "from IPython.display import HTML\n",
         "import ipywidgets as widgets\n",
         "import matplotlib.pyplot as plt\n",
-        "from .. import magics\n",
-        "from ..widgets import progress\n",
-        "from dspy_nb import report\n",
+        "from .. import notebook\n",
+        "from ..notebook.widgets import progress\n",
+        "from dspy_nb.views import run\n",
         "def draw():\n    import matplotlib\n",
+        "import dspy_nb as nb\n",
     ],
-)
-def test_the_core_may_not_import_a_front_end(source: str) -> None:
-    assert "TID251" in _ruff_codes("dspy_nb/core/example.py", source)
+    "core/evaluation/example.py": [
+        "from dspy_nb.core.models import names\n",
+        "from dspy_nb.core.ab import duel\n",
+    ],
+    "core/statistics/example.py": ["from dspy_nb.core.data import rows\n"],
+    "core/storage/example.py": ["from dspy_nb.core.registry import registry\n"],
+    "cli/example.py": ["from dspy_nb.notebook import listeners\n"],
+    "notebook/example.py": ["from dspy_nb.cli import parsing\n"],
+    "plots/example.py": ["from IPython.display import display\n"],
+    "views/example.py": ["from dspy_nb.plots import figures\n", "import click\n"],
+}
+_ALLOWED = {
+    "notebook/example.py": ["import IPython\n", "from dspy_nb.plots import figures\n"],
+    "cli/example.py": ["import click\n", "from dspy_nb.core.registry import registry\n"],
+    "views/example.py": ["from dspy_nb.core.ab import duel\n"],
+}
 
 
-def test_front_ends_may_import_front_ends() -> None:
-    for file in ("dspy_nb/magics.py", "dspy_nb/report.py", "dspy_nb/widgets/example.py"):
-        assert "TID251" not in _ruff_codes(file, "import IPython\n")
+def _contract(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--no-logo"]
+    environment = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "500"}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
 
 
-def test_no_exception_to_the_rule_hides_in_the_core() -> None:
-    hidden = [
-        where for where, line in _lines(sorted((ROOT / "dspy_nb/core").rglob("*.py"))) if "TID251" in line
+def _as_modules(imports: dict[str, list[str]]) -> list[tuple[str, str]]:
+    """Return (file, source), each import in a file of its own."""
+    return [
+        (file.replace(".py", f"_{number}.py"), source)
+        for file, sources in imports.items()
+        for number, source in enumerate(sources)
     ]
-    assert hidden == []
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What import-linter says of the package with every forbidden import in it, and some allowed ones."""
+    folder = tmp_path_factory.mktemp("house")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    shutil.copytree(ROOT / "dspy_nb", folder / "dspy_nb", ignore=shutil.ignore_patterns("__pycache__"))
+    for file, source in _as_modules(_FORBIDDEN):
+        (folder / "dspy_nb" / file).write_text(source)
+    for file, source in _as_modules(_ALLOWED):
+        (folder / "dspy_nb" / file.replace("example", "allowed")).write_text(source)
+    done = _contract(folder)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("file", "source"), _as_modules(_FORBIDDEN))
+def test_an_import_against_the_direction_of_the_house_is_found(file: str, source: str, broken: str) -> None:
+    module = "dspy_nb." + file.removesuffix(".py").replace("/", ".")
+    assert re.search(rf"{re.escape(module)}\b", broken), source
+
+
+@pytest.mark.parametrize(("file", "source"), _as_modules(_ALLOWED))
+def test_an_import_in_the_direction_of_the_house_is_allowed(file: str, source: str, broken: str) -> None:
+    module = "dspy_nb." + file.removesuffix(".py").replace("/", ".").replace("example", "allowed")
+    assert not re.search(rf"{re.escape(module)}\b", broken), source
+
+
+def test_the_house_keeps_its_contract() -> None:
+    done = _contract(ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_room_and_no_file_is_too_large() -> None:
+    files = sorted((ROOT / "dspy_nb").rglob("*.py"))
+    long = {
+        str(file.relative_to(ROOT)): n for file in files if (n := file.read_text("utf-8").count("\n")) > 450
+    }
+    assert long == {}
+    rooms = Counter(file.parent for file in files if file.name != "__init__.py")
+    assert {str(room.relative_to(ROOT)): n for room, n in rooms.items() if n > 16} == {}
 
 
 # -- notebooks ----------------------------------------------------------------------------------------------

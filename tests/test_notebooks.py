@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 import dspy_nb
-from dspy_nb.notebooks import NotebookFailed, run_notebook
+from dspy_nb.cli.notebooks import NotebookFailed, run_notebook
 
 
 def _notebook(path: Path, *sources: str) -> Path:
@@ -85,7 +85,7 @@ def test_an_interrupt_stops_the_kernel_and_keeps_what_was_executed(tmp_path: Pat
     program = f"""
 import sys
 from pathlib import Path
-from dspy_nb.notebooks import run_notebook
+from dspy_nb.cli.notebooks import run_notebook
 try:
     run_notebook(Path({str(source)!r}), Path("copy.ipynb"), folder=Path("."), out=sys.stderr)
 except KeyboardInterrupt:

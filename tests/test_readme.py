@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import dspy_nb as nb
-from dspy_nb.cli import cli
-from dspy_nb.core.optimizers import OPTIMIZERS
+from dspy_nb.cli.main import cli
+from dspy_nb.core.optimization.optimizers import OPTIMIZERS
+from tests import ROOT
 
-_ROOT = Path(__file__).parents[1]
-_README = (_ROOT / "README.md").read_text(encoding="utf-8")
+_README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 _WITH_A_SCRIPTED_MODEL = """
 import dspy_nb
@@ -26,7 +26,7 @@ dspy_nb.local_lm = lambda: scripted_lm(cache=True)
 def test_the_python_of_the_readme_runs_from_top_to_bottom(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", _README, flags=re.MULTILINE | re.DOTALL)
     assert len(blocks) > 3
-    environment = os.environ | {"PYTHONPATH": str(_ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", "\n".join([_WITH_A_SCRIPTED_MODEL, *blocks])],
         cwd=tmp_path,
@@ -50,6 +50,6 @@ def test_the_readme_has_every_optimizer_and_preset() -> None:
 
 def test_the_links_of_the_documents_lead_somewhere() -> None:
     for document in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        text = (_ROOT / document).read_text(encoding="utf-8")
+        text = (ROOT / document).read_text(encoding="utf-8")
         targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if not target.startswith("http")]
-        assert [target for target in targets if not (_ROOT / target).exists()] == []
+        assert [target for target in targets if not (ROOT / target).exists()] == []

@@ -1,8 +1,9 @@
-"""Checks of numbers that are given: one line of error, naming the argument and what is valid."""
+"""Checks of what is given, numbers, texts and outcomes: one line names the argument and what is valid."""
 
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -98,3 +99,58 @@ def numbers_between(
         index = int(np.argmin(valid))
         raise InputError(f"{wanted}, got {array[index]:g} at index {index}")
     return array
+
+
+def check_texts(**texts: object) -> None:
+    """Check optional texts.
+
+    Raises:
+        InputError: One is neither text nor None.
+    """
+    for name, text in texts.items():
+        if not isinstance(text, str | None):
+            raise InputError(f"{name} must be text, not a {type(text).__name__}")
+
+
+def outcome_of(success: object, value: object) -> float | None:
+    """Return the outcome that was given as ``success`` or as ``value``, None if neither was.
+
+    Raises:
+        InputError: Both were, or it is not valid.
+    """
+    if success is not None and value is not None:
+        raise InputError("give either success= or value=, not both")
+    if success is not None:
+        return yes_or_no(success)
+    return None if value is None else number_between("value", value, 0, 1)
+
+
+def yes_or_no(success: object) -> float:
+    """Return 1 for a success, 0 for a failure.
+
+    Raises:
+        InputError: It is neither.
+    """
+    scalar = success.item() if hasattr(success, "item") else success  # NumPy's
+    if not isinstance(scalar, int) or scalar not in (0, 1):
+        raise InputError(f"success must be True or False, got {success!r:.80}: a grade is value=")
+    return float(scalar)
+
+
+_LONGEST_NAME = 500
+
+
+def check_text(name: str, value: object) -> str:
+    """Return a unit or a request id.
+
+    Raises:
+        InputError: It is no text, empty, longer than 500 characters, or holds a control character.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
+        raise InputError(f"{name} must be a text of 1 to {_LONGEST_NAME} characters, got {value!r:.80}")
+    # Joiners and other invisible characters belong into names; half of a surrogate pair cannot be stored.
+    if not value.isprintable() and any(
+        unicodedata.category(character) in ("Cc", "Cs") for character in value
+    ):
+        raise InputError(f"{name} must be text without control characters, got {value!r:.80}")
+    return value

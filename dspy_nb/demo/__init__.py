@@ -6,7 +6,7 @@ from importlib import resources
 
 import dspy
 
-from dspy_nb.core.data import load_examples
+from dspy_nb.core.data.examples import load_examples
 
 __all__ = ["reviews"]
 

@@ -1,0 +1,90 @@
+"""The command ``dspy-nb``: what the notebook does, from a shell.
+
+Exit status: 0 done, 1 a gate, a verdict or a rule said no, 2 bad usage or input (one line on stderr says what).
+Results go to stdout, as text or with ``--json`` as JSON; progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import click
+
+import dspy_nb as nb
+from dspy_nb.cli.ab_test import ab_test
+from dspy_nb.cli.completion import complete_values, completion
+from dspy_nb.cli.configuration import config_option, set_variables
+from dspy_nb.cli.deployment import archive, deploy, diff, history, promote, rollback
+from dspy_nb.cli.evaluate import evaluate, gate
+from dspy_nb.cli.monitor import canary, monitor
+from dspy_nb.cli.optimize import optimize
+from dspy_nb.cli.pipeline import pipeline
+from dspy_nb.cli.registry import check, list_versions, register, show
+from dspy_nb.cli.setup import demo, install_model, presets, run_notebook
+
+__all__ = ["cli", "main"]
+
+_INTERRUPTED = 130  # what shells report of a program that Ctrl-C ended
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(nb.__version__)
+def cli() -> None:
+    r"""Optimize, measure, compare and ship DSPy programs.
+
+    \b
+    dspy-nb demo              the whole loop on a small language model inside this process
+    dspy-nb optimize --help   a program of your own
+    dspy-nb list              what the registry in this folder holds
+
+    An option may also come from the environment (DSPY_NB_OPTIMIZE_SEED is --seed of optimize) or from a file:
+    dspy-nb.toml, or [tool.dspy_nb] in pyproject.toml, in this folder or above. A flag wins over the
+    environment, the environment over the file.
+    """
+
+
+_BACKSPACE = ("\\b\n", "\b\n")  # marks lines as they are for click; a raw docstring has none
+
+cli.help = (cli.help or "").replace(*_BACKSPACE)
+for command in (
+    ab_test, archive, canary, check, completion, demo, deploy, diff, evaluate, gate, history, install_model,
+    list_versions, monitor, optimize, pipeline, presets, promote, register, rollback, run_notebook, show,
+):  # fmt: skip
+    cli.add_command(command)
+    command.help = (command.help or "").replace(*_BACKSPACE)
+    complete_values(command)
+    set_variables(command)
+    command.params.append(config_option())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status; ``arguments`` are those of the process by default."""
+    given = None if arguments is None else list(arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return int(cli.main(given, prog_name="dspy-nb", standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "dspy-nb"
+        return _failed(f"{error.format_message()} (see {command} --help)", 2)
+    except click.ClickException as error:
+        return _failed(error.format_message(), 2)
+    except (nb.GateFailed, nb.Refused) as error:
+        return _failed(str(error), 1)
+    except nb.DspyNbError as error:
+        return _failed(str(error), 2)
+    except (click.Abort, KeyboardInterrupt):
+        return _failed("interrupted", _INTERRUPTED)
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+
+
+def _failed(message: str, status: int) -> int:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    return status

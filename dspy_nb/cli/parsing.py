@@ -1,0 +1,170 @@
+"""Text from a command line or a magic, turned into the objects that it names.
+
+Nothing here is wrong twice: what cannot be turned is an InputError of one line, before anything is spent.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import importlib.util
+import json
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dspy_nb.core.errors import InputError
+
+__all__ = ["input_fields", "load_metric", "load_object", "load_program", "parse_options"]
+
+
+def parse_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Return options given as ``name=value``: the value is JSON or a Python literal, else text.
+
+    Raises:
+        InputError: one has no name or no value, or a name occurs twice.
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals):
+            raise InputError(f"option {text!r} is not name=value, as in num_candidates=6")
+        if name in options:
+            raise InputError(f"option {name!r} is given twice")
+        options[name] = _value(value)
+    return options
+
+
+def _value(text: str) -> Any:
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            return read(text)
+    return text
+
+
+def load_object(text: str) -> Any:
+    """Return what ``package.module:name`` or ``folder/file.py:name`` stands for.
+
+    Modules are also found in the working directory.
+
+    Raises:
+        InputError: there is no such module or name, or the module cannot be imported.
+    """
+    place, colon, name = text.rpartition(":")
+    if not (colon and place and name):
+        raise InputError(
+            f"{text!r} is not module:name, as in my_package.programs:Classifier or app.py:program"
+        )
+    value: Any = _module(place)
+    for part in name.split("."):
+        if not hasattr(value, part):
+            raise InputError(f"{place} has no {name!r}")
+        value = getattr(value, part)
+    return value
+
+
+def _module(place: str) -> ModuleType:
+    is_file = place.endswith(".py")
+    if is_file and not Path(place).is_file():
+        raise InputError(f"no such file: {place}")
+    try:
+        return _import_file(Path(place)) if is_file else _import(place)
+    except Exception as error:
+        raise InputError(f"cannot import {place}: {type(error).__name__}: {error}{_place(error)}") from error
+
+
+def _place(error: Exception) -> str:
+    """Return the last line of the user's own code that an error passed through, if there is one."""
+    libraries = ("<frozen", sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), __file__)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(libraries)]
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+
+
+def _import(name: str) -> ModuleType:
+    _add_working_directory()
+    return importlib.import_module(name)
+
+
+def _add_working_directory() -> None:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
+def _import_file(path: Path) -> ModuleType:
+    name = path.stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_program(text: str) -> Any:
+    """Return the program that ``module:name`` stands for: a ``dspy.Module``, or what makes one when called.
+
+    Raises:
+        InputError: it is neither, or making it failed.
+    """
+    import dspy
+
+    found = load_object(text)
+    if callable(found) and not isinstance(found, dspy.Module):
+        try:
+            found = found()
+        except Exception as error:
+            raise InputError(f"{text}() failed: {type(error).__name__}: {error}") from error
+    if isinstance(found, list) and found and all(isinstance(part, dspy.Module) for part in found):
+        return found
+    if not isinstance(found, dspy.Module):
+        raise InputError(f"{text} is neither a dspy.Module nor makes one, but a {type(found).__name__}")
+    return found
+
+
+def load_metric(text: str) -> Any:
+    """Return the metric that ``exact_match:field`` and its like, or ``module:function``, stands for.
+
+    Raises:
+        InputError: it is neither.
+    """
+    from dspy_nb.core.data.metrics import as_metric, parse_metric
+
+    try:
+        return parse_metric(text)
+    except InputError as error:
+        if _is_module(text.rpartition(":")[0]):
+            return as_metric(load_object(text))
+        raise InputError(f"{error}; a function of your own is package.module:name or file.py:name") from None
+
+
+def _is_module(place: str) -> bool:
+    _add_working_directory()
+    return (
+        place.endswith(".py") or "." in place or (place != "" and importlib.util.find_spec(place) is not None)
+    )
+
+
+def input_fields(program: Any) -> list[str]:
+    """Return the names of the fields that a program is called with.
+
+    These are the parameters of its ``forward``, or the inputs of its signature where that takes any.
+
+    Raises:
+        InputError: they cannot be told.
+    """
+    from dspy_nb.core.programs.inputs import required_parameters  # imports dspy, which takes seconds
+
+    program = program[0] if isinstance(program, list) else program
+    if names := required_parameters(program):
+        return names
+    for part in (program, *program.predictors()):
+        if (signature := getattr(part, "signature", None)) is not None:
+            return list(signature.input_fields)
+    raise InputError(f"the input fields of {type(program).__name__} cannot be told: name them with --inputs")

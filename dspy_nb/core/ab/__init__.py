@@ -1,0 +1,1 @@
+"""Comparing programs: ``compare()`` on examples, ``Experiment`` on live traffic."""

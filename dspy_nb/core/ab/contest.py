@@ -1,0 +1,156 @@
+"""The contest itself: ask the baseline and its candidates, count, and judge."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dspy
+
+from dspy_nb.core.ab.comparison import Comparisons
+from dspy_nb.core.ab.duel import A, B, Duel, DuelJobs, DuelWork
+from dspy_nb.core.ab.judging import Terms, comparison_of, findings
+from dspy_nb.core.data.examples import fingerprint
+from dspy_nb.core.data.metrics import Metric
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.evaluation import execution
+from dspy_nb.core.evaluation.attempts import is_asynchronous
+from dspy_nb.core.evaluation.evaluate import evaluation_of
+from dspy_nb.core.evaluation.scorecard import Evaluation
+from dspy_nb.core.events import forgiving
+from dspy_nb.core.programs.interrupts import Interrupts
+from dspy_nb.core.programs.lms import confusable, uncached, used_lms
+
+__all__ = ["Arm", "Contest", "Listener", "fight"]
+
+Listener = Callable[[Sequence[Duel], int], object]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What was asked for, checked."""
+
+    examples: list[dspy.Example]
+    metrics: dict[str, Metric]
+    terms: Terms
+    order: list[int]  # places in the data set, as drawn
+    num_threads: int | None
+    timeout_s: float | None
+    adapter: Any
+    stop: threading.Event
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A program, what it is called, and the LM that it has instead of the usual one."""
+
+    program: Any
+    name: str
+    lm: Any
+
+
+def fight(contest: Contest, arms: Sequence[Arm], listener: Listener | None) -> Comparisons:
+    """Ask, count, and judge; an interrupt ends the asking, and what was answered is judged.
+
+    Args:
+        contest: What was asked for.
+        arms: The baseline, then the candidates.
+        listener: Called with the duel of each candidate and the number of examples planned.
+
+    Raises:
+        InputError: The programs cannot be compared, and nothing was spent; or the metric returns no score.
+    """
+    work, warnings = _work(contest, arms)
+    warnings = (*warnings, *contest.warnings)
+    terms = replace(contest.terms, candidates=len(arms) - 1)
+    binary = next(iter(contest.metrics.values())).binary
+    drawn = [contest.examples[index] for index in contest.order]
+    duels = [
+        Duel(terms.planned, binary, terms.level, terms.margin, sequential=terms.sequential, examples=drawn)
+        for _ in arms[1:]
+    ]
+    jobs = DuelJobs(drawn, duels)
+    heard = forgiving(listener, "a comparison")
+    started = time.perf_counter()
+
+    def progress(done: int, failed: int) -> None:
+        heard(duels, terms.planned)
+
+    interrupts = Interrupts(contest.stop)
+    with interrupts.watched():  # from here on an interrupt loses nothing: it ends what is under way
+        with contextlib.suppress(KeyboardInterrupt), interrupts.breaking_off():
+            execution.run(
+                work,
+                jobs,
+                num_threads=contest.num_threads,
+                timeout_s=contest.timeout_s,
+                stop=contest.stop,
+                progress=progress,
+                landed=jobs.land,
+            )
+        with contextlib.suppress(KeyboardInterrupt):
+            progress(0, 0)
+        bad = next((duel.bad_metric for duel in duels if duel.bad_metric is not None), None)
+        if bad is not None:
+            raise InputError(f"{next(iter(contest.metrics))} is no metric to compare by: {bad}")
+        duration_s = time.perf_counter() - started
+        data = fingerprint(contest.examples)
+        comparisons = []
+        for arm, duel, finding in zip(arms[1:], duels, findings(duels, terms), strict=True):
+            scores = _evaluation(contest, arms[0], duel, A, data), _evaluation(contest, arm, duel, B, data)
+            names = arms[0].name, arm.name
+            comparisons.append(comparison_of(duel, finding, scores, names, terms, warnings, duration_s))
+        return Comparisons(
+            comparisons=tuple(comparisons),
+            baseline=arms[0].name,
+            confidence=terms.confidence,
+            margin=terms.margin,
+            sequential=terms.sequential,
+            metric=next(iter(contest.metrics)),
+            n_planned=terms.planned,
+            seed=terms.seed,
+            warnings=warnings,
+            duration_s=duration_s,
+        )
+
+
+def _work(contest: Contest, arms: Sequence[Arm]) -> tuple[DuelWork, tuple[str, ...]]:
+    """Return what asks the programs, and what a reader must know of it."""
+    warnings: tuple[str, ...] = ()
+    if len({is_asynchronous(arm.program) for arm in arms}) > 1:
+        raise InputError(
+            "one of the programs has only aforward and another one has not; give all of them a forward"
+        )
+    programs = [arm.program for arm in arms]
+    settings: list[dict[str, Any]] = [{} if arm.lm is None else {"lm": arm.lm} for arm in arms]
+    models = [model for arm in arms for model in used_lms(arm.program, arm.lm)]
+    if confusable(models, models):
+        # The cache would hand the answers of the one to the other.
+        programs, settings = map(list, zip(*(uncached(arm.program, arm.lm) for arm in arms), strict=True))
+        warnings = ("two language models have the same name, so the cache was left out for all",)
+    shared = {} if contest.adapter is None else {"adapter": contest.adapter}
+    turns = contest.timeout_s is None
+    work = DuelWork(tuple(programs), tuple(settings), tuple(contest.metrics.values()), shared, turns=turns)
+    return work, warnings
+
+
+def _evaluation(contest: Contest, arm: Arm, duel: Duel, place: int, data: str) -> Evaluation:
+    """Return one side's score on the examples that were counted."""
+    places = contest.order[: duel.n]
+    models = dict.fromkeys(str(getattr(lm, "model", lm)) for lm in used_lms(arm.program, arm.lm))
+    return evaluation_of(
+        arm.program,
+        [contest.examples[index] for index in places],
+        duel.outcomes(place),
+        contest.metrics,
+        confidence=contest.terms.confidence,
+        seed=contest.terms.seed,
+        indices=places,
+        base_model=", ".join(models) or None,
+        data_fingerprint=data,
+    )

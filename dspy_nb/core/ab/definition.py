@@ -1,0 +1,198 @@
+"""What an experiment is, stored once in its file, and how its two programs are found again."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+import dspy
+
+from dspy_nb.core.arguments import check_text, number_between, probability, whole_number
+from dspy_nb.core.data.identity import place_of
+from dspy_nb.core.errors import Corrupt, InputError, Refused
+from dspy_nb.core.programs.lms import confusable, uncached, used_lms
+from dspy_nb.core.programs.state import program_digest
+from dspy_nb.core.registry.registry import Registry
+
+__all__ = ["Definition", "Programs", "check_given", "define", "place_of"]
+
+_DEFAULTS: Final = {
+    "split": 0.1,
+    "min_samples": 100,
+    "confidence": 0.95,
+    "margin": 0.0,
+    "outcome_within_s": 86_400.0,
+    "missing": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What is fixed when an experiment begins.
+
+    Attributes:
+        name: Of the experiment.
+        a: Exact reference or name of the program in use.
+        b: The same of the one that may replace it.
+        a_given: What was asked for, such as ``sentiment@production``; a hash of the prompts and demos where a
+            ``dspy.Module`` was given; ``""`` for a function.
+        b_given: The same of B.
+        split: Probability of B at the beginning.
+        min_samples: Units that each arm needs for the classical test.
+        confidence: 1 − α.
+        margin: Largest difference that makes no practical difference.
+        outcome_within_s: Seconds after the assignment within which an outcome counts.
+        missing: What a unit without outcome counts as after that.
+        salt: What units are hashed with.
+        created_at: Seconds since 1970.
+    """
+
+    name: str
+    a: str
+    b: str
+    a_given: str
+    b_given: str
+    split: float
+    min_samples: int
+    confidence: float
+    margin: float
+    outcome_within_s: float
+    missing: float
+    salt: str
+    created_at: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any, where: object) -> Definition:
+        """Return the definition that a file holds.
+
+        Raises:
+            Corrupt: It is none.
+        """
+        if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
+            raise Corrupt(f"{where} holds no definition of an experiment")
+        return cls(**values)
+
+
+def checked(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that are not ``None``, each checked.
+
+    Raises:
+        InputError: One is out of range.
+    """
+    checks: dict[str, Any] = {
+        "split": lambda value: probability("split", value),
+        "min_samples": lambda value: whole_number("min_samples", value, minimum=1),
+        "confidence": lambda value: probability("confidence", value),
+        "margin": lambda value: number_between("margin", value, 0, 1),
+        "outcome_within_s": lambda value: number_between("outcome_within_s", value, 0, math.inf, ends=False),
+        "missing": lambda value: number_between("missing", value, 0, 1),
+        "salt": lambda value: check_text("salt", value),
+    }
+    return {name: checks[name](value) for name, value in given.items() if value is not None}
+
+
+def define(name: str, programs: Programs, given: dict[str, Any], now: float) -> Definition:
+    """Return the definition of a new experiment; ``given`` has been checked."""
+    names, asked = programs.names, programs.asked
+    assert names[0] is not None
+    assert names[1] is not None
+    values = {**_DEFAULTS, "salt": name, **given}
+    return Definition(name, names[0], names[1], a_given=asked[0], b_given=asked[1], created_at=now, **values)
+
+
+def check_given(found: Definition, programs: Programs, given: dict[str, Any]) -> None:
+    """Check that what the caller gives now is what the experiment began with; ``given`` has been checked.
+
+    Raises:
+        Refused: Something differs; the message says what.
+    """
+    different = [
+        f"{name} is {getattr(found, name)!r}, not {value!r}"
+        for name, value in given.items()
+        if getattr(found, name) != value
+    ]
+    for arm, name, asked in zip("ab", programs.names, programs.asked, strict=True):
+        known, known_asked = getattr(found, arm), getattr(found, f"{arm}_given")
+        if name is None or (known_asked == asked and ("@" in known or name == known)):
+            continue  # the same words: what they meant at the beginning is still what is served
+        if name != known:
+            different.append(f"{arm} is {known!r}, not {name!r}")
+        elif "@" not in name:
+            different.append(f"{arm} is another {name!r}, with other prompts or demos")
+    if different:
+        text = "; ".join(different)
+        hint = "; set_split() changes the split" if "split" in given and given["split"] != found.split else ""
+        raise Refused(f"experiment {found.name!r} exists, and differs: {text}; take another name{hint}")
+
+
+class Programs:
+    """The programs of both arms: loaded from the registry once, or given by the caller.
+
+    Attributes:
+        names: Exact reference or name of each; ``None`` where none was given.
+        asked: What was asked for, see ``Definition``.
+    """
+
+    def __init__(self, registry: Registry, a: Any, b: Any, names: tuple[str, str] | None) -> None:
+        if (a is None) != (b is None):
+            raise InputError("give both programs, a= and b=, or neither for an experiment that exists")
+        if names is not None and not (
+            isinstance(names, list | tuple)
+            and len(names) == 2
+            and all(isinstance(name, str) and name and "@" not in name for name in names)
+        ):
+            raise InputError(f"names must be two names that do not look like references, got {names!r:.80}")
+        self._registry = registry
+        self._given: list[Any] = [a, b]
+        self._loaded: list[tuple[Any, dict[str, Any]]] | None = None
+        self._lock = threading.Lock()
+        self.names: list[str | None] = [None, None]
+        self.asked = ["", ""]
+        for arm, program in enumerate(self._given):
+            if isinstance(program, str):
+                self.names[arm], self.asked[arm] = registry.get(program).ref, program
+            elif callable(program):
+                own = getattr(program, "__name__", None) or type(program).__name__
+                self.names[arm] = names[arm] if names else own
+                if isinstance(program, dspy.Module):
+                    self.asked[arm] = program_digest(program)
+            elif program is not None:
+                raise InputError(
+                    f"{'ab'[arm]} must be a dspy.Module, a function or a reference such as "
+                    f"'sentiment@1.0.0', got {type(program).__name__}"
+                )
+        if a is not b and self.names[0] == self.names[1] and "@" not in (self.names[0] or "@"):
+            self.names = [f"{self.names[0]} ({letter})" for letter in "AB"]
+
+    def load(self, found: Definition) -> list[tuple[Any, dict[str, Any]]]:
+        """Return the program of A and that of B, each with the DSPy settings that it needs.
+
+        Raises:
+            InputError: One is no version of the registry, and was not given.
+            NotFound, Corrupt, Refused: The registry cannot load it.
+        """
+        with self._lock:
+            if self._loaded is None:
+                programs = [self._program(arm, (found.a, found.b)[arm]) for arm in (0, 1)]
+                settings: list[dict[str, Any]] = [{}, {}]
+                if confusable(used_lms(programs[0]), used_lms(programs[1])):
+                    # The cache would hand the answers of the one to the other.
+                    (programs[0], settings[0]), (programs[1], settings[1]) = map(uncached, programs)
+                self._loaded = list(zip(programs, settings, strict=True))
+            return self._loaded
+
+    def _program(self, arm: int, ref: str) -> Any:
+        given = self._given[arm]
+        if given is not None and not isinstance(given, str):
+            return given
+        if "@" not in ref:
+            raise InputError(
+                f"{ref!r} is no version in the registry: give the programs, Experiment(name, a=..., b=...)"
+            )
+        return self._registry.load(ref)

@@ -1,0 +1,373 @@
+"""An online experiment: two programs share the traffic, and outcomes recorded later decide between them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+import dspy
+
+from dspy_nb.core.ab.definition import Definition, Programs, check_given, checked, define, place_of
+from dspy_nb.core.ab.status import Conclusion, ExperimentStatus
+from dspy_nb.core.ab.traffic import Assignment, Traffic
+from dspy_nb.core.arguments import check_text, check_texts, yes_or_no
+from dspy_nb.core.errors import InputError, NotFound, Refused, RegistryError
+from dspy_nb.core.evaluation.attempts import ExampleMeter, is_asynchronous, meter_settings
+from dspy_nb.core.models.names import check_experiment
+from dspy_nb.core.registry.registry import Registry
+
+if TYPE_CHECKING:
+    from dspy_nb.core.ab.watch import Watch
+
+__all__ = ["Experiment", "experiments"]
+
+logger = logging.getLogger(__name__)
+
+
+class Experiment:
+    """An A/B test on live traffic, kept in one file that any number of processes share.
+
+    ::
+
+        experiment = nb.Experiment("checkout-v2", a="sentiment@1.0.0", b="sentiment@1.1.0", split=0.1)
+        prediction, request_id = experiment.predict(unit="user-42", review="...")
+        experiment.record(request_id, success=True)  # any time later, from any process
+        experiment.status()
+
+    A unit (a user, a session) goes to B if the hash of salt and unit lies below the split, and stays where it
+    is. Each keeps the split of its first request, so ``set_split`` may ramp B up. What is compared are units:
+    the outcome of the first request of each, since the others say the same thing again. A program that raises
+    has the outcome 0. An outcome that is not recorded within ``outcome_within_s`` counts as ``missing``, in
+    both arms alike, whenever one looks; what is recorded after that is kept and not counted. Units count in
+    the order in which they were assigned, up to the first one whose outcome is still open: whoever counted
+    outcomes as they arrive would favour the program that fails more slowly.
+
+    The verdict may be looked at at any time. It rests on the split being the probability with which a unit
+    was assigned, so units must not be chosen by what their hash will be.
+
+    The file is ``<registry>/experiments/<name>.sqlite3``. Safe to share between threads and processes.
+
+    Args:
+        name: Of the experiment. If it exists, it goes on; then nothing else needs to be given.
+        a: The program in use: a reference such as ``"sentiment@production"``, which stands for the version
+            that it means when the experiment begins; or a ``dspy.Module`` or a function.
+        b: The one that may replace it.
+        split: Probability in (0, 1) with which a new unit goes to B; 0.1 by default.
+        min_samples: Units that each arm needs for the classical test; 100 by default.
+        confidence: 1 − α of the verdict; .95 by default.
+        margin: Largest difference, in either direction, that makes no practical difference; 0 by default,
+            with which equal programs are never told to be equal.
+        outcome_within_s: Seconds after the assignment within which an outcome counts; a day by default.
+        missing: What a unit without outcome counts as after that; 0, a failure, by default.
+        salt: What units are hashed with; the name by default. Experiments with one salt assign alike.
+        names: What to call programs that are no references.
+        registry: Folder or ``Registry``.
+        clock: Seconds since 1970.
+
+    Raises:
+        InputError: An argument is wrong; nothing was written.
+        NotFound: There is no such version; or no such experiment, and no programs to begin one with.
+        Refused: The experiment exists with another definition.
+        RegistryError: The file cannot be written.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        a: Any = None,
+        b: Any = None,
+        *,
+        split: float | None = None,
+        min_samples: int | None = None,
+        confidence: float | None = None,
+        margin: float | None = None,
+        outcome_within_s: float | None = None,
+        missing: float | None = None,
+        salt: str | None = None,
+        names: tuple[str, str] | None = None,
+        registry: str | os.PathLike[str] | Registry = "registry",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        check_experiment(name)
+        self.registry = registry if isinstance(registry, Registry) else Registry(registry)
+        path = self.registry.root / "experiments" / f"{name}.sqlite3"
+        given = checked(
+            {
+                "split": split,
+                "min_samples": min_samples,
+                "confidence": confidence,
+                "margin": margin,
+                "outcome_within_s": outcome_within_s,
+                "missing": missing,
+                "salt": salt,
+            }
+        )
+        self._programs = Programs(self.registry, a, b, names)
+        if a is None and not path.exists():
+            known = ", ".join(experiments(self.registry)) or "none"
+            raise NotFound(
+                f"no experiment {name!r} to go on with: give a= and b= to begin one (known: {known})"
+            )
+        traffic = Traffic(path, clock=clock)
+        stored = traffic.fact("definition")
+        if stored is None and a is None:
+            raise NotFound(f"experiment {name!r} was never begun: give a= and b=")
+        if stored is None:
+            made = define(name, self._programs, given, clock())
+            stored = traffic.set_fact("definition", made.to_dict())  # or what another process began with
+        self.definition = Definition.from_dict(stored, path)
+        check_given(self.definition, self._programs, given)
+        if not traffic.splits():
+            traffic.set_split(self.definition.split, only_first=True)
+        traffic.within_s = self.definition.outcome_within_s
+        self._traffic = traffic
+        self._watch: Watch | None = None
+        self._lock = threading.Lock()
+        self._conclusion: Conclusion | None = None
+
+    @classmethod
+    def open(cls, name: str, *, registry: str | os.PathLike[str] | Registry = "registry") -> Self:
+        """Return an experiment that exists.
+
+        Raises:
+            NotFound: There is none of that name; the message lists those that there are.
+        """
+        return cls(name, registry=registry)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.definition.name
+
+    @property
+    def split(self) -> float:
+        """The present probability with which a new unit goes to B."""
+        return self._traffic.splits()[-1][0]
+
+    @property
+    def conclusion(self) -> Conclusion | None:
+        """How it ended; ``None`` while it runs."""
+        if self._conclusion is None:
+            stored = self._traffic.fact("conclusion")
+            self._conclusion = None if stored is None else Conclusion(**stored)
+        return self._conclusion
+
+    def set_split(self, split: float) -> None:
+        """Let new units go to B with this probability from now on; units known already stay where they are.
+
+        Raises:
+            InputError: It is not in (0, 1).
+            Refused: The experiment is concluded: everyone is with the winner.
+        """
+        if (ended := self.conclusion) is not None:
+            raise Refused(f"{self.name} is concluded and serves {ended.winner} alone: begin a new experiment")
+        self._traffic.set_split(split)
+
+    # -- serving --------------------------------------------------------------------------------------------
+
+    def predict(self, unit: str, *, request_id: str | None = None, **inputs: Any) -> tuple[Any, str | None]:
+        """Answer with the program of the unit's arm.
+
+        The request is stored before the program is asked. Once the experiment is concluded the winner answers
+        (B if the verdict was "B better", else A), and nothing is stored.
+
+        Args:
+            unit: Who asks, such as a user; text of up to 500 characters.
+            request_id: Of the caller's own. The same one again, after a lost connection say, is answered and
+                not counted again: its first answer stays the one that counts.
+            inputs: Of the program. If one of its own is called ``unit`` or ``request_id``, wrap the programs in
+                functions that give it another name.
+
+        Returns:
+            What the program returns, and the id under which to record the outcome; ``None`` once concluded.
+
+        Raises:
+            InputError: The unit or the id is wrong, or the id is that of another unit's request.
+            RegistryError: The file cannot be written; the program was not asked.
+            Exception: Whatever the program raises, after it was stored as a failure.
+        """
+        if any(is_asynchronous(program) for program, _ in self._programs.load(self.definition)):
+            raise InputError("a program has only aforward: await apredict(...)")
+        program, settings, made = self._assigned(unit, request_id)
+        if made is None:
+            with dspy.context(**settings):
+                return program(**inputs), None
+        meter, started = ExampleMeter(dspy.settings.usage_tracker), time.perf_counter()
+        try:
+            with dspy.context(**settings, **meter_settings(meter)):
+                prediction = program(**inputs)
+        except Exception as error:  # an interrupt is no failure of the program: the request stays open
+            self._finish(made, meter, started, error)
+            raise
+        self._finish(made, meter, started)
+        return prediction, made.request_id
+
+    async def apredict(
+        self, unit: str, *, request_id: str | None = None, **inputs: Any
+    ) -> tuple[Any, str | None]:
+        """Do what ``predict`` does without holding up the event loop."""
+        program, settings, made = await asyncio.to_thread(self._assigned, unit, request_id)
+        if made is None:
+            with dspy.context(**settings):
+                return await _ask(program, inputs), None
+        meter, started = ExampleMeter(dspy.settings.usage_tracker), time.perf_counter()
+        try:
+            with dspy.context(**settings, **meter_settings(meter)):
+                prediction = await _ask(program, inputs)
+        except Exception as error:
+            await asyncio.to_thread(self._finish, made, meter, started, error)
+            raise
+        await asyncio.to_thread(self._finish, made, meter, started)
+        return prediction, made.request_id
+
+    def _assigned(self, unit: str, request_id: str | None) -> tuple[Any, dict[str, Any], Assignment | None]:
+        """Return the program that answers, the DSPy settings that it needs, and the request that was stored."""
+        check_text("unit", unit)
+        programs = self._programs.load(self.definition)
+        made = None
+        if self._conclusion is None:
+            place = place_of(self.definition.salt, unit)
+            made = self._traffic.assign(unit, place, request_id=request_id, unless="conclusion")
+        if made is not None:
+            return *programs[made.is_b], made
+        ended = self.conclusion
+        return *programs[ended is not None and ended.winner == self.definition.b], None
+
+    def _finish(
+        self, made: Assignment, meter: ExampleMeter, started: float, error: Exception | None = None
+    ) -> None:
+        """Store what a request took, and its failure; where that cannot be stored, the answer still counts."""
+        latency_ms, usage = (time.perf_counter() - started) * 1000, meter.take()
+        try:
+            self._traffic.finish(
+                made.number,
+                latency_ms,
+                cached=usage.cache_hits > 0 and usage.lm_calls == 0,
+                error=None if error is None else type(error).__name__,
+            )
+        except RegistryError:
+            logger.exception("%s: how request %s ended is not stored", self.name, made.request_id)
+
+    # -- outcomes -------------------------------------------------------------------------------------------
+
+    def record(
+        self, request_id: str | None, success: bool | None = None, *, value: float | None = None
+    ) -> None:
+        """Record what came of a request; in any order, at any time, from any process.
+
+        The same outcome again changes nothing. Once the experiment is concluded nothing is recorded.
+
+        Args:
+            request_id: What ``predict`` returned.
+            success: Whether it was a success.
+            value: Or a grade in [0, 1].
+
+        Raises:
+            InputError: The outcome is out of range, or another one was recorded; nothing was changed.
+            NotFound: There is no such request.
+            RegistryError: The file cannot be written.
+        """
+        self.record_many([(request_id, _outcome(success, value))])
+
+    def record_many(self, outcomes: Iterable[tuple[str | None, float]]) -> None:
+        """Record the outcomes (request id, value in [0, 1]) of many requests: all of them or none.
+
+        Raises:
+            InputError, NotFound, RegistryError: As for ``record``.
+        """
+        try:
+            rows = [(request_id, value) for request_id, value in outcomes]
+        except (TypeError, ValueError):
+            raise InputError("outcomes must be pairs (request id, value in [0, 1])") from None
+        if self.conclusion is None:
+            self._traffic.record_many(rows)  # type: ignore[arg-type] # None is refused there
+
+    # -- looking --------------------------------------------------------------------------------------------
+
+    def status(self) -> ExperimentStatus:
+        """Return what is known by now; look as often as you like.
+
+        Raises:
+            RegistryError: The file cannot be read.
+            Corrupt: It is damaged.
+        """
+        with self._lock:
+            if self._watch is None:
+                from dspy_nb.core.ab.watch import Watch  # imports numpy, which serving does not need
+
+                self._watch = Watch(self.definition, self._traffic)
+            return self._watch.status()
+
+    def conclude(
+        self, reason: str | None = None, *, force: bool = False, by: str | None = None
+    ) -> ExperimentStatus:
+        """End the experiment, and write its verdict as evidence into the registry's log if B is a version.
+
+        From then on ``predict`` serves the winner, and nothing more is recorded. Called again it changes
+        nothing, and makes up for evidence that was not written because a process was killed in between.
+
+        Args:
+            reason: Why; kept with the evidence.
+            force: End it without a verdict; needs a reason. A runs on, and the evidence does not pass.
+            by: Who concludes; the user of the process by default.
+
+        Raises:
+            Refused: There is no verdict, or something blocks it; nothing was changed.
+            InputError: ``force`` lacks a reason, or a text is none.
+            NotFound: The version of B is not in the registry.
+        """
+        check_texts(reason=reason, by=by)
+        if force and not (reason and reason.strip()):
+            raise InputError("force=True needs a reason: it is kept in the history")
+        found = self.status()
+        if found.conclusion is None:
+            ended = found.concluded(self._traffic.clock(), reason, force=force)
+            if "ref" in ended.evidence:
+                self.registry.get(ended.evidence["ref"])
+            self._traffic.set_fact("conclusion", vars(ended))
+            found = self.status()
+        assert found.conclusion is not None
+        evidence = found.conclusion.evidence
+        if "ref" in evidence:
+            ended = found.conclusion
+
+            def attach() -> None:
+                history = self.registry.history(evidence["ref"].partition("@")[0])
+                if not any(line.evidence == evidence for line in history):  # else a process died right after
+                    self.registry.attach(evidence["ref"], evidence, reason=ended.reason, by=by)
+
+            self._traffic.do_once("attached", attach)
+        return found
+
+    def close(self) -> None:
+        """Close the file; it opens again when it is needed."""
+        self._traffic.close()
+
+    def __repr__(self) -> str:
+        """Return the two programs in a line."""
+        return f"Experiment({self.name!r}, a={self.definition.a!r}, b={self.definition.b!r})"
+
+
+def experiments(registry: Registry) -> list[str]:
+    """Return the names of the experiments of a registry."""
+    return sorted(path.stem for path in (registry.root / "experiments").glob("*.sqlite3"))
+
+
+def _outcome(success: bool | None, value: float | None) -> float:
+    if (success is None) == (value is None):
+        raise InputError("give either success=True or False, or value= in [0, 1]")
+    return yes_or_no(success) if value is None else value
+
+
+async def _ask(program: Any, inputs: dict[str, Any]) -> Any:
+    call = program.acall if isinstance(program, dspy.Module) else program
+    if not (isinstance(program, dspy.Module) or is_asynchronous(program)):
+        return await asyncio.to_thread(call, **inputs)
+    answer = call(**inputs)
+    return await answer if inspect.isawaitable(answer) else answer

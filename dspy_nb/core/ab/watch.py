@@ -1,0 +1,269 @@
+"""From the events of an experiment to its status: read what is new, bring the verdict forward, count."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from dspy_nb.core.ab.columns import CACHED, ERROR, FIRST, IS_B, LATE, Columns
+from dspy_nb.core.ab.definition import Definition
+from dspy_nb.core.ab.ledger import Ledger
+from dspy_nb.core.ab.status import Arm, Conclusion, ExperimentStatus, FixedTest
+from dspy_nb.core.ab.traffic import Traffic
+from dspy_nb.core.evaluation.scorecard import Latency
+from dspy_nb.core.evaluation.summary import quantile
+from dspy_nb.core.statistics.proportions import score_interval
+from dspy_nb.core.statistics.sample_sizes import more_needed
+from dspy_nb.core.statistics.verdicts import (
+    critical_value,
+    newcombe_interval,
+    srm_p_value,
+    two_proportion_z,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Watch"]
+
+_SRM: Final = 0.001
+_UNITS_PER_CHECKPOINT: Final = 20_000
+_UNITS_PER_DIGEST: Final = 65_536
+_CHECKPOINT_VERSION: Final = 1
+_METHOD: Final = "two-arm betting confidence sequence in the order of assignment, valid at every look"
+_ONE_LOOK: Final = (
+    "valid for one look, at a size fixed beforehand; who looks repeatedly finds winners that are none"
+)
+
+
+class Watch:
+    """The status of one experiment, kept up to date by this process."""
+
+    def __init__(self, definition: Definition, traffic: Traffic) -> None:
+        self._definition, self._traffic = definition, traffic
+        self._columns = Columns()
+        self._ledger: Ledger | None = None
+        self._next = 0  # index of the first event that is not in the ledger
+        self._saved = 0  # units in the ledger when it was last stored
+        self._digests = [""]  # of 0, 1, 2, ... full blocks of units
+
+    def status(self) -> ExperimentStatus:
+        """Read what is new and return the status."""
+        raw = self._traffic.fact("conclusion")
+        conclusion = None if raw is None else Conclusion(**raw)
+        if conclusion is None:
+            self._traffic.expire()
+        self._columns.refresh(self._traffic)
+        most = math.inf if conclusion is None else conclusion.n
+        ledger = self._ledger or self._restored()
+        if ledger.n > most:  # units came in while another process concluded
+            ledger, self._next = Ledger(self._definition.confidence, self._definition.margin), 0
+        self._ledger = ledger
+        held_back = self._count(ledger, most)
+        if ledger.n >= self._saved + _UNITS_PER_CHECKPOINT:
+            self._save(ledger)
+        return self._status(ledger, held_back, conclusion)
+
+    def _restored(self) -> Ledger:
+        """Return the ledger as another process last stored it, or a new one."""
+        stored = self._traffic.fact("checkpoint")
+        if stored is not None and stored["version"] == _CHECKPOINT_VERSION:
+            ledger = Ledger.from_state(stored["ledger"])
+            self._next, self._saved = stored["next"], ledger.n
+            return ledger
+        return Ledger(self._definition.confidence, self._definition.margin)
+
+    def _save(self, ledger: Ledger) -> None:
+        stored = {"version": _CHECKPOINT_VERSION, "next": self._next, "ledger": ledger.to_state()}
+        self._traffic.set_fact("checkpoint", stored, replace=True)
+        self._saved = ledger.n
+
+    def _count(self, ledger: Ledger, most: float) -> int:
+        """Add to the ledger all units up to the first that is still open; return how many are held back."""
+        flags = self._columns.flags[self._next :]
+        places = np.flatnonzero(flags & FIRST) + self._next
+        is_open = np.isnan(self._columns.outcome[places]) & ((self._columns.flags[places] & LATE) == 0)
+        ready = int(np.argmax(is_open)) if is_open.any() else len(places)
+        taken = places[: int(min(ready, most - ledger.n))]
+        if len(taken):
+            ledger.add(*self._units(taken))
+        if ready < len(places):
+            self._next = int(places[ready])
+        elif len(taken) == len(places):
+            self._next = len(self._columns)
+        return int((~is_open[ready:]).sum())
+
+    def _units(self, places: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return arm, outcome and split of units: an outcome that came late or never counts as missing."""
+        flags = self._columns.flags[places]
+        outcome = np.where(flags & LATE, self._definition.missing, self._columns.outcome[places])
+        return (flags & IS_B) > 0, outcome, self._columns.split[places]
+
+    def _status(self, ledger: Ledger, held_back: int, conclusion: Conclusion | None) -> ExperimentStatus:
+        found, columns = self._definition, self._columns
+        arms = [self._arm(arm, ledger) for arm in (0, 1)]
+        a, b = arms
+        first = (columns.flags & FIRST) > 0
+        due = float(columns.split[first].sum())
+        srm = srm_p_value((a.units, b.units), (a.units + b.units - due, due)) if due else 1.0
+        low, high = ledger.sequence.interval
+        blocked = _blocked(srm, a, b, due, low)
+        verdict = "inconclusive" if blocked else ledger.verdict
+        open_question = verdict == "inconclusive" and not blocked
+        splits = self._traffic.splits()
+        path = ledger.path if ledger.path and ledger.path[-1].n == ledger.n else [*ledger.path, ledger.step()]
+        return ExperimentStatus(
+            name=found.name,
+            verdict=verdict,
+            blocked=blocked,
+            effect=ledger.effect,
+            interval=(low, high),
+            p_value=ledger.sequence.p_value,
+            n=ledger.n,
+            n_at_verdict=None if verdict == "inconclusive" else ledger.n_at_verdict,
+            more_needed=_more_needed(found, ledger, splits[-1][0]) if open_question else None,
+            a=a,
+            b=b,
+            total=a.requests + b.requests,
+            held_back=held_back,
+            split=splits[-1][0],
+            margin=found.margin,
+            confidence=found.confidence,
+            fixed=_fixed(found, ledger, a, b),
+            srm_p_value=srm,
+            warnings=_warnings(a, b, held_back),
+            path=tuple(path) if ledger.n else (),
+            outcome_within_s=found.outcome_within_s,
+            missing=found.missing,
+            created_at=found.created_at,
+            method=_METHOD,
+            data_fingerprint=self._fingerprint(ledger.n),
+            conclusion=conclusion,
+        )
+
+    def _arm(self, arm: int, ledger: Ledger) -> Arm:
+        found, flags = self._definition, self._columns.flags
+        counts = np.bincount(flags, minlength=32)
+        kinds = np.arange(32)
+        mine = (kinds & IS_B > 0) == bool(arm)
+
+        def count(of: int) -> int:
+            return int(counts[mine & (kinds & of == of)].sum())
+
+        place = (
+            np.flatnonzero((flags[self._next :] & (FIRST | LATE | IS_B)) == FIRST | (IS_B * arm)) + self._next
+        )
+        waiting = int(np.isnan(self._columns.outcome[place]).sum())
+        counted, successes = ledger.units[arm], ledger.successes[arm]
+        rate = successes / counted if counted else math.nan
+        z = critical_value(found.confidence)
+        return Arm(
+            name=(found.a, found.b)[arm],
+            requests=count(0),
+            units=count(FIRST),
+            counted=counted,
+            successes=successes,
+            success_rate=rate,
+            interval=score_interval(rate, counted, z) if counted else (0.0, 1.0),
+            waiting=waiting,
+            expired=count(FIRST | LATE),
+            errors=count(ERROR),
+            cached=count(CACHED),
+            latency=self._latency(arm),
+        )
+
+    def _latency(self, arm: int) -> Latency | None:
+        ordered: Any = self._columns.latencies[arm]
+        if not len(ordered):
+            return None
+        below = [quantile(ordered, share) / 1000 for share in (0.5, 0.95, 0.99)]
+        return Latency(len(ordered), float(ordered.mean()) / 1000, *map(float, below))
+
+    def _fingerprint(self, n: int) -> str:
+        """Return a hash of the first ``n`` units; those of full blocks are kept."""
+        places = np.flatnonzero(self._columns.flags & FIRST)[:n]
+        for end in range(len(self._digests) * _UNITS_PER_DIGEST, n + 1, _UNITS_PER_DIGEST):
+            self._digests.append(self._digest(self._digests[-1], places[end - _UNITS_PER_DIGEST : end]))
+        full = n // _UNITS_PER_DIGEST
+        return self._digest(self._digests[full], places[full * _UNITS_PER_DIGEST :])
+
+    def _digest(self, before: str, places: NDArray[Any]) -> str:
+        digest = hashlib.sha256(before.encode())
+        for column in self._units(places):
+            digest.update(column.astype("<f8").tobytes())
+        return digest.hexdigest()
+
+
+def _fixed(found: Definition, ledger: Ledger, a: Arm, b: Arm) -> FixedTest:
+    refused = None
+    if len(ledger.splits) > 1:
+        refused = "the split changed, so the arms hold different shares of early and late units"
+    elif ledger.graded:
+        refused = "outcomes are graded, and this is a test of success rates"
+    z, p_value, low, high = math.nan, math.nan, math.nan, math.nan
+    if refused is None:
+        successes_a, successes_b = round(a.successes), round(b.successes)
+        z, p_value = two_proportion_z(successes_a, a.counted, successes_b, b.counted)
+        low, high = newcombe_interval(successes_b, b.counted, successes_a, a.counted, found.confidence)
+    enough = min(a.counted, b.counted) >= found.min_samples
+    significant = refused is None and enough and abs(z) > critical_value(found.confidence)
+    return FixedTest(
+        significant=significant,
+        winner=(b.name if z > 0 else a.name) if significant else None,
+        z=z,
+        p_value=p_value,
+        interval=(low, high),
+        min_samples=found.min_samples,
+        confidence=found.confidence,
+        refused=refused,
+        warning=_ONE_LOOK,
+    )
+
+
+def _blocked(srm: float, a: Arm, b: Arm, due: float, low: float) -> tuple[str, ...]:
+    blocked = []
+    if srm < _SRM:
+        blocked.append(
+            f"sample-ratio mismatch: {b.units:,} of {a.units + b.units:,} units are in B where the split makes "
+            f"{due:,.0f} of them likely (p {srm:.1g}): assignment or logging is broken"
+        )
+    if math.isnan(low):
+        blocked.append(
+            "drift: the data contradict every constant difference, so it changed while the experiment ran, or "
+            "units are not in the order in which they were assigned"
+        )
+    return tuple(blocked)
+
+
+def _warnings(a: Arm, b: Arm, held_back: int) -> tuple[str, ...]:
+    warnings = []
+    if held_back:
+        warnings.append(
+            f"{held_back:,} units with an outcome wait for one before them that has none yet; counting them "
+            "now would favour the program whose outcomes come sooner"
+        )
+    if a.errors or b.errors:
+        text = f"A failed on {a.errors:,} requests and B on {b.errors:,}; failures count as outcome 0"
+        if two_proportion_z(a.errors, a.requests, b.errors, b.requests).p_value < 0.05:
+            text += ", and the two fail so differently often that this alone may explain the verdict"
+        warnings.append(text)
+    if a.expired or b.expired:
+        text = f"the outcome did not come in time for {a.expired:,} units of A and {b.expired:,} of B"
+        if two_proportion_z(a.expired, a.units, b.expired, b.units).p_value < 0.05:
+            text += ", and that differs so much that it alone may explain the verdict"
+        warnings.append(text)
+    return tuple(warnings)
+
+
+def _more_needed(found: Definition, ledger: Ledger, split: float) -> int | None:
+    if math.isnan(ledger.effect):
+        return None
+    variance = 0.0
+    for units, total, share in zip(ledger.units, ledger.successes, (1 - split, split), strict=True):
+        rate = total / units
+        # No outcome has a larger variance at this mean than yes or no.
+        variance += max(rate * (1 - rate), 1 / (units + 2)) / share
+    return more_needed(ledger.n, ledger.effect, variance, found.margin, found.confidence)

@@ -1,0 +1,1 @@
+"""Labelled examples: reading, splitting, telling apart, and the metrics that score them."""

@@ -1,0 +1,105 @@
+"""How a canary stands: both versions, the difference, and what is to be done."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from dspy_nb.core.deployment.canary_log import CanaryRules
+from dspy_nb.core.deployment.history import Deployment
+
+if TYPE_CHECKING:
+    from dspy_nb.core.statistics.verdicts import Verdict
+
+__all__ = ["Arm", "CanaryStatus", "Decision"]
+
+Decision = Literal["wait", "step", "finish", "rollback"]
+
+_METHOD: Final = "two-arm betting sequence"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One of the two versions.
+
+    Attributes:
+        ref: The version.
+        n: Its outcomes that counted.
+        mean: Their mean; None without outcomes.
+    """
+
+    ref: str
+    n: int
+    mean: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryStatus:
+    """How a canary stands.
+
+    Attributes:
+        environment: Where it runs.
+        baseline: The version that is live.
+        candidate: The version that is tried.
+        share: Share of the traffic that the candidate gets.
+        next_share: What it would get next.
+        interval: Confidence sequence of the difference of the mean outcomes, candidate − baseline.
+        verdict: What that says, where B is the candidate, given the margin.
+        p_value: Anytime-valid, of no difference.
+        n_step: Outcomes of the candidate since it got its present share.
+        decision: ``wait``, ``step``, ``finish`` or ``rollback``.
+        reason: Why.
+        rules: Those of the canary.
+        number: Number of the log entry that started it.
+        started_at: When, ISO 8601 in UTC.
+        made: The line of the history that this look has made, if it made one.
+    """
+
+    environment: str
+    baseline: Arm
+    candidate: Arm
+    share: float
+    next_share: float
+    interval: tuple[float, float]
+    verdict: Verdict
+    p_value: float
+    n_step: int
+    decision: Decision
+    reason: str
+    rules: CanaryRules
+    number: int
+    started_at: str
+    made: Deployment | None = None
+
+    def to_evidence(self) -> dict[str, Any]:
+        """Return what the log keeps with a step."""
+        return {
+            "kind": "ab",
+            "ref": self.candidate.ref,
+            "baseline": self.baseline.ref,
+            "verdict": self.verdict,
+            "passed": self.decision in ("step", "finish"),
+            "interval": [_known(end) for end in self.interval],
+            "p_value": self.p_value,
+            "n": self.baseline.n + self.candidate.n,
+            "n_b": self.candidate.n,
+            "score": self.candidate.mean,
+            "baseline_score": self.baseline.mean,
+            "margin": self.rules.margin,
+            "confidence": self.rules.confidence,
+            "method": _METHOD,
+            "share": self.share,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON data."""
+        return {
+            **asdict(self),
+            "interval": [_known(end) for end in self.interval],
+            "rules": self.rules.to_dict(),
+        }
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number

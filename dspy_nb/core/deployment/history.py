@@ -1,0 +1,305 @@
+"""What was live in an environment, and when: the fold of its log, and what goes into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from dspy_nb.core.deployment.canary_log import ACTIONS, CANARY_KEYS, Canary, CanaryRules, canary_problem
+from dspy_nb.core.errors import Conflict, Corrupt, InputError, Refused
+from dspy_nb.core.models.names import check_model_id, check_version
+from dspy_nb.core.storage.log import Entry
+
+__all__ = [
+    "MAKES_LIVE",
+    "Deployment",
+    "EnvironmentState",
+    "Live",
+    "decide_canary",
+    "decide_canary_change",
+    "decide_deployment",
+    "decide_rollback",
+]
+
+MAKES_LIVE: Final = ("deploy", "rollback", "canary-finish")
+"""The actions after which another version is live."""
+
+_KEYS: Final = {"model_id", "version", "replaced", "steps", "evidence", "reason"}
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One line of an environment's history.
+
+    Attributes:
+        number: Number of the log entry: 1, 2, 3, ... without a gap.
+        action: ``deploy``, ``rollback``, or what became of a canary: ``canary-start``, ``canary-step``,
+            ``canary-finish`` (its candidate is live from here on), ``canary-rollback`` (it was worse) or
+            ``canary-abort`` (a person took it back).
+        model_id: The model that is live from here on.
+        version: Its version.
+        replaced: The reference of what was live before; None for the first one, the same as now where a canary
+            starts, steps up or is taken back.
+        at: When, ISO 8601 in UTC.
+        by: Who.
+        reason: Why, as given.
+        evidence: What the decision rested on.
+        rollback_available: Whether there was something to roll back to after it.
+        candidate: The reference that a canary is about; None otherwise.
+        share: The share of the traffic that the candidate gets from here on.
+    """
+
+    number: int
+    action: str
+    model_id: str
+    version: str
+    replaced: str | None
+    at: str
+    by: str
+    reason: str | None
+    evidence: Mapping[str, Any] | None
+    rollback_available: bool
+    candidate: str | None = None
+    share: float | None = None
+
+    @property
+    def ref(self) -> str:
+        """The exact reference, such as ``sentiment@1.2.0``."""
+        return f"{self.model_id}@{self.version}"
+
+
+class Live(NamedTuple):
+    """What is live at a moment.
+
+    Attributes:
+        ref: The version.
+        since: Number of the entry that made it live.
+        canary: The canary that is running, if any.
+    """
+
+    ref: str
+    since: int
+    canary: Canary | None
+
+
+class EnvironmentState:
+    """What the log of an environment folds into.
+
+    A deployment goes on top of ``live``; a roll-back takes what is on top away. So a roll-back never returns to
+    what was rolled back, and rolling back again goes further back. While a canary runs, nothing is deployed or
+    rolled back; its candidate goes on top of ``live`` only when it has got all of the traffic.
+
+    Attributes:
+        live: References of what a roll-back can reach, oldest first; the last one is live.
+        history: One line per entry.
+        canary: The canary that is running, if any.
+        since: Number of the entry that made live what is live now; 0 if nothing is.
+    """
+
+    def __init__(self) -> None:
+        self.live: list[str] = []
+        self.history: list[Deployment] = []
+        self.canary: Canary | None = None
+        self.since = 0
+
+    @property
+    def now(self) -> Live | None:
+        """What is live, None if nothing is."""
+        return Live(self.live[-1], self.since, self.canary) if self.live else None
+
+    def check(self, entry: Entry) -> None:
+        """Raise Corrupt if ``entry`` is malformed or cannot follow."""
+        body = entry.body
+        keys = CANARY_KEYS if entry.action in ACTIONS else _KEYS
+        if entry.action not in ("deploy", "rollback", *ACTIONS) or set(body) != keys:
+            raise _corrupt(entry, "it is no deployment")
+        try:
+            ref = f"{check_model_id(body['model_id'])}@{check_version(body['version'])}"
+        except InputError as error:
+            raise _corrupt(entry, str(error)) from error
+        if body["replaced"] != (self.live[-1] if self.live else None):
+            raise _corrupt(entry, "it does not replace what was live before")
+        steps = body["steps"]
+        if entry.action in ACTIONS:
+            problem = canary_problem(entry, self.live[-1] if self.live else None, self.canary)
+        elif self.canary is not None:
+            problem = "a canary was running"
+        elif entry.action == "deploy":
+            problem = _cannot_follow(steps is None and body["replaced"] != ref, ref, body)
+        else:
+            possible = type(steps) is int and 0 < steps < len(self.live) and self.live[-1 - steps] == ref
+            problem = _cannot_follow(possible, ref, body)
+        if problem is not None:
+            raise _corrupt(entry, problem)
+        if not isinstance(body["reason"], str | None) or not isinstance(body["evidence"], dict | None):
+            raise _corrupt(entry, "its reason or its evidence is of the wrong type")
+
+    def apply(self, entry: Entry) -> None:
+        """Take in an entry that has passed ``check``."""
+        body = entry.body
+        if entry.action in ("deploy", "canary-finish"):
+            self.live.append(f"{body['model_id']}@{body['version']}")
+        elif entry.action == "rollback":
+            del self.live[-body["steps"] :]
+        if entry.action in MAKES_LIVE:
+            self.since = entry.number
+        if entry.action == "canary-start":
+            self.canary = Canary.started(entry)
+        elif entry.action == "canary-step" and self.canary is not None:
+            self.canary = self.canary.after(entry)
+        else:
+            self.canary = None
+        self.history.append(
+            Deployment(
+                number=entry.number,
+                action=entry.action,
+                model_id=body["model_id"],
+                version=body["version"],
+                replaced=body["replaced"],
+                at=entry.at,
+                by=entry.by,
+                reason=body["reason"],
+                evidence=body["evidence"],
+                rollback_available=len(self.live) > 1 or self.canary is not None,
+                candidate=body.get("candidate"),
+                share=body.get("share"),
+            )
+        )
+
+    def expect(self, number: int, environment: str) -> None:
+        """Raise Conflict if entries were added after entry ``number``."""
+        if len(self.history) != number:
+            live = self.live[-1] if self.live else "nothing"
+            raise Conflict(f"{environment} was changed meanwhile, {live} is live there now: look again")
+
+
+def decide_deployment(
+    state: EnvironmentState,
+    environment: str,
+    ref: str,
+    evidence: Mapping[str, Any] | None,
+    reason: str | None,
+) -> dict[str, Any]:
+    """Return the body of the log entry that makes ``ref`` live.
+
+    Raises:
+        Refused: It is live already, or a canary is running.
+    """
+    _refuse_canary(state, environment, f"{ref} cannot be deployed")
+    replaced = state.live[-1] if state.live else None
+    if replaced == ref:
+        raise Refused(f"{ref} is live in {environment} already")
+    return _body(ref, replaced, None, evidence, reason)
+
+
+def decide_rollback(
+    state: EnvironmentState,
+    environment: str,
+    steps: int,
+    reason: str | None,
+    evidence: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the body of the log entry that rolls back.
+
+    Raises:
+        Refused: Nothing was live that far back, or a canary is running.
+    """
+    _refuse_canary(state, environment, "what is live cannot be rolled back")
+    back = len(state.live) - 1
+    if steps > back:
+        if not state.live:
+            raise Refused(f"{environment} cannot be rolled back: nothing was ever deployed there")
+        further = f"only {back} step{'' if back == 1 else 's'} back" if back > 0 else "nothing further back"
+        raise Refused(f"{environment} cannot be rolled back from {state.live[-1]}: there is {further}")
+    return _body(state.live[-1 - steps], state.live[-1], steps, evidence, reason)
+
+
+def decide_canary(
+    state: EnvironmentState,
+    environment: str,
+    ref: str,
+    rules: CanaryRules,
+    evidence: Mapping[str, Any] | None,
+    reason: str | None,
+) -> dict[str, Any]:
+    """Return the body of the log entry that starts a canary.
+
+    Raises:
+        Refused: Nothing is live that it could be compared with, it is live itself, or a canary is running.
+    """
+    _refuse_canary(state, environment, f"a canary of {ref} cannot start")
+    if not state.live:
+        raise Refused(
+            f"nothing is live in {environment} to compare {ref} with: deploy() makes the first one live"
+        )
+    if state.live[-1] == ref:
+        raise Refused(f"{ref} is live in {environment} already")
+    live = state.live[-1]
+    return {
+        **_body(live, live, None, evidence, reason),
+        "candidate": ref,
+        "share": rules.plan[0],
+        "rules": rules.to_dict(),
+    }
+
+
+def decide_canary_change(
+    state: EnvironmentState,
+    canary: Canary,
+    action: str,
+    evidence: Mapping[str, Any] | None,
+    reason: str | None,
+) -> dict[str, Any]:
+    """Return the body of the log entry that takes a canary further or ends it.
+
+    Args:
+        state: The environment.
+        canary: The canary as it was when the decision was made.
+        action: ``canary-step``, ``canary-finish``, ``canary-rollback`` or ``canary-abort``.
+        evidence: What the decision rests on.
+        reason: Why.
+
+    Raises:
+        Conflict: The canary has stepped, or has ended, since.
+    """
+    if state.canary != canary:
+        raise Conflict(f"the canary of {canary.candidate} was changed meanwhile: look again")
+    live = state.live[-1]
+    share = {"canary-step": canary.next_share, "canary-finish": 1.0}.get(action, 0.0)
+    return {
+        **_body(canary.candidate if share == 1 else live, live, None, evidence, reason),
+        "candidate": canary.candidate,
+        "share": share,
+        "rules": None,
+    }
+
+
+def _refuse_canary(state: EnvironmentState, environment: str, what: str) -> None:
+    if state.canary is not None:
+        raise Refused(
+            f"{what} in {environment} while a canary of {state.canary.candidate} is running: "
+            "abort_canary() takes it back"
+        )
+
+
+def _cannot_follow(possible: bool, ref: str, body: Mapping[str, Any]) -> str | None:
+    return None if possible else f"{ref} cannot follow {body['replaced']}"
+
+
+def _body(
+    ref: str, replaced: str | None, steps: int | None, evidence: Mapping[str, Any] | None, reason: str | None
+) -> dict[str, Any]:
+    model_id, _, version = ref.partition("@")
+    return {
+        "model_id": model_id,
+        "version": version,
+        "replaced": replaced,
+        "steps": steps,
+        "evidence": evidence,
+        "reason": reason,
+    }
+
+
+def _corrupt(entry: Entry, why: str) -> Corrupt:
+    return Corrupt(f"log entry {entry.number} cannot be right: {why}: restore the log from git or a backup")

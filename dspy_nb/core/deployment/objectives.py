@@ -1,0 +1,286 @@
+"""What the quality monitor holds an environment to: its settings, and the level that a version was deployed on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from dspy_nb.core.arguments import number_between, probability, whole_number
+from dspy_nb.core.deployment.traffic import Event, LiveTraffic
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.models.names import check_environment
+from dspy_nb.core.statistics.proportions import wilson_interval
+from dspy_nb.core.storage.config import read_table
+
+if TYPE_CHECKING:
+    from dspy_nb.core.models.catalogue import Catalogue
+    from dspy_nb.core.statistics.degradation import DegradationTest
+
+__all__ = [
+    "Level",
+    "MonitorSettings",
+    "Objective",
+    "error_objective",
+    "level_of",
+    "load_settings",
+    "objectives_of",
+    "run_test",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorSettings:
+    """What is watched in an environment, and what happens when it is no longer met.
+
+    Attributes:
+        level: The mean outcome that is promised, in (0, 1); by default the score that the live version was deployed
+            or promoted on, with its uncertainty.
+        margin: How far below the level (below the lower end of its interval, where it has one) the mean outcome may
+            lie before that is a degradation.
+        false_alarm: Chance that a deployment without a degradation ever raises an alarm, over its whole life and
+            all objectives together.
+        max_latency_ms: Latency that ``latency_share`` of the requests must keep within; None for any.
+        latency_share: That share: .95 makes the latency one of the 95th percentile.
+        max_error_rate: Share of the requests that may fail; None for any.
+        min_requests: Requests below which an objective that is met is called "too early" instead of healthy.
+        wait_s: How long a request waits for its outcome before it is left out, in seconds.
+        rollback: Whether a degradation rolls back by itself.
+        webhook: Address that gets each alert as JSON by POST; None for none.
+        timeout_s: How long to wait for its answer.
+    """
+
+    level: float | None = None
+    margin: float = 0.02
+    false_alarm: float = 0.05
+    max_latency_ms: float | None = None
+    latency_share: float = 0.95
+    max_error_rate: float | None = None
+    min_requests: int = 50
+    wait_s: float = 3600.0
+    rollback: bool = False
+    webhook: str | None = None
+    timeout_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            InputError: One is not valid; the message names it.
+        """
+        for name in ("level", "max_error_rate"):
+            if getattr(self, name) is not None:
+                probability(name, getattr(self, name))
+        for name in ("false_alarm", "latency_share"):
+            probability(name, getattr(self, name))
+        number_between("margin", self.margin, 0, 1)
+        if self.max_latency_ms is not None:
+            number_between("max_latency_ms", self.max_latency_ms, 0, math.inf, ends=False)
+        whole_number("min_requests", self.min_requests)
+        number_between("wait_s", self.wait_s, 0, math.inf)
+        number_between("timeout_s", self.timeout_s, 0, 600, ends=False)
+        if not isinstance(self.rollback, bool):
+            raise InputError(f"rollback must be true or false, got {self.rollback!r:.80}")
+        if self.webhook is not None and not (
+            isinstance(self.webhook, str) and self.webhook.startswith(("http://", "https://"))
+        ):
+            raise InputError(f"webhook must be an address that starts with http, got {self.webhook!r:.80}")
+
+    @classmethod
+    def from_table(cls, table: object, where: str) -> Self:
+        """Return settings from a table of TOML.
+
+        Raises:
+            InputError: A key is not known, or a value not valid.
+        """
+        known = [field.name for field in fields(cls)]
+        if not isinstance(table, Mapping):
+            raise InputError(f"{where} must be a table of {', '.join(known)}")
+        if unknown := sorted(set(table) - set(known)):
+            raise InputError(f"{where}: {unknown[0]!r} is none of {', '.join(known)}")
+        try:
+            return cls(**table)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+
+
+def load_settings(config: Path, environment: str) -> MonitorSettings:
+    """Read ``[monitor.<environment>]`` of ``registry/config.toml``; without it the defaults hold.
+
+    Raises:
+        InputError: It is no TOML, or the table of any environment is not valid.
+        RegistryError: It cannot be read.
+    """
+    found = MonitorSettings()
+    for name, table in read_table(config, "monitor").items():
+        try:
+            check_environment(name)
+        except InputError as error:
+            raise InputError(f"{config}: {error}") from error
+        settings = MonitorSettings.from_table(table, f"{config}: monitor.{name}")
+        if name == environment:
+            found = settings
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The mean outcome that a version was deployed on.
+
+    Attributes:
+        score: The score.
+        low: Lower end of its interval; the score itself where it was given as exact.
+        n: Examples that it was measured on, if known.
+        source: Where it comes from, in words.
+    """
+
+    score: float
+    low: float
+    n: int | None
+    source: str
+
+
+def level_of(registry: Catalogue, ref: str, deployed_on: Mapping[str, Any] | None) -> Level | None:
+    """Return the level that a version was deployed on, None if nothing says.
+
+    The evidence of the deployment comes first, then the latest evidence in the history of the version, then its own
+    score. A validation score does not count: the search has seen it, so it flatters.
+
+    Args:
+        registry: The registry.
+        ref: The version.
+        deployed_on: Evidence of its deployment.
+    """
+    if (found := _from_evidence(deployed_on, "the evidence of its deployment")) is not None:
+        return found
+    model_id, _, number = ref.partition("@")
+    for entry in reversed(registry.history(model_id)):
+        if number in entry.versions and (
+            found := _from_evidence(entry.evidence, f"the evidence of {entry.action} {entry.number}")
+        ):
+            return found
+    version = registry.get(ref)
+    if version.score is None or version.score_kind not in ("test", "evaluation"):
+        return None
+    low = version.interval[0] if version.interval else version.score
+    return Level(version.score, low, None, f"its {version.score_kind} score")
+
+
+def _from_evidence(evidence: Mapping[str, Any] | None, source: str) -> Level | None:
+    """Return the level that evidence holds; it may come from anybody, so nothing in it is taken for granted."""
+    if evidence is None or evidence.get("kind") not in ("evaluation", "gate", "ab"):
+        return None
+    score, interval = evidence.get("score"), evidence.get("interval")
+    n = evidence.get("n_b", evidence.get("n"))  # of an online comparison: those of the candidate alone
+    if not isinstance(score, int | float) or not 0 <= score <= 1:
+        return None
+    count = n if type(n) is int and n > 0 else None
+    own = evidence.get("kind") != "ab"  # the interval of a comparison is that of the difference
+    if own and isinstance(interval, list) and len(interval) == 2 and isinstance(interval[0], int | float):
+        low = float(interval[0])
+    elif count is not None:
+        low = wilson_interval(min(round(score * count), count), count)[0]
+    else:
+        low = float(score)
+    return Level(float(score), max(min(low, float(score)), 0.0), count, source)
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """Something that a share of the requests must meet, or a mean that outcomes must keep up.
+
+    Attributes:
+        name: ``quality``, ``latency`` or ``errors``.
+        meaning: What its mean is, in words.
+        level: The mean that is promised.
+        tolerated: The mean below which it is a degradation, in (0, 1).
+        alpha: Chance that it ever raises a false alarm.
+        value: SQL: what it tests of a request.
+        ready: SQL: whether that is known.
+    """
+
+    name: str
+    meaning: str
+    level: float
+    tolerated: float
+    alpha: float
+    value: str
+    ready: str
+
+
+def objectives_of(settings: MonitorSettings, level: Level | None) -> tuple[Objective, ...]:
+    """Return what is watched; the chance of a false alarm is divided equally.
+
+    The tolerated mean outcome is the lower end of the level's interval less the margin: with 95 % intervals the
+    statement about false alarms is wrong for at most 2.5 % of the versions, those that were lucky when their level
+    was measured. A level that is given counts as exact.
+    """
+    made: list[tuple[str, str, float, float, str, str]] = []
+    if level is not None:
+        tolerated = level.low - settings.margin
+        if tolerated > 0:
+            made.append(("quality", "mean outcome", level.score, min(tolerated, 0.9999), "outcome",
+                         "outcome IS NOT NULL"))  # fmt: skip
+    if settings.max_latency_ms is not None:
+        limit = round(settings.max_latency_ms * 1000)
+        value = (
+            "CASE WHEN finished AND error IS NULL AND NOT cached AND latency_us IS NOT NULL "
+            f"THEN latency_us <= {limit} END"
+        )
+        share = settings.latency_share
+        words = f"answered within {settings.max_latency_ms:,g} ms"
+        made.append(("latency", words, share, share, value, "finished"))
+    if settings.max_error_rate is not None:
+        made.append(_errors(settings.max_error_rate))
+    alpha = settings.false_alarm / max(len(made), 1)
+    return tuple(
+        Objective(name, words, level, tolerated, alpha, value, ready)
+        for name, words, level, tolerated, value, ready in made
+    )
+
+
+def error_objective(settings: MonitorSettings) -> Objective | None:
+    """Return the objective that a canary's candidate is held to beside the comparison, if there is one."""
+    if settings.max_error_rate is None:
+        return None
+    name, words, level, tolerated, value, ready = _errors(settings.max_error_rate)
+    return Objective(name, words, level, tolerated, settings.false_alarm, value, ready)
+
+
+def _errors(max_error_rate: float) -> tuple[str, str, float, float, str, str]:
+    share = 1 - max_error_rate
+    value = "CASE WHEN finished THEN error IS NULL END"
+    return "errors", "answered without an error", share, share, value, "finished"
+
+
+def run_test(
+    traffic: LiveTraffic, name: str, objective: Objective, which: str, values: tuple[Any, ...], wait_s: float
+) -> DegradationTest:
+    """Let the test of an objective read what is new, and return it.
+
+    It is another test where what is tolerated is another: it then begins with the first request again.
+
+    Args:
+        traffic: The requests.
+        name: Of what is tested, such as ``deployment 7``.
+        objective: What is tested.
+        which: SQL: the requests.
+        values: Parameters of it.
+        wait_s: How long a request may hold up others.
+    """
+    from dspy_nb.core.statistics.degradation import DegradationTest  # it needs numpy
+
+    def update(state: dict[str, Any] | None, events: list[Event]) -> dict[str, Any]:
+        test = (
+            DegradationTest(objective.tolerated, objective.alpha)
+            if state is None
+            else DegradationTest.from_state(state)
+        )
+        test.update_many([event.value for event in events if event.value is not None])
+        return test.to_state()
+
+    key = f"{name}, {objective.name}: {objective.value} >= {objective.tolerated!r} at {objective.alpha!r}"
+    state = traffic.take_in(key, which, values, objective.value, objective.ready, wait_s, update)
+    return DegradationTest.from_state(state)

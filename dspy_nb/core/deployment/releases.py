@@ -1,0 +1,389 @@
+"""What is live in an environment, and who changed it: deploying, rolling back, the history.
+
+Nothing is locked: the log of the environment decides who was first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from dspy_nb.core.arguments import check_texts
+from dspy_nb.core.deployment.canary_log import Canary
+from dspy_nb.core.deployment.history import (
+    Deployment,
+    EnvironmentState,
+    decide_canary_change,
+    decide_deployment,
+    decide_rollback,
+)
+from dspy_nb.core.deployment.restrictions import Restrictions, load_restrictions
+from dspy_nb.core.errors import Conflict, InputError, Refused
+from dspy_nb.core.models.evidence import check_evidence
+from dspy_nb.core.models.names import check_environment
+from dspy_nb.core.models.promotion import evidence_dict
+from dspy_nb.core.models.version import ModelVersion, verified_files
+from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log
+
+if TYPE_CHECKING:
+    import dspy
+
+    from dspy_nb.core.models.catalogue import Catalogue
+
+    Program: TypeAlias = dspy.Module | type[dspy.Module] | None
+    Smoke: TypeAlias = (
+        Mapping[str, Any] | Sequence[Mapping[str, Any]] | Callable[[dspy.Module], object] | None
+    )
+
+__all__ = ["LINK", "Prepared", "Releases", "link_target", "proof_of", "read_link", "try_out", "update_link"]
+
+T = TypeVar("T")
+
+
+class Releases:
+    """The part of an environment that changes what is live, and tells what was."""
+
+    def __init__(self, registry: Catalogue, name: str) -> None:
+        self.name = check_environment(name)
+        self.registry = registry
+        self.folder = registry.root / "environments" / name
+        self._log = Log(self.folder / "log", EnvironmentState)
+
+    def __repr__(self) -> str:
+        """Return the name and the folder of the registry."""
+        return f"Environment({self.name!r}, {str(self.registry.root)!r})"
+
+    @property
+    def current(self) -> ModelVersion | None:
+        """The version that is live, or None."""
+        with self._log.lock:
+            live = self._log.read().live
+            ref = live[-1] if live else None
+        return self.registry.get(ref) if ref else None
+
+    @property
+    def restrictions(self) -> Restrictions:
+        """What the environment accepts, as ``registry/config.toml`` says now."""
+        return load_restrictions(self.registry.root / "config.toml", self.name)
+
+    def history(self) -> list[Deployment]:
+        """Return every deployment, every roll-back and every step of a canary, oldest first."""
+        return self.read(lambda state: [*state.history])
+
+    def read(self, look: Callable[[EnvironmentState], T]) -> T:
+        """Return what ``look`` finds in the state of the environment, which it must not change or keep."""
+        with self._log.lock:
+            return look(self._log.read())
+
+    def deploy(
+        self,
+        ref: str | ModelVersion,
+        *,
+        by: str | None = None,
+        reason: str | None = None,
+        evidence: object = None,
+    ) -> Deployment:
+        """Make a version live, after verifying the hash of each of its files.
+
+        Args:
+            ref: The version.
+            by: Who deploys; the user of the process by default.
+            reason: Why.
+            evidence: What the decision rests on, as for ``Registry.promote``; it is kept in the history.
+
+        Raises:
+            NotFound: There is no such version.
+            Refused: The environment does not accept it, it is live already, or a canary is running.
+            Corrupt: A file of it was changed.
+            InputError: Something given is wrong.
+        """
+        return self._deploy(self._accepted(ref), None, by, reason, evidence)
+
+    def prepare(self, ref: str | ModelVersion, *, program: Program = None, smoke: Smoke = None) -> Prepared:
+        """Load a version and try it out while the one that is live keeps serving (blue-green).
+
+        Args:
+            ref: The version.
+            program: An instance of the program's class, or the class, where it has one of its own.
+            smoke: Inputs that the program must answer, or a list of such; or a function that gets the program
+                and raises, or returns False, if it is not fit to go live.
+
+        Returns:
+            What ``switch()`` makes live.
+
+        Raises:
+            Refused: The environment does not accept it, or the smoke test failed; nothing has changed.
+            NotFound, Corrupt, InputError: As for ``deploy``.
+        """
+        with self._log.lock:
+            seen = len(self._log.read().history)
+        version = self._accepted(ref)
+        self.restrictions.check_lm(self.name)
+        loaded = self.registry.load(version, program)
+        try_out(loaded, smoke, f"{version.ref} is not deployed to {self.name}")
+        return Prepared(self, version, loaded, seen)
+
+    def rollback(self, *, by: str | None = None, reason: str | None = None, steps: int = 1) -> Deployment:
+        """Make live again what was live before; doing it again goes further back.
+
+        What was live was accepted once, so only an archived version is refused now. While a canary is running
+        this takes its candidate back, as ``abort_canary`` does, and the live version stays.
+
+        Args:
+            by: Who rolls back; the user of the process by default.
+            reason: Why.
+            steps: How many deployments to take back; 1 while a canary is running.
+
+        Raises:
+            Refused: There is nothing that far back, or it is archived.
+            Conflict: Somebody else deployed or rolled back at the same moment.
+            Corrupt: A file of the version was changed.
+        """
+        check_texts(by=by, reason=reason)
+        if type(steps) is not int or steps < 1:
+            raise InputError(f"steps must be a whole number from 1, not {steps!r}")
+        canary = self.read(lambda state: state.canary)
+        if canary is not None and steps == 1:
+            return self._change_canary(canary, "canary-abort", None, reason, by)
+        return self._roll_back(steps, by, reason)
+
+    def _roll_back(
+        self,
+        steps: int,
+        by: str | None,
+        reason: str | None,
+        evidence: Mapping[str, Any] | None = None,
+        expected: int | None = None,
+    ) -> Deployment:
+        with self._log.lock:
+            state = self._log.read()
+            seen = len(state.history) if expected is None else expected
+            state.expect(seen, self.name)
+            body = decide_rollback(state, self.name, steps, reason, evidence)
+        version = self.registry.get(f"{body['model_id']}@{body['version']}")
+        if version.stage == "archived":
+            raise Refused(
+                f"{version.ref} is archived: steps={steps + 1} goes further back, promote() takes it out"
+            )
+        verified_files(version.path, version.files, version.ref)
+
+        def decide(state: EnvironmentState) -> dict[str, Any]:
+            state.expect(seen, self.name)
+            return body
+
+        return self._append(decide, "rollback", by)
+
+    def roll_back_on_evidence(self, seen: int, evidence: Mapping[str, Any], reason: str) -> Deployment:
+        """Roll back one step because of ``evidence``, unless the log has grown beyond entry ``seen``.
+
+        A canary that is running is taken back first: it was compared with a version that is no longer good.
+
+        Raises:
+            Conflict: Somebody else was faster; nothing has changed.
+            Refused, Corrupt: As for ``rollback``.
+        """
+        canary = self.read(lambda state: state.canary)
+        if canary is not None:
+            self.read(lambda state: state.expect(seen, self.name))
+            self._change_canary(canary, "canary-abort", None, reason, None)
+            seen += 1
+        return self._roll_back(1, None, reason, evidence, seen)
+
+    def relink(self) -> bool:
+        """Let the link ``current`` name what is live, where a crash or a merge left it behind.
+
+        Returns:
+            Whether there is a right link now: False where nothing is live or links are not possible.
+        """
+        return bool(self.history()) and update_link(self.folder, self._live)
+
+    def _live(self) -> str:
+        with self._log.lock:
+            return self._log.read().live[-1]
+
+    def _accepted(self, ref: str | ModelVersion) -> ModelVersion:
+        version = self.registry.get(ref)
+        self.restrictions.check_version(version, self.name)
+        return version
+
+    def _deploy(
+        self, version: ModelVersion, seen: int | None, by: str | None, reason: str | None, evidence: object
+    ) -> Deployment:
+        proof = proof_of(version, evidence, by=by, reason=reason)
+        verified_files(version.path, version.files, version.ref)
+        _check_case(self)
+
+        def decide(state: EnvironmentState) -> dict[str, Any]:
+            if seen is not None:
+                state.expect(seen, self.name)
+            self._accepted(version)
+            return decide_deployment(state, self.name, version.ref, proof, reason)
+
+        return self._append(decide, "deploy", by)
+
+    def _change_canary(
+        self,
+        canary: Canary,
+        action: str,
+        evidence: Mapping[str, Any] | None,
+        reason: str | None,
+        by: str | None,
+    ) -> Deployment:
+        version = self.registry.get(canary.candidate)
+        if action == "canary-finish":
+            verified_files(version.path, version.files, version.ref)
+
+        def decide(state: EnvironmentState) -> dict[str, Any]:
+            if action == "canary-finish":
+                self._accepted(version)
+            return decide_canary_change(state, canary, action, evidence, reason)
+
+        return self._append(decide, action, by)
+
+    def _changed(self) -> None:
+        """Take note that this process has changed what is live."""
+
+    def _append(
+        self, decide: Callable[[EnvironmentState], dict[str, Any]], action: str, by: str | None
+    ) -> Deployment:
+        entry = self._log.append(decide, action, by=by)
+        assert entry is not None
+        update_link(self.folder, self._live)
+        self._changed()
+        return self.history()[entry.number - 1]
+
+
+def proof_of(version: ModelVersion, evidence: object, **texts: object) -> dict[str, Any] | None:
+    """Return evidence as the log keeps it.
+
+    Raises:
+        InputError: It is not valid, or about another version.
+    """
+    check_texts(**texts)
+    proof = None if evidence is None else evidence_dict(evidence)
+    if proof is not None:
+        check_evidence(version, proof)
+    return proof
+
+
+def _check_case(environment: Releases) -> None:
+    """Refuse a new environment whose name differs only in case from another one."""
+    for other in environment.registry.environments():
+        if other != environment.name and other.lower() == environment.name.lower():
+            raise Conflict(
+                f"environment {environment.name!r} differs only in case from {other!r}, and some disks know no case"
+            )
+
+
+# -- trying out -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A version that was loaded and tried out, and waits to go live.
+
+    Attributes:
+        environment: Where.
+        version: The version.
+        program: The loaded program.
+    """
+
+    environment: Releases
+    version: ModelVersion
+    program: dspy.Module
+    _seen: int
+
+    def switch(
+        self, *, by: str | None = None, reason: str | None = None, evidence: object = None
+    ) -> Deployment:
+        """Make it live; ``Environment.deploy`` says what the arguments are and what it raises.
+
+        Raises:
+            Conflict: Somebody else deployed or rolled back since ``prepare``; nothing has changed.
+        """
+        return self.environment._deploy(self.version, self._seen, by, reason, evidence)
+
+
+def try_out(program: dspy.Module, smoke: Smoke, failed: str) -> None:
+    """Run a smoke test.
+
+    Raises:
+        Refused: It failed.
+        InputError: ``smoke`` is none of what it may be.
+    """
+    if smoke is None:
+        return
+    samples = [smoke] if isinstance(smoke, Mapping) else smoke
+    if not callable(samples) and not (
+        isinstance(samples, list | tuple) and samples and all(isinstance(item, Mapping) for item in samples)
+    ):
+        raise InputError("smoke must be inputs such as {'review': 'Nice.'}, a list of such, or a function")
+    try:
+        if callable(samples):
+            fit = samples(program) is not False
+        else:
+            fit = all(program(**sample) is not None for sample in samples)
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        raise Refused(f"{failed}: its smoke test failed: {type(error).__name__}: {words}") from error
+    if not fit:
+        raise Refused(f"{failed}: its smoke test said no")
+
+
+# -- the link ---------------------------------------------------------------------------------------------------
+
+LINK = "current"
+
+
+def link_target(ref: str) -> str:
+    """Return what the link in an environment's folder says for a version."""
+    model_id, _, version = ref.partition("@")
+    return f"../../models/{model_id}/{version}"
+
+
+def read_link(folder: Path) -> str | None:
+    """Return what the link says, None if there is none.
+
+    Where git knows no links, it checks them out as files that hold the target.
+    """
+    link = folder / LINK
+    try:
+        return os.readlink(link).replace(os.sep, "/")  # noqa: PTH115 (text, not a path)
+    except OSError:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return link.read_text("utf-8").strip()
+    return None
+
+
+def update_link(folder: Path, live: Callable[[], str]) -> bool:
+    """Let the link name what is live; readers see the old link or the new one, never none.
+
+    Whoever writes the link looks at the log again afterwards, so that of several writers the last one leaves
+    it right, in whatever order they come.
+
+    Args:
+        folder: Of the environment.
+        live: Reads the log and returns the reference of what is live.
+
+    Returns:
+        False if the system has no links, or the folder does not take one.
+    """
+    wanted = link_target(live())
+    while True:
+        temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        try:
+            temporary.symlink_to(wanted, target_is_directory=True)
+            temporary.replace(folder / LINK)
+        except (OSError, NotImplementedError):
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            return False
+        latest = link_target(live())
+        if latest == wanted:
+            return True
+        wanted = latest

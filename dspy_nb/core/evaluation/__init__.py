@@ -1,0 +1,1 @@
+"""``evaluate()``: a program asked about every example, counted with intervals."""

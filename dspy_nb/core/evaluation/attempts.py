@@ -1,0 +1,285 @@
+"""One example: ask the program, score its answer, and tell what that took."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+from dspy.utils.usage_tracker import UsageTracker
+
+from dspy_nb.core.data.metrics import Metric, MetricError
+from dspy_nb.core.errors import NoPrediction
+from dspy_nb.core.programs.usage import Meter, Usage
+
+__all__ = [
+    "Abandoned",
+    "ExampleMeter",
+    "Failure",
+    "Job",
+    "Outcome",
+    "Work",
+    "is_asynchronous",
+    "meter_settings",
+    "split_fields",
+    "timeout",
+]
+
+_MESSAGE_LENGTH = 300
+_NOTHING = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One example to be evaluated.
+
+    Attributes:
+        example: The example, with its inputs set.
+        repeat: Which of the repeats this is, from 0.
+    """
+
+    example: dspy.Example
+    repeat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an example has no answer, or no score.
+
+    Attributes:
+        kind: The name of the exception type; ``Timeout`` and ``WorkerLost`` are our own.
+        message: What it said, on one line.
+    """
+
+    kind: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException, where: str = "") -> Failure:
+        """Describe an exception."""
+        text = " ".join(str(error).split())
+        return cls(type(error).__name__, f"{where}{text}"[:_MESSAGE_LENGTH])
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one job.
+
+    Attributes:
+        predicted: The fields of the answer; empty if there is none.
+        scores: One per metric; ``None`` where there is no score.
+        failure: Set if the program or a metric raised, or time ran out.
+        latency_ms: Of the program alone, without the metrics.
+        cached: Whether every LM answer that the program got came from a cache.
+        usage: What the program used.
+        metric_usage: What the metrics used, where they ask a language model.
+    """
+
+    predicted: dict[str, Any]
+    scores: tuple[bool | float | None, ...]
+    failure: Failure | None
+    latency_ms: float
+    cached: bool
+    usage: Usage
+    metric_usage: Usage = _NOTHING
+
+
+class Abandoned(BaseException):
+    """Ends the program of an example that nobody waits for any more, at its next LM answer."""
+
+
+class ExampleMeter(Meter):
+    """Counts what one example uses, and can be closed, which ends the example.
+
+    DSPy notifies the meter within each LM call: of a call that was paid for by ``add_usage`` and then,
+    in the same thread, by an entry in the history; of a cache hit by the entry alone. So the meter needs no
+    callback (a single one, even empty, costs 240 µs a call), and once it is closed it can stop a program
+    between two of its LM calls.
+    """
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(self._paid, self._answered, parent)
+        self._lock = threading.Lock()
+        self._awaiting_price: set[int] = set()
+        self._closed = False
+        self._clear()
+
+    def close(self) -> None:
+        """Let no further LM call of this example begin."""
+        self._closed = True
+
+    def take(self) -> Usage:
+        """Return what was used since the last time."""
+        with self._lock:
+            if not self._calls and not self._hits:
+                return _NOTHING
+            usage = Usage(self._calls, self._hits, self._prompt_tokens, self._completion_tokens, self._usd)
+            self._clear()
+        return usage
+
+    def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
+        """Take note of one call that was paid for (DSPy calls this)."""
+        super().add_usage(lm, usage_entry)
+        UsageTracker.add_usage(self, lm, usage_entry)  # for get_total_tokens
+        if self._closed:
+            raise Abandoned
+
+    def _clear(self) -> None:
+        self._calls = self._hits = 0
+        self._prompt_tokens: int | None = 0
+        self._completion_tokens: int | None = 0
+        self._usd: float | None = 0.0
+
+    def _paid(self, prompt_tokens: int | None, completion_tokens: int | None) -> None:
+        with self._lock:
+            self._calls += 1
+            self._prompt_tokens = _add(self._prompt_tokens, prompt_tokens)
+            self._completion_tokens = _add(self._completion_tokens, completion_tokens)
+            self._awaiting_price.add(threading.get_ident())  # it is known a moment later: see _answered
+
+    def _answered(self, usd: float | None) -> None:
+        with self._lock:
+            if (thread := threading.get_ident()) in self._awaiting_price:
+                self._awaiting_price.discard(thread)
+                self._usd = _add(self._usd, usd)
+            else:
+                self._hits += 1
+        if self._closed:
+            raise Abandoned
+
+
+def _add(a: Any, b: Any) -> Any:
+    return None if a is None or b is None else a + b
+
+
+class Work:
+    """What is done with every example. It travels to other processes as it is.
+
+    Args:
+        programs: The program of each repeat.
+        settings: The DSPy settings of each repeat, such as its LM.
+        metrics: What scores an answer.
+        shared: DSPy settings of all repeats.
+    """
+
+    def __init__(
+        self,
+        programs: tuple[Any, ...],
+        settings: tuple[dict[str, Any], ...],
+        metrics: tuple[Metric, ...],
+        shared: dict[str, Any],
+    ) -> None:
+        self.programs = programs
+        self.settings = tuple({**shared, **own} for own in settings)
+        self.metrics = metrics
+        self.asynchronous = is_asynchronous(programs[0])
+
+    def attempt(self, job: Job, meter: ExampleMeter) -> Outcome:
+        """Evaluate one example; an Exception becomes a failure, any other BaseException is raised."""
+        with dspy.context(**self._context(job, meter)):
+            started = time.perf_counter()
+            try:
+                prediction = self.programs[job.repeat](**split_fields(job.example)[0])
+            except Exception as error:
+                return self.failed(Failure.of(error), meter.take(), started)
+            if prediction is None:
+                return self.failed(Failure.of(NoPrediction()), meter.take(), started)
+            latency_ms = (time.perf_counter() - started) * 1e3
+            return self._scored(job, meter, prediction, latency_ms)
+
+    async def attempt_async(self, job: Job, meter: ExampleMeter, timeout_s: float | None) -> Outcome:
+        """Do the same with a program that has only ``aforward``."""
+        with dspy.context(**self._context(job, meter)):
+            program = self.programs[job.repeat]
+            call = program.acall if isinstance(program, dspy.Module) else program
+            started = time.perf_counter()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    prediction = await call(**split_fields(job.example)[0])
+            except TimeoutError as error:
+                late = timeout_s is not None and time.perf_counter() - started >= timeout_s
+                return self.failed(timeout(timeout_s) if late else Failure.of(error), meter.take(), started)
+            except Exception as error:
+                return self.failed(Failure.of(error), meter.take(), started)
+            if prediction is None:
+                return self.failed(Failure.of(NoPrediction()), meter.take(), started)
+            latency_ms = (time.perf_counter() - started) * 1e3
+            # In a thread of its own, for a metric that asks a language model would hold up the loop.
+            return await asyncio.to_thread(self._scored, job, meter, prediction, latency_ms)
+
+    def failed(self, failure: Failure, usage: Usage, started: float) -> Outcome:
+        """Return the outcome of an example that has no answer, begun at ``started`` (perf_counter)."""
+        latency_ms = (time.perf_counter() - started) * 1e3
+        return Outcome({}, (None,) * len(self.metrics), failure, latency_ms, False, usage)
+
+    def _context(self, job: Job, meter: ExampleMeter) -> dict[str, Any]:
+        return {**self.settings[job.repeat], **meter_settings(meter)}
+
+    def _scored(self, job: Job, meter: ExampleMeter, prediction: Any, latency_ms: float) -> Outcome:
+        usage = meter.take()
+        if dspy.settings.track_usage and isinstance(prediction, dspy.Prediction):
+            # DSPy leaves that to us where a tracker is in force.
+            prediction.set_lm_usage(meter.get_total_tokens())
+        scores: list[bool | float | None] = []
+        failure = None
+        for metric in self.metrics:
+            try:
+                scores.append(_in_range(metric, metric(job.example, prediction)))
+            except Exception as error:
+                scores.append(None)
+                failure = failure or Failure.of(
+                    error, "" if metric.label in str(error) else f"{metric.label}: "
+                )
+        cached = usage.cache_hits > 0 and usage.lm_calls == 0
+        return Outcome(_fields(prediction), tuple(scores), failure, latency_ms, cached, usage, meter.take())
+
+
+def meter_settings(meter: ExampleMeter) -> dict[str, Any]:
+    """Return the DSPy settings under which a meter counts what a program uses."""
+    return {
+        "usage_tracker": meter,
+        "caller_modules": [*(dspy.settings.caller_modules or ()), meter],
+        "trace": [],  # one list for all threads, as by default, mixes their traces and keeps them alive
+        "disable_history": False,  # the meter listens to it
+        "max_history_size": max(1, dspy.settings.max_history_size),
+    }
+
+
+def timeout(timeout_s: float | None) -> Failure:
+    """Describe an example that took too long."""
+    return Failure("Timeout", f"no answer within {timeout_s:g} s")
+
+
+def is_asynchronous(program: Any) -> bool:
+    """Tell whether a program can only be awaited."""
+    if isinstance(program, dspy.Module):
+        # Not hasattr on the object: DSPy warns of everyone who reads a module's forward.
+        has_forward = hasattr(type(program), "forward") or "forward" in vars(program)
+        return not has_forward and hasattr(type(program), "aforward")
+    return inspect.iscoroutinefunction(program) or inspect.iscoroutinefunction(type(program).__call__)
+
+
+def split_fields(example: dspy.Example) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the inputs and the labels of an example, in half the time of its own two methods."""
+    inputs: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
+    for name, value in example.items():
+        (inputs if name in example._input_keys else labels)[name] = value
+    return inputs, labels
+
+
+def _fields(prediction: Any) -> dict[str, Any]:
+    if isinstance(prediction, dspy.Example | Mapping):
+        return dict(prediction.items())
+    return {"output": prediction}
+
+
+def _in_range(metric: Metric, score: bool | float) -> bool | float:
+    if 0 <= score <= 1:
+        return score
+    raise MetricError(f"metric {metric.label} returned {score:g}; a score is between 0 and 1")

@@ -1,0 +1,352 @@
+"""Evaluate a program on labelled examples: the score with its interval, and everything behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import dspy
+
+from dspy_nb.core.arguments import number_between, probability, whole_number
+from dspy_nb.core.data.examples import example_id, fingerprint
+from dspy_nb.core.data.identity import value_key
+from dspy_nb.core.data.metrics import Metric, as_metric
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.evaluation import execution
+from dspy_nb.core.evaluation.attempts import Job, Outcome, Work, split_fields
+from dspy_nb.core.evaluation.executors import run_on
+from dspy_nb.core.evaluation.scorecard import Evaluation, ExampleResult, MetricScore
+from dspy_nb.core.evaluation.summary import (
+    classification_of,
+    errors_of,
+    label_field,
+    latency_of,
+    metric_score,
+    slices_of,
+)
+from dspy_nb.core.events import forgiving, now
+from dspy_nb.core.programs.inputs import check_inputs
+from dspy_nb.core.programs.lms import answers_repeat, rollouts, used_lms
+from dspy_nb.core.programs.state import program_digest
+from dspy_nb.core.programs.usage import Usage
+
+__all__ = ["Evaluation", "check_examples", "check_metrics", "evaluate", "evaluation_of"]
+
+Listener = Callable[[int, int, int], object]
+
+
+def evaluate(
+    program: Any,
+    dataset: Iterable[dspy.Example],
+    metric: Any,
+    *,
+    num_threads: int | None = None,
+    confidence: float = 0.95,
+    label: str | None = None,
+    by: str | Callable[[dspy.Example], Any] | None = None,
+    repeats: int = 1,
+    timeout_s: float | None = None,
+    executor: Executor | None = None,
+    max_error_rate: float = 0.05,
+    seed: int = 0,
+    on_event: Listener | None = None,
+    stop: threading.Event | None = None,
+    lm: Any = None,
+    adapter: Any = None,
+) -> Evaluation:
+    """Run a program on every example and score its answers.
+
+    What raises is an error: counted, named, and a failure in the score, never dropped. An interrupt
+    (``KeyboardInterrupt``, or ``stop``) returns what was finished, marked by ``complete=False``.
+
+    Examples that are equal, labels included, are evaluated once and share the result, unless their answers
+    would differ: where repeats are asked for, or an LM neither caches nor has temperature 0.
+
+    Args:
+        program: A ``dspy.Module``, also one with only ``aforward``; or a function of the input fields, also
+            an asynchronous one.
+        dataset: Examples with their inputs set, see ``load_examples``.
+        metric: What scores an answer, see ``as_metric``; or several in a list, or in a dict by name. The
+            first one gives the score.
+        num_threads: Examples under way at once; ``dspy.settings.num_threads`` (8) by default. With an
+            executor, in each of its tasks.
+        confidence: Of the intervals.
+        label: The field whose per-class numbers are wanted. By default the metric's field, or the only
+            label, if it holds at most 20 different texts, bools or ints and fewer than half the examples.
+        by: A field, or a function of the example, whose values slice the score.
+        repeats: Times each example is evaluated, each with a ``rollout_id`` of its own. Needs LMs with a
+            temperature other than 0.
+        timeout_s: An example that takes longer, metric included, is an error of kind ``Timeout``.
+        executor: Where to run instead of in threads of this process: any executor, such as a
+            ``ProcessPoolExecutor`` or a Dask cluster's ``client.get_executor()``.
+        max_error_rate: Above this share of errors the result is not ``reliable``.
+        seed: Of the bootstrap.
+        on_event: Called with the numbers of examples done, planned and failed: at the start, a few times a
+            second, and at the end. If it raises, that is logged.
+        stop: Set it, from another thread, to stop.
+        lm: The LM to use in place of the configured one; predictors with their own LM keep it.
+        adapter: The adapter to use in place of the configured one.
+
+    Raises:
+        InputError: An argument is wrong. Nothing has been spent then.
+    """
+    examples = check_examples(dataset)
+    metrics = check_metrics(metric, examples)
+    if not callable(program) or (isinstance(program, type) and issubclass(program, dspy.Module)):
+        what = f"the class {program.__name__}" if isinstance(program, type) else type(program).__name__
+        raise InputError(f"program must be a dspy.Module or a function, got {what}")
+    check_inputs("dataset", examples, program)
+    confidence = probability("confidence", confidence)
+    seed = whole_number("seed", seed)
+    repeats = whole_number("repeats", repeats, minimum=1)
+    max_error_rate = number_between("max_error_rate", max_error_rate, 0, 1)
+    if timeout_s is not None:
+        timeout_s = number_between("timeout_s", timeout_s, 0, math.inf, ends=False)
+    if num_threads is not None:
+        num_threads = whole_number("num_threads", num_threads, minimum=1)
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise InputError(f"executor must be a concurrent.futures.Executor, got {type(executor).__name__}")
+    run = execution.run if executor is None else partial(run_on, executor)
+    first = next(iter(metrics))
+    field = label_field(label, metrics[first], examples)
+    keys = None if by is None else _slice_keys(by, examples)
+    lms = used_lms(program, lm)
+    programs, settings = rollouts(program, lm, repeats)
+    shared = {name: value for name, value in (("lm", lm), ("adapter", adapter)) if value is not None}
+    work = Work(programs, settings, tuple(metrics.values()), shared)
+
+    ids = [example_id(example) for example in examples]
+    share = repeats == 1 and answers_repeat(program, lm)
+    originals = _originals(examples, ids) if share else range(len(examples))
+    # All examples once, then all again: an interrupt then leaves as many examples as possible.
+    places = [(index, repeat) for repeat in range(repeats) for index in sorted(set(originals))]
+    jobs = [Job(examples[index], repeat) for index, repeat in places]
+    facts: dict[str, Any] = {
+        "n_planned": len(examples) * repeats,
+        "metric": first,
+        "program": getattr(program, "__name__", None) or type(program).__name__,
+        "program_sha256": _digest(program),
+        "base_model": ", ".join(dict.fromkeys(str(getattr(model, "model", model)) for model in lms)) or None,
+        "data_fingerprint": fingerprint(examples),
+        "n_examples": len(examples),
+        "n_distinct": len(set(ids)),
+        "repeats": repeats,
+        "by": by if by is None or isinstance(by, str) else getattr(by, "__name__", "by"),
+        "confidence": confidence,
+        "max_error_rate": max_error_rate,
+        "seed": seed,
+        "started_at": now(),
+    }
+
+    started = time.perf_counter()
+    listener = forgiving(on_event, "an evaluation")
+
+    def progress(done: int, failed: int) -> None:
+        listener(done, len(jobs), failed)
+
+    progress(0, 0)
+    outcomes = run(work, jobs, num_threads=num_threads, timeout_s=timeout_s, stop=stop, progress=progress)
+    duration_s = time.perf_counter() - started
+
+    def build() -> Evaluation:
+        found = dict(zip(places, outcomes, strict=True))
+        results = _results(examples, ids, originals, found, tuple(metrics), repeats)
+        numbers = _numbers(results, metrics, field, keys, facts)
+        return Evaluation(**numbers, **facts, duration_s=duration_s)
+
+    try:
+        evaluation = build()
+    except KeyboardInterrupt:  # one that comes this late must not lose the answers
+        evaluation = build()
+    finished = [outcome for outcome in outcomes if outcome is not None]
+    with contextlib.suppress(KeyboardInterrupt):
+        progress(len(finished), sum(outcome.failure is not None for outcome in finished))
+    return evaluation
+
+
+def _digest(program: Any) -> str | None:
+    """Return what tells a program from others in evidence; None for functions, and where its state is no JSON."""
+    with contextlib.suppress(Exception):  # DSPy dumps the state, and a program may override that
+        return program_digest(program) if isinstance(program, dspy.Module) else None
+    return None
+
+
+def evaluation_of(
+    program: Any,
+    examples: Sequence[dspy.Example],
+    outcomes: Sequence[Outcome],
+    metrics: Mapping[str, Metric],
+    *,
+    confidence: float,
+    seed: int,
+    indices: Sequence[int],
+    base_model: str | None,
+    data_fingerprint: str,
+) -> Evaluation:
+    """Return the evaluation that these outcomes are: one for each of the examples, at these places."""
+    ids = [example_id(example) for example in examples]
+    found = {(place, 0): outcome for place, outcome in enumerate(outcomes)}
+    results = _results(examples, ids, range(len(examples)), found, tuple(metrics), 1)
+    results = [replace(result, index=index) for result, index in zip(results, indices, strict=True)]
+    facts: dict[str, Any] = {
+        "n_planned": len(examples),
+        "metric": next(iter(metrics)),
+        "program": getattr(program, "__name__", None) or type(program).__name__,
+        "program_sha256": _digest(program),
+        "base_model": base_model,
+        "data_fingerprint": data_fingerprint,
+        "n_examples": len(examples),
+        "n_distinct": len(set(ids)),
+        "repeats": 1,
+        "by": None,
+        "confidence": confidence,
+        "max_error_rate": 0.05,
+        "seed": seed,
+        "started_at": now(),
+    }
+    return Evaluation(**_numbers(results, metrics, None, None, facts), **facts, duration_s=0.0)
+
+
+def _numbers(
+    results: Sequence[ExampleResult],
+    metrics: Mapping[str, Metric],
+    field: str | None,
+    keys: Sequence[str] | None,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    first, confidence, seed = facts["metric"], facts["confidence"], facts["seed"]
+    scores = {
+        name: metric_score(name, results, metric.binary, confidence, seed) for name, metric in metrics.items()
+    }
+    score = scores[first]
+
+    def score_part(part: Sequence[ExampleResult]) -> MetricScore:
+        return metric_score(first, part, score.correct is not None, confidence, seed)
+
+    errors = errors_of(results)
+    return {
+        "score": score.score,
+        "interval": score.interval,
+        "n": score.n,
+        "correct": score.correct,
+        "score_without_errors": score.score_without_errors,
+        "errors": errors,
+        "reliable": bool(results) and errors.rate <= facts["max_error_rate"],
+        "metrics": scores,
+        "classification": None if field is None else classification_of(field, metrics[first], results),
+        "latency": latency_of(results),
+        "usage": sum((result.usage for result in results), Usage()),
+        "metric_usage": sum((result.metric_usage for result in results), Usage()),
+        "slices": {} if keys is None else slices_of(results, keys, score_part),
+        "results": tuple(results),
+    }
+
+
+def check_examples(dataset: Any) -> list[dspy.Example]:
+    """Return a data set as a list.
+
+    Raises:
+        InputError: It is empty, or holds what is no example.
+    """
+    hint = "give a list of dspy.Example, such as dspy_nb.load_examples(...) returns"
+    if isinstance(dataset, str | Mapping | dspy.Example) or not isinstance(dataset, Iterable):
+        raise InputError(f"dataset is a {type(dataset).__name__}; {hint}")
+    examples = list(dataset)
+    if not examples:
+        raise InputError(f"dataset is empty; {hint}")
+    for number, example in enumerate(examples):
+        if not isinstance(example, dspy.Example):
+            raise InputError(f"dataset[{number}] is a {type(example).__name__}; {hint}")
+    return examples
+
+
+def check_metrics(metric: Any, examples: Sequence[dspy.Example]) -> dict[str, Metric]:
+    """Return metrics by name, the one that gives the score first.
+
+    Raises:
+        InputError: There is none, two have one name, or the examples lack what one needs.
+    """
+    if isinstance(metric, Mapping):
+        metrics = {str(name): as_metric(function) for name, function in metric.items()}
+    else:
+        listed = [
+            as_metric(function) for function in (metric if isinstance(metric, list | tuple) else [metric])
+        ]
+        metrics = {function.label: function for function in listed}
+        if len(metrics) < len(listed):
+            raise InputError("two metrics have the same name; give a dict: metric={'name': function, ...}")
+    if not metrics:
+        raise InputError("metric is empty; give at least one, such as dspy_nb.exact_match('answer')")
+    for function in metrics.values():
+        function.check(examples)
+    return metrics
+
+
+def _slice_keys(by: Any, examples: Sequence[dspy.Example]) -> list[str]:
+    if not isinstance(by, str):
+        try:
+            return [str(by(example)) for example in examples]
+        except Exception as error:
+            raise InputError(f"by fails on an example: {type(error).__name__}: {error}") from error
+    for number, example in enumerate(examples, 1):
+        if by not in example:
+            names = ", ".join(map(repr, example.keys()))
+            raise InputError(f"by={by!r}: example {number} has no such field; it has {names}")
+    return [str(example[by]) for example in examples]
+
+
+def _originals(examples: Sequence[dspy.Example], ids: Sequence[str]) -> list[int]:
+    """Return for each example the index of the first one that is equal, labels included."""
+    occurrences = Counter(ids)
+    first: dict[tuple[str, str], int] = {}
+    originals = []
+    for index, (example, identity) in enumerate(zip(examples, ids, strict=True)):
+        if occurrences[identity] == 1:
+            originals.append(index)
+        else:
+            originals.append(first.setdefault((identity, value_key(dict(example.items()))), index))
+    return originals
+
+
+def _results(
+    examples: Sequence[dspy.Example],
+    ids: Sequence[str],
+    originals: Sequence[int],
+    outcomes: Mapping[tuple[int, int], Outcome | None],
+    names: tuple[str, ...],
+    repeats: int,
+) -> list[ExampleResult]:
+    results = []
+    for index, example in enumerate(examples):
+        inputs, expected = split_fields(example)
+        for repeat in range(repeats):
+            outcome = outcomes[originals[index], repeat]
+            if outcome is None:
+                continue
+            copied = originals[index] != index
+            results.append(
+                ExampleResult(
+                    index=index,
+                    repeat=repeat,
+                    example_id=ids[index],
+                    inputs=inputs,
+                    expected=expected,
+                    predicted=outcome.predicted,
+                    score=outcome.scores[0],
+                    scores=dict(zip(names, outcome.scores, strict=True)),
+                    latency_ms=outcome.latency_ms,
+                    cached=outcome.cached or copied,
+                    error=outcome.failure,
+                    usage=Usage() if copied else outcome.usage,
+                    metric_usage=Usage() if copied else outcome.metric_usage,
+                )
+            )
+    return results

@@ -1,0 +1,107 @@
+"""Two evaluations of the same examples, compared example by example."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.evaluation.scorecard import Evaluation
+from dspy_nb.core.statistics.means import bca_interval, clustered_interval
+from dspy_nb.core.statistics.proportions import paired_difference_interval
+
+__all__ = ["Difference", "paired_difference"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What an evaluation scored more than another one, on the same examples.
+
+    Attributes:
+        difference: Score minus reference score, in [-1, 1].
+        interval: Of the difference. It is paired: both answered the same examples.
+        better: Examples that scored higher than in the reference.
+        worse: Examples that scored lower.
+        n: Examples with different inputs.
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    better: int
+    worse: int
+    n: int
+
+    @property
+    def verdict(self) -> str:
+        """What the interval allows to say: "better", "worse" or "no clear difference"."""
+        if self.interval[0] > 0:
+            return "better"
+        return "worse" if self.interval[1] < 0 else "no clear difference"
+
+
+def paired_difference(evaluation: Evaluation, reference: Evaluation) -> Difference:
+    """Compare two evaluations of the same data, aligned by the identity of the examples.
+
+    The order of the data set does not matter; repeats of an example are averaged first. The interval is
+    Tango's where both score each example once as right or wrong, BCa's for graded scores, and clustered
+    where inputs occur more than once.
+
+    Args:
+        evaluation: What is judged; its confidence is that of the interval.
+        reference: What it is compared with.
+
+    Raises:
+        InputError: The two differ in their data or in their metric, or one is not complete or holds no
+            single results.
+    """
+    _check(evaluation, reference)
+    confidence = evaluation.confidence
+    new, old = _scores(evaluation), _scores(reference)
+    differences = {key: _mean(new[key]) - _mean(old[key]) for key in new}
+    better = sum(value > 0 for value in differences.values())
+    worse = sum(value < 0 for value in differences.values())
+    # An input that occurs k times counts k times, as it does in both scores.
+    copies = {key: len(scores) // evaluation.repeats for key, scores in new.items()}
+    values = [value for key, value in differences.items() for _ in range(copies[key])]
+    keys = [key for key in differences for _ in range(copies[key])]
+    once = evaluation.repeats == reference.repeats == 1 and len(differences) == len(values)
+    if once and evaluation.correct is not None and reference.correct is not None:
+        both = evaluation.correct - better
+        neither = len(values) - both - better - worse
+        interval = paired_difference_interval(both, better, worse, neither, confidence)
+    elif 1 < len(differences) < len(values):
+        interval = clustered_interval(values, keys, confidence)
+    else:
+        interval = bca_interval(differences.values(), confidence, bounds=(-1.0, 1.0), seed=evaluation.seed)
+    return Difference(_mean(values), interval, better, worse, len(differences))
+
+
+def _check(evaluation: Evaluation, reference: Evaluation) -> None:
+    if evaluation.data_fingerprint != reference.data_fingerprint:
+        raise InputError(
+            f"the reference was evaluated on other data: {_data(reference)}, not {_data(evaluation)}; "
+            "evaluate both on the same examples"
+        )
+    if evaluation.metric != reference.metric:
+        raise InputError(f"the reference was scored with {reference.metric}, not with {evaluation.metric}")
+    for name, one in (("evaluation", evaluation), ("reference", reference)):
+        if not one.complete:
+            raise InputError(f"the {name} is partial: {one.n:,} of {one.n_planned:,} examples were finished")
+        if len(one.results) != one.n:
+            raise InputError(f"the {name} holds no single results: it was stored without them")
+
+
+def _data(evaluation: Evaluation) -> str:
+    return f"{evaluation.n_examples:,} examples with fingerprint {evaluation.data_fingerprint[:12]}"
+
+
+def _scores(evaluation: Evaluation) -> Mapping[str, list[float]]:
+    scores: dict[str, list[float]] = {}
+    for result in evaluation.results:
+        scores.setdefault(result.example_id, []).append(float(result.score or 0))
+    return scores
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,0 +1,342 @@
+"""What an evaluation found: the numbers, the answers behind them, and both as a table and as a file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+
+from dspy_nb.core.doors import through
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.evaluation.attempts import Failure
+from dspy_nb.core.evaluation.classification import Classification, ClassScore, Confusion
+from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.storage.files import replace_file
+from dspy_nb.core.storage.plain import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Errors", "Evaluation", "ExampleResult", "Latency", "MetricScore", "Slice"]
+
+_SCHEMA_VERSION = 1
+
+# JSON has no NaN: it is written as null.
+_Mean = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleResult:
+    """One example, or one repeat of it.
+
+    Attributes:
+        index: Its place in the data set, from 0.
+        repeat: Which repeat, from 0.
+        example_id: The identity of its inputs, see ``example_id``.
+        inputs: What the program was given.
+        expected: The labels.
+        predicted: The fields of the answer; empty if there is none.
+        score: Of the first metric; ``None`` if the program or the metric failed, which counts as 0.
+        scores: Of each metric.
+        latency_ms: Time that the program took.
+        cached: Whether nothing was asked of a language model, because the answers were in DSPy's cache or
+            an equal example had just been answered.
+        error: Why there is no answer or no score.
+        usage: What the program used.
+        metric_usage: What the metrics used, where they ask a language model.
+    """
+
+    index: int
+    repeat: int
+    example_id: str
+    inputs: dict[str, Any]
+    expected: dict[str, Any]
+    predicted: dict[str, Any]
+    score: bool | float | None
+    scores: dict[str, bool | float | None]
+    latency_ms: float
+    cached: bool
+    error: Failure | None
+    usage: Usage
+    metric_usage: Usage
+
+
+@dataclass(frozen=True)
+class MetricScore:
+    """The score of one metric.
+
+    Attributes:
+        name: The metric.
+        score: The mean; an example without a score counts as 0. NaN if nothing was finished.
+        interval: Of ``score``.
+        n: Examples finished, with or without a score.
+        correct: How many are right, for a metric that says right or wrong.
+        score_without_errors: The mean over the examples that have a score; NaN if none has.
+    """
+
+    name: str
+    score: _Mean
+    interval: tuple[float, float]
+    n: int
+    correct: int | None
+    score_without_errors: _Mean
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The examples that share a value.
+
+    Attributes:
+        score: Of the first metric, as in ``MetricScore``.
+        interval: Of the score.
+        n: How many there are.
+        errors: How many of them failed.
+    """
+
+    score: float
+    interval: tuple[float, float]
+    n: int
+    errors: int
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The examples that have no answer or no score.
+
+    Attributes:
+        count: How many.
+        rate: Their share of the examples finished.
+        kinds: How many of each kind, the most frequent first.
+        messages: The first few messages.
+    """
+
+    count: int = 0
+    rate: float = 0.0
+    kinds: dict[str, int] = field(default_factory=dict)
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds that the program took, over the answers that did not come from a cache."""
+
+    n: int
+    mean_ms: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`dspy_nb.evaluate` found. Every error counts as a failure in ``score``.
+
+    Attributes:
+        score: Mean of the first metric, in [0, 1]; an error counts as 0. NaN if nothing was finished.
+        interval: Of ``score``, at ``confidence``: Wilson's for a metric that says right or wrong, BCa for
+            one that grades; clustered by example where inputs occur more than once.
+        n: Examples finished, each repeat counting.
+        n_planned: Examples to be evaluated, each repeat counting.
+        correct: Number of right answers, ``None`` for a metric that grades.
+        score_without_errors: Mean over the examples that have a score.
+        errors: What went wrong.
+        reliable: False if the share of errors is above ``max_error_rate``, or nothing was finished.
+        metrics: The score of each metric.
+        classification: Per-class numbers, where a field holds labels.
+        latency: ``None`` if every answer came from a cache.
+        usage: What the program used. A call that the provider refused is an error and not counted here.
+        metric_usage: What metrics that ask a language model used.
+        slices: The score by the values of ``by``.
+        results: One per example and repeat, in the order of the data set.
+        metric: Name of the first metric.
+        program: Name of the program's class or function.
+        base_model: The language models in use; ``None`` if there is none.
+        data_fingerprint: Identity of the data set.
+        n_examples: Examples in the data set.
+        n_distinct: Examples in the data set that differ in their inputs.
+        repeats: Times each example was evaluated.
+        by: What the slices are by.
+        confidence: Of the intervals.
+        max_error_rate: See ``reliable``.
+        seed: Of the bootstrap.
+        started_at: ISO 8601, UTC.
+        duration_s: Wall-clock seconds.
+        program_sha256: Hash of the prompts and demos of the program; ``None`` for a function.
+    """
+
+    score: _Mean
+    interval: tuple[float, float]
+    n: int
+    n_planned: int
+    correct: int | None
+    score_without_errors: _Mean
+    errors: Errors
+    reliable: bool
+    metrics: dict[str, MetricScore]
+    classification: Classification | None
+    latency: Latency | None
+    usage: Usage
+    metric_usage: Usage
+    slices: dict[str, Slice]
+    results: tuple[ExampleResult, ...]
+    metric: str
+    program: str
+    base_model: str | None
+    data_fingerprint: str
+    n_examples: int
+    n_distinct: int
+    repeats: int
+    by: str | None
+    confidence: float
+    max_error_rate: float
+    seed: int
+    started_at: str
+    duration_s: float
+    program_sha256: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every example was finished: False after an interrupt."""
+        return self.n == self.n_planned
+
+    @property
+    def score_with_errors_as_failures(self) -> float:
+        """The same as ``score``."""
+        return self.score
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the labels that are right."""
+        return self.classification.accuracy if self.classification else None
+
+    @property
+    def per_class(self) -> dict[str, ClassScore]:
+        """Precision, recall and F1 of each label; empty where no field holds labels."""
+        return self.classification.per_class if self.classification else {}
+
+    @property
+    def macro(self) -> ClassScore | None:
+        """Mean over the labels, each counting the same."""
+        return self.classification.macro if self.classification else None
+
+    @property
+    def weighted(self) -> ClassScore | None:
+        """Mean over the labels, each counting by its support."""
+        return self.classification.weighted if self.classification else None
+
+    @property
+    def confusion(self) -> Confusion | None:
+        """Expected against predicted labels."""
+        return self.classification.confusion if self.classification else None
+
+    def slowest(self, k: int = 5) -> list[ExampleResult]:
+        """Return the examples that took longest, cache hits left out."""
+        asked = [result for result in self.results if not result.cached]
+        return sorted(asked, key=lambda result: -result.latency_ms)[:k]
+
+    def worst(self, k: int = 5) -> list[ExampleResult]:
+        """Return the examples with an error, then those with the lowest scores."""
+        return sorted(self.results, key=lambda r: (-1 if r.score is None else r.score, r.index))[:k]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the results as a table: one row per example and repeat.
+
+        Fields are in columns ``input_<field>``, ``expected_<field>`` and ``predicted_<field>``.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([self._row(result) for result in self.results])
+
+    def _row(self, result: ExampleResult) -> dict[str, Any]:
+        row = {"index": result.index, "repeat": result.repeat, "example_id": result.example_id}
+        parts = {"input": result.inputs, "expected": result.expected, "predicted": result.predicted}
+        for part, values in parts.items():
+            row.update({f"{part}_{name}": value for name, value in values.items()})
+        row["score"] = result.score
+        if len(self.metrics) > 1:
+            row.update({f"score_{name}": score for name, score in result.scores.items()})
+        error = f"{result.error.kind}: {result.error.message}" if result.error else None
+        row.update(latency_ms=result.latency_ms, cached=result.cached, error=error)
+        return {**row, **result.usage.to_dict()}
+
+    def to_dict(self, *, results: bool = True) -> dict[str, Any]:
+        """Return everything as JSON data; what JSON lacks becomes text, and NaN ``None``.
+
+        Args:
+            results: Whether to include the single examples.
+        """
+        data = plain({f.name: getattr(self, f.name) for f in fields(self) if results or f.name != "results"})
+        return {"schema_version": _SCHEMA_VERSION, "complete": self.complete, **data}
+
+    def to_evidence(self) -> dict[str, Any]:
+        """Return what a registry stores of it, see ``Registry.attach`` and ``Registry.promote``."""
+        names = ("metric", "n", "data_fingerprint", "complete", "reliable", "confidence", "base_model")
+        return {
+            "kind": "evaluation",
+            "score": plain(self.score),
+            "interval": list(self.interval),
+            "errors": self.errors.count,
+            **{name: getattr(self, name) for name in names},
+            **({} if self.program_sha256 is None else {"program_sha256": self.program_sha256}),
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything to a JSON file, which is replaced if it exists, whole or not at all.
+
+        Its folder is made if there is none.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
+        target = Path(path)
+        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(target, text.encode())
+        except OSError as error:
+            raise InputError(f"{target} cannot be written: {error.strerror or error}") from None
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Evaluation:
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: There is no such file, it holds no evaluation, or a newer version wrote it.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{os.fspath(path)}: no evaluation can be read ({error})") from error
+        return cls.from_dict(data, source=os.fspath(path))
+
+    @classmethod
+    def from_dict(cls, data: Any, *, source: str = "the evaluation") -> Evaluation:
+        """Make an evaluation from what ``to_dict`` returned.
+
+        Raises:
+            InputError: It is none, or a newer version wrote it; the message names ``source``.
+        """
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if not isinstance(version, int):
+            raise InputError(f"{source}: no evaluation (it has no schema_version)")
+        if version > _SCHEMA_VERSION:
+            raise InputError(
+                f"{source}: schema version {version} is newer than {_SCHEMA_VERSION}, the newest that "
+                "this dspy-nb reads; upgrade dspy-nb"
+            )
+        try:
+            return TypeAdapter(cls).validate_python({"results": (), **data})
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(f"{source}: no complete evaluation ({where}: {first['msg']})") from error
+
+    def report(self) -> str:
+        """Return the result as text for a terminal."""
+        return str(through("evaluation_text", self))

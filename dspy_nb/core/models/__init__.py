@@ -1,0 +1,1 @@
+"""A model's versions: what they hold, how they are stored, and what they may become."""

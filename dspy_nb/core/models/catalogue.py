@@ -1,0 +1,209 @@
+"""Reading a registry: which versions there are, what is in them, what was ever done to them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dspy_nb.core.errors import Conflict, InputError, NotFound
+from dspy_nb.core.models.loading import Loader
+from dspy_nb.core.models.names import Reference, check_model_id, parse_reference
+from dspy_nb.core.models.promotion import find
+from dspy_nb.core.models.stages import HistoryEntry, ModelState, Record
+from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.storage.files import explained
+from dspy_nb.core.storage.log import Log
+
+if TYPE_CHECKING:
+    import dspy
+    import pandas as pd
+
+__all__ = ["Catalogue", "as_reference"]
+
+Versions = list[ModelVersion]  # in the class below, list is the method
+Names = list[str]
+History = list[HistoryEntry]
+
+
+class Catalogue:
+    """What can be read from a registry; ``Registry`` adds what can be done to it."""
+
+    def __init__(self, root: str | os.PathLike[str] = "registry") -> None:
+        """Open the registry in the folder ``root``, which need not exist yet; ``~`` is the user's home.
+
+        Raises:
+            InputError: It is no path.
+        """
+        if not isinstance(root, str | os.PathLike):
+            raise InputError(f"the registry must be a folder, not a {type(root).__name__}")
+        self.root = Path(os.path.expanduser(root)).absolute()  # noqa: PTH111 (raises where there is no such user)
+        self._logs: dict[str, Log[ModelState]] = {}
+        self._loader = Loader()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Registry({str(self.root)!r})"
+
+    def get(self, ref: str | ModelVersion) -> ModelVersion:
+        """Return the version that a reference names now.
+
+        Args:
+            ref: ``model`` (its latest version), ``model@1.2.0``, ``model@^1.1``, ``model@~1.2``,
+                ``model@latest``, ``model@staging`` or ``model@production``. Archived versions answer to
+                their exact number only; ``latest`` and ranges prefer releases to prereleases.
+
+        Raises:
+            NotFound: There is none.
+            InputError: The reference is not valid.
+            Corrupt: The log is damaged.
+        """
+        reference = as_reference(ref)
+        log = self._existing(reference.model_id)
+        with log.lock:
+            return self._version(reference.model_id, find(reference, log.read()))
+
+    def load(
+        self, ref: str | ModelVersion, program: dspy.Module | type[dspy.Module] | None = None
+    ) -> dspy.Module:
+        """Return the program of a version, after verifying the hash of each of its files.
+
+        A program of one plain predictor is rebuilt from its spec. One with a class of its own is loaded into
+        a copy of ``program``. No language model and no code is ever taken from the files.
+
+        Args:
+            ref: A reference.
+            program: An instance of the program's class, or the class.
+
+        Raises:
+            NotFound: There is no such version.
+            Corrupt: A file of it was changed, added or removed.
+            Refused: The class is needed, or ``program`` has other predictors, fields, roles or types.
+        """
+        return self._loader.load(self.get(ref), program)
+
+    def models(self) -> Names:
+        """Return the ids of all models, sorted."""
+        return [model_id for model_id in self.folder_names() if self._log(model_id).read().records]
+
+    def folder_names(self, kind: str = "models") -> Names:
+        """Return the names in ``models/`` that can be models, sorted; the same for ``environments/``.
+
+        Nothing below them is read, so damage to one does not hide the others.
+        """
+        names: Names = []
+        with explained(f"read {self.root}"):
+            try:
+                found = sorted(os.listdir(self.root / kind))  # noqa: PTH208 (names only)
+            except FileNotFoundError:
+                return []
+        for name in found:
+            try:
+                names.append(check_model_id(name))
+            except InputError:
+                continue
+        return names
+
+    def list(self, model_id: str | None = None) -> Versions:
+        """Return the versions of one model, or of all, the newest of each model first.
+
+        Raises:
+            NotFound: There is no such model.
+        """
+        if model_id is None:
+            return [version for name in self.models() for version in self.list(name)]
+        log = self._existing(check_model_id(model_id))
+        with log.lock:
+            state = log.read()
+            return [self._version(model_id, state.records[version]) for _, version in reversed(state.ordered)]
+
+    def latest(self, model_id: str) -> ModelVersion:
+        """Return the highest release that is not archived; a prerelease only where there is no release."""
+        return self.get(f"{check_model_id(model_id)}@latest")
+
+    def production(self, model_id: str) -> ModelVersion | None:
+        """Return the version in production, or None."""
+        log = self._existing(check_model_id(model_id))
+        with log.lock:
+            state = log.read()
+            return self._version(model_id, state.records[state.production]) if state.production else None
+
+    def history(self, model_id: str) -> History:
+        """Return everything that was ever done to a model, oldest first."""
+        log = self._existing(check_model_id(model_id))
+        with log.lock:
+            return [*log.read().history]
+
+    def last_entry(self, model_id: str) -> HistoryEntry:
+        """Return what was done to a model last; cheap, however long its history is."""
+        log = self._existing(check_model_id(model_id))
+        with log.lock:
+            return log.read().history[-1]
+
+    def environments(self) -> Names:
+        """Return the names of all environments in which something was ever deployed, sorted."""
+        return [name for name in self.folder_names("environments") if self._environment_log(name).exists()]
+
+    def to_frame(self, model_id: str | None = None) -> pd.DataFrame:
+        """Return the versions as a table, one row each, the newest of each model first."""
+        import pandas as pd
+
+        columns = [field.name for field in fields(ModelVersion) if field.name != "files"]
+        rows = [[getattr(version, name) for name in columns] for version in self.list(model_id)]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _log(self, model_id: str) -> Log[ModelState]:
+        with self._lock:
+            if model_id not in self._logs:
+                self._logs[model_id] = Log(self._folder(model_id) / "log", ModelState)
+            return self._logs[model_id]
+
+    def _existing(self, model_id: str) -> Log[ModelState]:
+        log = self._log(model_id)
+        if not log.read().records:
+            known = self.folder_names()  # names only: damage to another model is not this caller's concern
+            hint = f"there are {', '.join(known[:8])}" if known else f"{self.root} has no models yet"
+            raise NotFound(f"no model {model_id!r}: {hint}")
+        return log
+
+    def _folder(self, model_id: str) -> Path:
+        return self.root / "models" / model_id
+
+    def _environment_log(self, name: str) -> Path:
+        return self.root / "environments" / name / "log"
+
+    def _check_case(self, model_id: str) -> None:
+        for other in self.folder_names():
+            if other != model_id and other.lower() == model_id.lower():
+                raise Conflict(
+                    f"model {model_id!r} differs only in case from {other!r}, and some disks know no case"
+                )
+
+    def _version(self, model_id: str, record: Record) -> ModelVersion:
+        """Return the version of a record; made once, and again after the record has changed."""
+        if record.version_made is None:
+            summary = record.summary
+            interval = summary["interval"]
+            record.version_made = ModelVersion(
+                model_id=model_id,
+                version=record.version,
+                stage=record.stage,
+                created_at=summary["created_at"],
+                path=self._log(model_id).folder.parent / record.version,
+                score=summary["score"],
+                interval=(interval[0], interval[1]) if interval else None,
+                score_kind=summary["score_kind"],
+                optimizer=summary["optimizer"],
+                base_model=summary["base_model"],
+                parent=summary["parent"],
+                size_bytes=sum(size for _, size in record.files.values()),
+                files=record.files,
+            )
+        return record.version_made
+
+
+def as_reference(ref: str | ModelVersion) -> Reference:
+    """Return the parsed reference; a version that was handed out stands for its exact reference."""
+    return parse_reference(ref.ref if isinstance(ref, ModelVersion) else ref)

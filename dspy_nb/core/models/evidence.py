@@ -1,0 +1,53 @@
+"""Whether the program that is evaluated is the version that the evidence will be about."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.models.loading import stored_program
+from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.programs.state import answering_parts, dump_state, state_digest
+from dspy_nb.core.storage.files import dump_json
+
+__all__ = ["check_evidence", "check_same_program"]
+
+
+def check_same_program(program: Any, version: ModelVersion) -> None:
+    """Check that a program has the prompts and the demos of a version; its code is not compared.
+
+    Raises:
+        InputError: It has others: what it scores says nothing about the version.
+        Corrupt: The version's files are not what was registered.
+    """
+    if not isinstance(program, dspy.Module):
+        raise InputError(f"{version.ref} is a dspy.Module, and what is evaluated a {type(program).__name__}")
+    text = dump_json(dump_state(program), "the state of the program")
+    own, stored = answering_parts(json.loads(text)), answering_parts(stored_program(version).state)
+    different = [path for path in own.keys() | stored.keys() if own.get(path) != stored.get(path)]
+    if different:
+        raise InputError(
+            f"the program is not {version.ref}: it differs in {', '.join(sorted(different))}; "
+            f"load it from the registry: load({version.ref!r})"
+        )
+
+
+def check_evidence(version: ModelVersion, evidence: Mapping[str, Any]) -> None:
+    """Check that evidence is about a version, where it says what it is about.
+
+    Raises:
+        InputError: It is about another version, or about a program with other prompts or demos.
+        Corrupt: The version's files are not what was registered.
+    """
+    subject, digest = evidence.get("ref"), evidence.get("program_sha256")
+    if subject is not None and subject != version.ref:
+        raise InputError(f"this evidence is about {subject!s:.80}, not about {version.ref}")
+    if digest is not None and digest != state_digest(stored_program(version).state):
+        raise InputError(
+            f"this evidence is about a program with other prompts or demos than {version.ref}: evaluate "
+            f"load({version.ref!r})"
+        )

@@ -1,0 +1,138 @@
+"""From the verified files of a version back to a program: nothing in them is trusted, no code is run."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.models.submission import package_versions
+from dspy_nb.core.models.version import ModelVersion, verified_files, verified_metadata
+from dspy_nb.core.programs.spec import compare_specs, rebuild, spec_of
+from dspy_nb.core.programs.state import check_state, load_state
+from dspy_nb.core.storage.files import parse_json
+
+if TYPE_CHECKING:
+    import dspy
+
+__all__ = ["Loader", "RegistryWarning", "StoredProgram", "stored_program"]
+
+_PROGRAMS_KEPT: Final = 32
+_warned: set[tuple[str, str, str]] = set()
+
+
+class RegistryWarning(UserWarning):
+    """A version was made with another DSPy or Python than the one that loads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProgram:
+    """What the files of a version say, verified and checked.
+
+    Attributes:
+        ref: The version.
+        metadata: The content of metadata.json.
+        state: The content of model.json.
+    """
+
+    ref: str
+    metadata: Mapping[str, Any]
+    state: Mapping[str, Any]
+
+    @property
+    def predictors(self) -> dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
+        """Path of each predictor -> its spec and its state."""
+        items = {item["path"]: item for item in self.metadata["signature"]["predictors"]}
+        return {
+            path: (item, self.state if path == "self" else self.state[path]) for path, item in items.items()
+        }
+
+
+def stored_program(version: ModelVersion, files: Mapping[str, bytes] | None = None) -> StoredProgram:
+    """Return what is stored of a version; ``files`` are its verified files, if they were read already.
+
+    Raises:
+        Corrupt: The files are not what the log recorded, or not what they should hold.
+        Refused: They were written by a newer dspy_nb.
+    """
+    files = verified_files(version.path, version.files, version.ref) if files is None else files
+    where = version.path / "metadata.json"
+    metadata = verified_metadata(files["metadata.json"], where, version.model_id, version.version)
+    where = version.path / "model.json"
+    state = parse_json(files["model.json"], where)
+    check_state(state, metadata["signature"], str(where))
+    return StoredProgram(version.ref, metadata, state)
+
+
+class Loader:
+    """Loads programs and keeps the last ones, by the hash of their files; callers get copies."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str], dspy.Module] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def load(self, version: ModelVersion, program: dspy.Module | type[dspy.Module] | None) -> dspy.Module:
+        """Return the program of ``version``; ``Registry.load`` says what it raises."""
+        files = verified_files(version.path, version.files, version.ref)
+        if program is not None:
+            return _build(_instance(program), stored_program(version, files))
+        key = version.files["model.json"][0], version.files["metadata.json"][0]
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key].deepcopy()
+        loaded = _build(None, stored_program(version, files))
+        with self._lock:
+            self._kept[key] = loaded.deepcopy()
+            while len(self._kept) > _PROGRAMS_KEPT:
+                self._kept.popitem(last=False)
+        return loaded
+
+
+def _instance(program: dspy.Module | type[dspy.Module]) -> dspy.Module:
+    """Return a copy of the caller's program, or an instance of the caller's class.
+
+    A copy, because two versions loaded into one object would both be the second one.
+    """
+    import dspy
+
+    if isinstance(program, dspy.Module):
+        return program.deepcopy()
+    if isinstance(program, type) and issubclass(program, dspy.Module):
+        try:
+            return program()
+        except Exception as error:
+            words = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"program={program.__name__} cannot be made without arguments: {words}: give an instance of it"
+            ) from error
+    raise InputError(f"program= must be a dspy.Module or its class, not a {type(program).__name__}")
+
+
+def _build(program: dspy.Module | None, stored: StoredProgram) -> dspy.Module:
+    _warn_of_other_versions(stored)
+    spec = stored.metadata["signature"]
+    loaded = rebuild(spec, stored.ref) if program is None else program
+    compare_specs(spec, spec_of(loaded), stored.ref)
+    load_state(loaded, stored.state)
+    return loaded
+
+
+def _warn_of_other_versions(stored: StoredProgram) -> None:
+    """Warn once per process and difference; DSPy itself logs it on every load."""
+    now, packages = package_versions(), stored.metadata.get("packages")
+    for name, significant in (("dspy", 3), ("python", 2)):
+        saved = packages.get(name) if isinstance(packages, dict) else None
+        if not isinstance(saved, str) or saved.split(".")[:significant] == now[name].split(".")[:significant]:
+            continue
+        if (name, saved, now[name]) not in _warned:
+            _warned.add((name, saved, now[name]))
+            warnings.warn(
+                f"{stored.ref} was made with {name} {saved}, this is {name} {now[name]}: its prompts may differ",
+                RegistryWarning,
+                stacklevel=5,
+            )

@@ -1,0 +1,232 @@
+"""What a promotion requires and what it writes: the rules, as functions of the state of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from dspy_nb.core.errors import InputError, NotFound, Refused
+from dspy_nb.core.models.names import STAGES, Reference, matches
+from dspy_nb.core.models.stages import TRANSITIONS, ModelState, Record
+from dspy_nb.core.storage.config import read_table
+
+__all__ = [
+    "DEFAULT_REQUIREMENTS",
+    "decide_archive",
+    "decide_attach",
+    "decide_promotion",
+    "evidence_dict",
+    "find",
+    "load_requirements",
+]
+
+DEFAULT_REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {"production": ("evaluation", "verdict")}
+"""Target stage -> what a promotion to it requires, unless ``registry/config.toml`` says otherwise."""
+
+_VERDICTS: Final = ("gate", "ab")
+_REQUIREMENTS: Final = ("evaluation", "verdict", *_VERDICTS)
+
+
+def decide_promotion(
+    state: ModelState,
+    reference: Reference,
+    stage: str,
+    *,
+    requirements: Sequence[str],
+    evidence: Mapping[str, Any] | None,
+    force: bool,
+    reason: str | None,
+) -> dict[str, Any]:
+    """Return the body of the log entry that promotes a version.
+
+    Raises:
+        NotFound: There is no such version.
+        Refused: A rule says no.
+    """
+    record = find(reference, state)
+    ref = f"{reference.model_id}@{record.version}"
+    if record.stage == stage:
+        raise Refused(f"{ref} is in {stage} already")
+    if not force:
+        _check_transition(record, ref, stage)
+        _check_evidence(record, ref, stage, requirements, evidence)
+    return {
+        "version": record.version,
+        "from": record.stage,
+        "to": stage,
+        "demoted": state.production if stage == "production" else None,
+        "evidence": evidence,
+        "forced": force,
+        "reason": reason,
+    }
+
+
+def decide_attach(
+    state: ModelState, reference: Reference, evidence: Mapping[str, Any], reason: str | None
+) -> dict[str, Any]:
+    """Return the body of the log entry that records evidence about a version.
+
+    Raises:
+        NotFound: There is no such version.
+    """
+    record = find(reference, state)
+    return {"version": record.version, "evidence": evidence, "reason": reason}
+
+
+def decide_archive(
+    state: ModelState,
+    reference: Reference,
+    keep_latest: int | None,
+    staging: bool,
+    reason: str | None,
+    live: Mapping[str, str],
+) -> dict[str, Any] | None:
+    """Return the body of the log entry that archives versions, None if there is nothing to archive.
+
+    Args:
+        state: The model.
+        reference: One version, or with ``keep_latest`` the model.
+        keep_latest: How many versions to keep, counted from the latest one.
+        staging: Whether versions in staging may be archived too.
+        reason: Why.
+        live: Reference of each version that is served -> the environment that does.
+
+    Raises:
+        NotFound: There is no such version.
+        Refused: The version that was named is in production, or live.
+    """
+    model_id = reference.model_id
+    if keep_latest is None:
+        record = find(reference, state)
+        ref = f"{model_id}@{record.version}"
+        _check_transition(record, ref, "archived")
+        if ref in live:
+            raise Refused(f"{ref} is live in {live[ref]}: deploy another version there before it is archived")
+        return {"versions": [record.version], "reason": reason}
+    newest_first = [version for _, version in reversed(state.alive)]
+    spared = ("production",) if staging else ("production", "staging")
+    chosen = [
+        version
+        for version in newest_first[keep_latest:]
+        if state.records[version].stage not in spared and f"{model_id}@{version}" not in live
+    ]
+    return {"versions": chosen, "reason": reason} if chosen else None
+
+
+def evidence_dict(evidence: object) -> dict[str, Any]:
+    """Return evidence as the dict that the log stores.
+
+    Args:
+        evidence: A dict, or an object with ``to_evidence() -> dict``, with ``kind`` (``gate``, ``ab`` or
+            ``evaluation``) and where known passed or verdict, n, interval, data_fingerprint, metric, score.
+
+    Raises:
+        InputError: It is neither, or its kind is not known.
+    """
+    convert = getattr(evidence, "to_evidence", None)
+    values = convert() if callable(convert) else evidence
+    if not isinstance(values, Mapping) or values.get("kind") not in ("gate", "ab", "evaluation"):
+        raise InputError(
+            "evidence is not valid: give a gate result, a comparison, an evaluation, or a dict with "
+            "kind = 'gate', 'ab' or 'evaluation'"
+        )
+    return dict(values)
+
+
+def _check_transition(record: Record, ref: str, stage: str) -> None:
+    legal = TRANSITIONS[record.stage]
+    if stage not in legal:
+        raise Refused(f"{ref} cannot go from {record.stage} to {stage}, but to {' or '.join(legal)}")
+
+
+def _check_evidence(
+    record: Record, ref: str, stage: str, requirements: Sequence[str], evidence: Mapping[str, Any] | None
+) -> None:
+    """Check what ``stage`` requires against the evidence given now and all that was recorded earlier.
+
+    The latest verdict decides: a gate that failed after one that passed is a no.
+    """
+    known = [*record.evidence, *([evidence] if evidence else [])]
+    for requirement in requirements:
+        if requirement == "evaluation":
+            if "evaluation.json" not in record.files and not any(map(_is_evaluation, known)):
+                raise Refused(f"{stage} needs an evaluation of {ref}: attach(ref, evaluation) first")
+            continue
+        kinds = _VERDICTS if requirement == "verdict" else (requirement,)
+        wanted = "gate or A/B verdict" if requirement == "verdict" else f"{requirement} verdict"
+        verdicts = [item for item in known if item.get("kind") in kinds]
+        if not verdicts:
+            raise Refused(
+                f"{stage} needs a passed {wanted} for {ref}: give it as evidence=, or attach it first"
+            )
+        if not _passed(verdicts[-1]):
+            raise Refused(
+                f"{stage} needs a passed {wanted} for {ref}: the latest {verdicts[-1]['kind']} said no"
+            )
+
+
+def _is_evaluation(evidence: Mapping[str, Any]) -> bool:
+    """A verdict that carries what an evaluation measured is as good as the evaluation."""
+    return evidence.get("kind") == "evaluation" or all(
+        evidence.get(key) is not None for key in ("n", "interval", "data_fingerprint")
+    )
+
+
+def _passed(evidence: Mapping[str, Any]) -> bool:
+    """In an A/B comparison the candidate is B."""
+    return evidence.get("passed") is True or (
+        "passed" not in evidence and evidence.get("verdict") == "B better"
+    )
+
+
+def load_requirements(config: Path) -> dict[str, tuple[str, ...]]:
+    """Read what promotions require from ``registry/config.toml``; its absence means the defaults.
+
+    The file says, per target stage, ``[promotion.production]`` and ``require = ["evaluation", "verdict"]``;
+    allowed are evaluation, verdict (a gate or an A/B comparison), gate, ab. Other tables are left alone.
+
+    Raises:
+        InputError: It is no TOML, or names a stage or requirement that does not exist.
+        RegistryError: It cannot be read.
+    """
+    requirements = dict(DEFAULT_REQUIREMENTS)
+    for stage, table in read_table(config, "promotion").items():
+        if stage not in STAGES:
+            raise InputError(f"{config}: promotion.{stage} is not a stage: use one of {', '.join(STAGES)}")
+        wanted = table.get("require") if isinstance(table, dict) and set(table) == {"require"} else None
+        if not isinstance(wanted, list) or not all(item in _REQUIREMENTS for item in wanted):
+            raise InputError(
+                f"{config}: promotion.{stage} must be 'require = [...]' of {', '.join(_REQUIREMENTS)}"
+            )
+        requirements[stage] = tuple(wanted)
+    return requirements
+
+
+# -- references -------------------------------------------------------------------------------------------------
+
+
+def find(reference: Reference, state: ModelState) -> Record:
+    """Return the record that ``reference`` means now.
+
+    Archived versions answer to their exact number only.
+
+    Raises:
+        NotFound: There is none; the message names the newest versions.
+    """
+    if reference.version is not None:
+        version = reference.version if reference.version in state.records else None
+    elif reference.bounds is not None:
+        inside = state.between(*reference.bounds)
+        usable = (item for item in inside if state.records[item].stage != "archived")
+        version = next((item for item in usable if matches(reference.bounds, item)), None)
+    elif reference.stage == "production":
+        version = state.production
+    elif reference.stage == "staging":
+        version = next(reversed(state.staged), None)
+    else:
+        version = state.latest
+    if version is None:
+        newest = ", ".join(item for _, item in reversed(state.ordered[-5:]))
+        raise NotFound(f"no version {reference.text!r}: the newest of {reference.model_id} are {newest}")
+    return state.records[version]

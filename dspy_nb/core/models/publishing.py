@@ -1,0 +1,143 @@
+"""Putting a version in place: its folder staged and renamed, flushed, then its log entry.
+
+Files, folders and log entry are flushed together, before the entry gets its name. A power cut in between leaves
+what any crash leaves there: a folder that no entry names, which nobody sees and ``check`` reports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from dspy_nb.core.errors import Conflict
+from dspy_nb.core.models.names import next_version
+from dspy_nb.core.models.stages import ModelState
+from dspy_nb.core.storage.files import explained, make_folders, write_file
+from dspy_nb.core.storage.flushing import Unflushed
+from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log
+
+__all__ = ["STAGING_PREFIX", "free_version", "publish"]
+
+STAGING_PREFIX: Final = ".staging-"
+
+_TAKEN: Final = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
+_GIT_FILES: Final = {
+    ".gitattributes": b"# The log holds hashes of these files: no line-ending conversion.\n* -text\n",
+    ".gitignore": b".staging-*\n.tmp-*\nexperiments/*.sqlite3*\n",
+}
+
+
+def free_version(folder: Path, state: ModelState, bump: str) -> str:
+    """Return the next version of a model that neither the log nor a folder on the disk has.
+
+    Raises:
+        InputError: ``bump`` is not known.
+    """
+    version = next_version([state.ordered[-1][1]] if state.ordered else [], bump)
+    while state.taken(version) or os.path.exists(f"{folder}{os.sep}{version}"):
+        version = next_version([version], bump)
+    return version
+
+
+def publish(
+    root: Path,
+    log: Log[ModelState],
+    version: str,
+    files: Mapping[str, bytes],
+    summary: Mapping[str, Any],
+    *,
+    reason: str | None,
+    by: str | None,
+) -> bool:
+    """Publish a version: its folder, then the log entry that makes it visible.
+
+    Returns:
+        False, with nothing written, if the version exists, in the log or only as a folder.
+
+    Raises:
+        RegistryError: It cannot be written; nothing is visible.
+    """
+    folder = log.folder.parent
+    table = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+        for name, content in files.items()
+    }
+
+    def decide(state: ModelState) -> dict[str, Any]:
+        if state.taken(version):  # its folder was deleted by hand
+            raise Conflict(f"{folder.name}@{version} exists in the log: check() tells what is wrong with it")
+        return {"version": version, "files": table, "summary": summary, "reason": reason}
+
+    if log.read().taken(version):
+        return False
+    with Unflushed() as unflushed:
+        with explained(f"write {folder / version}"):
+            _make_root(root)
+            if not _put_folder(folder, version, files, unflushed):
+                return False
+        try:
+            log.append(decide, "register", by=by, after=unflushed)
+        except BaseException:
+            if version not in log.read().records:
+                _remove_folder(folder, version)
+            raise
+    return True
+
+
+def _make_root(root: Path) -> None:
+    """Make the root, and tell git to leave hashed files alone and temporary ones out."""
+    make_folders(root)
+    for name, content in _GIT_FILES.items():
+        path = f"{root}{os.sep}{name}"
+        if not os.path.exists(path):
+            temporary = f"{root}{os.sep}{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+            write_file(temporary, content)
+            os.replace(temporary, path)  # whole or not at all, also if this process is killed
+
+
+def _put_folder(folder: Path, version: str, files: Mapping[str, bytes], unflushed: Unflushed) -> bool:
+    """Put the complete folder of a version in place, or return False if its name is taken.
+
+    It is not on the disk yet: nothing speaks of it before the log's entry, which is flushed with it.
+    """
+    make_folders(folder)
+    staging = f"{folder}{os.sep}{STAGING_PREFIX}{uuid.uuid4().hex}"
+    target = f"{folder}{os.sep}{version}"
+    try:
+        os.mkdir(staging)
+        for name, content in files.items():
+            unflushed.create(f"{staging}{os.sep}{name}", content)
+        unflushed.add_folder(staging)
+        if os.name == "nt":
+            unflushed.flush()  # Windows does not rename a folder while a file in it is open
+        try:
+            os.rename(staging, target)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            shutil.rmtree(staging, ignore_errors=True)
+            return False
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    try:
+        unflushed.add_folder(folder)
+    except BaseException:
+        _remove_folder(folder, version)
+        raise
+    return True
+
+
+def _remove_folder(folder: Path, version: str) -> None:
+    """Remove the folder of a version that never got its log entry, as far as that is possible."""
+    staging = folder / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
+    with contextlib.suppress(OSError):
+        (folder / version).rename(staging)
+        shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,147 @@
+"""One version of a model, as the registry hands it out, and the verified reading of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from dspy_nb.core.errors import Corrupt, Refused
+from dspy_nb.core.programs.spec import check_spec
+from dspy_nb.core.storage.files import explained, parse_json, read_file
+
+__all__ = ["SCHEMA_VERSION", "ModelVersion", "verified_files", "verified_metadata"]
+
+SCHEMA_VERSION: Final = 1
+"""Of metadata.json."""
+
+Files = Mapping[str, tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a model, at the moment it was asked for.
+
+    Attributes:
+        model_id: The model.
+        version: Its semantic version.
+        stage: development, staging, production, deprecated or archived.
+        created_at: When the program was made, ISO 8601 in UTC.
+        path: The folder of the version.
+        score: Its score, if one was measured; ``score_kind`` says on what.
+        interval: Lower and upper end of the score's interval, if known.
+        score_kind: ``test``, ``evaluation`` or ``validation`` (seen by the search, so it flatters).
+        optimizer: The optimizer that made it, if any.
+        base_model: The language model that it was made with.
+        parent: The version that it follows, if any.
+        size_bytes: Size of its files.
+        files: File name -> (sha256 in hex, size in bytes), as the log recorded them.
+    """
+
+    model_id: str
+    version: str
+    stage: str
+    created_at: str
+    path: Path
+    score: float | None
+    interval: tuple[float, float] | None
+    score_kind: str | None
+    optimizer: str | None
+    base_model: str | None
+    parent: str | None
+    size_bytes: int
+    files: Files = field(repr=False, hash=False)
+
+    @property
+    def ref(self) -> str:
+        """The exact reference, such as ``sentiment@1.2.0``."""
+        return f"{self.model_id}@{self.version}"
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The content of metadata.json, read and verified on each access, read-only.
+
+        Raises:
+            Corrupt: The file is not what the log recorded.
+        """
+        content = _verified(self.path / "metadata.json", self.files["metadata.json"])
+        return MappingProxyType(
+            verified_metadata(content, self.path / "metadata.json", self.model_id, self.version)
+        )
+
+    @property
+    def evaluation(self) -> Mapping[str, Any] | None:
+        """The content of evaluation.json, read and verified on each access; None if there is none.
+
+        Raises:
+            Corrupt: The file is not what the log recorded.
+        """
+        if "evaluation.json" not in self.files:
+            return None
+        path = self.path / "evaluation.json"
+        content = parse_json(_verified(path, self.files["evaluation.json"]), path)
+        if not isinstance(content, dict):
+            raise Corrupt(f"{path} is not an evaluation")
+        return MappingProxyType(content)
+
+    def __repr__(self) -> str:
+        facts = [self.ref, self.stage]
+        if self.score is not None:
+            interval = f" [{self.interval[0]:.3f}, {self.interval[1]:.3f}]" if self.interval else ""
+            facts.append(f"{self.score_kind} score {self.score:.3f}{interval}")
+        if self.optimizer:
+            facts.append(self.optimizer)
+        return f"ModelVersion({', '.join(facts)})"
+
+
+def verified_files(path: Path, files: Files, ref: str) -> dict[str, bytes]:
+    """Return the content of every file of a version.
+
+    Raises:
+        Corrupt: One differs from what the log recorded, is missing, or should not be there.
+        RegistryError: One cannot be read.
+    """
+    with explained(f"read {path}"):
+        try:
+            names = set(os.listdir(path))  # noqa: PTH208 (names only)
+        except (FileNotFoundError, NotADirectoryError):
+            raise Corrupt(f"{ref}: the folder {path} is missing: restore it from git or a backup") from None
+    if extra := sorted(names - set(files)):
+        raise Corrupt(f"{ref}: {path / extra[0]} was added to a version that never changes: remove it")
+    return {name: _verified(path / name, expected) for name, expected in files.items()}
+
+
+def verified_metadata(content: bytes, path: object, model_id: str, version: str) -> dict[str, Any]:
+    """Parse metadata.json and check what the registry relies on.
+
+    Raises:
+        Corrupt: It is not the metadata of this version.
+        Refused: It was written by a newer dspy_nb.
+    """
+    metadata = parse_json(content, path)
+    schema = metadata.get("schema_version") if isinstance(metadata, dict) else None
+    if type(schema) is not int or schema < 1:
+        raise Corrupt(f"{path} is not the metadata of a version")
+    if schema > SCHEMA_VERSION:
+        raise Refused(
+            f"{path} was written by a newer dspy_nb (schema {schema}, this reads {SCHEMA_VERSION}): upgrade"
+        )
+    if (metadata.get("model_id"), metadata.get("version")) != (model_id, version):
+        raise Corrupt(f"{path} is the metadata of another version: the folder was copied or renamed")
+    check_spec(metadata.get("signature"), str(path))
+    return dict(metadata)
+
+
+def _verified(path: Path, expected: tuple[str, int]) -> bytes:
+    with explained(f"read {path}"):
+        try:
+            content = read_file(path)
+        except FileNotFoundError:
+            raise Corrupt(f"{path} is missing: restore it from git or a backup") from None
+    if len(content) != expected[1] or hashlib.sha256(content).hexdigest() != expected[0]:
+        raise Corrupt(f"{path} was changed after it was registered: restore it from git or a backup")
+    return content

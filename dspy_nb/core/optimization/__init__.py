@@ -1,0 +1,1 @@
+"""``optimize()``: DSPy's optimizers under a budget, with the best candidate kept."""

@@ -1,0 +1,120 @@
+"""Limits for a run, what is left of them, and a count of what went wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.programs.usage import Usage
+
+__all__ = ["Budget", "ErrorCount", "remaining"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a run; ``None`` means no limit.
+
+    The limit on LM calls is never exceeded. Time, tokens and dollars are known only when a call is over, so
+    the calls then in flight may exceed those limits; no call is started after that.
+
+    Attributes:
+        lm_calls: uncached LM calls, see :class:`Usage`.
+        seconds: wall-clock seconds.
+        tokens: prompt and completion tokens together.
+        usd: US dollars, for models whose price DSPy knows.
+
+    Raises:
+        InputError: a limit is not a positive number.
+    """
+
+    lm_calls: int | None = None
+    seconds: float | None = None
+    tokens: int | None = None
+    usd: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, limit in self.limits().items():
+            whole = name in ("lm_calls", "tokens")
+            if (
+                isinstance(limit, bool)
+                or not isinstance(limit, int if whole else int | float)
+                or not limit > 0
+            ):
+                kind = "whole number" if whole else "number"
+                raise InputError(f"budget: {name}={limit!r} is not a positive {kind}")
+
+    def limits(self) -> dict[str, float]:
+        """Return the limits that are set, by name."""
+        limits = {"lm_calls": self.lm_calls, "seconds": self.seconds, "tokens": self.tokens, "usd": self.usd}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    def __str__(self) -> str:
+        """Return the limits in words."""
+        words = {
+            "lm_calls": "{:,} LM calls",
+            "seconds": "{:,g} s",
+            "tokens": "{:,} tokens",
+            "usd": "${:,.2f}",
+        }
+        return ", ".join(words[name].format(limit) for name, limit in self.limits().items()) or "no limit"
+
+
+@dataclass
+class ErrorCount:
+    """Errors of a run that were not fatal.
+
+    Attributes:
+        count: program calls and metric calls that raised.
+        kinds: how many of each exception type, by name.
+        first: the first message of each kind.
+        fatal: the error that ended the run, if one did.
+    """
+
+    count: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+    fatal: BaseException | None = None
+
+    def add(self, error: BaseException, where: str = "") -> None:
+        """Count ``error``; ``where`` goes before its message."""
+        kind = type(error).__name__
+        self.count += 1
+        self.kinds[kind] += 1
+        self.first.setdefault(kind, " ".join(f"{where}{error}".split())[:300])
+
+    def __add__(self, other: ErrorCount) -> ErrorCount:
+        """Return both together."""
+        return ErrorCount(
+            self.count + other.count,
+            self.kinds + other.kinds,
+            {**other.first, **self.first},
+            self.fatal or other.fatal,
+        )
+
+    def __str__(self) -> str:
+        """Return the kinds with their counts and first messages, in one line."""
+        return "; ".join(f"{n} x {kind}: {self.first[kind]}" for kind, n in self.kinds.most_common())
+
+
+def remaining(budget: Budget, used: Usage, elapsed_s: float, *, reserve: Usage | None = None) -> Budget | str:
+    """Return what is left of ``budget``, or the name of the limit that leaves nothing.
+
+    Args:
+        budget: the limits of the whole run.
+        used: what was used so far.
+        elapsed_s: seconds since the run began.
+        reserve: what must be left over for later.
+    """
+    spent = used + (reserve or Usage())
+    left: dict[str, Any] = {}
+    for name, limit in budget.limits().items():
+        amount = elapsed_s if name == "seconds" else getattr(spent, name)
+        if amount is None:
+            left[name] = limit  # unknown: the guard says so at the first call
+            continue
+        if limit - amount <= 0:
+            return name
+        left[name] = limit - amount
+    return replace(budget, **left)

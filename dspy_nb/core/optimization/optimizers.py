@@ -1,0 +1,331 @@
+"""DSPy's optimizers as data: what each takes, what it needs, how it is called, and what is wrong with it.
+
+The options of an optimizer are the parameters of its DSPy class and of its ``compile`` method, by the same
+names, so DSPy's documentation applies. What :func:`dspy_nb.optimize` manages itself (metric, data, threads,
+seed) is not among them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dspy
+from dspy import teleprompt
+
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.optimization import calls, checks
+from dspy_nb.core.optimization.calls import Job, Made
+from dspy_nb.core.optimization.estimates import ESTIMATES, Estimate, Sizes
+
+__all__ = ["OPTIMIZERS", "Optimizer", "get_optimizer", "resolve_options"]
+
+_MANAGED = {
+    "self", "metric", "student", "programs", "trainset", "valset", "num_threads", "seed", "max_errors",
+    "provide_traceback", "eval_kwargs", "requires_permission_to_run", "verbose", "optimizer_compile_args",
+    "valset_ratio", "log_dir", "track_stats", "use_wandb", "wandb_api_key", "wandb_init_kwargs",
+    "use_mlflow", "track_best_outputs", "_kwargs",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What dspy_nb knows about one of DSPy's optimizers.
+
+    Attributes:
+        name: its class name in DSPy.
+        summary: what it does, in one line.
+        make: returns the DSPy optimizer and the arguments of its ``compile``.
+        defaults: options that differ from DSPy's own defaults.
+        extra: options that are not parameters of the class or of ``compile``.
+        hidden: parameters that are another option under a second name.
+        imports: modules that DSPy imports only when it runs.
+        compares_on: "valset" or "trainset", the set that its candidates are scored on; ``None`` if it
+            scores none.
+        scores_student: True if the program as it was given is among those candidates.
+        feedback: True if it learns from a metric's textual feedback.
+        refuses_compiled: True if it rejects a program that another optimizer has compiled.
+        replaces_program: True if its result is a program of another kind, not the student with other prompts.
+        resets_lms: True if it takes away language models that were pinned on predictors.
+        check: refuses options and sizes that would fail later, and completes the options.
+    """
+
+    name: str
+    summary: str
+    make: Callable[[Job], Made]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    compares_on: str | None = None
+    scores_student: bool = False
+    feedback: bool = False
+    refuses_compiled: bool = False
+    replaces_program: bool = False
+    resets_lms: bool = True
+    check: Callable[[dict[str, Any], set[str], Sizes], None] = lambda options, given, sizes: None
+
+    @property
+    def cls(self) -> Any:
+        """The DSPy class."""
+        return getattr(teleprompt, self.name)
+
+    @property
+    def needs_valset(self) -> bool:
+        """True if candidates are compared on a validation set."""
+        return self.compares_on == "valset"
+
+    def options(self) -> dict[str, Any]:
+        """Return every option with its default."""
+        found: dict[str, Any] = {}
+        for function in (self.cls.__init__, self.cls.compile):
+            for name, parameter in inspect.signature(function).parameters.items():
+                if parameter.kind is not parameter.VAR_KEYWORD:
+                    default = parameter.default
+                    found.setdefault(name, None if default is parameter.empty else default)
+        shown = {k: v for k, v in found.items() if k not in _MANAGED and k not in self.hidden}
+        return shown | dict(self.defaults) | dict(self.extra)
+
+    def estimate(self, options: Mapping[str, Any], sizes: Sizes) -> Estimate:
+        """Return the LM calls that it will make, without the scoring before and after."""
+        if "steps" not in options:
+            return ESTIMATES[self.name](sizes, options)
+        order = options["strategy"].split(" -> ")
+        total = Estimate(evaluation=(1 + len(order)) * sizes.val * sizes.calls)
+        for step, step_options in (options["steps"][name] for name in order):
+            total += step.estimate(step_options, sizes)
+        return total
+
+
+def get_optimizer(name: Any) -> Optimizer:
+    """Return the optimizer of that name; upper and lower case do not matter, a DSPy class will do too.
+
+    Raises:
+        InputError: there is none, or DSPy ships it broken; the message says what is valid.
+    """
+    text = name if isinstance(name, str) else getattr(name, "__name__", repr(name))
+    if not isinstance(name, str | type):
+        raise InputError(
+            f"optimizer must be a name, got an object of type {type(name).__name__} (settings go into options); "
+            f"valid: {', '.join(OPTIMIZERS)}"
+        )
+    text = _ALIASES.get(text, text)
+    for known, optimizer in OPTIMIZERS.items():
+        if known.lower() == text.lower():
+            return optimizer
+    for known, reason in _REFUSED.items():
+        if known.lower() == text.lower():
+            raise InputError(f"optimizer {known} is refused: {reason}")
+    raise InputError(
+        f"unknown optimizer {text!r}{_did_you_mean(text, OPTIMIZERS)}; valid: {', '.join(OPTIMIZERS)}"
+    )
+
+
+def resolve_options(optimizer: Optimizer, given: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
+    """Check ``given`` and return every option of ``optimizer`` with its effective value.
+
+    Raises:
+        InputError: an option is unknown, has a value of the wrong type, contradicts another one or does not
+            fit the data; the message says what is valid.
+    """
+    options = optimizer.options()
+    if optimizer.name == "BetterTogether":
+        given = _with_steps(given, options, sizes)
+    for name, value in given.items():
+        if not isinstance(name, str):
+            raise InputError(f"options must be named by text, got {name!r}")
+        if name in ("metric", "trainset", "valset", "num_threads", "seed"):
+            raise InputError(f"{name!r} is an argument of optimize(), not an option of {optimizer.name}")
+        if name in _MANAGED:
+            raise InputError(
+                f"{name!r} is set by optimize() itself, not an option of {optimizer.name}; "
+                f"valid: {', '.join(sorted(options))}"
+            )
+        if name not in options:
+            raise InputError(
+                f"{optimizer.name} has no option {name!r}{_did_you_mean(name, options)}; "
+                f"valid: {', '.join(sorted(options))}"
+            )
+        checks.check_value(optimizer.name, name, value, options[name])
+    options |= given
+    for name in ("prompt_model", "task_model", "reflection_lm"):
+        if name in options:
+            options[name] = _as_lm(name, options[name])
+    if options.get("teacher_settings"):
+        settings = dict(options["teacher_settings"])
+        if "lm" in settings:
+            settings["lm"] = _as_lm("teacher_settings['lm']", settings["lm"])
+        options["teacher_settings"] = settings
+    optimizer.check(options, set(given), sizes)
+    return options
+
+
+def _did_you_mean(word: str, valid: Mapping[str, Any]) -> str:
+    lower = {name.lower(): name for name in valid}
+    close = difflib.get_close_matches(word.lower(), list(lower), n=1)
+    return f" (did you mean {lower[close[0]]!r}?)" if close else ""
+
+
+def _as_lm(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return dspy.LM(value)
+    if value is None or isinstance(value, dspy.BaseLM):
+        return value
+    raise InputError(f"{name} must be a dspy.LM or a model name such as 'openai/gpt-4o-mini', got {value!r}")
+
+
+def _with_steps(given: Mapping[str, Any], options: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
+    """Resolve BetterTogether's steps: name -> optimizer, or {"optimizer": ..., "options": ...}."""
+    wanted = given.get("steps", options["steps"])
+    if not isinstance(wanted, Mapping) or not wanted:
+        raise InputError(f"BetterTogether option steps={wanted!r}: expected e.g. {{'p': 'MIPROv2'}}")
+    steps = {}
+    for key, step in wanted.items():
+        if not isinstance(key, str) or not key.isidentifier():
+            raise InputError(f"BetterTogether: {key!r} cannot name a step; a name is a Python identifier")
+        name, step_options = _parts(key, step)
+        optimizer = get_optimizer(name)
+        if optimizer.name in ("BetterTogether", "Ensemble", "KNNFewShot"):
+            raise InputError(f"BetterTogether: {optimizer.name} cannot be a step")
+        steps[key] = (optimizer, resolve_options(optimizer, step_options, sizes))
+    strategy = given.get("strategy") or " -> ".join(steps)
+    if not isinstance(strategy, str):
+        raise InputError(f"BetterTogether option strategy={strategy!r}: expected text such as 'p -> w -> p'")
+    order = [name.strip() for name in strategy.split("->")]
+    if unknown := set(order) - set(steps):
+        raise InputError(
+            f"BetterTogether: strategy names {', '.join(sorted(unknown))}; steps: {', '.join(steps)}"
+        )
+    return {**given, "steps": steps, "strategy": " -> ".join(order)}
+
+
+def _parts(key: str, step: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Return the optimizer and the options of one of BetterTogether's steps."""
+    if not isinstance(step, Mapping):
+        return step, {}
+    if "optimizer" not in step or set(step) - {"optimizer", "options"}:
+        raise InputError(
+            f"BetterTogether step {key!r} has {', '.join(map(str, step)) or 'nothing'}; "
+            "valid: 'optimizer' and, if wanted, 'options'"
+        )
+    step_options = step.get("options") or {}
+    if not isinstance(step_options, Mapping):
+        raise InputError(f"BetterTogether step {key!r}: options must be a dict, got {step_options!r}")
+    return step["optimizer"], step_options
+
+
+_TABLE = (
+    Optimizer(
+        "BootstrapFewShot",
+        "demos from the program's own right answers, filled up with labelled examples",
+        calls.make_bootstrap,
+        defaults={"max_bootstrapped_demos": 4, "max_labeled_demos": 8, "max_rounds": 1},
+        refuses_compiled=True,
+        check=checks.check_bootstrap,
+    ),
+    Optimizer(
+        "MIPROv2",
+        "writes instructions, collects demo sets, and searches their combinations",
+        calls.make_mipro,
+        defaults={"auto": None, "num_candidates": 10, "init_temperature": 1.0},
+        compares_on="valset",
+        scores_student=True,
+        refuses_compiled=True,
+        imports=("optuna",),
+        check=checks.check_mipro,
+    ),
+    Optimizer(
+        "COPRO",
+        "rewrites the instruction of each predictor in turn, round by round",
+        calls.make_copro,
+        defaults={"breadth": 10, "depth": 3, "init_temperature": 1.4},
+        compares_on="trainset",
+        resets_lms=False,
+        check=checks.check_copro,
+    ),
+    Optimizer(
+        "BootstrapFewShotWithRandomSearch",
+        "many BootstrapFewShot runs on shuffled data, the best on the validation set wins",
+        calls.make_random_search,
+        compares_on="valset",
+        scores_student=True,
+        refuses_compiled=True,
+        check=checks.check_random_search,
+    ),
+    Optimizer(
+        "BootstrapFewShotWithOptuna",
+        "one BootstrapFewShot run, then a search for the best single demo of each predictor",
+        calls.make_optuna,
+        extra={"metric_threshold": None},
+        hidden=("max_demos",),  # compile wants again what the constructor calls max_bootstrapped_demos
+        compares_on="valset",
+        refuses_compiled=True,
+        imports=("optuna",),
+        check=checks.check_optuna,
+    ),
+    Optimizer("LabeledFewShot", "k labelled examples as demos, no LM call", calls.make_labeled),
+    Optimizer(
+        "KNNFewShot",
+        "at each call, demos from the k most similar training examples",
+        calls.make_knn,
+        defaults={"k": 3},
+        extra={"metric_threshold": None, "max_bootstrapped_demos": 4, "max_labeled_demos": 16,
+               "max_rounds": 1, "teacher_settings": None},
+        refuses_compiled=True,
+        replaces_program=True,
+        check=checks.check_knn,
+    ),
+    Optimizer(
+        "SIMBA",
+        "samples trajectories in batches and learns demos and rules from the hardest ones",
+        calls.make_simba,
+        compares_on="trainset",
+        check=checks.check_simba,
+    ),
+    Optimizer(
+        "GEPA",
+        "reflects on failures in words and evolves instructions on a Pareto front",
+        calls.make_gepa,
+        compares_on="valset",
+        scores_student=True,
+        feedback=True,
+        resets_lms=False,
+        imports=("gepa.core.engine",),
+        check=checks.check_gepa,
+    ),
+    Optimizer(
+        "Ensemble",
+        "asks several programs and takes the majority (student: a list of programs)",
+        calls.make_ensemble,
+        defaults={"reduce_fn": dspy.majority},
+        replaces_program=True,
+        resets_lms=False,
+    ),
+    Optimizer(
+        "BetterTogether",
+        "several optimizers one after the other, each starting from what the one before made",
+        calls.make_better_together,
+        extra={"steps": {"p": "BootstrapFewShotWithRandomSearch"}, "strategy": None},
+        compares_on="valset",
+        scores_student=True,
+        refuses_compiled=True,
+        imports=("optuna", "gepa.core.engine"),
+    ),
+)  # fmt: skip
+
+OPTIMIZERS: Mapping[str, Optimizer] = {optimizer.name: optimizer for optimizer in _TABLE}
+"""Every supported optimizer by name."""
+
+_ALIASES = {"BootstrapRS": "BootstrapFewShotWithRandomSearch"}  # DSPy's own alias
+
+_REFUSED = {
+    "InferRules": "DSPy 3.4.1 changes the caller's signature in place and returns the instructions of the "
+    "last candidate instead of the best; use MIPROv2 or SIMBA",
+    "AvatarOptimizer": "DSPy 3.4.1 ships it broken (it needs the removed dspy.TypedPredictor); use MIPROv2",
+    "BootstrapFinetune": "it changes the weights of a model, which a registry of prompts cannot hold; use a "
+    "prompt optimizer",
+    "GRPO": "it changes the weights of a model, which a registry of prompts cannot hold; use a prompt optimizer",
+}

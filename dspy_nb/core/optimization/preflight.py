@@ -1,0 +1,178 @@
+"""Everything about a run that can be found wrong before the first LM call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import dspy
+
+from dspy_nb.core.data.metrics import Metric
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.evaluation.attempts import is_asynchronous
+from dspy_nb.core.optimization.optimizers import Optimizer
+from dspy_nb.core.programs.inputs import check_inputs, forward_of
+
+__all__ = ["check_data", "check_models", "check_program", "check_teacher", "run_model", "uncompiled"]
+
+
+def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> None:
+    """Check that ``optimizer`` can work on ``program``.
+
+    Raises:
+        InputError: it is not a module, has no forward, has nothing to optimize, or was compiled before.
+    """
+    if optimizer.name == "Ensemble":
+        programs = program if isinstance(program, Sequence) else []
+        if len(programs) < 2 or not all(isinstance(one, dspy.Module) for one in programs):
+            raise InputError("Ensemble needs a list of two or more programs in place of the program")
+        return
+    if not isinstance(program, dspy.Module):
+        what = f"the class {program.__name__}" if isinstance(program, type) else repr(program)
+        raise InputError(f"program must be a dspy.Module instance, got {what}")
+    if is_asynchronous(program):
+        raise InputError(
+            f"{type(program).__name__} has only aforward, and DSPy's optimizers call forward: give it one too"
+        )
+    if getattr(program, "_compiled", False) and optimizer.refuses_compiled and not recompile:
+        raise InputError(
+            f"the program is compiled already and {optimizer.name} wants one that is not: pass the original "
+            "program, or recompile=True to start from this one"
+        )
+    if not program.named_predictors():
+        raise InputError(
+            f"{type(program).__name__} has no predictor to optimize (sub-modules that were compiled are frozen)"
+        )
+    if forward_of(program) is None:
+        raise InputError(f"{type(program).__name__} has no forward method")
+
+
+def check_teacher(program: Any, teacher: Any) -> None:
+    """Check that demos of ``teacher`` fit ``program``, as DSPy does once the scores before are paid for.
+
+    Raises:
+        InputError: it has other predictors, or one with another signature.
+    """
+    if teacher is None:
+        return
+    wanted, given = dict(program.named_predictors()), dict(teacher.named_predictors())
+    if list(wanted) != list(given):
+        raise InputError(
+            f"teacher has the predictors {', '.join(given) or 'none'}, the program has {', '.join(wanted)}: "
+            "they must be the same"
+        )
+    for name, predictor in wanted.items():
+        if not predictor.signature.equals(given[name].signature):
+            raise InputError(
+                f"teacher: the signature of {name} is not that of the program (fields and instructions must "
+                "be the same); give a stronger language model in teacher_settings instead"
+            )
+
+
+def uncompiled(program: dspy.Module) -> dspy.Module:
+    """Return a copy of ``program`` that every optimizer accepts; instructions and demos stay."""
+    copy = program.deepcopy()
+    copy._compiled = False
+    return copy
+
+
+def check_data(name: str, examples: Any, program: Any, metric: Metric | None) -> list[dspy.Example]:
+    """Check labelled examples against the program and the metric, and return them as a list.
+
+    Args:
+        name: what they are called in messages: trainset, valset, testset.
+        examples: what the caller gave.
+        program: the program they are for.
+        metric: its fields must be labelled; ``None`` to skip that.
+
+    Raises:
+        InputError: not a list of examples, empty, or one lacks inputs or a label.
+    """
+    if examples is None:
+        raise InputError(f"{name} is missing")
+    if (
+        not isinstance(examples, Iterable)
+        or isinstance(examples, str | Mapping | dspy.Example)
+        or hasattr(examples, "columns")  # a DataFrame, which would give the names of its columns
+    ):
+        raise InputError(
+            f"{name} must be a list of dspy.Example, got {type(examples).__name__}; dspy_nb.load_examples() "
+            "makes one from a file, a DataFrame or dicts"
+        )
+    checked = list(examples)
+    if not checked:
+        raise InputError(f"{name} is empty")
+    for number, example in enumerate(checked):
+        if not isinstance(example, dspy.Example):
+            raise InputError(
+                f"{name}[{number}] must be a dspy.Example, got {type(example).__name__}; "
+                "dspy_nb.load_examples() makes examples from dicts"
+            )
+        if example._input_keys is None:
+            raise InputError(f"{name}[{number}] has no inputs: call .with_inputs('field', ...) on it")
+    check_inputs(name, checked, program[0] if isinstance(program, Sequence) else program)
+    if metric is not None:
+        try:
+            metric.check(checked)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+    return checked
+
+
+def run_model(program: Any, optimizer: Optimizer) -> Any:
+    """Return the language model that ``program`` is optimized on.
+
+    A model that is pinned on all predictors is used like a configured one: several optimizers take pins
+    away, and would then silently optimize for another model.
+
+    Raises:
+        InputError: there is none, or predictors are pinned to different models and the optimizer would
+            lose them.
+    """
+    predictors = program[0].predictors() if isinstance(program, Sequence) else program.predictors()
+    pinned = {id(p.lm): p.lm for p in predictors if p.lm is not None}
+    configured = dspy.settings.lm
+    if not pinned and configured is None:
+        raise InputError("no language model: call dspy.configure(lm=...) first, e.g. with dspy_nb.local_lm()")
+    for model in (configured, *pinned.values()):
+        if model is not None and not isinstance(model, dspy.BaseLM):
+            raise InputError(
+                f"the language model must be a dspy.LM, got {model!r}: give dspy.LM('provider/model')"
+            )
+    if not pinned:
+        return configured
+    every = all(p.lm is not None for p in predictors)
+    if len(pinned) == 1 and every:
+        return next(iter(pinned.values()))
+    if optimizer.resets_lms:
+        raise InputError(
+            f"{optimizer.name} would lose the language models pinned on the predictors: pin the same one on "
+            "all of them (program.set_lm), or none; COPRO and GEPA keep different ones"
+        )
+    return configured or next(iter(pinned.values()))
+
+
+def check_models(models: Iterable[Any]) -> None:
+    """Check that DSPy's cache can tell the language models of a run apart.
+
+    Its key is the request with the model's name: neither the engine nor the address is part of it.
+
+    Raises:
+        InputError: two models have the same name and different engines or addresses.
+    """
+    known: dict[str, Any] = {}
+    for model in models:
+        first = known.setdefault(model.model, model)
+        if not (model.cache and first.cache):
+            continue
+        if _destination(first) != _destination(model):
+            raise InputError(
+                f"two language models are both called {model.model!r} but answer from different places: "
+                "DSPy's cache would mix their answers; give them different names, or cache=False"
+            )
+
+
+def _destination(model: Any) -> tuple[Any, ...]:
+    engine = getattr(model, "engine", None)
+    address = model.kwargs.get("api_base") or model.kwargs.get("base_url")
+    return (engine if isinstance(engine, str) else id(engine), address)

@@ -1,0 +1,149 @@
+"""A run directory: nothing that a run has paid for is paid for twice.
+
+    run_dir/
+      manifest.json   what the run is: program, data, metric, optimizer, options, seed, language models
+      cache/          every LM answer, as DSPy's own disk cache (only plain types are ever unpickled from it)
+      events.jsonl    what happened
+
+DSPy's optimizers are deterministic functions of their inputs and the answers they get. So the same call with
+the same directory replays the answers that are there and goes on where the first one ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import dspy
+from dspy.clients.cache import Cache
+
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.storage.files import replace_file
+
+__all__ = ["RunDirectory", "describe_lm", "describe_program", "text_hash"]
+
+_SETTING = "dspy_nb_cache"
+_SCHEMA_VERSION = 1
+
+
+class _RoutedCache:
+    """Stands where ``dspy.cache`` stands: a run's calls go to the run's cache, all others where they went."""
+
+    def __init__(self, usual: Cache) -> None:
+        self._usual = usual
+
+    def _cache(self) -> Cache:
+        return dspy.settings.get(_SETTING) or self._usual
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        return self._cache().get(*args, **kwargs)
+
+    def put(self, *args: Any, **kwargs: Any) -> None:
+        self._cache().put(*args, **kwargs)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._cache()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._usual, name)
+
+
+class RunDirectory:
+    """The directory of one run.
+
+    Args:
+        path: created if missing.
+        manifest: what the run is. Values must be JSON-able.
+
+    Raises:
+        InputError: the directory belongs to another run (the message names what differs), or it cannot be
+            written.
+    """
+
+    def __init__(self, path: str | Path, manifest: dict[str, Any]) -> None:
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._claim({"schema_version": _SCHEMA_VERSION, **manifest})
+            self._cache = Cache(
+                enable_disk_cache=True,
+                enable_memory_cache=True,
+                disk_cache_dir=str(self.path / "cache"),
+                disk_size_limit_bytes=2**40,  # an answer that was paid for is never thrown away
+                restrict_pickle=True,
+            )
+        except OSError as error:
+            raise InputError(f"run_dir {self.path}: {error.strerror or error}") from None
+
+    @property
+    def event_log(self) -> Path:
+        """Where the events of the run go."""
+        return self.path / "events.jsonl"
+
+    def settings(self) -> dict[str, Any]:
+        """Return the DSPy settings (for ``dspy.context``) that make calls use this directory's answers."""
+        if not isinstance(dspy.cache, _RoutedCache):
+            dspy.cache = _RoutedCache(dspy.cache)
+        return {_SETTING: self._cache}
+
+    def _claim(self, manifest: dict[str, Any]) -> None:
+        file = self.path / "manifest.json"
+        if not file.exists():
+            # Complete or not there at all: a crash in between must not leave a manifest that fits no run.
+            replace_file(file, json.dumps(manifest, indent=2, sort_keys=True).encode())
+            return
+        try:
+            there = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            raise InputError(f"run_dir {self.path}: manifest.json is damaged; use a new run_dir") from None
+        mine = json.loads(json.dumps(manifest))
+        changed = sorted(name for name in {*there, *mine} if there.get(name) != mine.get(name))
+        if changed:
+            raise InputError(
+                f"run_dir {self.path} belongs to another run: {', '.join(changed)} changed; "
+                "use a new run_dir, or delete this one"
+            )
+
+
+def describe_program(program: dspy.Module) -> dict[str, Any]:
+    """Return what makes ``program`` the program it is: its prompts and a hash of its code."""
+    predictors = {}
+    for name, predictor in program.named_predictors():
+        signature = predictor.signature
+        predictors[name] = {
+            "instructions": signature.instructions,
+            "fields": {key: str(info.annotation) for key, info in signature.fields.items()},
+            "demos": [{k: str(v) for k, v in dict(demo).items()} for demo in predictor.demos],
+            "config": {key: str(value) for key, value in getattr(predictor, "config", {}).items()},
+        }
+    return {
+        "class": type(program).__qualname__,
+        "code": _source_hash(type(program)),
+        "predictors": predictors,
+    }
+
+
+def describe_lm(lm: Any) -> dict[str, Any]:
+    """Return what makes ``lm`` answer as it does, without secrets: model, engine, address, parameters."""
+    engine = getattr(lm, "engine", None)
+    parameters = {k: str(v) for k, v in sorted(lm.kwargs.items()) if "key" not in k and "header" not in k}
+    return {
+        "model": lm.model,
+        "engine": engine if isinstance(engine, str) else type(engine).__qualname__,
+        "parameters": parameters,
+    }
+
+
+def text_hash(text: str) -> str:
+    """Return a short hash of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _source_hash(cls: type) -> str | None:
+    try:
+        return text_hash(inspect.getsource(cls))
+    except (OSError, TypeError):
+        return None

@@ -1,0 +1,388 @@
+"""Carrying out one optimization: score, search, score again, and say what happens."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+
+from dspy_nb.core.data.metrics import Metric
+from dspy_nb.core.errors import InputError, OptimizationFailed
+from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
+from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Failed, Progress, Started
+from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
+from dspy_nb.core.optimization.calls import SEED_SETTING, Job
+from dspy_nb.core.optimization.candidates import BatchRecorder, Candidate, Prompt, Recorder
+from dspy_nb.core.optimization.estimates import MIPRO_AUTO
+from dspy_nb.core.optimization.guard import Guard, StopRun, ending_on_no_score
+from dspy_nb.core.optimization.optimizers import Optimizer
+from dspy_nb.core.optimization.run import Result, RunPlan, as_error
+from dspy_nb.core.programs import quiet
+from dspy_nb.core.programs.interrupts import Interrupts
+from dspy_nb.core.programs.usage import Usage
+
+__all__ = ["Search", "Task"]
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS_EVERY_S = 0.25
+_GRACE_S = 30.0  # how long an LM call that is in flight at a stop is waited for, so that it is counted
+_EXCERPT = 120
+_NO_LIMIT = 10**9  # DSPy's own limit on errors would cut a run short; the guard decides instead
+
+
+@dataclass(frozen=True)
+class Task:
+    """One optimization, checked and ready to start.
+
+    Attributes:
+        plan: what is shown and stored of it.
+        optimizer: what carries it out.
+        program: the program as it was given; never changed.
+        student: what the optimizer gets: a copy without pinned models (for Ensemble the list of programs).
+        trainset: labelled examples.
+        valset: labelled examples, empty if there are none.
+        testset: labelled examples that the search never sees, empty if there are none.
+        metric: in the one shape; ``None`` where nothing is scored.
+        model: the language model of the run.
+        reserve: LM calls to keep for the scores after the search.
+        settings: further DSPy settings, such as the cache of a run directory.
+    """
+
+    plan: RunPlan
+    optimizer: Optimizer
+    program: Any
+    student: Any
+    trainset: Sequence[dspy.Example]
+    valset: Sequence[dspy.Example]
+    testset: Sequence[dspy.Example]
+    metric: Metric | None
+    model: Any
+    reserve: int
+    settings: Mapping[str, Any]
+
+
+class Search:
+    """Carries out one task.
+
+    Args:
+        task: what to do.
+        stop: ends it at the next LM call when set.
+        events: gets what happens.
+    """
+
+    def __init__(self, task: Task, stop: threading.Event, events: Broadcaster) -> None:
+        self._task = task
+        self._stop = stop
+        self._events = events
+        self._guards: list[Guard] = []
+        self._started = time.monotonic()
+        self._last_progress = 0.0
+        self._sending = threading.RLock()
+        self._reserve = Usage(task.reserve)
+        self._scoring_s = 0.0  # what the scores before took: about what those after will take
+        self._cut_by: str | None = None
+        self._baseline_score: float | None = None
+        self._interrupts = Interrupts(stop)
+        self._phase: str | None = None
+        self._recorder = self._make_recorder()
+
+    def run(self) -> Result:
+        """Do it and return the result, also when it was stopped.
+
+        Raises:
+            InputError: the metric returned what is no score, or a limit cannot be enforced.
+            OptimizationFailed: most calls fail, or the optimizer itself failed.
+        """
+        task = self._task
+        estimate = task.plan.estimate.lm_calls
+        self._events.send(Started(task.plan.optimizer, estimate or None, task.plan.budget.limits()))
+        try:
+            with self._interrupts.watched():
+                result = self._run()
+        except BaseException as failure:
+            self._send_progress()
+            self._events.send(Failed(as_error(failure)))
+            raise
+        self._phase = "done"
+        self._send_progress()  # the last throttled one is behind
+        self._events.send(Completed(result.score, result.duration_s, result.stopped_by))
+        return result
+
+    def _run(self) -> Result:
+        task = self._task
+        before = self._measure("held-out examples, before", task.program, task.testset)
+        baseline = self._baseline_score = self._baseline()
+        self._scoring_s = time.monotonic() - self._started
+        self._reserve_what_it_takes()
+        compiled, reason = self._search()
+        best = self._recorder.best
+        if compiled is not None:
+            program = self._finished(compiled)
+            known = self._known(program)
+        else:
+            program = task.program if best is None else best.program
+            known = None if best is None else self._known(program)
+        if baseline is None:
+            baseline = self._known(task.program)
+        score, after = known, None
+        if compiled is None and best is None:  # the program as it was given: there is nothing new to score
+            score, after = baseline, before
+        elif not self._stop.is_set():
+            if known is None and task.valset:
+                score = _score(self._measure("validation examples", program, task.valset))
+            after = self._measure("held-out examples, after", program, task.testset)
+        reason = reason or self._cut_by
+        if self._stop.is_set():
+            reason = "interrupt" if self._interrupts.happened else "stop"
+        return Result(
+            program=program,
+            score=score,
+            baseline_score=baseline,
+            candidates=tuple(self._recorder.candidates),
+            usage=self._usage(),
+            errors=self._errors(),
+            stopped_by=reason,
+            duration_s=time.monotonic() - self._started,
+            test_before=before,
+            test_after=after,
+            origin="optimizer" if compiled is not None else "given" if best is None else "candidate",
+        )
+
+    # -- the search ----------------------------------------------------------------------------------
+
+    def _search(self) -> tuple[Any, str | None]:
+        """Return the optimizer's program, or ``None`` and why it was stopped."""
+        task, guard = self._task, self._guard(self._left(reserve_scoring=True), self._recorder)
+        job = Job(
+            task.student,
+            task.trainset,
+            task.valset,
+            self._scoring(guard),
+            task.plan.options,
+            task.plan.seed,
+            task.plan.num_threads,
+        )
+        self._phase = None
+        try:
+            with self._in_force(guard):
+                optimizer, arguments = task.optimizer.make(job)
+                compiled = optimizer.compile(job.student, **arguments)
+            if guard.nothing_worked:
+                raise OptimizationFailed(f"every call failed: {guard.errors}")
+            return compiled, None
+        except (StopRun, KeyboardInterrupt):
+            pass
+        except OptimizationFailed:
+            raise
+        except Exception as error:
+            guard.halt("failed")  # for the threads that it leaves behind
+            raise OptimizationFailed(f"{task.optimizer.name} failed: {as_error(error)}") from error
+        finally:
+            guard.wait_for_calls(_GRACE_S)
+        return None, self._explain(guard)
+
+    def _explain(self, guard: Guard) -> str:
+        """Return why ``guard`` stopped the search, or raise if that leaves nothing worth returning."""
+        reason = guard.reason or "stop"
+        if reason == "metric":
+            raise guard.errors.fatal or InputError("the metric failed")
+        if reason == "errors" and guard.hopeless:
+            raise OptimizationFailed(f"most calls fail, so there is nothing to learn from: {guard.errors}")
+        if reason.startswith("unknown "):
+            what = {"usd": "its price is unknown", "tokens": "it does not report them"}[reason.split()[1]]
+            raise InputError(
+                f"a budget in {reason.split()[1]} cannot be enforced for {self._task.plan.base_model}: {what}; "
+                "use lm_calls or seconds"
+            )
+        return reason
+
+    def _scoring(self, guard: Guard) -> Callable[..., Any]:
+        """Return the metric as the optimizer gets it: SIMBA's candidates are recorded by it."""
+        metric, recorder = ending_on_no_score(self._task.metric, guard), self._recorder
+
+        def scored(
+            gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None
+        ) -> Any:
+            if pred is None or metric is None:  # SIMBA's way to say that the program raised
+                return 0.0
+            score = metric(gold, pred, trace, pred_name, pred_trace)
+            if isinstance(recorder, BatchRecorder):
+                recorder.add_score(float(score))
+            return score
+
+        return scored
+
+    def _make_recorder(self) -> Recorder:
+        task = self._task
+        compared = {"valset": task.valset, "trainset": task.trainset, None: ()}[task.optimizer.compares_on]
+        full_n = len(compared) or None
+        options = task.plan.options
+        if task.optimizer.name == "SIMBA":
+            return BatchRecorder(task.program, min(options["bsize"], len(task.trainset)), self._on_candidate)
+        if task.optimizer.name == "MIPROv2" and options["auto"]:
+            full_n = min(len(task.valset), MIPRO_AUTO[options["auto"]][1])
+        # Only its steps may score on other examples than those that candidates are compared on.
+        steps = compared if task.optimizer.name == "BetterTogether" else ()
+        return Recorder(task.program, full_n, self._on_candidate, steps)
+
+    def _finished(self, compiled: Any) -> Any:
+        """Return the optimizer's program on the caller's own: with its class state and its pinned models."""
+        if self._task.optimizer.replaces_program:
+            return compiled
+        program = Prompt.of(compiled).applied_to(self._task.program)
+        program._compiled = getattr(compiled, "_compiled", False)
+        return program
+
+    # -- scores before and after -------------------------------------------------------------------------
+
+    def _known(self, program: Any) -> float | None:
+        """Return the score that the search itself gave ``program``, if that is the one to report."""
+        if self._task.optimizer.replaces_program:
+            return None
+        if self._task.valset and not self._task.optimizer.needs_valset:
+            return None  # the search compared on the training set
+        found = self._recorder.find(program)
+        return None if found is None else found.score
+
+    def _baseline(self) -> float | None:
+        """Score the program as it is, where the search would not."""
+        task = self._task
+        if not task.valset or task.optimizer.scores_student:
+            return None
+        return _score(self._measure("validation examples, before", task.program, task.valset))
+
+    def _reserve_what_it_takes(self) -> None:
+        """Reserve for the scores after the search what those before took.
+
+        LM calls: at least what was foreseen. A program may ask its predictors several times, and an answer in
+        the wrong format costs a second call. Tokens and dollars: with those of the calls that are in flight
+        when the search stops, for they are known too late to count against it.
+        """
+        task, usage = self._task, self._usage()
+        scored = len(task.testset) + (0 if task.optimizer.scores_student else len(task.valset))
+        if not scored or not task.reserve:
+            return
+        foreseen = scored * len(task.program.predictors())
+        calls = max(task.reserve, task.reserve * (usage.lm_calls + usage.cache_hits) // foreseen)
+        more = 1 + task.plan.num_threads / max(usage.lm_calls, 1)
+        self._reserve = Usage(
+            calls,
+            0,
+            None if usage.prompt_tokens is None else round(usage.prompt_tokens * more),
+            None if usage.completion_tokens is None else round(usage.completion_tokens * more),
+            None if usage.usd is None else usage.usd * more,
+        )
+
+    def _measure(self, what: str, program: Any, examples: Sequence[dspy.Example]) -> Evaluation | None:
+        """Evaluate ``program``; ``None`` without examples, or when there is no budget left for it."""
+        left = self._left()
+        if not examples or isinstance(left, str) or isinstance(program, list):
+            return None
+        guard = self._guard(left)
+        self._phase = f"scoring {len(examples)} {what}"
+        try:
+            with self._in_force(guard):
+                return evaluate(
+                    program,
+                    examples,
+                    ending_on_no_score(self._task.metric, guard),
+                    num_threads=self._task.plan.num_threads,
+                    stop=self._stop,
+                )
+        except (StopRun, KeyboardInterrupt):
+            self._cut_by = self._explain(guard)
+            return None
+        finally:
+            guard.wait_for_calls(_GRACE_S)
+
+    # -- limits, counts and events -----------------------------------------------------------------------
+
+    def _left(self, *, reserve_scoring: bool = False) -> Budget | str:
+        reserve = self._reserve if reserve_scoring else None
+        elapsed = time.monotonic() - self._started + (self._scoring_s if reserve_scoring else 0.0)
+        return remaining(self._task.plan.budget, self._usage(), elapsed, reserve=reserve)
+
+    def _guard(self, left: Budget | str, follower: Recorder | None = None) -> Guard:
+        """Return a guard with what is left; if that is nothing, of this limit, it stops at the first call."""
+        guard = Guard(Budget() if isinstance(left, str) else left, self._stop, self._on_call, follower)
+        if isinstance(left, str):
+            guard.halt(left)
+        self._guards.append(guard)
+        return guard
+
+    @contextlib.contextmanager
+    def _in_force(self, guard: Guard) -> Iterator[None]:
+        for module in self._task.optimizer.imports:
+            importlib.import_module(module)
+        quiet.install()
+        with (
+            dspy.context(
+                lm=self._task.model,
+                max_errors=_NO_LIMIT,
+                **guard.settings(),
+                **quiet.QUIET_SETTINGS,
+                **{SEED_SETTING: self._task.plan.seed},
+                **self._task.settings,
+            ),
+            self._interrupts.breaking_off(),
+        ):
+            yield
+
+    def _usage(self) -> Usage:
+        return sum((guard.usage for guard in self._guards), Usage())
+
+    def _errors(self) -> ErrorCount:
+        return sum((guard.errors for guard in self._guards), ErrorCount())
+
+    def _on_call(self) -> None:
+        if time.monotonic() - self._last_progress < _PROGRESS_EVERY_S:
+            return
+        if self._sending.acquire(blocking=False):  # one thread is enough
+            try:
+                self._send_progress()
+            finally:
+                self._sending.release()
+
+    def _send_progress(self) -> None:
+        with self._sending:
+            self._last_progress = time.monotonic()
+            usage, best = self._usage(), self._recorder.best
+            metrics = {
+                **usage.to_dict(),
+                "errors": self._errors().count,
+                "best_score": None if best is None else best.score,
+                "baseline_score": self._baseline_score,
+                "elapsed_s": round(self._last_progress - self._started, 3),
+            }
+            step = usage.lm_calls + usage.cache_hits
+            self._events.send(Progress(step, self._phase or self._recorder.phase, metrics))
+
+    def _on_candidate(self, candidate: Candidate, best: bool) -> None:
+        if self._baseline_score is None and candidate.full:
+            self._baseline_score = self._known(self._task.program)
+        instruction = next(iter(candidate.instructions.values()), "")
+        self._events.send(
+            CandidateScored(
+                candidate=candidate.number,
+                score=candidate.score,
+                n=candidate.n,
+                full=candidate.full,
+                best=best,
+                instruction=" ".join(instruction.split())[:_EXCERPT],
+                demos=candidate.num_demos,
+                prompt=candidate.prompt,
+            )
+        )
+        self._send_progress()
+
+
+def _score(evaluation: Evaluation | None) -> float | None:
+    return None if evaluation is None or not evaluation.complete else evaluation.score

@@ -1,0 +1,1 @@
+"""From a program to production, step by step, through a quality gate."""

@@ -1,0 +1,354 @@
+"""From a program to production in one call: optimize, evaluate, gate, staging, A/B, production.
+
+No step is ever left out: what the gate or the comparison refuses is not deployed anywhere beyond, and the
+refusal is recorded with the version, so that it cannot be promoted by hand either without ``force``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import dspy
+
+from dspy_nb.core.ab.compare import compare
+from dspy_nb.core.ab.comparison import Comparison
+from dspy_nb.core.deployment.environment import Deployment, Environment
+from dspy_nb.core.errors import Conflict, InputError, Refused
+from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
+from dspy_nb.core.models.names import check_model_id
+from dspy_nb.core.models.submission import Submission
+from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.optimization.optimize import estimate, optimize
+from dspy_nb.core.optimization.run import OptimizationRun
+from dspy_nb.core.pipeline.folder import PipelineFolder, PipelineResult, Step
+from dspy_nb.core.pipeline.gate import GateResult
+from dspy_nb.core.pipeline.rules import DEFAULT_BUDGET, STEPS, PipelineRules, PipelineTask, passes, plan_of
+from dspy_nb.core.registry.registry import Registry
+
+__all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "PipelineTask", "run_pipeline"]
+
+StepListener = Callable[[str, Step | None], object]
+
+
+def run_pipeline(
+    task: PipelineTask,
+    model_id: str,
+    rules: PipelineRules,
+    *,
+    registry: Registry,
+    folder: str | Path,
+    until: str = "production",
+    bump: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    by: str | None = None,
+    on_step: StepListener | None = None,
+    on_event: Any = None,
+    on_evaluation: Any = None,
+    on_comparison: Any = None,
+) -> PipelineResult:
+    """Optimize a program and ship it if it is good enough, and not worse than what is in production.
+
+    The first version of a model is compared with nothing: the gate alone decides. Interrupted, the same call
+    with the same folder goes on after the last step that was over; an optimization that was under way pays for
+    no answer twice.
+
+    Args:
+        task: What to optimize, and how.
+        model_id: The model that it becomes a version of.
+        rules: What it must show, and where it goes.
+        registry: Where versions and environments are.
+        folder: Where to keep what each step finds.
+        until: The step to end with, of ``STEPS``; a later call does the rest.
+        bump: Which part of the version to raise.
+        metadata: Facts to store with the version.
+        by: Who ships; the user of the process by default.
+        on_step: Called with a step's name and ``None`` when it begins, and the ``Step`` when it is over.
+        on_event: Listener to the optimization.
+        on_evaluation: Listener to the evaluation.
+        on_comparison: Listener to the comparison.
+
+    Raises:
+        InputError: Something given is wrong; nothing has been spent or written.
+        KeyboardInterrupt: It was interrupted; the same call goes on.
+        DspyNbError: A step failed. That a rule said no is a result instead.
+    """
+    check_model_id(model_id)
+    if until not in STEPS:
+        raise InputError(f"until must be one of {', '.join(STEPS)}, got {until!r}")
+    work = _Pipeline(task, model_id, rules, registry, Path(folder), bump, metadata, by)
+    work.on_event, work.on_evaluation, work.on_comparison = on_event, on_evaluation, on_comparison
+    for name in STEPS[: STEPS.index(until) + 1]:
+        if (over := work.folder.step(name)) is not None:
+            if over.status == "refused":
+                break
+            continue
+        if on_step is not None:
+            on_step(name, None)
+        started = time.monotonic()
+        try:
+            step = work.step(name)
+        except Refused as error:
+            step = Step(name, "refused", str(error))
+        step = replace(step, duration_s=round(time.monotonic() - started, 3))
+        work.folder.add(step)
+        if on_step is not None:
+            on_step(name, step)
+        if step.status == "refused":
+            break
+    return work.result()
+
+
+class _Pipeline:
+    """One pipeline under way."""
+
+    on_event: Any = None
+    on_evaluation: Any = None
+    on_comparison: Any = None
+
+    def __init__(
+        self,
+        task: PipelineTask,
+        model_id: str,
+        rules: PipelineRules,
+        registry: Registry,
+        folder: Path,
+        bump: str | None,
+        metadata: Mapping[str, Any] | None,
+        by: str | None,
+    ) -> None:
+        self.task, self.model_id, self.rules, self.registry = task, model_id, rules, registry
+        self.bump, self.metadata, self.by = bump, dict(metadata or {}), by
+        self.testset = list(task.testset)
+        self._check()
+        self.folder = PipelineFolder(folder, plan_of(replace(task, testset=self.testset), model_id, rules))
+        self.run: OptimizationRun | None = None
+        self.evaluation: Evaluation | None = None
+        self.gate: GateResult | None = None
+        self.comparison: Comparison | None = None
+        self.deployment: Deployment | None = None
+        compared = self.folder.step("ab-test")
+        if compared is not None and self._outdated(compared):
+            self.folder.steps.remove(compared)  # another version went live meanwhile: compare with that one
+
+    # -- what is known before anything is spent ----------------------------------------------------------
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "trainset": self.task.trainset,
+            "testset": self.testset,
+            "metric": self.task.metric,
+            **self.task.arguments,
+        }
+
+    def _check(self) -> None:
+        if not isinstance(self.task.program, dspy.Module):
+            raise InputError("a pipeline needs one program, a dspy.Module")
+        estimate(self.task.program, **self._arguments)
+        Submission(self.task.program, self.model_id, metadata=None, evaluation=None, notes=None)
+        if isinstance(self.rules.gate.not_worse_than, str):
+            self.registry.get(self.rules.gate.not_worse_than)
+        for name in (self.rules.staging, self.rules.production):
+            live = self.registry.environment(name).current
+            if live is not None and live.model_id != self.model_id:
+                raise InputError(
+                    f"{live.ref} is live in {name}, another model: an environment serves one, name another "
+                    f"such as {name}-{self.model_id}"
+                )
+
+    @property
+    def _production(self) -> Environment:
+        return self.registry.environment(self.rules.production)
+
+    def _baseline(self) -> ModelVersion | None:
+        """Return what is in production: what is live there, else what the registry approved for it."""
+        if (live := self._production.current) is not None:
+            return live
+        return self.registry.production(self.model_id) if self.model_id in self.registry.models() else None
+
+    def _baseline_ref(self) -> str | None:
+        """Return the reference of what is in production."""
+        found = self._baseline()
+        return None if found is None else found.ref
+
+    def _outdated(self, compared: Step) -> bool:
+        """Whether another version has gone live since the comparison, other than by this pipeline."""
+        return self._baseline_ref() not in (self.ref, compared.facts.get("baseline"))
+
+    # -- the steps ---------------------------------------------------------------------------------------
+
+    def step(self, name: str) -> Step:
+        """Do one step.
+
+        Raises:
+            Refused: A rule of the registry says no.
+        """
+        steps: dict[str, Callable[[], Step]] = {
+            "optimize": self._optimize,
+            "evaluate": self._evaluate,
+            "gate": self._gate,
+            "staging": self._stage,
+            "ab-test": self._compare,
+            "production": self._ship,
+        }
+        return steps[name]()
+
+    @property
+    def ref(self) -> str | None:
+        """The new version, once it is registered."""
+        step = self.folder.step("optimize")
+        return None if step is None else step.facts.get("ref")
+
+    def _version(self) -> ModelVersion:
+        assert self.ref is not None
+        return self.registry.get(self.ref)
+
+    def _optimize(self) -> Step:
+        task = self.task
+        self.folder.save()  # an interrupted optimization goes on in this folder
+        run = self.run = optimize(
+            task.program,
+            **self._arguments,
+            budget=task.budget,
+            seed=task.seed,
+            num_threads=task.num_threads,
+            run_dir=self.folder.path / "run",
+            on_event=self.on_event,
+        )
+        if run.stopped_by in ("interrupt", "stop"):
+            raise KeyboardInterrupt
+        if run.origin == "given":
+            return Step("optimize", "refused", f"stopped by {run.stopped_by} before any candidate was scored")
+        version = self.registry.register(
+            run, self.model_id, bump=self.bump, metadata=self.metadata, by=self.by
+        )
+        self.folder.write("run.json", {"ref": version.ref, **dict(version.metadata)})
+        ended = "" if run.stopped_by is None else f", stopped by {run.stopped_by}"
+        score = "" if run.score is None else f", validation score {run.score:.1%}"
+        message = f"{run.plan.optimizer}{ended}{score}: registered {version.ref}"
+        return Step("optimize", "passed", message, facts={"ref": version.ref})
+
+    def _evaluate(self) -> Step:
+        version = self._version()
+        stored = version.evaluation  # measured by the optimization, on the same examples
+        found = None if stored is None else Evaluation.from_dict(dict(stored), source=version.ref)
+        if found is None or not found.complete:
+            found = evaluate(
+                self.registry.load(version, self.task.program),
+                self.testset,
+                self.task.metric,
+                num_threads=self.task.num_threads,
+                seed=self.task.seed,
+                on_event=self.on_evaluation,
+            )
+            if not found.complete:
+                raise KeyboardInterrupt
+            self.registry.attach(version, found, by=self.by)
+        self.evaluation = found
+        self.folder.write("evaluation.json", found.to_dict())
+        low, high = found.interval
+        message = f"score {found.score:.1%} [{low:.1%}, {high:.1%}] on {found.n:,} held-out examples"
+        return Step("evaluate", "passed", message)
+
+    def _measured(self) -> Evaluation:
+        if self.evaluation is None:
+            data = self.folder.read("evaluation.json")
+            self.evaluation = Evaluation.from_dict(data, source=str(self.folder.path / "evaluation.json"))
+        return self.evaluation
+
+    def _gate(self) -> Step:
+        version = self._version()
+        found = self.rules.gate.check(self._measured(), registry=self.registry, raises=False)
+        self.gate = replace(found, ref=version.ref)
+        self.registry.attach(version, self.gate, by=self.by)
+        self.folder.write("gate.json", self.gate.to_evidence())
+        if not self.gate.passed:
+            return Step("gate", "refused", "; ".join(self.gate.reasons))
+        return Step("gate", "passed", f"all {len(self.gate.checks)} conditions hold")
+
+    def _stage(self) -> Step:
+        if self._version().stage == "development":
+            self.registry.promote(
+                self._version(), "staging", evidence=self.folder.read("gate.json"), by=self.by
+            )
+        self._switch(self.registry.environment(self.rules.staging), self.folder.read("gate.json"))
+        return Step("staging", "passed", f"{self.ref} answers in {self.rules.staging}")
+
+    def _compare(self) -> Step:
+        version, baseline = self._version(), self._baseline()
+        if baseline is None or baseline.ref == version.ref:
+            return Step("ab-test", "skipped", "nothing is in production yet: the gate alone decides")
+        program = self.task.program
+        found = compare(
+            self.registry.load(baseline, program),
+            self.registry.load(version, program),
+            self.testset,
+            self.task.metric,
+            margin=self.rules.margin,
+            confidence=self.rules.confidence,
+            max_examples=len(self.testset),  # all, and that was settled beforehand
+            sequential=False,  # nobody watches, and one look tells more of the same examples
+            num_threads=self.task.num_threads,
+            seed=self.task.seed,
+            on_event=self.on_comparison,
+        )
+        if not found.complete:
+            raise KeyboardInterrupt
+        found = self.comparison = replace(found, a_name=baseline.ref, b_name=version.ref)
+        passed, message = passes(found, self.rules.inconclusive)
+        evidence = {**found.to_evidence(), "passed": passed}
+        self.registry.attach(version, evidence, by=self.by)
+        self.folder.write("ab.json", {**found.to_dict(), "passed": passed})
+        status: Literal["passed", "refused"] = "passed" if passed else "refused"
+        return Step("ab-test", status, message, facts={"baseline": baseline.ref, "evidence": evidence})
+
+    def _ship(self) -> Step:
+        compared = self.folder.step("ab-test")
+        assert compared is not None
+        if self._outdated(compared):
+            live = self._baseline_ref()
+            raise Conflict(
+                f"{live} went live in {self.rules.production} meanwhile: run again to compare with it"
+            )
+        proof = compared.facts.get("evidence") or self.folder.read("gate.json")
+        if self._version().stage != "production":
+            self.registry.promote(self._version(), "production", evidence=proof, by=self.by)
+        self.deployment = self._switch(self._production, proof)
+        return Step("production", "passed", f"{self.ref} is live in {self.rules.production}")
+
+    def _switch(self, environment: Environment, evidence: Mapping[str, Any]) -> Deployment | None:
+        """Load the new version, let it answer one example, and only then make it live."""
+        live = environment.current
+        if live is not None and live.ref == self.ref:
+            return None
+        prepared = environment.prepare(
+            self._version(), program=self.task.program, smoke=dict(self.testset[0].inputs())
+        )
+        return prepared.switch(by=self.by, reason="pipeline", evidence=evidence)
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def result(self) -> PipelineResult:
+        """Return how far it came, and write the decision if there is one."""
+        last = self.folder.steps[-1]
+        decided = last.status == "refused" or last.name == STEPS[-1]
+        compared = self.folder.step("ab-test")
+        result = PipelineResult(
+            shipped=last.status == "passed" if decided else None,
+            ref=self.ref,
+            baseline=compared.facts.get("baseline") if compared else None,
+            steps=tuple(self.folder.steps),
+            folder=self.folder.path,
+            run=self.run,
+            evaluation=self.evaluation or (self._measured() if self.folder.step("evaluate") else None),
+            gate=self.gate,
+            comparison=self.comparison,
+            deployment=self.deployment,
+        )
+        if decided:
+            self.folder.write("decision.json", result.to_dict())
+        return result

@@ -1,0 +1,131 @@
+"""What a pipeline is given: a program to optimize, what it must show to pass, and where it goes then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import dspy
+
+from dspy_nb.core.ab.comparison import Comparison
+from dspy_nb.core.arguments import number_between, probability
+from dspy_nb.core.data.examples import fingerprint
+from dspy_nb.core.data.metrics import as_metric
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.models.names import check_environment
+from dspy_nb.core.optimization.budget import Budget
+from dspy_nb.core.optimization.replay import describe_program, text_hash
+from dspy_nb.core.optimization.run import readable
+from dspy_nb.core.pipeline.gate import QualityGate
+
+__all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "PipelineTask", "passes", "plan_of"]
+
+STEPS: Final = ("optimize", "evaluate", "gate", "staging", "ab-test", "production")
+DEFAULT_BUDGET: Final = Budget(seconds=3600)
+"""Of the optimization, where none is given: no pipeline waits for ever."""
+
+Inconclusive = Literal["refuse", "ship"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineTask:
+    """What is to be optimized, and how; the attributes are arguments of ``optimize``.
+
+    Attributes:
+        program: A ``dspy.Module``.
+        trainset: Labelled examples to learn from.
+        testset: Labelled examples that the search never sees: the gate and the comparison rest on them.
+        metric: What scores an answer.
+        arguments: Others of ``optimize``: valset, optimizer, options, preset, recompile.
+        budget: Limits of the optimization.
+        seed: For whatever is drawn at random.
+        num_threads: Program calls at a time.
+    """
+
+    program: dspy.Module
+    trainset: Iterable[dspy.Example]
+    testset: Iterable[dspy.Example]
+    metric: Any
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    budget: Budget = DEFAULT_BUDGET
+    seed: int = 0
+    num_threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineRules:
+    """What a new version must show, and where it goes then.
+
+    Attributes:
+        gate: What its evaluation must show.
+        margin: How much worse than what is in production still is not worse, in [0, 1].
+        confidence: Of the comparison with what is in production.
+        inconclusive: Whether a comparison that cannot tell refuses the new version, or ships it.
+        staging: The environment that it goes to after the gate.
+        production: The environment that it goes to after the comparison.
+
+    Raises:
+        InputError: One of them is not valid.
+    """
+
+    gate: QualityGate
+    margin: float = 0.02
+    confidence: float = 0.95
+    inconclusive: Inconclusive = "refuse"
+    staging: str = "staging"
+    production: str = "production"
+
+    def __post_init__(self) -> None:
+        number_between("margin", self.margin, 0, 1)
+        probability("confidence", self.confidence)
+        if self.inconclusive not in ("refuse", "ship"):
+            raise InputError(f"inconclusive must be 'refuse' or 'ship', got {self.inconclusive!r}")
+        if check_environment(self.staging) == check_environment(self.production):
+            raise InputError(f"staging and production are both {self.staging!r}: they must differ")
+
+
+def plan_of(task: PipelineTask, model_id: str, rules: PipelineRules) -> dict[str, Any]:
+    """Return as JSON data what must be the same when an interrupted pipeline goes on."""
+    metric = as_metric(task.metric)
+    sets = {"trainset": task.trainset, "valset": task.arguments.get("valset"), "testset": task.testset}
+    return {
+        "model_id": model_id,
+        "program": text_hash(repr(describe_program(task.program))),
+        "metric": {"name": repr(metric), "source": text_hash(metric.source)},
+        **{name: None if examples is None else fingerprint(examples) for name, examples in sets.items()},
+        **{name: readable(task.arguments.get(name)) for name in ("optimizer", "options", "preset")},
+        "seed": task.seed,
+        "gate": _described(rules.gate),
+        "rules": {
+            name: getattr(rules, name)
+            for name in ("margin", "confidence", "inconclusive", "staging", "production")
+        },
+    }
+
+
+def passes(found: Comparison, inconclusive: Inconclusive) -> tuple[bool, str]:
+    """Return whether a comparison with what is in production lets the new version (B) pass, and why."""
+    low, high = found.interval
+    points = f"{100 * found.effect:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] on {found.n:,} examples"
+    better = {"A better": f"{found.a_name} is better", "B better": f"{found.b_name} is better"}
+    message = f"{better.get(found.verdict, found.verdict)}: {found.b_name} differs by {points}"
+    if found.verdict == "A better":
+        return False, message
+    if found.verdict in ("B better", "no practical difference") or found.not_worse:
+        return True, message if found.verdict != "inconclusive" else f"not worse: {message}"
+    if inconclusive == "ship":
+        return True, f"{message}; shipped all the same, as asked"
+    if found.more_needed is not None:
+        message += f"; about {found.more_needed:,} more examples would settle it"
+    return False, message
+
+
+def _described(gate: QualityGate) -> dict[str, Any]:
+    """Return a gate as JSON data, to tell whether another one is the same."""
+    reference = gate.not_worse_than
+    named = reference if isinstance(reference, str | None) else getattr(reference, "ref", "an evaluation")
+    return {
+        **{name: value for name, value in vars(gate).items() if value is not None},
+        "not_worse_than": named,
+    }

@@ -1,0 +1,295 @@
+"""What a program is made of, as JSON: DSPy's own state has no field names, no types and no class.
+
+DSPy matches the fields of a saved program by position and without a check; here the spec that was stored
+is compared with the program by name, and a program of one plain predictor is rebuilt from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from dspy_nb.core.errors import Corrupt, InputError, Refused
+from dspy_nb.core.programs.field_types import is_plain, parse_type, same_type, type_text
+
+if TYPE_CHECKING:
+    import dspy
+
+__all__ = [
+    "base_model",
+    "check_spec",
+    "class_path",
+    "compare_specs",
+    "parameters_of",
+    "rebuild",
+    "rebuild_predictor",
+    "spec_of",
+]
+
+# What Predict(**config) may hold and the registry keeps: sampling options, never where a call goes.
+_OPTIONS: Final = frozenset(
+    [
+        "temperature",
+        "max_tokens",
+        "max_completion_tokens",
+        "top_p",
+        "top_k",
+        "n",
+        "stop",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "reasoning_effort",
+        "logprobs",
+        "rollout_id",
+    ]
+)
+
+
+def class_path(program: object) -> str:
+    """Return ``module.Class`` of a program."""
+    return f"{type(program).__module__}.{type(program).__qualname__}"
+
+
+def base_model(program: dspy.Module) -> str | None:
+    """Return the model string that the program runs on: its own, else the configured one, else None."""
+    import dspy
+
+    models = {parameter.lm.model for _, parameter in parameters_of(program) if getattr(parameter, "lm", None)}
+    if models:
+        return ", ".join(sorted(map(str, models)))
+    return getattr(dspy.settings.lm, "model", None)
+
+
+def spec_of(program: dspy.Module) -> dict[str, Any]:
+    """Return the spec of a program.
+
+    Returns:
+        ``kind`` (Predict, ChainOfThought or custom), ``obstacle`` (why the spec alone does not give the
+        program back; None if it does) and ``predictors``, each with ``path``, ``kind``, ``obstacle``,
+        ``options`` and ``fields`` (name, role, type, untyped, desc).
+
+    Raises:
+        InputError: It is no program, or its behaviour is not in its state.
+    """
+    import dspy
+
+    if not isinstance(program, dspy.Module):
+        raise InputError(f"a {type(program).__name__} cannot be registered: give a dspy.Module or a run")
+    for name, module in program.named_sub_modules():
+        if "forward" in vars(module):
+            raise InputError(
+                f"the program cannot be registered: the forward of {name} was replaced on the object (as "
+                "KNNFewShot does), and DSPy's JSON state does not hold it"
+            )
+    predictors = [_predictor_spec(path, parameter) for path, parameter in parameters_of(program)]
+    if not predictors:
+        raise InputError("the program cannot be registered: it has no predictors, so it has no state")
+    if any(item["path"] == "metadata" for item in predictors):
+        raise InputError(
+            "the program cannot be registered: DSPy's JSON state has no room for one named 'metadata'"
+        )
+    kind = {dspy.Predict: "Predict", dspy.ChainOfThought: "ChainOfThought"}.get(type(program), "custom")
+    obstacle: str | None = f"it is a program of class {class_path(program)}"
+    if kind != "custom":
+        obstacle = next((item["obstacle"] for item in predictors if item["obstacle"]), None)
+    return {"kind": kind, "obstacle": obstacle, "predictors": predictors}
+
+
+def check_spec(spec: object, where: str) -> None:
+    """Check the shape of an untrusted spec.
+
+    Raises:
+        Corrupt: It is not what ``spec_of`` returns.
+    """
+    if (
+        not isinstance(spec, dict)
+        or spec.get("kind") not in ("Predict", "ChainOfThought", "custom")
+        or not isinstance(spec.get("obstacle"), str | None)
+        or not isinstance(spec.get("predictors"), list)
+        or not all(map(_is_predictor_spec, spec["predictors"]))
+        or not spec["predictors"]
+        or (spec["kind"] != "custom" and len(spec["predictors"]) != 1)
+    ):
+        raise Corrupt(f"{where}: the spec of the program is not as it should be")
+
+
+def compare_specs(stored: Mapping[str, Any], program: Mapping[str, Any], ref: str) -> None:
+    """Check that a program is the one that a version was made from.
+
+    Raises:
+        Refused: A predictor, field, role or type differs; the message names it.
+    """
+    theirs = {item["path"]: item for item in stored["predictors"]}
+    ours = {item["path"]: item for item in program["predictors"]}
+    for path in [*theirs, *(path for path in ours if path not in theirs)]:
+        if path not in ours or path not in theirs:
+            raise Refused(f"{ref} does not fit the program: predictor {_only_in(path, path in theirs)}")
+        a, b = ({field["name"]: field for field in item["fields"]} for item in (theirs[path], ours[path]))
+        for name in [*a, *(name for name in b if name not in a)]:
+            if name not in b or name not in a:
+                raise Refused(f"{ref} does not fit the program: field {_only_in(name, name in a)} ({path})")
+            for key in ("role", "type"):
+                if not (
+                    a[name][key] == b[name][key] or (key == "type" and same_type(a[name][key], b[name][key]))
+                ):
+                    raise Refused(
+                        f"{ref} does not fit the program: the {key} of field '{name}' ({path}) is "
+                        f"{a[name][key]} in the version but {b[name][key]} in the program"
+                    )
+        if list(a) != list(b):
+            raise Refused(
+                f"{ref} does not fit the program: the fields of {path} are in the order {', '.join(a)} in "
+                f"the version but {', '.join(b)} in the program"
+            )
+        if theirs[path]["kind"].rpartition(".")[2] != ours[path]["kind"].rpartition(".")[2]:
+            raise Refused(
+                f"{ref} does not fit the program: {path} is a {theirs[path]['kind']} in the version but a "
+                f"{ours[path]['kind']} in the program"
+            )
+
+
+def rebuild(spec: Mapping[str, Any], ref: str) -> dspy.Module:
+    """Build the program that a spec describes, without its state.
+
+    Raises:
+        Refused: The spec alone does not say what the program does.
+    """
+    import dspy
+
+    if spec["obstacle"]:
+        raise Refused(f"{ref} cannot be loaded without its class: {spec['obstacle']}: load(ref, program=...)")
+    (item,) = spec["predictors"]
+    if spec["kind"] == "Predict":
+        return rebuild_predictor(item)
+    fields = item["fields"]
+    if not any(field["name"] == "reasoning" and field["role"] == "output" for field in fields):
+        raise Corrupt(f"{ref}: the spec of a ChainOfThought has no output field 'reasoning'")
+    signature = _signature([field for field in fields if field["name"] != "reasoning"])
+    return dspy.ChainOfThought(signature, **item["options"])
+
+
+def rebuild_predictor(item: Mapping[str, Any]) -> dspy.Predict:
+    """Build one predictor of a spec, without its state.
+
+    Raises:
+        Refused: It is no plain predictor.
+    """
+    import dspy
+
+    if item["obstacle"]:
+        raise Refused(f"the predictor {item['path']} cannot be rebuilt: {item['obstacle']}")
+    return dspy.Predict(_signature(item["fields"]), **item["options"])
+
+
+def _signature(fields: list[dict[str, Any]]) -> type[dspy.Signature]:
+    import dspy
+    from dspy.utils.constants import IS_TYPE_UNDEFINED
+
+    described: dict[str, Any] = {}
+    for field in fields:
+        make = dspy.InputField if field["role"] == "input" else dspy.OutputField
+        extra = {IS_TYPE_UNDEFINED: True} if field["untyped"] else {}
+        described[field["name"]] = (parse_type(field["type"]), make(desc=field["desc"], **extra))
+    try:
+        return dspy.Signature(described)
+    except Exception as error:  # pydantic's own errors have many types
+        raise Corrupt(f"the signature cannot be built: {' '.join(str(error).split())[:200]}") from error
+
+
+def parameters_of(program: dspy.Module) -> Iterator[tuple[str, Any]]:
+    """Yield what DSPy's ``named_parameters`` does, under the same names, and what frozen sub-modules hold.
+
+    DSPy leaves a sub-module that was compiled on its own out of the state of its parent.
+    """
+    import dspy
+    from dspy.predict.parameter import Parameter
+
+    seen: set[int] = set()
+
+    def walk(name: str, value: object) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, Parameter):
+            if id(value) not in seen:
+                seen.add(id(value))
+                yield name, value
+        elif isinstance(value, dspy.Module) and id(value) not in seen:
+            seen.add(id(value))
+            for sub_name, sub_value in members(value):
+                yield from walk(f"{name}.{sub_name}" if name else sub_name, sub_value)
+
+    def members(module: object) -> Iterator[tuple[str, object]]:
+        for name, value in vars(module).items():
+            if isinstance(value, list | tuple):
+                yield from ((f"{name}[{index}]", item) for index, item in enumerate(value))
+            elif isinstance(value, dict):
+                yield from ((f"{name}['{key}']", item) for key, item in value.items())
+            else:
+                yield name, value
+
+    if isinstance(program, Parameter):
+        yield "self", program
+    else:
+        yield from walk("", program)
+
+
+def _predictor_spec(path: str, parameter: Any) -> dict[str, Any]:
+    import dspy
+
+    kind = "Predict" if type(parameter) is dspy.Predict else class_path(parameter)
+    if not isinstance(parameter, dspy.Predict):
+        return {"path": path, "kind": kind, "obstacle": f"it is a {kind}", "options": {}, "fields": []}
+    fields = [_field_spec(name, field) for name, field in parameter.signature.fields.items()]
+    options = {key: value for key, value in parameter.config.items() if key in _OPTIONS}
+    obstacle = next((field.pop("obstacle") for field in fields if field["obstacle"]), None)
+    if kind != "Predict":
+        obstacle = f"it is a {kind}"
+    elif left_out := sorted(set(parameter.config) - _OPTIONS):
+        obstacle = f"its options {', '.join(left_out)} are not stored"
+    for field in fields:
+        field.pop("obstacle", None)
+    return {"path": path, "kind": kind, "obstacle": obstacle, "options": options, "fields": fields}
+
+
+def _field_spec(name: str, field: Any) -> dict[str, Any]:
+    from dspy.utils.constants import IS_TYPE_UNDEFINED
+
+    extra = field.json_schema_extra
+    text = type_text(field.annotation)
+    obstacle = None
+    if not is_plain(text):
+        obstacle = f"the type {text} of the field '{name}' is not one that the registry can rebuild"
+    elif field.metadata or not field.is_required():
+        obstacle = f"the field '{name}' has a default or a constraint"
+    return {
+        "name": name,
+        "role": extra["__dspy_field_type"],
+        "type": text,
+        "untyped": bool(extra.get(IS_TYPE_UNDEFINED, False)),
+        "desc": extra["desc"],
+        "obstacle": obstacle,
+    }
+
+
+def _is_predictor_spec(item: object) -> bool:
+    return (
+        isinstance(item, dict)
+        and isinstance(item.get("path"), str)
+        and isinstance(item.get("kind"), str)
+        and isinstance(item.get("obstacle"), str | None)
+        and isinstance(item.get("options"), dict)
+        and set(item["options"]) <= _OPTIONS
+        and isinstance(item.get("fields"), list)
+        and all(
+            isinstance(field, dict)
+            and all(isinstance(field.get(key), str) for key in ("name", "role", "type", "desc"))
+            and field["name"].isidentifier()
+            and field["role"] in ("input", "output")
+            and isinstance(field.get("untyped"), bool)
+            for field in item["fields"]
+        )
+    )
+
+
+def _only_in(name: str, in_version: bool) -> str:
+    places = ("version", "program") if in_version else ("program", "version")
+    return f"'{name}' is in the {places[0]} but not in the {places[1]}"

@@ -1,0 +1,1 @@
+"""The registry as one door: models, environments, checks, differences, archives."""

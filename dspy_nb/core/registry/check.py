@@ -1,0 +1,173 @@
+"""Verification of a whole registry: every log, every hash, and whatever does not belong there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dspy_nb.core.deployment.history import EnvironmentState
+from dspy_nb.core.deployment.objectives import load_settings
+from dspy_nb.core.deployment.releases import LINK, link_target, read_link
+from dspy_nb.core.deployment.restrictions import load_restrictions
+from dspy_nb.core.deployment.traffic import TRAFFIC_FILE
+from dspy_nb.core.errors import DspyNbError, InputError
+from dspy_nb.core.models.names import check_model_id, check_version
+from dspy_nb.core.models.promotion import load_requirements
+from dspy_nb.core.models.publishing import STAGING_PREFIX
+from dspy_nb.core.models.stages import ModelState, Record
+from dspy_nb.core.models.version import verified_files, verified_metadata
+from dspy_nb.core.storage.files import explained
+from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log, is_entry_name
+
+__all__ = ["Problem", "check_registry"]
+
+
+# SQLite keeps what is not yet in the file itself beside it.
+_TRAFFIC_FILES: Final = tuple(f"{TRAFFIC_FILE}{end}" for end in ("", "-wal", "-shm", "-journal"))
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it should be.
+
+    Attributes:
+        kind: ``corrupt`` (a log or a version cannot be trusted), ``orphan`` (left by a process that stopped
+            half-way; nobody sees it), ``stale`` (the link ``current`` of an environment, which is for other
+            tools, does not say what its log says) or ``foreign`` (not part of a registry).
+        path: Where.
+        message: What is wrong and what to do about it, on one line.
+    """
+
+    kind: str
+    path: Path
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+def check_registry(root: Path) -> list[Problem]:
+    """Verify everything under ``root`` afresh.
+
+    Returns:
+        The problems, none if all is well. Damage is reported, not raised.
+
+    Raises:
+        RegistryError: The folder cannot be read at all.
+    """
+    problems: list[Problem] = []
+    try:
+        load_requirements(root / "config.toml")
+        load_restrictions(root / "config.toml", "production")
+        load_settings(root / "config.toml", "production")
+    except InputError as error:
+        problems.append(Problem("corrupt", root / "config.toml", f"{error}: correct it"))
+    registered: dict[str, Mapping[str, Record] | None] = {}
+    for name in _folders(root / "models", "model", problems):
+        problems += _check_model(name, root / "models" / name, registered)
+    for name in _folders(root / "environments", "environment", problems):
+        problems += _check_environment(name, root / "environments" / name, registered)
+    return problems
+
+
+def _folders(parent: Path, what: str, problems: list[Problem]) -> Iterator[str]:
+    """Return the names that can be models or environments; add the others to ``problems``."""
+    seen: dict[str, str] = {}
+    for name in _names(parent):
+        folder = parent / name
+        try:
+            check_model_id(name)
+        except InputError:
+            problems.append(Problem("foreign", folder, f"{folder} is not a {what}: remove it"))
+            continue
+        if name.lower() in seen:
+            other = seen[name.lower()]
+            message = (
+                f"the {what}s {other} and {name} differ only in case, and some disks know no case: keep one"
+            )
+            problems.append(Problem("corrupt", folder, message))
+        seen[name.lower()] = name
+        yield name
+
+
+def _check_environment(
+    name: str, folder: Path, registered: Mapping[str, Mapping[str, Record] | None]
+) -> Iterator[Problem]:
+    log = Log(folder / "log", EnvironmentState)
+    try:
+        state = log.read()
+    except DspyNbError as error:
+        yield Problem("corrupt", log.folder, str(error))
+        return
+    for ref in dict.fromkeys(ref for line in state.history for ref in (line.ref, line.candidate) if ref):
+        model_id, _, version = ref.partition("@")
+        records = registered.get(model_id, {})
+        if records is not None and version not in records:
+            message = f"{name} deployed {ref}, which is not registered: restore its log from git or a backup"
+            yield Problem("corrupt", log.folder, message)
+    if state.live and os.name != "nt" and (found := read_link(folder)) != link_target(state.live[-1]):
+        message = (
+            f"{folder / LINK} says {found}, but {state.live[-1]} is live: "
+            f"environment({name!r}).relink() corrects it"
+        )
+        yield Problem("stale", folder / LINK, message)
+    for stray in _names(folder):
+        if stray not in ("log", LINK, *_TRAFFIC_FILES):
+            yield _stray(folder / stray)
+    yield from _strays_of(log.folder)
+
+
+def _check_model(
+    model_id: str, folder: Path, registered: dict[str, Mapping[str, Record] | None]
+) -> Iterator[Problem]:
+    """Verify one model, and add what its log holds to ``registered``; None if it cannot be read."""
+    log = Log(folder / "log", ModelState)
+    registered[model_id] = None
+    try:
+        records = log.read().records
+    except DspyNbError as error:
+        yield Problem("corrupt", log.folder, str(error))
+        return
+    registered[model_id] = records
+    for version, record in records.items():
+        path = folder / version
+        try:
+            files = verified_files(path, record.files, f"{model_id}@{version}")
+            verified_metadata(files["metadata.json"], path / "metadata.json", model_id, version)
+        except DspyNbError as error:
+            yield Problem("corrupt", path, str(error))
+    for name in _names(folder):
+        if name != "log" and name not in records:
+            yield _stray(folder / name)
+    yield from _strays_of(log.folder)
+
+
+def _strays_of(log: Path) -> Iterator[Problem]:
+    for name in _names(log):
+        if not is_entry_name(name):
+            yield _stray(log / name)
+
+
+def _stray(path: Path) -> Problem:
+    if path.name.startswith((STAGING_PREFIX, TEMPORARY_PREFIX)):
+        return Problem("orphan", path, f"{path} was left by a process that stopped half-way: remove it")
+    try:
+        check_version(path.name)
+    except InputError:
+        return Problem("foreign", path, f"{path} is not part of a registry: remove it")
+    return Problem(
+        "orphan",
+        path,
+        f"{path} has no log entry, so nobody sees it: remove it if no registration is running",
+    )
+
+
+def _names(folder: Path) -> list[str]:
+    with explained(f"read {folder}"):
+        try:
+            return sorted(os.listdir(folder))  # noqa: PTH208 (names only)
+        except (FileNotFoundError, NotADirectoryError):
+            return []

@@ -1,0 +1,359 @@
+"""The registry: immutable versions of programs, their stages, and the history of every decision.
+
+On disk, under the root::
+
+    models/<model>/<version>/   model.json  metadata.json  README.md  [evaluation.json]
+    models/<model>/log/         000001.json  000002.json  ...
+    environments/<name>/        log/  current
+    config.toml                 optional: what promotions require, what environments accept
+
+A version's folder is staged, renamed and flushed, and only then becomes visible, through a log entry that carries
+the sha256 of each of its files. It never changes. Everything else is a fold over the log.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dspy_nb.core.arguments import check_texts
+from dspy_nb.core.deployment.environment import Environment
+from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
+from dspy_nb.core.models.catalogue import Catalogue, as_reference
+from dspy_nb.core.models.evidence import check_evidence
+from dspy_nb.core.models.loading import RegistryWarning, stored_program
+from dspy_nb.core.models.names import STAGES, Reference, check_model_id, check_version
+from dspy_nb.core.models.promotion import (
+    decide_archive,
+    decide_attach,
+    decide_promotion,
+    evidence_dict,
+    load_requirements,
+)
+from dspy_nb.core.models.publishing import free_version, publish
+from dspy_nb.core.models.stages import ModelState
+from dspy_nb.core.models.submission import Submission, summary_of
+from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.registry.archive import export_version, read_archive
+from dspy_nb.core.registry.check import Problem, check_registry
+from dspy_nb.core.registry.diff import VersionDiff, compare_versions, render_prompt
+from dspy_nb.core.storage.files import parse_json
+
+__all__ = ["Registry", "RegistryWarning"]
+
+
+class Registry(Catalogue):
+    """A registry of programs in a folder of plain files; made for git, many writers and crashes.
+
+    Safe to share between threads and processes. Creating the object touches no file.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] = "registry") -> None:
+        """Open the registry in the folder ``root``, which need not exist yet."""
+        super().__init__(root)
+        self._environments: dict[str, Environment] = {}
+
+    def environment(self, name: str) -> Environment:
+        """Return the environment of that name: where versions are deployed, rolled back, served from.
+
+        Args:
+            name: ``development``, ``staging``, ``production`` or any other; it comes into being with its first
+                deployment. The same object each time, so that what it serves is kept.
+
+        Raises:
+            InputError: ``name`` cannot be the name of a folder.
+        """
+        found = Environment(self, name)
+        with self._lock:
+            return self._environments.setdefault(name, found)
+
+    def register(
+        self,
+        what: object,
+        model_id: str,
+        *,
+        version: str | None = None,
+        bump: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        evaluation: Mapping[str, Any] | None = None,
+        notes: str | None = None,
+        parent: str | None = None,
+        by: str | None = None,
+    ) -> ModelVersion:
+        """Store a program as a new version, in the stage development.
+
+        Args:
+            what: A ``dspy.Module``, or an object whose ``registration()`` returns a dict with ``program`` and
+                optionally ``metadata`` and ``evaluation`` (a run, an evaluation).
+            model_id: Name of the model; it comes into being with its first version.
+            version: An exact version; without it, the next one by ``bump``.
+            bump: ``major``, ``minor`` (the default), ``patch`` or ``prerelease``. The first version is 1.0.0.
+            metadata: Facts about the program, over those of ``what``.
+            evaluation: The report of an evaluation, over that of ``what``.
+            notes: What a person wants to say about it.
+            parent: The version that it was made from; the latest one by default.
+            by: Who registers; the user of the process by default.
+
+        Raises:
+            InputError: Something given is wrong; nothing was written.
+            Conflict: The version exists.
+            RegistryError: It cannot be written; nothing is visible.
+        """
+        check_model_id(model_id)
+        if version is not None and bump is not None:
+            raise InputError("give either version= or bump=, not both")
+        if version is not None:
+            check_version(version)
+        check_texts(notes=notes, parent=parent, by=by)
+        submission = Submission(what, model_id, metadata=metadata, evaluation=evaluation, notes=notes)
+        log = self._log(model_id)
+        while True:
+            state = log.read()
+            if not state.records:
+                self._check_case(model_id)
+            if parent is not None and parent not in state.records:
+                raise NotFound(f"parent {parent!r} is not a version of {model_id}")
+            chosen = version or free_version(log.folder.parent, state, bump or "minor")
+            ancestor = parent or state.latest
+            files, summary = submission.files(chosen, ancestor), submission.summary(ancestor)
+            if self._publish(model_id, chosen, files, summary, notes, by):
+                return self._written(model_id, chosen)
+            if version is not None:
+                raise self._conflict(model_id, version)
+
+    def promote(
+        self,
+        ref: str | ModelVersion,
+        stage: str,
+        *,
+        evidence: object = None,
+        force: bool = False,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> ModelVersion:
+        """Move a version to another stage; the version that was in production becomes deprecated.
+
+        Args:
+            ref: The version.
+            stage: Where to.
+            evidence: A gate result, a comparison, an evaluation (``to_evidence()``), or such a dict.
+            force: Override the order of stages and the required evidence. The history shows it for ever.
+            reason: Why; required with ``force``.
+            by: Who promotes; the user of the process by default.
+
+        Raises:
+            NotFound: There is no such version.
+            Refused: The transition is not legal, or evidence is missing.
+            InputError: Something given is wrong; or the evidence is about another version, or about a program with
+                other prompts or demos.
+        """
+        if stage not in STAGES:
+            raise InputError(f"stage {stage!r} is not known: use one of {', '.join(STAGES)}")
+        check_texts(reason=reason, by=by)
+        if force and not (reason and reason.strip()):
+            raise InputError("force=True needs a reason: it is kept in the history")
+        reference = as_reference(ref)
+        proof = None if evidence is None else evidence_dict(evidence)
+        if proof is not None:
+            reference = self._subject(ref, proof)
+        requirements = load_requirements(self.root / "config.toml").get(stage, ())
+
+        def decide(state: ModelState) -> dict[str, Any]:
+            return decide_promotion(
+                state,
+                reference,
+                stage,
+                requirements=requirements,
+                evidence=proof,
+                force=force,
+                reason=reason,
+            )
+
+        entry = self._existing(reference.model_id).append(decide, "promote", by=by)
+        assert entry is not None
+        return self._written(reference.model_id, entry.body["version"])
+
+    def attach(
+        self, ref: str | ModelVersion, evidence: object, *, reason: str | None = None, by: str | None = None
+    ) -> ModelVersion:
+        """Record evidence about a version in the log; the version itself never changes.
+
+        Raises:
+            NotFound: There is no such version.
+            InputError: The evidence is not valid, or about another version or program.
+        """
+        check_texts(reason=reason, by=by)
+        proof = evidence_dict(evidence)
+        reference = self._subject(ref, proof)
+
+        def decide(state: ModelState) -> dict[str, Any]:
+            return decide_attach(state, reference, proof, reason)
+
+        entry = self._existing(reference.model_id).append(decide, "attach", by=by)
+        assert entry is not None
+        return self._written(reference.model_id, entry.body["version"])
+
+    def archive(
+        self,
+        what: str | ModelVersion,
+        *,
+        keep_latest: int | None = None,
+        staging: bool = False,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> list[ModelVersion]:
+        """Archive one version, or all but the latest ones of a model.
+
+        What is in production is never touched, nor what an environment serves: a roll-back could not return to it.
+
+        Args:
+            what: A reference such as ``sentiment@1.0.0``, or a model id together with ``keep_latest``.
+            keep_latest: How many of the model's versions to keep, counted from the latest one.
+            staging: Whether versions in staging may be archived too.
+            reason: Why.
+            by: Who archives; the user of the process by default.
+
+        Returns:
+            The versions that were archived now.
+
+        Raises:
+            NotFound: There is no such version.
+            Refused: The version that was named is in production, archived already, or live in an environment.
+            InputError: Something given is wrong.
+        """
+        check_texts(reason=reason, by=by)
+        reference = as_reference(what)
+        is_model = reference.text == reference.model_id
+        if is_model and (type(keep_latest) is not int or keep_latest < 0):
+            raise InputError("archive(model, keep_latest=N) needs N >= 0; one version is model@1.0.0")
+        if not is_model and keep_latest is not None:
+            raise InputError("keep_latest= goes with a model id, not with one version")
+
+        live = self._live()
+
+        def decide(state: ModelState) -> dict[str, Any] | None:
+            return decide_archive(state, reference, keep_latest, staging, reason, live)
+
+        entry = self._existing(reference.model_id).append(decide, "archive", by=by)
+        versions = entry.body["versions"] if entry else ()
+        return [self._written(reference.model_id, version) for version in versions]
+
+    def delete(self, ref: str | ModelVersion) -> None:
+        """Refuse: nothing is ever deleted from a registry.
+
+        Raises:
+            Refused: Always; archive the version instead.
+        """
+        version = self.get(as_reference(ref).text)
+        raise Refused(f"{version.ref} cannot be deleted, versions are for ever: use archive({version.ref!r})")
+
+    def diff(
+        self,
+        a: str | ModelVersion,
+        b: str | ModelVersion,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        predictor: str | None = None,
+    ) -> VersionDiff:
+        """Return what changed from ``a`` to ``b``; with ``inputs``, also in the rendered prompt.
+
+        Raises:
+            NotFound: There is no such version.
+            Corrupt: A file of one was changed.
+        """
+        versions = self.get(a), self.get(b)
+        stored_a, stored_b = ((version, stored_program(version)) for version in versions)
+        return compare_versions(stored_a, stored_b, inputs, predictor)
+
+    def rendered_prompt(
+        self, ref: str | ModelVersion, /, *, predictor: str | None = None, **inputs: Any
+    ) -> str:
+        """Return the exact prompt of a version for ``inputs``, with the adapter that DSPy is configured with.
+
+        Raises:
+            InputError: ``inputs`` are not the input fields, or a predictor must be named.
+            Refused: The predictor's types are not known without its class.
+        """
+        return render_prompt(stored_program(self.get(ref)), inputs, predictor)
+
+    def check(self) -> list[Problem]:
+        """Verify every log and every file of the registry; return what is wrong and what to do about it."""
+        return check_registry(self.root)
+
+    def export_version(self, ref: str | ModelVersion, path: str | os.PathLike[str]) -> Path:
+        """Write a version as one zip file (in the folder ``path``, if it is one); return the file's path.
+
+        Raises:
+            Conflict: The file exists.
+            Corrupt: The version was changed.
+        """
+        return export_version(self.get(ref), Path(path))
+
+    def import_version(self, path: str | os.PathLike[str], *, by: str | None = None) -> ModelVersion:
+        """Take in a version that ``export_version`` wrote, in the stage development.
+
+        The file may come from anybody: only the files of a version are read from it, within limits, and they
+        must agree with its manifest. Its evidence and stages stay behind: they were decisions elsewhere.
+
+        Raises:
+            Conflict: The version exists.
+            Corrupt: It is no archive of a version.
+        """
+        check_texts(by=by)
+        model_id, version, files, metadata = read_archive(Path(path))
+        self._check_case(model_id)
+        evaluation = parse_json(files.get("evaluation.json", b"null"), path)
+        if not isinstance(evaluation, dict | None):
+            raise Corrupt(f"{path}: evaluation.json is not an evaluation")
+        summary = summary_of(metadata, evaluation, metadata.get("parent"))
+        reason = f"imported from {Path(path).name}"
+        if not self._publish(model_id, version, files, summary, reason, by):
+            raise self._conflict(model_id, version)
+        return self._written(model_id, version)
+
+    def _subject(self, ref: str | ModelVersion, evidence: Mapping[str, Any]) -> Reference:
+        """Return the exact reference of the version that evidence is given for, which must be about it."""
+        version = self.get(ref)
+        check_evidence(version, evidence)
+        return as_reference(version)
+
+    def _live(self) -> dict[str, str]:
+        """Return what is served now, live or as a canary: reference -> name of an environment that does."""
+        live: dict[str, str] = {}
+        for name in self.environments():
+            now = self.environment(name).read(lambda state: state.now)
+            if now is not None:
+                live[now.ref] = name
+                if now.canary is not None:
+                    live[now.canary.candidate] = name
+        return live
+
+    def _publish(
+        self,
+        model_id: str,
+        version: str,
+        files: Mapping[str, bytes],
+        summary: Mapping[str, Any],
+        reason: str | None,
+        by: str | None,
+    ) -> bool:
+        return publish(self.root, self._log(model_id), version, files, summary, reason=reason, by=by)
+
+    def _written(self, model_id: str, version: str) -> ModelVersion:
+        """Return a version about which this process has just written to the log."""
+        log = self._log(model_id)
+        with log.lock:
+            record = log.state.records.get(version)
+            if record is not None:
+                return self._version(model_id, record)
+        return self.get(f"{model_id}@{version}")  # git has just put another history in its place
+
+    def _conflict(self, model_id: str, version: str) -> Conflict:
+        if self._log(model_id).read().taken(version):
+            return Conflict(f"{model_id}@{version} exists: versions never change, register the next one")
+        return Conflict(
+            f"{model_id}@{version} exists on disk but not in the log: a process is registering it now, or one "
+            "stopped half-way (check() tells)"
+        )

@@ -1,0 +1,1 @@
+"""Pure mathematics of scores: no DSPy, no files."""

@@ -1,0 +1,178 @@
+"""The statistics of dspy_nb: they take numbers and return numbers, and know neither DSPy nor files.
+
+Rates are in ``proportions``, graded scores in ``means``, sizes in ``sample_sizes``, what may be looked at
+at any time in ``sequences`` and ``two_arm``; this module names them all, and adds how to decide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
+
+from dspy_nb.core.arguments import number_between, probability, whole_number
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.statistics.means import (
+    Ratio,
+    bca_interval,
+    clustered_interval,
+    clustered_standard_error,
+    ratio_interval,
+    sign_flip_p_value,
+)
+from dspy_nb.core.statistics.proportions import (
+    McNemar,
+    ZTest,
+    critical_value,
+    mcnemar,
+    miettinen_nurminen_interval,
+    newcombe_interval,
+    paired_difference_interval,
+    two_proportion_z,
+    wilson_interval,
+)
+from dspy_nb.core.statistics.sample_sizes import sample_size_mean, sample_size_paired, sample_size_unpaired
+
+if TYPE_CHECKING:
+    from dspy_nb.core.statistics.sequences import PairedSequence, asymptotic_half_width, paired_evalue
+    from dspy_nb.core.statistics.two_arm import TwoArmSequence
+
+__all__ = [
+    "McNemar",
+    "PairedSequence",
+    "Ratio",
+    "TwoArmSequence",
+    "Verdict",
+    "ZTest",
+    "asymptotic_half_width",
+    "bca_interval",
+    "clustered_interval",
+    "clustered_standard_error",
+    "critical_value",
+    "decide",
+    "holm",
+    "mcnemar",
+    "miettinen_nurminen_interval",
+    "newcombe_interval",
+    "paired_difference_interval",
+    "paired_evalue",
+    "ratio_interval",
+    "sample_size_mean",
+    "sample_size_paired",
+    "sample_size_unpaired",
+    "sign_flip_p_value",
+    "srm_p_value",
+    "two_proportion_z",
+    "wilson_interval",
+]
+
+Verdict = Literal["B better", "A better", "no practical difference", "inconclusive"]
+
+# Sequences need numpy from the start, and an interval of a rate should not wait for it.
+_SEQUENCES = {
+    "PairedSequence": "sequences",
+    "TwoArmSequence": "two_arm",
+    "asymptotic_half_width": "sequences",
+    "paired_evalue": "sequences",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SEQUENCES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"dspy_nb.core.statistics.{_SEQUENCES[name]}"), name)
+
+
+def decide(low: float, high: float, margin: float) -> Verdict:
+    """Return what an interval of the difference B − A says, given the difference that matters.
+
+    The first that holds: the interval lies within ±margin, ``"no practical difference"``; it lies above 0,
+    ``"B better"``; it lies below 0, ``"A better"``; else ``"inconclusive"``. With the interval of a sequence,
+    the chance of ever giving a false verdict is at most α, if the first verdict that is not inconclusive is
+    kept; and every true difference is settled in the end, since the first three overlap.
+
+    Args:
+        low: Lower end of the interval.
+        high: Upper end. Two NaN, the interval of a sequence that has rejected everything, are inconclusive.
+        margin: Largest difference, in either direction, that makes no practical difference; at least 0.
+
+    Raises:
+        InputError: The ends are in the wrong order, or the margin is negative or not a number.
+
+    Source: the region of practical equivalence of Kruschke (2018), "Rejecting or accepting parameter values
+    in Bayesian estimation", AMPPS 1, 270-280, here with confidence intervals.
+    """
+    margin = number_between("margin", margin, 0, math.inf)
+    if math.isnan(low) and math.isnan(high):
+        return "inconclusive"
+    if not low <= high:
+        raise InputError(f"low must be at most high, got {low!r} and {high!r}")
+    if -margin <= low and high <= margin:
+        return "no practical difference"
+    if low > 0:
+        return "B better"
+    if high < 0:
+        return "A better"
+    return "inconclusive"
+
+
+def holm(p_values: Iterable[float]) -> list[float]:
+    """Return the p-values adjusted for having made several comparisons, in the order given.
+
+    Rejecting those of at most α keeps the chance of any false rejection at most α.
+
+    Raises:
+        InputError: A p-value is not in [0, 1].
+
+    Source: Holm (1979), "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+    Statistics 6, 65-70.
+    """
+    values = [number_between("p_values", p, 0, 1) for p in p_values]
+    adjusted = [0.0] * len(values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def srm_p_value(counts: Sequence[int], split: float | Sequence[float]) -> float:
+    """Return the χ² p-value of a sample-ratio mismatch: were units assigned as declared?
+
+    A verdict is worth nothing below about .001: assignment or logging is broken.
+
+    Args:
+        counts: Number of units in each arm, such as ``(n_a, n_b)``.
+        split: Probability of arm B, when there are two arms; or the expected share or count of each arm, in
+            the order of ``counts``. Where the split changed over time, pass the sums of each event's
+            probabilities.
+
+    Returns:
+        The p-value; 1 when there are no units.
+
+    Raises:
+        InputError: A count is negative or not whole, or the split does not match the counts.
+
+    Source: Pearson's χ²; Fabijan et al. (2019), "Diagnosing sample ratio mismatch in online controlled
+    experiments", KDD.
+    """
+    observed = [whole_number("counts", count) for count in counts]
+    if isinstance(split, (int, float, Real)):  # numpy's numbers too
+        share = probability("split", split)
+        split = (1 - share, share)
+    shares = list(split) if isinstance(split, Iterable) else []
+    weights = [number_between("split", weight, 0, math.inf, ends=False) for weight in shares]
+    if len(weights) != len(observed) or len(weights) < 2:
+        raise InputError(f"split must have one share for each of the {len(observed)} counts (at least two)")
+    total = sum(observed)
+    if total == 0:
+        return 1.0
+    expected = [total * weight / sum(weights) for weight in weights]
+    statistic = sum((seen - due) ** 2 / due for seen, due in zip(observed, expected, strict=True))
+    if len(observed) == 2:  # one degree of freedom is a squared normal: no need to wait for scipy
+        return math.erfc(math.sqrt(statistic / 2))
+    from scipy.special import chdtrc
+
+    return float(chdtrc(len(observed) - 1, statistic))

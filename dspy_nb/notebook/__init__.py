@@ -1,0 +1,1 @@
+"""The IPython extension: magics that parse, call core and show; listeners; widgets."""

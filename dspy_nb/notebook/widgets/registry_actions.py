@@ -1,0 +1,221 @@
+"""Deciding about a version by clicking: what is asked, the evidence it is shown with, and the confirmation."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import Any, Final
+
+import ipywidgets as widgets
+
+from dspy_nb.core.errors import Conflict, DspyNbError, Refused
+from dspy_nb.core.models.promotion import load_requirements
+from dspy_nb.core.models.stages import TRANSITIONS
+from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.storage.log import current_user
+from dspy_nb.notebook.widgets.registry_views import evidence_html
+
+__all__ = ["ActionForm"]
+
+_LABELS: Final = {"promote": "Promote…", "deploy": "Deploy…", "rollback": "Roll back…", "archive": "Archive…"}
+
+
+class ActionForm:
+    """Buttons for what can be done, and a form that asks once more before it is done.
+
+    Each of them is one call of the core, whose rules decide; ``tell(text, refused)`` hears what came of it.
+    """
+
+    def __init__(self, registry: Registry, tell: Callable[[str, bool], None]) -> None:
+        self._registry, self._tell = registry, tell
+        self._version: ModelVersion | None = None
+        self._action = ""
+        self._shown: object = None
+        self.buttons = {
+            name: widgets.Button(description=label, layout={"width": "auto"})
+            for name, label in _LABELS.items()
+        }
+        for name, button in self.buttons.items():
+            button.on_click(lambda _, name=name: self.ask(name))
+        wide = {"description_width": "6em"}
+        field = {"width": "24em", "max_width": "98%"}
+        self.stage = widgets.Dropdown(description="to stage", style=wide, layout=field)
+        self.environment = widgets.Combobox(description="environment", style=wide, layout=field)
+        self.reason = widgets.Text(
+            description="reason", placeholder="kept in the history", style=wide, layout=field
+        )
+        self.by = widgets.Text(description="by", value=current_user(), style=wide, layout=field)
+        self.force = widgets.Checkbox(
+            description="override the rules (the history shows it for ever)",
+            indent=False,
+            layout={"width": "auto"},
+        )
+        self.confirm = widgets.Button(button_style="warning", layout={"width": "auto"})
+        self.cancel = widgets.Button(description="Cancel", layout={"width": "auto"})
+        self._evidence = widgets.HTML()
+        self.confirm.on_click(lambda _: self._do())
+        self.cancel.on_click(lambda _: self._leave())
+        for control in (self.stage, self.environment):
+            control.observe(lambda _: self.update(), "value")
+        bar = widgets.HBox([self.confirm, self.cancel])
+        fields = [self.stage, self.environment, self.reason, self.by, self.force]
+        self.form = widgets.VBox([*fields, self._evidence, bar])
+        for box, name in ((self.form, "dspy-nb-form"), (bar, "dspy-nb-bar")):
+            box.add_class(name)
+        self.view = widgets.VBox([widgets.HBox([*self.buttons.values()]), self.form])
+        self.view.children[0].add_class("dspy-nb-bar")
+        self.close()
+
+    def choose(self, version: ModelVersion | None) -> None:
+        """Make ``version`` the one that the buttons are about; another one closes the form."""
+        if version is None or self._version is None or version.ref != self._version.ref:
+            self.close()
+        changed = self._version is not None and version is not None and self._has_changed()
+        self._version = version
+        if version is not None and self._action == "promote":
+            self._offer_stages(version)
+        for name, button in self.buttons.items():
+            button.disabled = version is None and name != "rollback"
+        self.update()
+        if changed:
+            self._tell("the registry changed while you looked: what is shown is new", True)
+
+    def ask(self, action: str) -> None:
+        """Open the form for an action."""
+        self._action, self._shown = action, None
+        self.force.value, self.reason.value = False, ""
+        try:
+            names = dict.fromkeys([*self._registry.environments(), "production", "staging"])
+        except DspyNbError as error:
+            self._action = ""
+            self._tell(f"{type(error).__name__}: {error}", True)
+            return
+        self.environment.options = tuple(names)
+        self.environment.value = next(iter(names))
+        if self._version is not None:
+            self._offer_stages(self._version)
+        self._show(self.stage, action == "promote")
+        self._show(self.environment, action in ("deploy", "rollback"))
+        self._show(self.force, action == "promote")
+        self._show(self.form, True)
+        self.update()
+        first = {"promote": self.stage, "archive": self.reason}.get(action, self.environment)
+        first.focus()
+
+    def _offer_stages(self, version: ModelVersion) -> None:
+        stages = TRANSITIONS[version.stage]
+        if self.stage.options != stages:
+            self.stage.options = stages
+        if self.stage.value is None:
+            self.stage.value = stages[0]
+
+    def _leave(self) -> None:
+        """Close the form and give the keyboard back to the button that opened it."""
+        button = self.buttons.get(self._action)
+        self.close()
+        if button is not None:
+            button.focus()
+
+    def close(self) -> None:
+        """Close the form; nothing is done."""
+        self._action = ""
+        self._show(self.form, False)
+
+    def update(self) -> None:
+        """Show the evidence as it is now."""
+        if not self._action:
+            return
+        try:
+            what, evidence = self._asked()
+            self._shown = self._situation()
+            self.confirm.disabled = False
+        except DspyNbError as error:
+            what, evidence = self._action, f"<p>{html.escape(str(error))}</p>"
+            self._shown, self.confirm.disabled = None, True
+        self._evidence.value = evidence
+        self.confirm.description = f"Confirm: {what}"
+
+    def _asked(self) -> tuple[str, str]:
+        """Return what is about to be done in words, and in HTML what the decision rests on."""
+        place, version = self.environment.value, self._version
+        if self._action in ("deploy", "rollback"):
+            live, candidate = self._live()
+            now = html.escape(live[-1] if live else "nothing")
+        if self._action == "rollback":
+            if candidate is not None:
+                canary = f"A canary is running: only its candidate {candidate} is taken back."
+                return f"take back {candidate}", f"<p>Live now: <b>{now}</b>. {html.escape(canary)}</p>"
+            before = html.escape(live[-2] if len(live) > 1 else "nothing to go back to")
+            return f"roll back {place}", f"<p>Live now: <b>{now}</b>. Live before: <b>{before}</b>.</p>"
+        assert version is not None
+        evidence = evidence_html(version, self._registry.history(version.model_id))
+        if self._action == "deploy":
+            return f"deploy {version.ref} to {place}", f"<p>Live now: <b>{now}</b>.</p>{evidence}"
+        if self._action == "archive":
+            return f"archive {version.ref}", f"<p>It is {version.stage} now.</p>{evidence}"
+        needed = load_requirements(self._registry.root / "config.toml").get(self.stage.value, ())
+        rule = f"{self.stage.value} requires: {', '.join(needed) or 'nothing'}"
+        return f"promote {version.ref} to {self.stage.value}", f"<p>{html.escape(rule)}.</p>{evidence}"
+
+    def _live(self) -> tuple[list[str], str | None]:
+        """Return what was live in the environment, what is now at the end, and the candidate of a canary."""
+        environment = self._registry.environment(self.environment.value)
+        return environment.read(
+            lambda state: ([*state.live], state.canary.candidate if state.canary else None)
+        )
+
+    def _situation(self) -> object:
+        """Return what must still hold when the user confirms what was shown."""
+        if self._action in ("deploy", "rollback"):
+            return self._live()
+        assert self._version is not None
+        return self._registry.history(self._version.model_id)[-1].number
+
+    def _has_changed(self) -> bool:
+        """Whether what was shown in the open form is not so any more."""
+        try:
+            return bool(self._action) and self._shown is not None and self._situation() != self._shown
+        except DspyNbError:
+            return True
+
+    def _do(self) -> None:
+        action = self._action
+        if not action:
+            return
+        try:
+            if self._has_changed():
+                self.update()
+                raise Conflict("the registry changed since this was shown: look at it and confirm again")
+            done = self._call()
+        except DspyNbError as error:
+            self._tell(f"{type(error).__name__}: {error}", True)
+            return
+        self._leave()
+        self._tell(done, False)
+
+    def _call(self) -> str:
+        """Do it, and return in words what was done."""
+        asked: dict[str, Any] = {
+            "by": self.by.value.strip() or None,
+            "reason": self.reason.value.strip() or None,
+        }
+        place = self.environment.value
+        if self._action == "rollback":
+            made = self._registry.environment(place).rollback(**asked)
+            return f"rolled back: {made.ref} is live in {place}"
+        if self._version is None:
+            raise Refused("choose a version first")
+        ref = self._version.ref
+        if self._action == "promote":
+            self._registry.promote(ref, self.stage.value, force=self.force.value, **asked)
+            return f"{ref} is in {self.stage.value}"
+        if self._action == "deploy":
+            self._registry.environment(place).deploy(ref, **asked)
+            return f"{ref} is live in {place}"
+        self._registry.archive(ref, **asked)
+        return f"{ref} is archived"
+
+    @staticmethod
+    def _show(widget: widgets.DOMWidget, shown: bool) -> None:
+        widget.layout.display = None if shown else "none"

@@ -1,0 +1,293 @@
+"""Figures of comparisons and experiments: where the difference lies, how both sides score, what changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dspy_nb.core.ab.comparison import Comparison, Comparisons
+from dspy_nb.core.errors import InputError
+from dspy_nb.plots.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    axes_of,
+    finished,
+    from_0_to_1,
+    new_figure,
+    short,
+)
+from dspy_nb.views.wording import count, level
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from dspy_nb.core.ab.status import ExperimentStatus
+
+__all__ = [
+    "plot_arms", "plot_comparison", "plot_effects", "plot_experiment", "plot_flips", "plot_sequence"
+]  # fmt: skip
+
+_SETTLED_BY = 0.25  # of the path: what lies before, when the interval is everything, does not set the scale
+_WIDTH = 7.2
+_SMALL: dict[str, Any] = {"fontsize": 8.5, "color": GREY}
+_PAPER: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
+
+
+def plot_comparison(found: Comparison | Comparisons) -> Figure:
+    """Return all that can be drawn of a comparison, or of several candidates with their baseline.
+
+    Raises:
+        InputError: There is nothing to draw: no example was compared.
+    """
+    if isinstance(found, Comparisons):
+        rows = len(found) + 1
+        figure = new_figure(_WIDTH, 2.4 + 0.9 * rows)
+        above, below = figure.subplots(2, 1)
+        plot_effects(found, ax=above)
+        arms = {one.b_name: (one.b.score, one.b.interval, one.n) for one in found.ranking}
+        most = max(found, key=lambda one: one.n)
+        baseline = {f"{most.a_name} (A)": (most.a.score, most.a.interval, most.n)}
+        plot_arms({**arms, **baseline}, confidence=found.confidence, ax=below)
+        return figure
+    figure = new_figure(_WIDTH, 5.4 if found.path else 4.4)
+    grid = figure.add_gridspec(2, 2, height_ratios=(1.6, 1) if found.path else (1, 1.1))
+    above = figure.add_subplot(grid[0, :])
+    if found.path:
+        plot_sequence(
+            found.path, margin=found.margin, confidence=found.confidence, verdict=found.verdict,
+            n_at_verdict=found.n_at_verdict, ax=above,
+        )  # fmt: skip
+    else:
+        plot_effects([found], ax=above)
+    arms = {
+        f"A: {found.a_name}": (found.a.score, found.a.interval, found.n),
+        f"B: {found.b_name}": (found.b.score, found.b.interval, found.n),
+    }
+    plot_arms(arms, confidence=found.a.confidence, ax=figure.add_subplot(grid[1, 0]))
+    plot_flips(found, ax=figure.add_subplot(grid[1, 1]))
+    return figure
+
+
+def plot_experiment(status: ExperimentStatus) -> Figure:
+    """Return the interval of an online experiment as its units came in, and the success rates of both arms.
+
+    Raises:
+        InputError: There is nothing to draw: an arm has no outcomes that count yet.
+    """
+    arms = {
+        f"{letter}: {arm.name}": (arm.success_rate, arm.interval, arm.counted)
+        for letter, arm in (("A", status.a), ("B", status.b))
+    }
+    if not status.path or not all(n for _, _, n in arms.values()):
+        raise InputError("nothing to draw: an arm has no outcomes that count yet")
+    figure = new_figure(_WIDTH, 5.0)
+    above, below = figure.subplots(2, 1, height_ratios=(1.8, 1))
+    plot_sequence(
+        status.path, margin=status.margin, confidence=status.confidence, verdict=status.verdict,
+        n_at_verdict=status.n_at_verdict, what="units", ax=above,
+    )  # fmt: skip
+    plot_arms(arms, confidence=status.confidence, what="success rate", ax=below)
+    return figure
+
+
+def plot_sequence(
+    points: Iterable[tuple[float, float, float, float]],
+    *,
+    margin: float = 0.0,
+    confidence: float = 0.95,
+    verdict: str = "inconclusive",
+    n_at_verdict: int | None = None,
+    what: str = "examples",
+    ax: Axes | None = None,
+) -> Figure:
+    """Return the difference B − A and its interval as the evidence came in.
+
+    Args:
+        points: (n, effect, low, high) after n observations, as in ``Comparison.path``, n ascending.
+        margin: Largest difference that makes no practical difference; drawn as a band.
+        confidence: Of the intervals.
+        verdict: The verdict so far.
+        n_at_verdict: After how many observations it was reached.
+        what: What is counted.
+        ax: Axes to draw into.
+
+    Raises:
+        InputError: There are no points.
+    """
+    path = [tuple(map(float, point)) for point in points]
+    if not path:
+        raise InputError("nothing to draw: a sequence has at least one point (n, effect, low, high)")
+    n, effect, low, high = (list(column) for column in zip(*path, strict=True))
+    ax = axes_of(ax, _WIDTH, 3.2)
+    if margin:
+        ax.axhspan(
+            -margin, margin, color=GREY, alpha=0.16, linewidth=0,
+            label=f"no practical difference (±{100 * margin:g})",
+        )  # fmt: skip
+    ax.axhline(0, color=GREY, linewidth=1)
+    ax.fill_between(
+        n, low, high, step="post", color=BLUE, alpha=0.2, linewidth=0, label=f"{level(confidence)} interval"
+    )
+    for end in (low, high):
+        ax.step(n, end, where="post", color=BLUE, linewidth=1)
+    ax.plot(n, effect, color=BLUE, linewidth=2, label="difference so far")
+    if n_at_verdict is not None:
+        ax.axvline(
+            n_at_verdict,
+            color="black",
+            linestyle="--",
+            linewidth=1.2,
+            label=f"{verdict}, n = {n_at_verdict:,}",
+        )
+    ax.set_xlim(0, n[-1] * 1.02)
+    reach = _reach(low, high, margin)
+    ax.set_ylim(-reach, reach)
+    _points_of(ax.yaxis)
+    ax.set_xlabel(what)
+    ax.set_ylabel("B − A, points")
+    for y, side, align in ((0.97, "B better", "top"), (0.03, "A better", "bottom")):
+        ax.text(0.995, y, side, transform=ax.transAxes, ha="right", va=align, bbox=_PAPER, **_SMALL)
+    ax.set_title(f"{verdict[0].upper()}{verdict[1:]} after {n[-1]:,.0f} {what}", loc="left")
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.4, ncols=4, columnspacing=1.2,
+        handlelength=1.4, frameon=False, fontsize=8.5,
+    )  # fmt: skip
+    return finished(ax)
+
+
+def plot_arms(
+    arms: Mapping[str, tuple[float, tuple[float, float], int]],
+    *,
+    confidence: float = 0.95,
+    what: str = "score",
+    ax: Axes | None = None,
+) -> Figure:
+    """Return the score, or the success rate, of each arm with its interval.
+
+    Args:
+        arms: By name: the rate, its interval, and n.
+        confidence: Of the intervals.
+        what: What is measured.
+        ax: Axes to draw into.
+
+    Raises:
+        InputError: There are no arms, or one has no observations.
+    """
+    if not arms or any(math.isnan(rate) for rate, _, _ in arms.values()):
+        raise InputError("nothing to draw: an arm has no observations yet")
+    ax = axes_of(ax, 5.2, 1.3 + 0.45 * len(arms))
+    for row, (rate, (low, high), _) in enumerate(arms.values()):
+        reach = [[max(0.0, rate - low)], [max(0.0, high - rate)]]
+        ax.errorbar([rate], [row], xerr=reach, fmt="o", color=BLUE, capsize=3, linewidth=1.8)
+        ax.annotate(
+            f"{rate:.1%}", (rate, row), xytext=(0, 6), textcoords="offset points", ha="center", **_SMALL
+        )  # fmt: skip
+    ax.set_yticks(range(len(arms)), [f"{short(name)}\nn {n:,}" for name, (_, _, n) in arms.items()])
+    ax.set_ylim(len(arms) - 0.4, -0.7)
+    from_0_to_1(ax)
+    ax.set_xlabel(f"{what} with {level(confidence)} interval", fontsize=9)
+    ax.set_title(f"{what[0].upper()}{what[1:]}s", loc="left")
+    return finished(ax)
+
+
+def plot_flips(found: Comparison, *, ax: Axes | None = None) -> Figure:
+    """Return how many examples B fixed, how many it broke, and how many are as before.
+
+    Raises:
+        InputError: No example was compared.
+    """
+    if not found.n:
+        raise InputError("nothing to draw: no example was compared")
+    from matplotlib.ticker import MaxNLocator
+
+    rows = [("B fixed", found.b_wins, BLUE, ""), ("B broke", found.a_wins, ORANGE, "///")]
+    same = found.n - found.b_wins - found.a_wins
+    if found.a.correct is not None:
+        right = found.a.correct - found.a_wins
+        rows += [("both right", right, GREY, ""), ("both wrong", same - right, GREY, "")]
+    else:
+        rows.append(("the same", same, GREY, ""))
+    ax = axes_of(ax, 4.6, 1.3 + 0.4 * len(rows))
+    for row, (_, size, colour, hatch) in enumerate(rows):
+        faint = 0.45 if colour == GREY else 1.0
+        bars = ax.barh(
+            row, size, 0.62, color=colour, alpha=faint, hatch=hatch, edgecolor="white", linewidth=0
+        )
+        ax.bar_label(bars, labels=[f"{size:,}"], padding=3, fontsize=9, color=GREY)
+    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    ax.invert_yaxis()
+    ax.set_xlim(0, max(size for _, size, *_ in rows) * 1.18)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel(f"of {count(found.n, 'example')}", fontsize=9)
+    ax.set_title("What changed", loc="left")
+    return finished(ax)
+
+
+def plot_effects(found: Iterable[Comparison], *, ax: Axes | None = None) -> Figure:
+    """Return the difference of each candidate to the baseline with its interval, and its verdict.
+
+    Args:
+        found: Comparisons with one baseline, or ``Comparisons``.
+        ax: Axes to draw into.
+
+    Raises:
+        InputError: No example was compared.
+    """
+    ordered = found.ranking if isinstance(found, Comparisons) else tuple(found)
+    shown = [one for one in ordered if one.n]
+    if not shown:
+        raise InputError("nothing to draw: no example was compared")
+    ax = axes_of(ax, _WIDTH, 1.4 + 0.45 * len(shown))
+    margin = max(one.margin for one in shown)
+    if margin:
+        ax.axvspan(-margin, margin, color=GREY, alpha=0.16, linewidth=0)
+    ax.axvline(0, color=GREY, linewidth=1)
+    marks = {"B better": (GREEN, "^"), "A better": (ORANGE, "v"), "no practical difference": (BLUE, "s")}
+    ends: list[float] = [margin]
+    for row, one in enumerate(shown):
+        low, high = one.interval
+        colour, mark = marks.get(one.verdict, (GREY, "o"))
+        known = not math.isnan(low)
+        reach = [[max(0.0, one.effect - low)], [max(0.0, high - one.effect)]] if known else None
+        ax.errorbar(
+            [one.effect], [row], xerr=reach, fmt=mark, color=colour, capsize=3, linewidth=1.8, markersize=7
+        )
+        ends += [abs(low), abs(high)] if known else [abs(one.effect)]
+        ax.annotate(
+            f"{100 * one.effect:+.1f}", (one.effect, row), xytext=(0, 7), textcoords="offset points",
+            ha="center", bbox=_PAPER, **_SMALL,
+        )  # fmt: skip
+    ax.set_yticks(range(len(shown)), [f"{short(one.b_name)}\n{_said(one.verdict)}" for one in shown])
+    ax.set_ylim(len(shown) - 0.4, -0.8)
+    reach_x = min(1.02, 1.08 * max(ends))
+    ax.set_xlim(-reach_x, reach_x)
+    _points_of(ax.xaxis)
+    ax.grid(axis="x", color=GREY, alpha=0.2)
+    band = f"; grey: no practical difference (±{100 * margin:g})" if margin else ""
+    levels = sorted({level(one.confidence) for one in shown})
+    ax.set_xlabel(f"difference to A, points, with {' to '.join(levels)} interval{band}", fontsize=9)
+    ax.set_title(f"Against {shown[0].a_name} (A)", loc="left")
+    return finished(ax)
+
+
+def _said(verdict: str) -> str:
+    return {"B better": "better", "A better": "worse"}.get(verdict, verdict)
+
+
+def _reach(low: Sequence[float], high: Sequence[float], margin: float) -> float:
+    """Return how far from 0 the axis must go, so that the interval is not flattened by its first moments."""
+    later = range(math.floor(_SETTLED_BY * len(low)), len(low))
+    ends = [abs(end) for index in later for end in (low[index], high[index]) if not math.isnan(end)]
+    return min(1.02, 1.1 * max([*ends, 2 * margin, 0.02]))
+
+
+def _points_of(axis: Any) -> None:
+    """Show shares as percentage points with their sign."""
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+g}" if round(value, 9) else "0"))

@@ -1,0 +1,188 @@
+"""Figures of an evaluation: slices, classes, confusion matrix, latency."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.evaluation.evaluate import Evaluation
+from dspy_nb.plots.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    axes_of,
+    finished,
+    from_0_to_1,
+    new_figure,
+    short,
+)
+from dspy_nb.views.wording import percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_classes", "plot_confusion", "plot_evaluation", "plot_latency", "plot_slices"]
+
+_MOST_ROWS = 20
+
+
+def plot_evaluation(evaluation: Evaluation) -> Figure:
+    """Return all that can be drawn of an evaluation: slices, classes, confusion matrix, latency.
+
+    Raises:
+        InputError: There is nothing to draw: neither slices nor classes nor latencies.
+    """
+    parts: list[tuple[Any, int]] = []
+    if evaluation.slices:
+        parts.append((plot_slices, min(len(evaluation.slices), _MOST_ROWS)))
+    if evaluation.classification is not None:
+        rows = min(len(evaluation.per_class), _MOST_ROWS)
+        parts += [(plot_classes, rows), (plot_confusion, rows)]
+    if _latencies(evaluation):
+        parts.append((plot_latency, 4))
+    if not parts:
+        raise InputError("nothing to draw: the evaluation has neither slices nor classes nor latencies")
+    columns = min(2, len(parts))
+    lines = [parts[i : i + columns] for i in range(0, len(parts), columns)]
+    heights = [max(2.6, 1.2 + 0.6 * max(rows for _, rows in line)) for line in lines]
+    figure = new_figure(5.0 * columns, sum(heights))
+    grid = figure.add_gridspec(len(lines), columns, height_ratios=heights)
+    for row, line in enumerate(lines):
+        for column, (draw, _) in enumerate(line):
+            alone = len(line) < columns
+            draw(evaluation, ax=figure.add_subplot(grid[row, :] if alone else grid[row, column]))
+    return figure
+
+
+def plot_classes(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
+    """Return precision, recall and F1 of each label as bars, with the number of examples that have it.
+
+    Raises:
+        InputError: The evaluation has no classes.
+    """
+    found = _need(evaluation.classification, "classes: give evaluate(..., label='field')")
+    items = list(found.per_class.items())[:_MOST_ROWS]
+    ax = axes_of(ax, 5.2, 1.2 + 0.6 * len(items))
+    height = 0.26
+    for place, (measure, colour) in enumerate(
+        (("precision", BLUE), ("recall", ORANGE), ("f1", GREEN)),
+    ):
+        values = [getattr(score, measure) for _, score in items]
+        rows = [row + (place - 1) * height for row in range(len(items))]
+        name = "F1" if measure == "f1" else measure
+        bars = ax.barh(rows, values, height * 0.92, color=colour, label=name)
+        ax.bar_label(bars, labels=[f"{value:.2f}" for value in values], padding=3, fontsize=8, color=GREY)
+    ax.set_yticks(range(len(items)), [f"{short(label)}\nn {s.support:,}" for label, s in items])
+    ax.invert_yaxis()
+    from_0_to_1(ax, room=1.14)
+    ax.set_title(f"Classes of {found.field}{_cut(len(found.per_class))}", loc="left")
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=2.4, ncols=3, columnspacing=1.2,
+        handlelength=1.2, frameon=False, fontsize=9,
+    )  # fmt: skip
+    return finished(ax)
+
+
+def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
+    """Return the confusion matrix: counts, shaded by their share of the expected label.
+
+    Raises:
+        InputError: The evaluation has no classes.
+    """
+    found = _need(evaluation.classification, "classes: give evaluate(..., label='field')").confusion
+    labels = [short(label) for label in found.labels[:_MOST_ROWS]]
+    size = len(labels)
+    counts = [list(row[:size]) for row in found.matrix[:size]]
+    columns = list(labels)
+    if any(found.unanswered[:size]):
+        columns.append("(no answer)")
+        counts = [[*row, missing] for row, missing in zip(counts, found.unanswered, strict=False)]
+    shares = [[count / (sum(row) or 1) for count in row] for row in counts]
+    ax = axes_of(ax, 2.2 + 0.7 * len(columns), 1.6 + 0.55 * size)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for y, row in enumerate(counts):
+        for x, count in enumerate(row):
+            colour = "white" if shares[y][x] > 0.55 else "black"
+            weight = "bold" if x == y else "normal"
+            ax.text(x, y, f"{count:,}", ha="center", va="center", color=colour, fontweight=weight)
+    ax.set_xticks(range(len(columns)), columns)
+    if max(map(len, columns)) * len(columns) > 40:
+        ax.tick_params(axis="x", labelrotation=35)
+        for tick in ax.get_xticklabels():
+            tick.set_horizontalalignment("right")
+    ax.set_yticks(range(size), labels)
+    ax.set_xlabel("answered")
+    ax.set_ylabel("expected")
+    ax.set_title(f"Confusion matrix{_cut(len(found.labels))}", loc="left")
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return finished(ax, frame=True)
+
+
+def plot_latency(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
+    """Return the distribution of the latency with its percentiles, cache hits left out.
+
+    Raises:
+        InputError: There is no latency: every answer came from a cache, or single results are missing.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    times = _need(_latencies(evaluation), "latencies: every answer came from a cache, or failed")
+    latency = _need(evaluation.latency, "latencies")
+    ax = axes_of(ax, 5.2, 2.8)
+    scale, unit = (1000, "s") if latency.p99_ms >= 2000 else (1, "ms")
+    ax.hist([time / scale for time in times], bins="auto" if len(times) > 5 else 5, color=BLUE, alpha=0.75)
+    marks = (("p50", latency.p50_ms, "-"), ("p95", latency.p95_ms, "--"), ("p99", latency.p99_ms, ":"))
+    for name, value, style in marks:
+        label = f"{name} {value / scale:,.3g} {unit}"
+        ax.axvline(value / scale, color="black", linestyle=style, linewidth=1.3, label=label)
+    ax.set_xlabel(f"{unit}, {len(times):,} answers, cache hits left out", fontsize=9)
+    ax.set_ylabel("examples")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_title("Latency", loc="left")
+    ax.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=9)
+    return finished(ax)
+
+
+def plot_slices(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
+    """Return the score of each slice with its interval, beside the score of all examples.
+
+    Raises:
+        InputError: The evaluation has no slices.
+    """
+    slices = _need(evaluation.slices, "slices: give evaluate(..., by='field')")
+    items = list(slices.items())[:_MOST_ROWS]
+    ax = axes_of(ax, 5.2, 1.4 + 0.4 * len(items))
+    scores = [part.score for _, part in items]
+    below = [max(0.0, part.score - part.interval[0]) for _, part in items]
+    above = [max(0.0, part.interval[1] - part.score) for _, part in items]
+    low, high = evaluation.interval
+    ax.axvspan(low, high, color=GREY, alpha=0.13, linewidth=0)
+    ax.axvline(evaluation.score, color=GREY, linestyle="--", linewidth=1.2)
+    rows = range(len(items))
+    ax.errorbar(scores, rows, xerr=[below, above], fmt="o", color=BLUE, capsize=3, linewidth=1.8)
+    ax.set_yticks(rows, [f"{short(key)}  (n {part.n:,})" for key, part in items])
+    ax.set_ylim(len(items) - 0.4, -0.6)
+    from_0_to_1(ax)
+    everything = f"dashed: {percent(evaluation.score)} of all {evaluation.n:,}"
+    ax.set_xlabel(f"score with {evaluation.confidence:.0%} interval\n{everything}", fontsize=9)
+    ax.set_title(f"Score by {evaluation.by}{_cut(len(slices))}", loc="left")
+    return finished(ax)
+
+
+def _latencies(evaluation: Evaluation) -> list[float]:
+    answered = (result for result in evaluation.results if result.predicted or not result.error)
+    return [result.latency_ms for result in answered if not result.cached]
+
+
+def _need(value: Any, what: str) -> Any:
+    if not value:
+        raise InputError(f"the evaluation has no {what}")
+    return value
+
+
+def _cut(number: int) -> str:
+    return f", {_MOST_ROWS} of {number:,}" if number > _MOST_ROWS else ""

@@ -1,0 +1,99 @@
+"""Figures of an optimization: the candidates' scores over the run, and the held-out scores around it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.optimization.run import OptimizationRun
+from dspy_nb.plots.comparisons import plot_arms
+from dspy_nb.plots.figures import BLUE, GREY, ORANGE, axes_of, finished, new_figure
+from dspy_nb.views.wording import percent, stopped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_candidates", "plot_held_out", "plot_run"]
+
+_WIDTH = 7.2
+
+
+def plot_run(run: OptimizationRun) -> Figure:
+    """Return all that can be drawn of a run: its candidates, and its held-out scores.
+
+    Raises:
+        InputError: The run is going on, has failed, or has neither candidates nor held-out scores.
+    """
+    held_out = run.test_before is not None or run.test_after is not None
+    if not run.candidates and not held_out:
+        raise InputError("nothing to draw: the run scored no candidate, and had no held-out examples")
+    if not held_out:
+        return plot_candidates(run)
+    if not run.candidates:
+        return plot_held_out(run)
+    figure = new_figure(_WIDTH, 5.2)
+    above, below = figure.subplots(2, 1, height_ratios=(1.7, 1))
+    plot_candidates(run, ax=above)
+    plot_held_out(run, ax=below)
+    return figure
+
+
+def plot_candidates(run: OptimizationRun, *, ax: Axes | None = None) -> Figure:
+    """Return the score of each candidate in the order of the run, the best so far, and the score before.
+
+    Raises:
+        InputError: No candidate was scored.
+    """
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    if not run.candidates:
+        raise InputError("the run scored no candidate")
+    ax = axes_of(ax, _WIDTH, 3.2)
+    full = [candidate for candidate in run.candidates if candidate.full]
+    partial = [candidate for candidate in run.candidates if not candidate.full]
+    if full:
+        best = [max(c.score for c in full[: i + 1]) for i in range(len(full))]
+        numbers = [c.number for c in full]
+        ax.step(numbers, best, where="post", color=BLUE, linewidth=1.6, alpha=0.6, label="best so far")
+        name = f"on all {max(c.n for c in full):,} examples"
+        ax.plot(numbers, [c.score for c in full], "o", color=BLUE, markersize=5.5, label=name)
+    if partial:
+        ax.plot(
+            [c.number for c in partial], [c.score for c in partial], "x", color=ORANGE, markersize=6,
+            label="on a part of them",
+        )  # fmt: skip
+    if run.baseline_score is not None:
+        name = f"before: {percent(run.baseline_score)}"
+        ax.axhline(run.baseline_score, color=GREY, linestyle="--", linewidth=1.2, label=name)
+    ax.margins(x=0.03, y=0.12)
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.grid(axis="y", color=GREY, alpha=0.2)
+    ax.set_axisbelow(True)
+    ax.set_xlabel("candidate")
+    ax.set_ylabel("score")
+    ending = "" if run.stopped_by is None else f", {stopped(run.stopped_by, run.plan.budget.limits())}"
+    ax.set_title(f"{run.plan.optimizer}: scores of its candidates{ending}", loc="left")
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=3.2, ncols=4, columnspacing=1.4,
+        handlelength=1.6, frameon=False, fontsize=9,
+    )  # fmt: skip
+    return finished(ax)
+
+
+def plot_held_out(run: OptimizationRun, *, ax: Axes | None = None) -> Figure:
+    """Return the scores on held-out examples before and after, with their intervals.
+
+    Raises:
+        InputError: The run had no held-out examples, or ended before it scored them.
+    """
+    found = {"before": run.test_before, "after": run.test_after}
+    arms = {name: (e.score, e.interval, e.n) for name, e in found.items() if e is not None}
+    if not arms:
+        raise InputError("the run has no held-out scores: give optimize(..., testset=examples)")
+    confidence = next(e.confidence for e in found.values() if e is not None)
+    figure = plot_arms(arms, confidence=confidence, ax=ax)
+    drawn = figure.axes[-1] if ax is None else ax
+    drawn.set_title("Held-out examples, never seen by the search", loc="left", fontsize=11)
+    return figure

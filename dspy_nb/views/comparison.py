@@ -1,0 +1,231 @@
+"""Comparisons, of two programs or of several with a baseline, as text, Markdown and HTML: the verdict first."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from dspy_nb.core.ab.comparison import Comparison, Comparisons, Flip
+from dspy_nb.core.evaluation.evaluate import Evaluation
+from dspy_nb.views.documents import (
+    Block,
+    Cell,
+    Details,
+    Document,
+    Facts,
+    Note,
+    Score,
+    Table,
+    to_html,
+    to_markdown,
+    to_text,
+)
+from dspy_nb.views.wording import UNKNOWN, count, duration, excerpt, judged, known, level, points, shown
+
+__all__ = ["comparison_html", "comparison_markdown", "comparison_text", "flip_cells"]
+
+_FLIPS_SHOWN = 20
+_EXCERPT = 120
+
+
+def comparison_text(comparison: Comparison | Comparisons) -> str:
+    """Return what a comparison found, as text."""
+    return to_text(_report(comparison))
+
+
+def comparison_markdown(comparison: Comparison | Comparisons) -> str:
+    """Return what a comparison found, as Markdown."""
+    return to_markdown(_report(comparison))
+
+
+def comparison_html(comparison: Comparison | Comparisons) -> str:
+    """Return what a comparison found, as HTML."""
+    return to_html(_report(comparison))
+
+
+def _report(found: Comparison | Comparisons) -> Document:
+    return _document(found) if isinstance(found, Comparison) else _leaderboard(found)
+
+
+def _document(found: Comparison) -> Document:
+    blocks: list[Block] = [Note(_verdict(found))]
+    blocks += [Note(text[0].upper() + text[1:] + ".", warning=True) for text in found.warnings]
+    blocks += [
+        Table(
+            (
+                "arm",
+                "program",
+                f"score [{level(found.a.confidence)} interval]",
+                "errors",
+                "p50 ms",
+                "LM calls",
+                "cost",
+            ),
+            [_arm("A", found.a_name, found.a), _arm("B", found.b_name, found.b)],
+            frozenset([3, 4, 5, 6]),
+        ),
+        Facts(_facts(found)),
+        *_flips("fixed", found.fixed),
+        *_flips("broke", found.broken),
+    ]
+    subtitle = f"{found.metric} · {found.n:,} of {count(found.n_planned, 'example')} · seed {found.seed}"
+    return Document(f"A/B: {found.a_name} (A) and {found.b_name} (B)", blocks, subtitle)
+
+
+def _verdict(found: Comparison) -> str:
+    if not found.n:
+        return "Inconclusive: no example was answered by both."
+    text = judged(found.verdict, found.effect, found.interval, found.confidence, found.p_value)
+    if found.n_at_verdict is not None:
+        return f"{text}, after {count(found.n_at_verdict, 'example')}."
+    if not found.complete:
+        return f"{text}. Interrupted after {found.n:,} of {count(found.n_planned, 'example')}."
+    if found.more_needed is not None:
+        return f"{text}. If that is the true difference, about {found.more_needed:,} more examples would settle it."
+    return f"{text}, after all {count(found.n, 'example')}."
+
+
+def _leaderboard(found: Comparisons) -> Document:
+    ranking = found.ranking
+    most = max(ranking, key=lambda one: one.n)
+    rows = [_row(one) for one in ranking]
+    baseline = (f"{found.baseline} (A)", "baseline", "", "", *_measured(most.a, most.n))
+    columns = (
+        "program", "verdict", "difference to A, points", "p",
+        f"score [{level(found.confidence)} interval]", "examples", "errors", "LM calls", "cost",
+    )  # fmt: skip
+    blocks: list[Block] = [Note(_winner(found))]
+    blocks += [Note(text[0].upper() + text[1:] + ".", warning=True) for text in found.warnings]
+    blocks += [
+        Table(columns, [*rows, baseline], frozenset([3, 5, 6, 7, 8])),
+        Facts(
+            [
+                ("margin", _margin(found.margin)),
+                ("method", _method(found)),
+                ("time", duration(found.duration_s)),
+            ]
+        ),
+    ]
+    for one in ranking:
+        own = [text for text in one.warnings if text not in found.warnings]
+        details: list[Block] = [Note(text[0].upper() + text[1:] + ".", warning=True) for text in own]
+        details += [Note(_verdict(one)), Facts(_examples(one) + _ratios(one))]
+        blocks.append(
+            Details(one.b_name, [*details, *_flips("fixed", one.fixed), *_flips("broke", one.broken)])
+        )
+    subtitle = f"{found.metric} · at most {count(found.n_planned, 'example')} · seed {found.seed}"
+    return Document(f"A/B: {count(len(found), 'candidate')} against {found.baseline} (A)", blocks, subtitle)
+
+
+def _winner(found: Comparisons) -> str:
+    better = [one for one in found if one.verdict == "B better"]
+    cut_short = "" if found.complete else " Interrupted before every verdict was in."
+    if not better:
+        ends = ", ".join(f"{n} {text}" for text, n in Counter(one.verdict for one in found).items())
+        return f"No candidate is shown to be better: {ends}.{cut_short}"
+    winner = better[0] if len(better) == 1 else found.winner
+    assert winner is not None
+    text = f"{winner.b_name} is better than {found.baseline} by {100 * winner.effect:.1f} points"
+    if len(better) > 1:
+        text += f"; {len(better)} candidates are, and which of those is best was not tested"
+    return f"{text}.{cut_short}"
+
+
+def _row(one: Comparison) -> tuple[Cell, ...]:
+    low, high = one.interval
+    seen = f"{100 * one.effect:+.1f}" if one.n else UNKNOWN
+    if one.n and not math.isnan(low):
+        seen += f" {points(low, high)}"
+    verdict = one.verdict.removeprefix("B ").replace("A better", "worse")
+    return (one.b_name, verdict, seen, f"{one.p_value:.2g}", *_measured(one.b, one.n))
+
+
+def _measured(arm: Evaluation, n: int) -> tuple[Cell, ...]:
+    return (
+        Score(arm.score, arm.interval),
+        f"{n:,}",
+        f"{arm.errors.count:,}",
+        f"{arm.usage.lm_calls:,}",
+        known(arm.usage.usd, "${:,.4f}"),
+    )
+
+
+def _method(found: Comparisons) -> str:
+    each = level(found.ranking[0].confidence)
+    if found.sequential:
+        return (
+            f"a paired betting confidence sequence for each candidate at {each}, so that all hold together at "
+            f"{level(found.confidence)} at every look"
+        )
+    return (
+        f"one look: p-values adjusted by Holm for {len(found)} candidates, held against "
+        f"{1 - found.confidence:.2g}; intervals at the confidence of each candidate's step"
+    )
+
+
+def _arm(letter: str, name: str, arm: Evaluation) -> tuple[str, str, Score, str, str, str, str]:
+    latency = None if arm.latency is None else arm.latency.p50_ms
+    calls = f"{arm.usage.lm_calls:,}"
+    return (
+        letter,
+        f"{name} · {arm.base_model}" if arm.base_model else name,
+        Score(arm.score, arm.interval),
+        f"{arm.errors.count:,}",
+        known(latency, "{:,.0f}"),
+        f"{calls} + {arm.usage.cache_hits:,} cached" if arm.usage.cache_hits else calls,
+        known(arm.usage.usd, "${:,.4f}"),
+    )
+
+
+def _facts(found: Comparison) -> list[tuple[str, str]]:
+    facts = [*_examples(found), ("margin", _margin(found.margin)), *_ratios(found)]
+    return [*facts, ("method", found.method), ("time", duration(found.duration_s))]
+
+
+def _examples(found: Comparison) -> list[tuple[str, str]]:
+    same = found.n - found.b_wins - found.a_wins
+    return [("examples", f"B scored higher on {found.b_wins:,}, A on {found.a_wins:,}, the same on {same:,}")]
+
+
+def _margin(margin: float) -> str:
+    if not margin:
+        return "none, so equal programs are never told to be equal"
+    return f"differences of up to {100 * margin:g} points make no practical difference"
+
+
+def _ratios(found: Comparison) -> list[tuple[str, str]]:
+    facts = []
+    if found.latency_ratio is not None:
+        median, low, high = found.latency_ratio
+        ends = f" [{low:.2f}, {high:.2f}]" if low > 0 and math.isfinite(high) else ""
+        facts.append(("latency", f"B takes {median:.2f}{ends} times as long, cache hits left out"))
+    ratios = [
+        f"{ratio:.2f} times the {what}"
+        for ratio, what in ((found.usd_ratio, "price"), (found.tokens_ratio, "tokens"))
+        if ratio is not None
+    ]
+    if ratios:
+        facts.append(("cost", f"B takes {' and '.join(ratios)}"))
+    return facts
+
+
+def _flips(did: str, flips: Sequence[Flip]) -> list[Block]:
+    if not flips:
+        return []
+    rows = [flip_cells(flip) for flip in flips[:_FLIPS_SHOWN]]
+    table = Table(("input", "expected", "A", "B"), rows, caption=shown(_FLIPS_SHOWN, len(flips), "examples"))
+    return [Details(f"What B {did} ({len(flips):,})", [table])]
+
+
+def flip_cells(flip: Flip) -> tuple[str, str, str, str]:
+    """Return what a row says of an example on which the two differ: input, expected, A's answer, B's."""
+    return _fields(flip.inputs), _fields(flip.expected), _fields(flip.a), _fields(flip.b)
+
+
+def _fields(values: dict[str, object]) -> str:
+    if not values:
+        return "(no answer)"
+    if len(values) == 1:
+        return excerpt(next(iter(values.values())), _EXCERPT)
+    return excerpt(", ".join(f"{name}: {value}" for name, value in values.items()), _EXCERPT)

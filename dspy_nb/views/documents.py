@@ -1,0 +1,334 @@
+"""Small documents of tables, facts and notes, as text, Markdown and HTML.
+
+The HTML stands alone: no script, no web address, nothing from the notebook but colours. It has no background
+of its own, so it follows light and dark themes; whatever colour says, words say too. Without its style sheet,
+as a forge's preview shows it, it is plain tables and lists.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from dspy_nb.views.wording import UNKNOWN, percent
+
+__all__ = [
+    "STYLE", "Bar", "Block", "Cell", "Code", "Details", "Document", "Drawing", "Facts", "Note", "Score", "Table",
+    "to_fragment", "to_html", "to_markdown", "to_text",
+]  # fmt: skip
+
+_WIDTH = 100  # characters of a line of text
+
+
+@dataclass(frozen=True)
+class Score:
+    """A mean in [0, 1] with the interval it lies in, if that is known."""
+
+    value: float | None
+    interval: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        """Return ``74.0% [65.1%, 81.3%]``."""
+        if self.value is None or math.isnan(self.value):
+            return UNKNOWN
+        if self.interval is None:
+            return percent(self.value)
+        return f"{percent(self.value)} [{percent(self.interval[0])}, {percent(self.interval[1])}]"
+
+
+Cell: TypeAlias = str | Score
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under column names; ``numbers`` are the columns aligned to the right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    numbers: frozenset[int] = frozenset()
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names with their values; HTML shows ``tiles`` side by side."""
+
+    items: Sequence[tuple[str, str]]
+    tiles: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """How far something is; ``label`` says it in words, and ``state`` (good, bad, warn, "") colours it.
+
+    ``share`` is ``None`` where the end is not known.
+    """
+
+    share: float | None
+    label: str
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph; a warning is marked by a word, and by a line beside it."""
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text whose line breaks and blanks matter."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks that HTML folds away under a title."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Markup that the package itself drew, for HTML alone; ``text`` says elsewhere what it shows."""
+
+    html: str
+    text: str
+
+
+Block: TypeAlias = Table | Facts | Bar | Note | Code | Details | Drawing
+
+
+@dataclass(frozen=True)
+class Document:
+    """A title, one line below it, and blocks."""
+
+    title: str
+    blocks: Sequence[Block]
+    subtitle: str = ""
+
+
+# -- text ---------------------------------------------------------------------------------------------------
+
+
+def to_text(document: Document) -> str:
+    """Return the document as text for a terminal, 100 columns wide except for tables with long cells."""
+    lines = [document.title, *([document.subtitle] if document.subtitle else [])]
+    for block in document.blocks:
+        lines += ["", *_text(block)]
+    return "\n".join(lines)
+
+
+def _text(block: Block) -> list[str]:
+    if isinstance(block, Table):
+        cells = [[str(cell) for cell in row] for row in block.rows]
+        return _columns(block.columns, cells, block.numbers) + ([block.caption] if block.caption else [])
+    if isinstance(block, Facts):
+        width = max((len(name) for name, _ in block.items), default=0)
+        return [
+            f"{name:{width}}  {line}" if number == 0 else f"{'':{width}}  {line}"
+            for name, value in block.items
+            for number, line in enumerate(textwrap.wrap(value, _WIDTH - width - 2) or [""])
+        ]
+    if isinstance(block, Bar):
+        return [block.label]
+    if isinstance(block, Drawing):
+        return textwrap.wrap(block.text, _WIDTH)
+    if isinstance(block, Note):
+        return textwrap.wrap(f"Warning: {block.text}" if block.warning else block.text, _WIDTH)
+    if isinstance(block, Code):
+        return [f"    {line}" for line in block.text.splitlines()]
+    lines = [f"{block.title}:"]
+    for inner in block.blocks:
+        lines += [f"  {line}" for line in _text(inner)]
+    return lines
+
+
+def _columns(names: Sequence[str], rows: Sequence[Sequence[str]], numbers: frozenset[int]) -> list[str]:
+    widths = [max(len(row[i]) for row in (names, *rows)) for i in range(len(names))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (
+            cell.rjust(width) if i in numbers else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(cells).rstrip()
+
+    return [line(names), *(line(row) for row in rows)]
+
+
+# -- Markdown -----------------------------------------------------------------------------------------------
+
+
+def to_markdown(document: Document) -> str:
+    """Return the document as GitHub-flavoured Markdown."""
+    parts = [f"### {_md(document.title)}", *([_md(document.subtitle)] if document.subtitle else [])]
+    return "\n\n".join(parts + [_markdown(block) for block in document.blocks]) + "\n"
+
+
+def _markdown(block: Block) -> str:
+    if isinstance(block, Table):
+        rule = ["---:" if i in block.numbers else "---" for i in range(len(block.columns))]
+        rows = [list(map(_md, block.columns)), rule, *([_md(str(c)) for c in row] for row in block.rows)]
+        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        return f"{table}\n\n{_md(block.caption)}" if block.caption else table
+    if isinstance(block, Facts):
+        return "\n".join(f"- **{_md(name)}**: {_md(value)}" for name, value in block.items)
+    if isinstance(block, Bar):
+        return _md(block.label)
+    if isinstance(block, Drawing):
+        return _md(block.text)
+    if isinstance(block, Note):
+        return f"> **Warning:** {_md(block.text)}" if block.warning else _md(block.text)
+    if isinstance(block, Code):
+        return f"<pre>{html.escape(block.text).replace(chr(10), '&#10;')}</pre>"
+    inner = "\n\n".join(_markdown(part) for part in block.blocks)
+    return f"<details><summary>{html.escape(block.title)}</summary>\n\n{inner}\n\n</details>"
+
+
+def _md(text: str) -> str:
+    """Escape what Markdown or HTML would take for markup, on one line."""
+    line = html.escape(" ".join(text.split()), quote=False)
+    return "".join(f"\\{c}" if c in r"\`*_|[]#~$" else c for c in line)
+
+
+# -- HTML ---------------------------------------------------------------------------------------------------
+
+# The doubled class wins over the notebook's own rules for tables and lists.
+STYLE = """<style>
+.dspy-nb.dspy-nb{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;
+ color:var(--jp-content-font-color1,inherit);
+ --line:color-mix(in srgb,currentColor 22%,transparent);--soft:color-mix(in srgb,currentColor 66%,transparent);
+ --good:var(--jp-success-color1,#2e8b57);--bad:var(--jp-error-color1,#d32f2f);
+ --warn:var(--jp-warn-color1,#d9822b);--accent:var(--jp-brand-color1,#1976d2)}
+.dspy-nb.dspy-nb>:not(.scroll){max-width:72em}
+.dspy-nb.dspy-nb h4{font-size:1.15em;font-weight:600;line-height:1.3;margin:.2em 0 0;color:inherit}
+.dspy-nb.dspy-nb p{margin:.4em 0}
+.dspy-nb.dspy-nb .soft,.dspy-nb.dspy-nb caption,.dspy-nb.dspy-nb dt,.dspy-nb.dspy-nb th{color:var(--soft)}
+.dspy-nb.dspy-nb .scroll{overflow-x:auto;margin:.7em 0}
+.dspy-nb.dspy-nb table{border-collapse:collapse;border:0;margin:0;font-size:inherit;color:inherit;table-layout:auto;
+ font-variant-numeric:tabular-nums}
+.dspy-nb.dspy-nb tbody tr:nth-child(n){background:none}
+.dspy-nb.dspy-nb th,.dspy-nb.dspy-nb td{text-align:left;vertical-align:top;padding:.25em 1.4em .25em 0;border:0;
+ border-bottom:1px solid var(--line);white-space:normal;max-width:38em;overflow-wrap:break-word}
+.dspy-nb.dspy-nb th{font-weight:500;white-space:nowrap}
+.dspy-nb.dspy-nb .num{text-align:right;white-space:nowrap}
+.dspy-nb.dspy-nb .score{white-space:nowrap}
+.dspy-nb.dspy-nb caption{caption-side:bottom;text-align:left;padding:.35em 0 0}
+.dspy-nb.dspy-nb dl{display:grid;grid-template-columns:max-content 1fr;gap:.15em 1.4em;margin:.7em 0}
+.dspy-nb.dspy-nb dt{font-weight:500;float:none;width:auto;margin:0}
+.dspy-nb.dspy-nb dd{margin:0;padding:0;width:auto;overflow-wrap:anywhere}
+.dspy-nb.dspy-nb dl.tiles{display:flex;flex-wrap:wrap;gap:.4em 2.2em}
+.dspy-nb.dspy-nb .warning{border-left:3px solid var(--warn);padding-left:.7em}
+.dspy-nb.dspy-nb details{margin:.5em 0}
+.dspy-nb.dspy-nb summary{cursor:pointer}
+.dspy-nb.dspy-nb details>div{padding-left:1em;border-left:1px solid var(--line)}
+.dspy-nb.dspy-nb pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:.3em 0;font-size:12px;background:none;
+ color:inherit;font-family:var(--jp-code-font-family,monospace)}
+.dspy-nb.dspy-nb .bar{height:8px;max-width:44em;margin:.7em 0 .3em;border-radius:4px;overflow:hidden;
+ background:var(--line)}
+.dspy-nb.dspy-nb .bar>div{height:100%;background:var(--accent)}
+.dspy-nb.dspy-nb .bar.good>div{background:var(--good)}
+.dspy-nb.dspy-nb .bar.bad>div{background:var(--bad)}
+.dspy-nb.dspy-nb .bar.warn>div{background:var(--warn)}
+.dspy-nb.dspy-nb svg{display:block;margin:.15em 0 .1em}
+.dspy-nb.dspy-nb svg.scores{width:100%;max-width:52em;margin:.7em 0 0;font-variant-numeric:tabular-nums}
+</style>"""
+
+
+def to_html(document: Document) -> str:
+    """Return the document as a piece of HTML that brings its style along."""
+    subtitle = f'<p class="soft">{html.escape(document.subtitle)}</p>' if document.subtitle else ""
+    body = _html_blocks(document.blocks)
+    return f'<div class="dspy-nb">{STYLE}<h4>{html.escape(document.title)}</h4>{subtitle}{body}</div>'
+
+
+def to_fragment(blocks: Sequence[Block], title: str = "") -> str:
+    """Return blocks as HTML for a place where :data:`STYLE` stands once for all."""
+    heading = f"<h4>{html.escape(title)}</h4>" if title else ""
+    return f'<div class="dspy-nb">{heading}{_html_blocks(blocks)}</div>'
+
+
+def _html_blocks(blocks: Sequence[Block]) -> str:
+    return "".join(_html(block) for block in blocks)
+
+
+def _html(block: Block) -> str:
+    if isinstance(block, Table):
+        return _html_table(block)
+    if isinstance(block, Facts):
+        items = [f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in block.items]
+        if block.tiles:
+            return f'<dl class="tiles">{"".join(f"<div>{item}</div>" for item in items)}</dl>'
+        return f"<dl>{''.join(items)}</dl>"
+    if isinstance(block, Bar):
+        return _html_bar(block)
+    if isinstance(block, Drawing):
+        return block.html
+    if isinstance(block, Note):
+        if block.warning:
+            return f'<p class="warning"><strong>Warning:</strong> {html.escape(block.text)}</p>'
+        return f"<p>{html.escape(block.text)}</p>"
+    if isinstance(block, Code):
+        return f"<pre>{html.escape(block.text)}</pre>"
+    inner = _html_blocks(block.blocks)
+    return f"<details><summary>{html.escape(block.title)}</summary><div>{inner}</div></details>"
+
+
+def _html_bar(bar: Bar) -> str:
+    label = html.escape(bar.label)
+    if bar.share is None:
+        return f"<p>{label}</p>"
+    width = round(100 * min(max(bar.share, 0.0), 1.0), 1)
+    return (
+        f'<div class="bar {bar.state}" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{width:g}" aria-label="{label}"><div style="width:{width:g}%"></div></div><p>{label}</p>'
+    )
+
+
+def _html_table(table: Table) -> str:
+    def row(cells: Iterable[Cell], tag: str) -> str:
+        return "".join(_html_cell(cell, tag, i in table.numbers) for i, cell in enumerate(cells))
+
+    caption = f"<caption>{html.escape(table.caption)}</caption>" if table.caption else ""
+    body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in table.rows)
+    head = f"<thead><tr>{row(table.columns, 'th')}</tr></thead>"
+    return f'<div class="scroll"><table>{caption}{head}<tbody>{body}</tbody></table></div>'
+
+
+def _html_cell(cell: Cell, tag: str, number: bool) -> str:
+    if isinstance(cell, Score):
+        return f'<{tag} class="score">{html.escape(str(cell))}{_interval_svg(cell)}</{tag}>'
+    kind = ' class="num"' if number else ""
+    return f"<{tag}{kind}>{html.escape(cell)}</{tag}>"
+
+
+def _interval_svg(score: Score) -> str:
+    """Return the score as a dot, and its interval as a bar, on a line from 0 to 100 %."""
+    if score.value is None or math.isnan(score.value):
+        return ""
+    width, middle = 140, 5
+
+    def x(share: float) -> float:
+        return round(3 + min(max(share, 0.0), 1.0) * (width - 6), 1)
+
+    bar = ""
+    if score.interval is not None:
+        low, high = map(x, score.interval)
+        bar = (
+            f'<line x1="{low}" x2="{high}" y1="{middle}" y2="{middle}" stroke="currentColor" '
+            'stroke-width="4" stroke-opacity=".45"/>'
+        )
+    return (
+        f'<svg width="{width}" height="10" aria-hidden="true">'
+        f'<line x1="3" x2="{width - 3}" y1="{middle}" y2="{middle}" stroke="currentColor" stroke-opacity=".25"/>'
+        f'{bar}<circle cx="{x(score.value)}" cy="{middle}" r="3" fill="currentColor"/></svg>'
+    )

@@ -1,0 +1,123 @@
+"""The status of an online experiment as text, Markdown and HTML: the verdict first."""
+
+from __future__ import annotations
+
+import math
+
+from dspy_nb.core.ab.status import Arm, ExperimentStatus
+from dspy_nb.views.documents import (
+    Block,
+    Cell,
+    Document,
+    Facts,
+    Note,
+    Score,
+    Table,
+    to_html,
+    to_markdown,
+    to_text,
+)
+from dspy_nb.views.wording import count, duration, judged, known, level, percent
+
+__all__ = ["experiment_html", "experiment_markdown", "experiment_text"]
+
+
+def experiment_text(status: ExperimentStatus) -> str:
+    """Return what an experiment has found so far, as text."""
+    return to_text(_document(status))
+
+
+def experiment_markdown(status: ExperimentStatus) -> str:
+    """Return what an experiment has found so far, as Markdown."""
+    return to_markdown(_document(status))
+
+
+def experiment_html(status: ExperimentStatus) -> str:
+    """Return what an experiment has found so far, as HTML."""
+    return to_html(_document(status))
+
+
+def _document(found: ExperimentStatus) -> Document:
+    blocks: list[Block] = [Note(_verdict(found))]
+    if found.conclusion is not None:
+        blocks.append(Note(_ending(found)))
+    for text in (*found.blocked, *found.warnings):
+        blocks.append(Note(f"{text[0].upper()}{text[1:]}.", warning=True))
+    columns = (
+        "", "program", f"success rate [{level(found.confidence)} interval]", "requests", "units", "counted",
+        "errors", "mean ms", "p50 ms", "p95 ms",
+    )  # fmt: skip
+    blocks += [
+        Table(columns, [_arm("A", found.a), _arm("B", found.b)], frozenset(range(3, 10))),
+        Facts(_facts(found)),
+    ]
+    subtitle = f"{count(found.total, 'request')} · {percent(found.split)} of new units go to B"
+    return Document(f"Experiment {found.name}: {found.a.name} (A) and {found.b.name} (B)", blocks, subtitle)
+
+
+def _verdict(found: ExperimentStatus) -> str:
+    if not found.n:
+        return "Inconclusive: no outcome counts yet."
+    if math.isnan(found.effect):
+        return f"Inconclusive: after {count(found.n, 'unit')} one of the two has no outcome that counts yet."
+    text = judged(found.verdict, found.effect, found.interval, found.confidence, found.p_value)
+    if found.n_at_verdict is not None:
+        return f"{text}; settled after {found.n_at_verdict:,} of {count(found.n, 'unit')}."
+    text += f", after {count(found.n, 'unit')}."
+    if found.more_needed is not None:
+        text += f" If that is the true difference, about {found.more_needed:,} more units would settle it."
+    return text
+
+
+def _ending(found: ExperimentStatus) -> str:
+    assert found.conclusion is not None
+    ended = found.conclusion
+    text = f"Concluded: {ended.winner} is served"
+    if ended.forced:
+        text += ", without a verdict"
+    return f"{text}, because: {ended.reason}." if ended.reason else f"{text}."
+
+
+def _arm(letter: str, arm: Arm) -> tuple[Cell, ...]:
+    latency = arm.latency
+    times = (None, None, None) if latency is None else (latency.mean_ms, latency.p50_ms, latency.p95_ms)
+    rate = Score(arm.success_rate, arm.interval) if arm.counted else Score(None)
+    numbers = (arm.requests, arm.units, arm.counted, arm.errors)
+    return (letter, arm.name, rate, *map("{:,}".format, numbers), *(known(ms, "{:,.1f}") for ms in times))
+
+
+def _facts(found: ExperimentStatus) -> list[tuple[str, str]]:
+    waiting, expired = found.a.waiting + found.b.waiting, found.a.expired + found.b.expired
+    cached = found.a.cached + found.b.cached
+    outcomes = f"{waiting:,} units are without one, {found.held_back:,} more wait for those to count; "
+    outcomes += (
+        f"{expired:,} got none within {duration(found.outcome_within_s)} and count as {found.missing:g}"
+    )
+    margin = "none: equal programs would never be told to be equal"
+    if found.margin:
+        margin = f"differences of up to {100 * found.margin:g} points make no practical difference"
+    facts = [
+        ("outcomes", outcomes),
+        ("margin", margin),
+        (
+            "arms",
+            f"their sizes against the split: p {found.srm_p_value:.2g} (below .001 nothing would be said)",
+        ),
+    ]
+    if cached:
+        facts.append(("cache", f"{count(cached, 'answer')} came from it and are left out of the latency"))
+    return [*facts, ("method", found.method), ("z-test", _fixed(found))]
+
+
+def _fixed(found: ExperimentStatus) -> str:
+    fixed = found.fixed
+    if fixed.refused is not None:
+        return f"not made: {fixed.refused}"
+    text = f"z {fixed.z:.2f}, p {fixed.p_value:.2g}, "
+    if fixed.significant:
+        text += f"significant at {level(fixed.confidence)} confidence, winner: {fixed.winner}"
+    elif min(found.a.counted, found.b.counted) < fixed.min_samples:
+        text += f"not significant: each arm needs {fixed.min_samples:,} units"
+    else:
+        text += f"not significant at {level(fixed.confidence)} confidence"
+    return f"{text}; {fixed.warning}"

@@ -1,0 +1,292 @@
+"""Results as text, Markdown and HTML, everything that comes from outside escaped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dspy_nb.core.evaluation.evaluate import Evaluation
+from dspy_nb.core.optimization.budget import Budget
+from dspy_nb.core.optimization.candidates import Candidate, Prompt
+from dspy_nb.core.optimization.estimates import Estimate
+from dspy_nb.core.optimization.optimizers import get_optimizer
+from dspy_nb.core.optimization.run import OptimizationRun, readable
+from dspy_nb.views.documents import (
+    Block,
+    Code,
+    Details,
+    Document,
+    Facts,
+    Note,
+    Score,
+    Table,
+    to_html,
+    to_markdown,
+    to_text,
+)
+from dspy_nb.views.wording import UNKNOWN, count, duration, excerpt, percent, shown, stopped, usage_facts
+
+__all__ = ["estimate_text", "prompt_blocks", "prompt_title", "run_html", "run_markdown", "run_text"]
+
+_CANDIDATES_SHOWN = 10
+_EXCERPT = 160
+
+
+def run_text(run: OptimizationRun) -> str:
+    """Return what a run found, as text."""
+    return to_text(_run(run))
+
+
+def run_markdown(run: OptimizationRun) -> str:
+    """Return what a run found, as Markdown."""
+    return to_markdown(_run(run))
+
+
+def run_html(run: OptimizationRun) -> str:
+    """Return what a run found, as HTML."""
+    return to_html(_run(run))
+
+
+def estimate_text(estimate: Estimate, budget: Budget | None = None) -> str:
+    """Return what a run will make of LM calls, and where its budget would end it, in one line."""
+    if budget is None:
+        return str(estimate)
+    text = f"{estimate}; budget: {budget}"
+    if not budget.limits():
+        text += ", so it goes on until it is done"
+    if budget.lm_calls is not None and budget.lm_calls < estimate.lm_calls:
+        text += ", which may end it early"
+    return text
+
+
+# -- runs ---------------------------------------------------------------------------------------------------
+
+
+def _run(run: OptimizationRun) -> Document:
+    plan = run.plan
+    title = f"{plan.optimizer}{f' (preset {plan.preset})' if plan.preset else ''}"
+    if run.status == "running":
+        note = "run.wait() waits for it, run.stop() ends it and keeps the best candidate so far."
+        return Document(f"{title}: running", [Note(note), Facts(_plan_facts(run))])
+    if run.status == "failed":
+        failure = _failure(run)
+        return Document(f"{title}: failed", [Note(failure, warning=True), Facts(_plan_facts(run))])
+    blocks: list[Block] = [
+        *_outcome(run),
+        *_scores(run),
+        *_candidates(run),
+        Facts(_usage_facts(run)),
+        *_errors(run),
+        *_prompt(run.program),
+        Details("Options", [Facts([(name, _option(value)) for name, value in plan.options.items()])]),
+    ]
+    return Document(f"{title} on {type(run.program).__name__}", blocks, _subtitle(run))
+
+
+def _subtitle(run: OptimizationRun) -> str:
+    plan = run.plan
+    sizes = [f"{data['n']:,} {name}" for name, data in plan.datasets.items()]
+    return f"{plan.metric} · {plan.base_model} · {' + '.join(sizes)} examples · seed {plan.seed}"
+
+
+def _failure(run: OptimizationRun) -> str:
+    try:
+        run.wait()
+    except Exception as error:
+        return excerpt(f"{type(error).__name__}: {error}", 500)
+    return ""
+
+
+def _plan_facts(run: OptimizationRun) -> list[tuple[str, str]]:
+    return [("plan", _subtitle(run)), ("estimate", str(run.plan.estimate)), ("budget", str(run.plan.budget))]
+
+
+def _outcome(run: OptimizationRun) -> list[Block]:
+    words = f"The run was {stopped(run.stopped_by, run.plan.budget.limits())}"
+    if run.stopped_by is None:
+        return []
+    what = {
+        "optimizer": ", when the search was over and its result was being scored.",
+        "candidate": "; this is the best candidate until then.",
+        "given": "; no candidate had been scored in full by then, so this is the program as it was given.",
+    }[run.origin]
+    return [Note(f"{words}{what}", warning=True)]
+
+
+def _scores(run: OptimizationRun) -> list[Block]:
+    before, after = run.test_before, run.test_after
+    rows = []
+    if run.score is not None or run.baseline_score is not None:
+        name, n = _search_set(run)
+        rows.append(_score_row(name, n, Score(run.baseline_score), Score(run.score)))
+    if before is not None or after is not None:
+        n = max(evaluation.n for evaluation in (before, after) if evaluation is not None)
+        rows.append(_score_row("held out, never seen by the search", n, _score(before), _score(after)))
+    blocks: list[Block] = []
+    if rows:
+        blocks.append(Table(("score on", "n", "before", "after", "change"), rows, frozenset([1, 4])))
+    return blocks + _held_out_notes(run)
+
+
+def _score_row(name: str, n: int, before: Score, after: Score) -> tuple[str, str, Score, Score, str]:
+    change = UNKNOWN
+    if before.value is not None and after.value is not None:
+        change = f"{100 * (after.value - before.value):+.1f} points"
+    return name, f"{n:,}", before, after, change
+
+
+def _score(evaluation: Evaluation | None) -> Score:
+    return Score(None) if evaluation is None else Score(evaluation.score, evaluation.interval)
+
+
+def _search_set(run: OptimizationRun) -> tuple[str, int]:
+    """Return which examples ``run.score`` is about, and how many."""
+    optimizer = get_optimizer(run.plan.optimizer)
+    sizes = {name: int(data["n"]) for name, data in run.plan.datasets.items()}
+    if "val" in sizes and not optimizer.needs_valset:
+        return "validation, not used by the search", sizes["val"]
+    name = "validation" if optimizer.needs_valset else "training"
+    full = [candidate.n for candidate in run.candidates if candidate.full]
+    return f"{name}, seen by the search", max(
+        full, default=sizes.get("val" if "val" in sizes else "train", 0)
+    )
+
+
+def _held_out_notes(run: OptimizationRun) -> list[Block]:
+    before, after = run.test_before, run.test_after
+    if "test" not in run.plan.datasets:
+        if run.score is None:
+            return []
+        if "val" in run.plan.datasets and not get_optimizer(run.plan.optimizer).needs_valset:
+            return [
+                Note("The search did not see the validation examples, so they tell how good the program is.")
+            ]
+        return [
+            Note(
+                "No held-out examples were given. The best of several scores on the same examples flatters; "
+                "a testset tells how good the program is."
+            )
+        ]
+    if run.origin == "given":
+        return []  # said already: nothing changed
+    if after is None or before is None:
+        return [Note("The program was not scored on the held-out examples: the run ended before that.", True)]
+    blocks: list[Block] = []
+    for when, evaluation in (("before", before), ("after", after)):
+        if not evaluation.complete:
+            text = f"The held-out score {when} covers {evaluation.n:,} of {evaluation.n_planned:,} examples."
+            blocks.append(Note(text, warning=True))
+        if evaluation.errors.count:
+            text = (
+                f"{evaluation.errors.count:,} of {evaluation.n:,} held-out examples failed {when} and count as "
+                f"wrong; without them the score is {Score(evaluation.score_without_errors)}."
+            )
+            blocks.append(Note(text, warning=not evaluation.reliable))
+    if not after.score > before.score:
+        blocks.append(Note("The optimized program does not score higher on held-out examples.", warning=True))
+    gain = run.improvement
+    if gain is not None:
+        low, high = (100 * end for end in gain.interval)
+        verdicts = {
+            "better": "The program is better than before",
+            "worse": "The program is worse than before",
+        }
+        blocks.append(
+            Note(
+                f"{verdicts.get(gain.verdict, 'No clear difference')}: on the same held-out examples its score "
+                f"changed by {100 * gain.difference:+.1f} points ({after.confidence:.0%} interval {low:+.1f} to "
+                f"{high:+.1f}); {gain.better:,} scored higher than before, {gain.worse:,} lower."
+            )
+        )
+    return blocks
+
+
+def _candidates(run: OptimizationRun) -> list[Block]:
+    if not run.candidates:
+        return []
+    chosen = Prompt.of(run.program).key
+    ranked = sorted(run.candidates, key=lambda c: (c.prompt.key != chosen, not c.full, -c.score, c.number))
+    rows = [
+        (
+            f"{candidate.number}{' (chosen)' if candidate.prompt.key == chosen else ''}",
+            percent(candidate.score),
+            f"{candidate.n:,}{'' if candidate.full else ' (partial)'}",
+            str(candidate.num_demos),
+            _instruction(candidate),
+        )
+        for candidate in ranked[:_CANDIDATES_SHOWN]
+    ]
+    columns = ("candidate", "score", "n", "demos", "instruction")
+    caption = shown(_CANDIDATES_SHOWN, len(run.candidates), "candidates")
+    caption = f"{caption}, the best first; run.candidates has all" if caption else ""
+    return [Table(columns, rows, frozenset([1, 2, 3]), caption)]
+
+
+def _instruction(candidate: Candidate) -> str:
+    instructions = list(candidate.instructions.values())
+    if not instructions:
+        return ""
+    more = f" (+ {len(instructions) - 1} more)" if len(instructions) > 1 else ""
+    return excerpt(instructions[0], _EXCERPT) + more
+
+
+def _usage_facts(run: OptimizationRun) -> list[tuple[str, str]]:
+    usage = run.usage
+    answered = usage.lm_calls + usage.cache_hits
+    return [
+        *usage_facts(usage),
+        ("estimate", f"{answered:,} answered of at most {run.plan.estimate.lm_calls:,} expected"),
+        *([("budget", str(run.plan.budget))] if run.plan.budget.limits() else []),
+        ("time", duration(run.duration_s)),
+    ]
+
+
+def _errors(run: OptimizationRun) -> list[Block]:
+    errors = run.errors
+    if not errors.count:
+        return []
+    rows = [
+        (kind, f"{n:,}", excerpt(errors.first[kind], _EXCERPT)) for kind, n in errors.kinds.most_common(10)
+    ]
+    text = f"{errors.count:,} calls of the program or the metric failed and counted as wrong answers."
+    return [Note(text, warning=True), Table(("error", "times", "first message"), rows, frozenset([1]))]
+
+
+def _prompt(program: Any) -> list[Block]:
+    """Return what was optimized: each predictor's instructions and demos."""
+    prompt = Prompt.of(program)
+    blocks = prompt_blocks(prompt)
+    return [Details(f"The optimized prompt: {prompt_title(prompt)}", blocks)] if blocks else []
+
+
+def _option(value: Any) -> str:
+    return excerpt(readable(value), _EXCERPT)
+
+
+# -- prompts ----------------------------------------------------------------------------------------------------
+
+_DEMOS_SHOWN = 8
+_FIELD_EXCERPT = 400
+
+
+def prompt_blocks(prompt: Prompt) -> list[Block]:
+    """Return instructions in full, and the first demos with long fields cut."""
+    blocks: list[Block] = []
+    for name, instructions in prompt.instructions.items():
+        whose = f" of {name}" if len(prompt.signatures) > 1 else ""
+        demos = prompt.demos[name]
+        blocks += [Note(f"Instructions{whose}"), Code(instructions)]
+        if demos:
+            shown_of = f", the first {_DEMOS_SHOWN}" if len(demos) > _DEMOS_SHOWN else ""
+            blocks.append(Note(f"{count(len(demos), 'demo')}{whose}{shown_of}"))
+            blocks += [Code(_demo(demo)) for demo in demos[:_DEMOS_SHOWN]]
+    return blocks
+
+
+def prompt_title(prompt: Prompt) -> str:
+    """Return ``2 predictors, 4 demos``."""
+    demos = sum(map(len, prompt.demos.values()))
+    return f"{count(len(prompt.signatures), 'predictor')}, {count(demos, 'demo')}"
+
+
+def _demo(demo: Any) -> str:
+    return "\n".join(f"{k}: {excerpt(v, _FIELD_EXCERPT)}" for k, v in dict(demo).items() if k != "augmented")

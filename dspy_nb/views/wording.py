@@ -1,0 +1,109 @@
+"""How reports, progress and magics word numbers and endings, so that all say the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from dspy_nb.core.programs.usage import Usage
+
+__all__ = [
+    "UNKNOWN", "count", "duration", "excerpt", "judged", "known", "level", "percent", "points", "shown",
+    "stopped", "usage_facts",
+]  # fmt: skip
+
+UNKNOWN = "–"
+"""What stands for a number that is not known, which is not the same as 0."""
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage with one decimal."""
+    return f"{share:.1%}"
+
+
+def level(confidence: float) -> str:
+    """Return a confidence as ``95%`` or ``98.3%``."""
+    return f"{100 * confidence:.3g}%"
+
+
+def known(value: float | None, form: str = "{:,}") -> str:
+    """Return ``value`` in the format ``form``, a dash if it is not known."""
+    return UNKNOWN if value is None else form.format(value)
+
+
+def points(low: float, high: float) -> str:
+    """Return an interval of a difference in percentage points, as ``[-1.0, +17.0]``.
+
+    An end too near to 0 to show on which side of it it lies is ``>0`` or ``<0``.
+    """
+
+    def end(value: float) -> str:
+        text = f"{100 * value:+.1f}"
+        return text if value == 0 or float(text) else ">0" if value > 0 else "<0"
+
+    return f"[{end(low)}, {end(high)}]"
+
+
+def judged(
+    verdict: str, effect: float, interval: tuple[float, float], confidence: float, p_value: float
+) -> str:
+    """Return ``B better: B − A is +12.0 points [+3.1, +20.9] at 95% confidence, p 0.004``.
+
+    The interval is left out where it is not known (NaN).
+    """
+    text = f"{verdict[0].upper()}{verdict[1:]}: B − A is {100 * effect:+.1f} points"
+    if not math.isnan(interval[0]):
+        text += f" {points(*interval)} at {level(confidence)} confidence"
+    return f"{text}, p {p_value:.2g}"
+
+
+def count(n: int, what: str) -> str:
+    """Return ``1 demo``, ``2 demos``."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration to about two digits: ``4.2 s``, ``37 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def excerpt(text: object, length: int) -> str:
+    """Return ``text`` on one line of at most ``length`` characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def shown(limit: int, n: int, what: str) -> str:
+    """Return ``10 of 34 candidates are shown``, and ``""`` if all are."""
+    return "" if n <= limit else f"{limit} of {n:,} {what} are shown"
+
+
+def usage_facts(usage: Usage) -> list[tuple[str, str]]:
+    """Return what was used: calls, tokens, dollars."""
+    return [
+        ("LM calls", f"{usage.lm_calls:,} asked, {usage.cache_hits:,} answered from a cache"),
+        ("tokens", f"{known(usage.prompt_tokens)} sent, {known(usage.completion_tokens)} received"),
+        ("cost", known(usage.usd, "${:,.4f}")),
+    ]
+
+
+def stopped(stopped_by: str | None, limits: Mapping[str, float]) -> str:
+    """Return how a run ended.
+
+    Args:
+        stopped_by: see ``OptimizationRun.stopped_by``.
+        limits: of the budget, by name.
+    """
+    budgets = {"lm_calls": "{:,} LM calls", "seconds": "{:,g} s", "tokens": "{:,} tokens", "usd": "${:,.2f}"}
+    if stopped_by in budgets:
+        return f"stopped by the budget of {budgets[stopped_by].format(limits[stopped_by])}"
+    others = {
+        None: "completed",
+        "stop": "stopped on request",
+        "interrupt": "interrupted",
+        "errors": "stopped because the program kept failing",
+    }
+    return others.get(stopped_by, f"stopped by {stopped_by}")

@@ -1,0 +1,142 @@
+"""The commands that decide and deploy: what they print, and their exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dspy_nb.cli.main import main
+from dspy_nb.core.registry.registry import Registry
+from tests.registry_samples import GATE, Run, program
+
+
+@pytest.fixture(autouse=True)
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_flush: None) -> Registry:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DSPY_NB_REGISTRY", raising=False)
+    registry = Registry("registry")
+    for what in (program("Say it."), Run()):
+        registry.register(what, "m")
+    Path("gate.json").write_text(json.dumps(GATE))
+    return registry
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str):
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_version_goes_from_development_to_production_and_back(capsys: pytest.CaptureFixture[str]) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        assert main(["promote", f"m@{version}", "--to", "staging"]) == 0
+        arguments = [
+            "promote",
+            f"m@{version}",
+            "--to",
+            "production",
+            "--evidence",
+            "gate.json",
+            "--by",
+            "ann",
+        ]
+        assert main(arguments) == 0
+        assert main(["deploy", f"m@{version}", "--to", "production", "--reason", "better"]) == 0
+    shown = capsys.readouterr().out
+    assert "m@1.1.0 is in production\n" in shown
+    assert "m@1.1.0 is live in production, instead of m@1.0.0\n" in shown
+    made = said(capsys, "rollback", "production", "--by", "bob")
+    assert (made["ref"], made["replaced"], made["action"]) == ("m@1.0.0", "m@1.1.0", "rollback")
+    assert main(["rollback", "production"]) == 1
+    assert "nothing further back" in capsys.readouterr().err
+    lines = said(capsys, "history", "--environment", "production")
+    assert [line["by"] for line in lines][2] == "bob"
+    assert said(capsys, "history", "m")[3]["evidence"] == GATE
+    assert main(["history", "m"]) == 0
+    assert "gate, passed" in capsys.readouterr().out
+    assert main(["history", "--environment", "production"]) == 0
+    assert "rollback" in capsys.readouterr().out
+    assert main(["check"]) == 0
+
+
+def test_what_is_allowed_but_unwise_is_said(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    def note(*arguments: str) -> str:
+        assert main(list(arguments)) == 0
+        return capsys.readouterr().err
+
+    proof = ["--evidence", "gate.json"]
+    for version in ("1.0.0", "1.1.0"):
+        assert note("promote", f"m@{version}", "--to", "staging") == ""
+    assert note("promote", "m@1.0.0", "--to", "production", *proof) == ""
+    assert "nothing to roll back to yet" in note("deploy", "m@1.0.0", "--to", "production")
+    assert "1.1.0 replaces 1.0.0 in production, and the two were never compared" in note(
+        "promote", "m@1.1.0", "--to", "production", *proof
+    )
+    assert note("deploy", "m@1.1.0", "--to", "production") == ""
+    version = registry.register(program("Say it well."), "m")
+    registry.promote(version, "staging")
+    registry.attach(version, {"kind": "ab", "verdict": "B better", "n": 50})
+    assert note("promote", version.ref, "--to", "production", *proof) == ""
+
+
+def test_archiving_old_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [version["ref"] for version in said(capsys, "archive", "m", "--keep-latest", "1")] == ["m@1.0.0"]
+    assert main(["archive", "m", "--keep-latest", "1"]) == 0
+    assert capsys.readouterr().out == "archived nothing\n"
+
+
+def test_the_difference_of_two_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "m@1.0.0", "m@1.1.0"]) == 0
+    assert "--- m@1.0.0\n+++ m@1.1.0" in capsys.readouterr().out
+    changes = said(capsys, "diff", "m@1.0.0", "m@1.1.0")["changes"]
+    assert {"section", "sign", "text"} == set(changes[0])
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "words"),
+    [
+        ("promote m --to production", 1, "cannot go from development"),
+        ("deploy m --to production", 1, "accepts versions in production"),
+        ("rollback staging", 1, "nothing was ever deployed"),
+        ("promote m --to nowhere", 2, "is not known"),
+        ("promote m", 2, "--to"),
+        ("promote m --to staging --force", 2, "needs a reason"),
+        ("promote m --to staging --evidence gone.json", 2, "No such file"),
+        ("promote m --to staging --evidence list.json", 2, "one JSON object"),
+        ("promote m --to staging --evidence no.json", 2, "not valid JSON"),
+        ("deploy gone --to staging", 2, "no model 'gone'"),
+        ("deploy m --to a/b", 2, "is not valid"),
+        ("rollback staging --steps 0", 2, "steps must be"),
+        ("history", 2, "either MODEL or --environment"),
+        ("history m --environment e", 2, "either MODEL or --environment"),
+        ("archive m", 2, "keep_latest"),
+        ("diff m@1.0.0 m@9.9.9", 2, "no version"),
+        ("diff m --registry elsewhere", 2, "B"),
+        ("history m --registry elsewhere", 2, "no registry in elsewhere"),
+    ],
+)
+def test_a_refusal_is_1_and_a_mistake_is_2_and_both_are_one_line(
+    registry: Registry, capsys: pytest.CaptureFixture[str], line: str, status: int, words: str
+) -> None:
+    Path("list.json").write_text("[]")
+    Path("no.json").write_text("{")
+    assert main(line.split()) == status
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.err.startswith("Error: ")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert len(registry.history("m")) == 2
+    assert registry.environments() == []
+
+
+def test_a_diff_shows_the_prompts_for_an_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "m@1.0.0", "m@1.1.0"]) == 0
+    assert "\nprompt" not in capsys.readouterr().out
+    assert main(["diff", "m@1.0.0", "m@1.1.0", "--input", "review=Nice and quick."]) == 0
+    shown = capsys.readouterr().out
+    assert "\nprompt" in shown
+    assert "  Nice and quick." in shown
+    assert main(["diff", "m@1.0.0", "m@1.1.0", "--input", "text=Nice."]) == 2
+    assert "the inputs must be review, not text" in capsys.readouterr().err

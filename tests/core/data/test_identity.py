@@ -1,0 +1,215 @@
+"""The identity of examples and data sets."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import hashlib
+import os
+import subprocess
+import sys
+import uuid
+
+import dspy
+import numpy as np
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspy_nb.core.data.identity import example_id, fingerprint, value_key
+from dspy_nb.core.errors import InputError
+
+
+def example(**fields):
+    return dspy.Example(**fields).with_inputs("q")
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Person(pydantic.BaseModel):
+    name: str
+    born: datetime.date | None = None
+
+
+@dataclasses.dataclass
+class Point:
+    x: float
+    y: float
+
+
+class Opaque:
+    """Has no repr of its own."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+VALUES = [
+    None,
+    True,
+    0,
+    1,
+    1.0,
+    "1",
+    "",
+    [],
+    {},
+    [1],
+    [1, 2],
+    [2, 1],
+    {"a": 1},
+    {"a": None},
+    {1: "a"},
+    {"1": "a"},
+    {1, 2},
+    {1, 3},
+    b"ab",
+    b"ac",
+    float("inf"),
+    float("nan"),
+    "2024-01-01",
+    datetime.date(2024, 1, 1),
+    datetime.datetime(2024, 1, 1),
+    datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC),
+    datetime.time(1, 2),
+    Colour.RED,
+    Colour.BLUE,
+    Person(name="a"),
+    Person(name="a", born=datetime.date(2000, 1, 1)),
+    Point(1.0, 2.0),
+    Point(2.0, 1.0),
+    Opaque(1),
+    Opaque(2),
+    dspy.Example(a=1),
+    dspy.Image(url="https://example.com/a.png"),
+    dspy.Image(url="https://example.com/b.png"),
+    dspy.History(messages=[{"q": "a"}]),
+    decimal.Decimal("1.0"),
+    uuid.UUID(int=1),
+    "\ud800",
+    "é",
+    "e\u0301",
+]
+
+
+def test_different_values_have_different_identities():
+    assert len({value_key(value) for value in VALUES}) == len(VALUES)
+
+
+def test_equal_values_have_equal_identities_whatever_holds_them():
+    assert value_key({"a": 1, "b": [1, 2]}) == value_key({"b": (1, 2), "a": 1})
+    assert value_key({3, 1, 2, "x"}) == value_key({"x", 2, 3, 1})
+    assert value_key(np.int64(3)) == value_key(3)
+    assert value_key(np.float64(0.5)) == value_key(0.5)
+    assert value_key(np.array([[1, 2]])) == value_key([[1, 2]])
+    assert value_key(Opaque([1])) == value_key(Opaque([1]))
+
+
+@pytest.mark.parametrize("value", [object(), lambda: None, [object()]])
+def test_what_has_no_content_is_refused(value):
+    with pytest.raises(InputError, match="its repr is a memory address"):
+        value_key(value)
+
+
+def test_what_contains_itself_is_refused():
+    loop = []
+    loop.append(loop)
+    with pytest.raises(InputError, match="contains itself"):
+        value_key(loop)
+
+
+def test_identities_are_hashes_of_canonical_json_in_every_process():
+    code = (
+        "import dspy; from dspy_nb.core.data.identity import example_id, fingerprint;"
+        "data = [dspy.Example(q=q, tags={'y', 'x'}).with_inputs('q') for q in ('é', 'a')];"
+        "print(example_id(data[1]), fingerprint(data))"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    rows = [
+        rb'{"fields":{"q":"\u00e9","tags":["$set",["x","y"]]},"inputs":["q"]}',
+        rb'{"fields":{"q":"a","tags":["$set",["x","y"]]},"inputs":["q"]}',
+    ]
+    first = hashlib.sha256(b'{"q":"a"}').hexdigest()[:16]
+    digests = sorted(hashlib.sha256(row).digest() for row in rows)
+    whole = hashlib.sha256(digests[0] + digests[1]).hexdigest()
+    assert seen == {f"{first} {whole}\n"}
+
+
+def test_an_example_is_known_by_its_inputs_alone():
+    assert example_id(example(q="a", label=1)) == example_id(example(label=2, q="a"))
+    assert example_id(example(q="a")) != example_id(example(q="b"))
+    assert example_id(example(q="a", dspy_split="x")) == example_id(example(q="a"))
+    two = dspy.Example(q="a", r="b")
+    assert example_id(two.with_inputs("q", "r")) == example_id(two.with_inputs("r", "q"))
+    assert example_id(two.with_inputs("q", "r")) != example_id(two.with_inputs("q"))
+
+
+@pytest.mark.parametrize("value", [{"q": 1}, None, dspy.Example(q=1), dspy.Prediction(q=1)])
+def test_an_example_without_inputs_has_no_identity(value):
+    with pytest.raises(InputError, match=r"expected a dspy.Example with inputs"):
+        example_id(value)
+
+
+def test_a_fingerprint_tells_what_belongs_to_the_data_from_what_does_not():
+    data = [example(q="a", label=1), example(q="b", label=2)]
+    same = fingerprint(data)
+    assert same == fingerprint(data[::-1])
+    assert same == fingerprint([example(label=1, q="a"), example(label=2, q="b")])
+    assert same == fingerprint(iter(data))
+    assert len(same) == 64
+    others = [
+        data[:1],
+        [*data, data[0]],
+        [],
+        [example(q="a", label=2), example(q="b", label=1)],
+        [example(q="a", label=1), example(q="b", label="2")],
+        [example(q="a", labels=1), example(q="b", labels=2)],
+        [example(q="a", label=1, note=None), data[1]],
+        [dspy.Example(e).with_inputs("q", "label") for e in data],
+        [dspy.Example(e.toDict()) for e in data],
+    ]
+    assert len({fingerprint(other) for other in others} | {same}) == len(others) + 1
+
+
+def test_a_fingerprint_is_of_examples_only():
+    with pytest.raises(InputError, match=r"item 2: expected a dspy.Example, got dict"):
+        fingerprint([example(q="a"), {"q": "b"}])
+
+
+text = st.text("aB1é☃", max_size=5)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
+)
+rows = st.lists(st.fixed_dictionaries({"q": json_values, "a": json_values}), max_size=6)
+
+
+@given(rows=rows, data=st.data())
+def test_a_fingerprint_ignores_order_and_nothing_else(rows, data):
+    examples = [dspy.Example(row).with_inputs("q") for row in rows]
+    shuffled = data.draw(st.permutations(examples))
+    assert fingerprint(shuffled) == fingerprint(examples)
+    backwards = [dspy.Example(dict(reversed(row.items()))).with_inputs("q") for row in rows]
+    assert fingerprint(backwards) == fingerprint(examples)
+    if examples:
+        i = data.draw(st.integers(0, len(examples) - 1))
+        changed = examples[i].copy(a=[examples[i].a])
+        assert fingerprint([*examples[:i], changed, *examples[i + 1 :]]) != fingerprint(examples)
+        assert example_id(changed) == example_id(examples[i])
+        assert fingerprint([*examples, examples[i]]) != fingerprint(examples)

@@ -1,0 +1,426 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from dspy_nb.core.errors import Corrupt, DspyNbError, InputError, Refused, RegistryError
+from dspy_nb.core.storage import files as durable
+from dspy_nb.core.storage import log as log_module
+from dspy_nb.core.storage.log import Entry, Log
+from tests.registry_samples import stays_in_the_error_tree
+
+
+class Sum:
+    """The simplest state: it adds numbers, and refuses what is no number."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.numbers: list[int] = []
+
+    def check(self, entry: Entry) -> None:
+        if type(entry.body.get("add")) is not int:
+            raise Corrupt("not a number")
+
+    def apply(self, entry: Entry) -> None:
+        self.total += entry.body["add"]
+        self.numbers.append(entry.number)
+
+
+def open_log(folder: Path) -> Log[Sum]:
+    return Log(folder, Sum)
+
+
+def add(log: Log[Sum], number: int) -> Entry:
+    entry = log.append(lambda _: {"add": number}, "add", by="me")
+    assert entry is not None
+    return entry
+
+
+def reseal(path: Path, change: dict[str, object]) -> None:
+    """Rewrite an entry with changed values and a checksum that is right."""
+    values = {**json.loads(path.read_bytes()), **change}
+    values.pop("checksum")
+    sealed = json.dumps(values).encode().removesuffix(b"}")
+    path.write_bytes(sealed + b',\n "checksum": "' + hashlib.sha256(sealed).hexdigest().encode() + b'"\n}\n')
+
+
+def test_a_log_that_does_not_exist_is_empty_and_stays_unwritten(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "log")
+    assert log.read().total == 0
+    assert log.entries == ()
+    assert not (tmp_path / "log").exists()
+
+
+def test_entries_are_numbered_chained_and_read_back_the_same(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    written = [add(log, number) for number in range(5)]
+    assert [entry.number for entry in written] == [1, 2, 3, 4, 5]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"00000{n}.json" for n in range(1, 6)]
+    reader = open_log(tmp_path)
+    assert reader.read().total == 10
+    assert list(reader.entries) == written
+    assert json.loads((tmp_path / "000003.json").read_bytes())["previous"] == written[1].checksum
+
+
+def test_a_reader_takes_in_what_another_writer_appended(tmp_path: Path) -> None:
+    reader, writer = open_log(tmp_path), open_log(tmp_path)
+    add(writer, 1)
+    assert reader.read().total == 1
+    add(writer, 2)
+    assert reader.read().total == 3
+    add(reader, 4)
+    assert writer.read().total == 7
+
+
+def test_deciding_nothing_writes_nothing(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    assert log.append(lambda _: None, "add") is None
+    assert log.entries == ()
+
+
+def test_a_decision_that_raises_writes_nothing(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+
+    def refuse(_: Sum) -> dict[str, object]:
+        raise Refused("no")
+
+    with pytest.raises(Refused):
+        log.append(refuse, "add")
+    assert log.read().numbers == []
+
+
+def test_an_entry_that_the_state_refuses_is_never_written(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    with pytest.raises(Corrupt):
+        log.append(lambda _: {"add": "seven"}, "add")
+    with pytest.raises(InputError, match="cannot be stored as JSON"):
+        log.append(lambda _: {"add": 1, "what": {1, 2}}, "add")
+    with pytest.raises(InputError, match="cannot be stored as JSON"):
+        log.append(lambda _: {"add": 1, "what": float("nan")}, "add")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_loses_the_race_decides_again_on_the_new_state(tmp_path: Path) -> None:
+    slow, fast = open_log(tmp_path), open_log(tmp_path)
+    seen: list[int] = []
+
+    def decide(state: Sum) -> dict[str, int]:
+        seen.append(state.total)
+        if len(seen) == 1:
+            add(fast, 100)
+        return {"add": state.total + 1}
+
+    entry = slow.append(decide, "add")
+    assert entry is not None
+    assert (entry.number, seen) == (2, [0, 100])
+    assert slow.read().total == 201
+
+
+def test_threads_that_append_through_one_log_lose_nothing(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    threads = [threading.Thread(target=lambda: [add(log, 1) for _ in range(10)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert open_log(tmp_path).read().numbers == list(range(1, 41))
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from dspy_nb.core.storage.log import Log
+
+class Nothing:
+    def check(self, entry): pass
+    def apply(self, entry): pass
+
+log = Log(Path(sys.argv[1]), Nothing)
+for _ in range(25):
+    log.append(lambda _: {"add": 1}, "add")
+"""
+
+
+def test_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "log")]
+    writers = [subprocess.Popen(command) for _ in range(4)]
+    assert [writer.wait(timeout=120) for writer in writers] == [0] * 4
+    assert open_log(tmp_path / "log").read().numbers == list(range(1, 101))
+    assert not [path for path in (tmp_path / "log").iterdir() if path.name.startswith(".tmp-")]
+
+
+def test_every_flipped_byte_of_an_entry_is_found(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    add(log, 1)
+    path = tmp_path / "000001.json"
+    content = path.read_bytes()
+    with path.open("r+b", buffering=0) as file:
+        for position, byte in enumerate(content):
+            os.pwrite(file.fileno(), bytes([byte ^ 1 << position % 8]), position)
+            os.utime(path, (1, 1))  # long complete: nobody waits for the rest of it
+            with pytest.raises(Corrupt):
+                open_log(tmp_path).read()
+            os.pwrite(file.fileno(), bytes([byte]), position)
+
+
+@pytest.mark.parametrize("length", [0, 1, 20, -1])
+def test_a_torn_last_entry_is_found(tmp_path: Path, length: int) -> None:
+    log = open_log(tmp_path)
+    add(log, 1)
+    path = tmp_path / "000001.json"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(Corrupt, match="torn or was edited"):
+        open_log(tmp_path).read()
+
+
+def test_an_entry_that_still_grows_is_waited_for(tmp_path: Path) -> None:
+    add(open_log(tmp_path), 1)
+    path = tmp_path / "000001.json"
+    content = path.read_bytes()
+    path.write_bytes(content[:40])
+    timer = threading.Timer(0.03, lambda: path.write_bytes(content))
+    timer.start()
+    assert open_log(tmp_path).read().total == 1
+    timer.join()
+
+
+def test_a_missing_entry_is_found(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    for number in range(4):
+        add(log, number)
+    (tmp_path / "000002.json").unlink()
+    with pytest.raises(Corrupt, match=r"000002\.json is missing"):
+        open_log(tmp_path).read()
+
+
+def test_a_renamed_entry_is_found(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    add(log, 1)
+    add(log, 2)
+    shutil.copy(tmp_path / "000001.json", tmp_path / "000003.json")
+    with pytest.raises(Corrupt, match="renamed or copied"):
+        log.read()
+
+
+def test_two_mixed_histories_are_found(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        log = open_log(tmp_path / name)
+        add(log, ord(name))
+        add(log, 2)
+    shutil.copy(tmp_path / "a" / "000001.json", tmp_path / "b" / "000001.json")
+    with pytest.raises(Corrupt, match="two histories were mixed"):
+        open_log(tmp_path / "b").read()
+
+
+def test_an_entry_of_a_newer_dspy_nb_asks_for_an_upgrade(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    add(log, 1)
+    reseal(tmp_path / "000001.json", {"schema_version": 2})
+    with pytest.raises(Refused, match="upgrade"):
+        open_log(tmp_path).read()
+
+
+def test_another_history_in_the_same_folder_is_read_afresh(tmp_path: Path) -> None:
+    reader = open_log(tmp_path / "log")
+    for name, numbers in (("a", [1, 2, 3]), ("b", [10, 20])):
+        log = open_log(tmp_path / name)
+        for number in numbers:
+            add(log, number)
+    for name, total in (("a", 6), ("b", 30), ("a", 6)):  # as git does when it checks out a branch
+        shutil.rmtree(tmp_path / "log", ignore_errors=True)
+        shutil.copytree(tmp_path / name, tmp_path / "log")
+        assert reader.read().total == total
+    shutil.rmtree(tmp_path / "log")
+    assert reader.read().total == 0
+
+
+def test_files_that_are_no_entries_are_ignored(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    add(log, 1)
+    for name in (".tmp-123", "000002.json.orig", "0000002.json", "000000.json", "notes.txt", "2.json"):
+        (tmp_path / name).write_text("foreign")
+    assert open_log(tmp_path).read().total == 1
+    assert add(log, 2).number == 2
+
+
+def test_a_link_in_the_place_of_an_entry_is_refused(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    add(log, 1)
+    (tmp_path / "000002.json").symlink_to(tmp_path / "000001.json")
+    with pytest.raises(Corrupt, match="link"):
+        log.read()
+
+
+def test_file_systems_without_hard_links_work_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    a, b = open_log(tmp_path), open_log(tmp_path)
+    threads = [threading.Thread(target=lambda log=log: [add(log, 1) for _ in range(15)]) for log in (a, b)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert open_log(tmp_path).read().numbers == list(range(1, 31))
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "link"])
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission denied")],
+)
+def test_a_write_that_fails_says_why_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, words: str
+) -> None:
+    log = open_log(tmp_path)
+    add(log, 1)
+    real = getattr(os, call)
+
+    def fail(*args: object, **kwargs: object) -> object:
+        if call == "open" and not (isinstance(args[1], int) and args[1] & os.O_CREAT):
+            return real(*args, **kwargs)
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(RegistryError, match=words):
+            add(log, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["000001.json"]
+    assert add(log, 2).number == 2
+
+
+def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(durable.os, "write", lambda descriptor, data: real(descriptor, bytes(data[:7])))
+    assert add(open_log(tmp_path), 1).number == 1
+    assert open_log(tmp_path).read().total == 1
+
+
+def test_a_log_in_a_folder_that_is_a_file_gives_one_line(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("")
+    with pytest.raises(RegistryError, match="cannot read"):
+        open_log(tmp_path / "log").read()
+    with pytest.raises(RegistryError):
+        add(open_log(tmp_path / "log"), 1)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    change=st.dictionaries(st.sampled_from(["number", "previous", "action", "at", "by", "add"]), json_values)
+)
+def test_entries_with_a_right_checksum_and_wrong_values_stay_in_the_error_tree(
+    change: dict[str, object],
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        add(open_log(folder), 1)
+        reseal(folder / "000001.json", change)
+        stays_in_the_error_tree(open_log(folder).read)
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=st.binary(max_size=200))
+def test_any_bytes_as_an_entry_stay_in_the_error_tree(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "000001.json").write_bytes(content)
+        os.utime(folder / "000001.json", (1, 1))  # long complete: nobody waits for the rest of it
+        with pytest.raises(DspyNbError):
+            open_log(folder).read()
+
+
+class LogMachine(RuleBasedStateMachine):
+    """Several processes (one Log each) on one folder, with crashes, restarts and lost caches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.logs = [open_log(self.folder / "log") for _ in range(3)]
+        self.model: list[int] = []
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+
+    @rule(who=st.integers(0, 2), number=st.integers(-5, 5))
+    def append(self, who: int, number: int) -> None:
+        entry = add(self.logs[who], number)
+        self.model.append(number)
+        assert entry.number == len(self.model)
+
+    @rule(who=st.integers(0, 2), other=st.integers(0, 2), number=st.integers(-5, 5))
+    def append_while_another_is_deciding(self, who: int, other: int, number: int) -> None:
+        raced = False
+
+        def decide(state: Sum) -> dict[str, int]:
+            nonlocal raced
+            if not raced:
+                raced = True
+                add(open_log(self.folder / "log") if other == who else self.logs[other], 1)
+                self.model.append(1)
+            return {"add": number}
+
+        entry = self.logs[who].append(decide, "add")
+        self.model.append(number)
+        assert entry is not None
+        assert entry.number == len(self.model)
+
+    @rule(who=st.integers(0, 2))
+    def refuse(self, who: int) -> None:
+        with pytest.raises(Corrupt):
+            self.logs[who].append(lambda _: {"add": None}, "add")
+
+    @rule(content=st.binary(max_size=20))
+    def crash_in_the_middle_of_a_write(self, content: bytes) -> None:
+        (self.folder / "log").mkdir(exist_ok=True)
+        (self.folder / "log" / f".tmp-{hashlib.sha256(content).hexdigest()}").write_bytes(content)
+
+    @rule(who=st.integers(0, 2))
+    def restart(self, who: int) -> None:
+        self.logs[who] = open_log(self.folder / "log")
+
+    @rule(who=st.integers(0, 2))
+    def read(self, who: int) -> None:
+        state = self.logs[who].read()
+        assert state.total == sum(self.model)
+        assert state.numbers == list(range(1, len(self.model) + 1))
+
+    @invariant()
+    def the_disk_holds_the_whole_history(self) -> None:
+        fresh = open_log(self.folder / "log")
+        fresh.read()
+        assert [entry.body["add"] for entry in fresh.entries] == self.model
+
+
+TestLogMachine = LogMachine.TestCase
+TestLogMachine.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+
+
+def test_patience_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "_PATIENCE_S", 0.0)
+    log = open_log(tmp_path)
+    monkeypatch.setattr(log, "_put", lambda *_: False)
+    with pytest.raises(RegistryError, match="try again"):
+        add(log, 1)

@@ -1,0 +1,256 @@
+"""Progress: what is shown of a run while it works, and what stays when it has ended."""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+
+import dspy
+import pytest
+from IPython.utils.capture import capture_output
+
+from dspy_nb.core.data.metrics import exact_match
+from dspy_nb.core.events import CandidateScored, Completed, Failed, Progress, Started
+from dspy_nb.core.optimization.optimize import optimize
+from dspy_nb.notebook.listeners import NotebookProgress, auto_progress
+from dspy_nb.notebook.widgets.progress import ProgressPanel
+from dspy_nb.views.progress import display as progress
+from dspy_nb.views.progress.display import TerminalProgress
+from dspy_nb.views.progress.run_state import ProgressState
+from tests.scripted import classifier, reviews, scripted_lm
+from tests.views.test_run import EVIL, read
+
+
+class Clock:
+    """Stands in for the time module: moves only when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def scored(
+    number: int, score: float, *, full: bool = True, best: bool = False, text: str = ""
+) -> CandidateScored:
+    return CandidateScored(number, score, 30, full, best, text, 2)
+
+
+def running(**metrics) -> ProgressState:
+    state = ProgressState()
+    state.add(Started("MIPROv2", 200, {"lm_calls": 150, "seconds": 600.0}))
+    state.add(scored(0, 0.5, best=True))
+    state.add(scored(1, 0.9, full=False))
+    state.add(scored(2, 0.7, best=True))
+    numbers = {"lm_calls": 40, "cache_hits": 10, "prompt_tokens": 900, "completion_tokens": 100, "usd": None}
+    state.add(
+        Progress(50, "scoring a candidate", {**numbers, "best_score": 0.7, "elapsed_s": 10.0, **metrics})
+    )
+    return state
+
+
+def test_steps_are_compared_with_an_estimate_that_is_called_an_upper_bound():
+    text = read(running().html())
+    assert "50 of at most 200 LM calls answered · at most 30 s left at this rate" in text
+    assert "%" not in text.replace("70.0% (first candidate: 50.0%)", "").split("candidate", 1)[0]
+
+
+def test_best_and_first_scores_are_those_of_candidates_scored_in_full():
+    assert "best score70.0% (first candidate: 50.0%)" in read(running().html())
+
+
+def test_what_was_used_stands_next_to_its_limit():
+    text = read(running(errors=3).html())
+    assert "uncached calls40 of 150" in text
+    assert "cache hits10" in text
+    assert "tokens1,000" in text
+    assert "cost–" in text
+    assert "errors3" in text
+    assert "time10 s of 600 s" in text
+
+
+def test_unknown_tokens_are_not_0():
+    assert "tokens–" in read(running(prompt_tokens=None).html())
+
+
+def test_more_calls_than_estimated_are_called_so():
+    state = running()
+    state.add(Progress(230, "still at it", {"elapsed_s": 50.0}))
+    assert state.eta_s is None
+    assert "230 LM calls answered, more than the 200 expected at most" in read(state.html())
+
+
+def test_without_an_estimate_there_is_no_bar_and_no_time_left():
+    state = ProgressState()
+    state.add(Started("KNNFewShot"))
+    state.add(Progress(7, "working", {"elapsed_s": 3.0}))
+    assert "progressbar" not in state.html()
+    assert "7 LM calls answered" in read(state.html())
+
+
+def test_thousands_of_candidates_leave_the_display_small():
+    state = running()
+    for number in range(5000):
+        state.add(scored(number, 0.6, text="word " * 24))
+    assert len(state.html()) < 16_000
+    assert "the latest of 5,000 candidates" in read(state.html())
+
+
+@pytest.mark.parametrize(
+    ("event", "headline", "colour"),
+    [
+        (Completed(0.7, 12.3), "MIPROv2 completed after 12 s", "good"),
+        (
+            Completed(0.7, 12.3, "lm_calls"),
+            "MIPROv2 stopped by the budget of 150 LM calls after 12 s",
+            "warn",
+        ),
+        (Completed(0.7, 12.3, "interrupt"), "MIPROv2 interrupted after 12 s", "warn"),
+        (Failed("OptimizationFailed: no luck"), "MIPROv2 failed: OptimizationFailed: no luck", "bad"),
+    ],
+)
+def test_the_end_is_said_in_words_and_in_colour(event, headline, colour):
+    state = running()
+    state.add(event)
+    assert read(state.html()).startswith(headline)
+    assert f'class="bar {colour}"' in state.html()
+    assert state.text().startswith(headline)
+    assert "left at this rate" not in state.html()
+
+
+def test_markup_in_instructions_phases_and_errors_is_not_run():
+    state = ProgressState()
+    state.add(Started(EVIL, 10, {}))
+    state.add(scored(0, 0.5, text=EVIL))
+    state.add(Progress(1, EVIL, {}))
+    assert read(state.html()).count(EVIL) == 3
+    state.add(Failed(EVIL))
+    assert EVIL in read(state.html())
+    assert "<script" not in state.html()
+
+
+def test_a_notebook_has_one_display_that_is_updated_in_place(ipython, clock):
+    with capture_output() as captured:
+        display = NotebookProgress()
+        for event in (Started("COPRO", 20), Progress(1, "first"), Completed(0.5, 1.0)):
+            clock.now += 1
+            display(event)
+    bundles = [output.data for output in captured.outputs]
+    assert [bundle["text/plain"].split(";")[0] for bundle in bundles] == [
+        "COPRO: starting", "COPRO: first", "COPRO completed after 1.0 s"
+    ]  # fmt: skip
+    assert len({output.display_id for output in captured.outputs if hasattr(output, "display_id")}) <= 1
+    assert all(read(bundle["text/html"]) for bundle in bundles)
+
+
+def test_a_notebook_is_updated_at_most_four_times_a_second_and_always_at_the_end(ipython, clock):
+    with capture_output() as captured:
+        display = NotebookProgress()
+        display.show()
+        display(Started("COPRO", 20))
+        for step in range(100):
+            clock.now += 0.01
+            display(Progress(step, "working"))
+        display(Completed(None, 1.0))
+    updates = len(captured.outputs) - 1
+    assert 4 <= updates <= 6
+    assert captured.outputs[-1].data["text/plain"].startswith("COPRO completed")
+
+
+def test_a_real_run_in_threads_reaches_the_display(ipython):
+    with capture_output() as captured, dspy.context(lm=scripted_lm()):
+        optimize(
+            classifier(),
+            trainset=reviews(10, "train"),
+            valset=reviews(10, "val"),
+            metric=exact_match("sentiment"),
+            preset="light",
+            num_threads=4,
+            on_event=NotebookProgress(),
+        )
+    last = captured.outputs[-1].data["text/plain"]
+    assert last.startswith("BootstrapFewShotWithRandomSearch completed")
+    assert "best score 100.0%" in last
+
+
+def test_a_terminal_bar_says_at_most_and_stays(capsys, clock):
+    bar = TerminalProgress()
+    bar(Started("MIPROv2", 200, {"lm_calls": 150}))
+    clock.now += 1
+    bar(Progress(50, "scoring", {"lm_calls": 40, "best_score": 0.7}))
+    bar(Completed(0.7, 3.0))
+    shown = capsys.readouterr().err
+    assert "50 of at most 200 LM calls" in shown
+    assert "best 70.0%, budget 40 of 150" in shown
+    assert shown.rstrip("\n").split("\r")[-1].startswith("MIPROv2 completed after 3.0 s")
+    assert "%|" not in shown
+    assert shown.endswith("\n")
+
+
+def test_a_failed_terminal_bar_is_left_standing_in_red(capsys, clock):
+    bar = TerminalProgress()
+    bar(Started("MIPROv2", 200))
+    bar(Failed("OptimizationFailed: no luck"))
+    last = capsys.readouterr().err.rstrip("\n").split("\r")[-1]
+    assert "MIPROv2 failed" in last
+    assert "\x1b[31m" in last
+
+
+def test_a_terminal_bar_without_estimate_or_beyond_it_shows_no_end(capsys, clock):
+    bar = TerminalProgress()
+    bar(Started("KNNFewShot"))
+    bar(Completed(None, 1.0))
+    beyond = TerminalProgress()
+    beyond(Started("MIPROv2", 5))
+    clock.now += 1
+    beyond(Progress(8, "scoring"))
+    beyond(Completed(None, 1.0))
+    shown = capsys.readouterr().err
+    assert "?" not in shown
+    assert "8 LM calls" in shown
+
+
+def test_progress_suits_the_place(monkeypatch, ipython):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert auto_progress() is None
+    monkeypatch.setattr("sys.stderr", Terminal())
+    assert isinstance(auto_progress(), TerminalProgress)
+    assert auto_progress(background=True) is None
+    ipython.kernel = object()
+    with capture_output():
+        assert isinstance(auto_progress(background=True), ProgressPanel)
+        monkeypatch.setitem(sys.modules, "ipywidgets", None)
+        monkeypatch.delitem(sys.modules, "dspy_nb.notebook.widgets.progress")
+        assert isinstance(auto_progress(background=True), NotebookProgress)
+
+
+def test_events_from_many_threads_add_up(clock, ipython):
+    with capture_output():
+        display = NotebookProgress()
+    lock = threading.Lock()
+
+    def send(first: int) -> None:
+        for number in range(first, first + 100):
+            with lock:  # as a run does
+                display(scored(number, 0.5))
+
+    with capture_output():
+        threads = [threading.Thread(target=send, args=(100 * i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert display.state.candidates == 400
