@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -115,6 +116,42 @@ def test_an_import_in_the_direction_of_the_house_is_allowed(file: str, source: s
 def test_the_house_keeps_its_contract() -> None:
     done = _contract(ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+_PUBLIC_DSPY = {"dspy", "dspy.lm15", "dspy.teleprompt", "dspy.utils"}
+_INTERNALS = {
+    "ACTIVE_CALL_ID", "DEFAULT_CONFIG", "IS_TYPE_UNDEFINED", "__dspy_field_type", "_compiled", "_engine_spec",
+    "_input_keys",
+}  # fmt: skip
+
+
+def _seams(source: str) -> list[str]:
+    """Return what a module uses of DSPy's internals."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append(node.module or "")
+        elif isinstance(node, ast.Attribute):
+            found.append(node.attr)
+        elif isinstance(node, ast.Name):
+            found.append(node.id)
+        elif isinstance(node, ast.Constant):
+            found.append(str(node.value))
+    return [
+        name
+        for name in found
+        if name in _INTERNALS or (re.fullmatch(r"dspy(\.\w+)+", name) and name not in _PUBLIC_DSPY)
+    ]
+
+
+def test_the_seams_into_dspy_stand_in_one_room() -> None:
+    room, below = ROOT / "dspy_nb/core/programs", ROOT / "dspy_nb/core/data/identity.py"
+    files = [file for file in (ROOT / "dspy_nb").rglob("*.py") if file.parent != room and file != below]
+    assert {str(file): found for file in files if (found := _seams(file.read_text("utf-8")))} == {}
+    assert _seams(below.read_text("utf-8")) == ["_input_keys"]
+    assert _seams((room / "seams.py").read_text("utf-8"))
 
 
 def test_no_room_and_no_file_is_too_large() -> None:

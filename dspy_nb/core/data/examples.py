@@ -10,7 +10,7 @@ from typing import Any
 
 import dspy
 
-from dspy_nb.core.data.identity import example_id, fingerprint, value_key
+from dspy_nb.core.data.identity import example_id, fingerprint, input_names, value_key
 from dspy_nb.core.data.rows import read_rows, source_name
 from dspy_nb.core.errors import InputError
 
@@ -166,7 +166,7 @@ def _input_names(inputs: str | Sequence[str] | None) -> list[str] | None:
 def _with_inputs(row: Mapping[str, Any], names: list[str] | None, where: str) -> dspy.Example:
     example = row.copy() if isinstance(row, dspy.Example) else dspy.Example(dict(row))
     if names is None:
-        names = sorted(getattr(example, "_input_keys", None) or ())
+        names = sorted(input_names(example) or ())
         if not names:
             raise InputError(f"{where}: its inputs are not set; give inputs=[...], of {_listed(row.keys())}")
     for name in names:

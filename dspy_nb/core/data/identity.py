@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from dspy_nb.core.errors import InputError
 
-__all__ = ["example_id", "fingerprint", "value_key"]
+__all__ = ["example_id", "fingerprint", "input_names", "value_key"]
 
 
 def fingerprint(examples: Iterable[dspy.Example]) -> str:
@@ -45,14 +45,23 @@ def example_id(example: dspy.Example) -> str:
     Raises:
         InputError: The example does not say which of its fields are inputs.
     """
-    keys = getattr(example, "_input_keys", None)
-    if not isinstance(example, dspy.Example) or keys is None:
+    keys = input_names(example) if isinstance(example, dspy.Example) else None
+    if keys is None:
         raise InputError(
             f"expected a dspy.Example with inputs, got {_kind(example)}; "
             "mark them with example.with_inputs('field') or load_examples(..., inputs=['field'])"
         )
     inputs = {name: value for name, value in example.items() if name in keys}
     return hashlib.sha256(_canonical_json(inputs)).hexdigest()[:16]
+
+
+def input_names(example: dspy.Example) -> set[str] | None:
+    """Return the names that were given as inputs, ``None`` if none ever were.
+
+    A seam: DSPy has no interface that tells the two apart without an error, or names what is no field.
+    """
+    names: set[str] | None = getattr(example, "_input_keys", None)
+    return names
 
 
 def value_key(value: Any) -> str:
@@ -67,7 +76,7 @@ def value_key(value: Any) -> str:
 def _row_digest(example: dspy.Example, index: int) -> bytes:
     if not isinstance(example, dspy.Example):
         raise InputError(f"item {index}: expected a dspy.Example, got {_kind(example)}")
-    keys = getattr(example, "_input_keys", None)
+    keys = input_names(example)
     row = {"fields": dict(example.items()), "inputs": None if keys is None else sorted(keys)}
     return hashlib.sha256(_canonical_json(row)).digest()
 

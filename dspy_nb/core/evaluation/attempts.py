@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
-from dspy.utils.usage_tracker import UsageTracker
 
+from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.programs.usage import Meter, Usage
@@ -125,7 +125,7 @@ class ExampleMeter(Meter):
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
         """Take note of one call that was paid for (DSPy calls this)."""
         super().add_usage(lm, usage_entry)
-        UsageTracker.add_usage(self, lm, usage_entry)  # for get_total_tokens
+        self.keep_usage(lm, usage_entry)  # for get_total_tokens
         if self._closed:
             raise Abandoned
 
@@ -268,8 +268,9 @@ def split_fields(example: dspy.Example) -> tuple[dict[str, Any], dict[str, Any]]
     """Return the inputs and the labels of an example, in half the time of its own two methods."""
     inputs: dict[str, Any] = {}
     labels: dict[str, Any] = {}
+    are_inputs = input_names(example) or ()
     for name, value in example.items():
-        (inputs if name in example._input_keys else labels)[name] = value
+        (inputs if name in are_inputs else labels)[name] = value
     return inputs, labels
 
 

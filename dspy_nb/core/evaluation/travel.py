@@ -13,11 +13,11 @@ from typing import Any
 
 import cloudpickle
 import dspy
-from dspy.dsp.utils.settings import DEFAULT_CONFIG
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
 from dspy_nb.core.evaluation.attempts import Job, Outcome, Work
+from dspy_nb.core.programs.seams import default_settings
 
 __all__ = ["CannotLoad", "LocalTask", "RemoteTask"]
 
@@ -96,7 +96,7 @@ class RemoteTask:
         Raises:
             InputError: A part of it cannot be pickled; the message says which.
         """
-        defaults = {name: value for name, value in DEFAULT_CONFIG.items() if name not in _STAYS_HOME}
+        defaults = {name: value for name, value in default_settings().items() if name not in _STAYS_HOME}
         here = {name: dspy.settings.get(name) for name in defaults}
         changed = {name: value for name, value in here.items() if value != defaults[name]}
         settings = tuple({**changed, **own} for own in work.settings)

@@ -25,7 +25,6 @@ from typing import Any, ClassVar
 
 import dspy
 from dspy import lm15
-from dspy.utils.exceptions import LMConfigurationError
 
 from dspy_nb.core.errors import InputError, ModelNotInstalled
 from dspy_nb.core.local.grammar import TIGHTNESS, Form, answer_form
@@ -108,7 +107,7 @@ def _named_lm(name: str, temperature: float, max_tokens: int, cache: bool) -> ds
     limit = {} if max_tokens == _MAX_TOKENS else {"max_tokens": max_tokens}
     try:
         return dspy.LM(name, temperature=temperature, cache=cache, **limit)
-    except LMConfigurationError:  # OpenAI's reasoning models take neither
+    except dspy.LMConfigurationError:  # OpenAI's reasoning models take neither
         return dspy.LM(name, cache=cache)
 
 

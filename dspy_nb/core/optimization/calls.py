@@ -9,11 +9,12 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import dspy
 from dspy import teleprompt
+
+from dspy_nb.core.programs.seams import seed_optuna
 
 __all__ = ["SEED_SETTING", "Job", "Made"]
 
@@ -84,29 +85,10 @@ def make_optuna(job: Job) -> Made:
         score = job.metric(gold, pred, trace)
         return score if trace is None else score >= threshold  # a trace means: shall this become a demo?
 
-    _seed_optuna()
+    seed_optuna(SEED_SETTING)
     cls = teleprompt.BootstrapFewShotWithOptuna
     optimizer = cls(**job.pick(cls.__init__, metric=metric, num_threads=job.num_threads))
     return optimizer, job.pick(cls.compile, max_demos=job.options["max_bootstrapped_demos"], **job.data)
-
-
-def _seed_optuna() -> None:
-    """Make the optimizer's optuna draw with the seed in the DSPy settings, where there is one."""
-    from dspy.teleprompt import teleprompt_optuna
-
-    import_optuna = teleprompt_optuna._import_optuna
-    if hasattr(import_optuna, "dspy_nb"):
-        return
-
-    def import_seeded_optuna() -> Any:
-        optuna, seed = import_optuna(), dspy.settings.get(SEED_SETTING)
-        if seed is None:
-            return optuna
-        sampler = optuna.samplers.TPESampler(seed=seed)
-        return SimpleNamespace(create_study=functools.partial(optuna.create_study, sampler=sampler))
-
-    import_seeded_optuna.dspy_nb = True  # type: ignore[attr-defined]
-    teleprompt_optuna._import_optuna = import_seeded_optuna
 
 
 def make_mipro(job: Job) -> Made:

@@ -16,13 +16,13 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import dspy
-from dspy.utils.callback import BaseCallback
-from dspy.utils.callback_context import ACTIVE_CALL_ID
-from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError, LMError
+from dspy import AdapterParseError, ContextWindowExceededError, LMError
+from dspy.utils import BaseCallback
 
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
+from dspy_nb.core.programs.seams import current_call
 from dspy_nb.core.programs.usage import Meter, Usage
 
 __all__ = ["Follower", "Guard", "StopRun", "ending_on_no_score"]
@@ -183,7 +183,7 @@ class Guard(BaseCallback):
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Refuse to start anything once stopped; tell program calls from the calls within them."""
         self._check()
-        if ACTIVE_CALL_ID.get() not in self._modules:
+        if current_call() not in self._modules:
             self._program_calls += 1
             if self._follower is not None:
                 self._follower.on_program_start(instance)
@@ -192,17 +192,17 @@ class Guard(BaseCallback):
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Count a program call that failed."""
         self._modules.discard(call_id)
-        if exception is None and outputs is None and ACTIVE_CALL_ID.get() not in self._modules:
+        if exception is None and outputs is None and current_call() not in self._modules:
             exception = NoPrediction()
         if exception is None:
             self._broken_in_a_row = 0
-        elif isinstance(exception, Exception) and ACTIVE_CALL_ID.get() not in self._modules:
+        elif isinstance(exception, Exception) and current_call() not in self._modules:
             self.add_error(exception)
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Reserve the call's share of the budget, or stop."""
         self._check()
-        if ACTIVE_CALL_ID.get() in self._calls:
+        if current_call() in self._calls:
             return  # a language model made of another one: the outer call is the one that counts
         n = inputs.get("kwargs", {}).get("n") or getattr(instance, "kwargs", {}).get("n") or 1
         with self._settled:
@@ -270,13 +270,13 @@ class Guard(BaseCallback):
                 raise self.halt(name)
 
     def _on_usage(self, prompt_tokens: int | None, completion_tokens: int | None) -> None:
-        call = self._calls.get(ACTIVE_CALL_ID.get() or "")
+        call = self._calls.get(current_call() or "")
         if call is not None:
             call.paid = True
             call.prompt_tokens, call.completion_tokens = prompt_tokens, completion_tokens
 
     def _on_price(self, usd: float | None) -> None:
-        call = self._calls.get(ACTIVE_CALL_ID.get() or "")
+        call = self._calls.get(current_call() or "")
         if call is not None and call.paid:
             call.usd = usd
 

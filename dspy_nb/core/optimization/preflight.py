@@ -7,11 +7,13 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.attempts import is_asynchronous
 from dspy_nb.core.optimization.optimizers import Optimizer
 from dspy_nb.core.programs.inputs import check_inputs, forward_of
+from dspy_nb.core.programs.seams import is_compiled, mark_compiled
 
 __all__ = ["check_data", "check_models", "check_program", "check_teacher", "run_model", "uncompiled"]
 
@@ -34,7 +36,7 @@ def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> Non
         raise InputError(
             f"{type(program).__name__} has only aforward, and DSPy's optimizers call forward: give it one too"
         )
-    if getattr(program, "_compiled", False) and optimizer.refuses_compiled and not recompile:
+    if is_compiled(program) and optimizer.refuses_compiled and not recompile:
         raise InputError(
             f"the program is compiled already and {optimizer.name} wants one that is not: pass the original "
             "program, or recompile=True to start from this one"
@@ -72,7 +74,7 @@ def check_teacher(program: Any, teacher: Any) -> None:
 def uncompiled(program: dspy.Module) -> dspy.Module:
     """Return a copy of ``program`` that every optimizer accepts; instructions and demos stay."""
     copy = program.deepcopy()
-    copy._compiled = False
+    mark_compiled(copy, False)
     return copy
 
 
@@ -108,7 +110,7 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
                 f"{name}[{number}] must be a dspy.Example, got {type(example).__name__}; "
                 "dspy_nb.load_examples() makes examples from dicts"
             )
-        if example._input_keys is None:
+        if input_names(example) is None:
             raise InputError(f"{name}[{number}] has no inputs: call .with_inputs('field', ...) on it")
     check_inputs(name, checked, program[0] if isinstance(program, Sequence) else program)
     if metric is not None:

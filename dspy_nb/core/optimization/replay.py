@@ -18,37 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import dspy
-from dspy.clients.cache import Cache
 
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.programs.seams import answer_cache, route_cache
 from dspy_nb.core.storage.files import replace_file
 
 __all__ = ["RunDirectory", "describe_lm", "describe_program", "text_hash"]
 
 _SETTING = "dspy_nb_cache"
 _SCHEMA_VERSION = 1
-
-
-class _RoutedCache:
-    """Stands where ``dspy.cache`` stands: a run's calls go to the run's cache, all others where they went."""
-
-    def __init__(self, usual: Cache) -> None:
-        self._usual = usual
-
-    def _cache(self) -> Cache:
-        return dspy.settings.get(_SETTING) or self._usual
-
-    def get(self, *args: Any, **kwargs: Any) -> Any:
-        return self._cache().get(*args, **kwargs)
-
-    def put(self, *args: Any, **kwargs: Any) -> None:
-        self._cache().put(*args, **kwargs)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._cache()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._usual, name)
 
 
 class RunDirectory:
@@ -68,13 +46,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._claim({"schema_version": _SCHEMA_VERSION, **manifest})
-            self._cache = Cache(
-                enable_disk_cache=True,
-                enable_memory_cache=True,
-                disk_cache_dir=str(self.path / "cache"),
-                disk_size_limit_bytes=2**40,  # an answer that was paid for is never thrown away
-                restrict_pickle=True,
-            )
+            self._cache = answer_cache(self.path / "cache")
         except OSError as error:
             raise InputError(f"run_dir {self.path}: {error.strerror or error}") from None
 
@@ -85,8 +57,7 @@ class RunDirectory:
 
     def settings(self) -> dict[str, Any]:
         """Return the DSPy settings (for ``dspy.context``) that make calls use this directory's answers."""
-        if not isinstance(dspy.cache, _RoutedCache):
-            dspy.cache = _RoutedCache(dspy.cache)
+        route_cache(_SETTING)
         return {_SETTING: self._cache}
 
     def _claim(self, manifest: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from dspy_nb.core.optimization.optimizers import Optimizer
 from dspy_nb.core.optimization.run import Result, RunPlan, as_error
 from dspy_nb.core.programs import quiet
 from dspy_nb.core.programs.interrupts import Interrupts
+from dspy_nb.core.programs.seams import is_compiled, mark_compiled
 from dspy_nb.core.programs.usage import Usage
 
 __all__ = ["Search", "Task"]
@@ -238,7 +239,7 @@ class Search:
         if self._task.optimizer.replaces_program:
             return compiled
         program = Prompt.of(compiled).applied_to(self._task.program)
-        program._compiled = getattr(compiled, "_compiled", False)
+        mark_compiled(program, is_compiled(compiled))
         return program
 
     # -- scores before and after -------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.errors import InputError
 
 __all__ = ["check_inputs", "forward_of", "required_parameters"]
@@ -33,9 +34,9 @@ def check_inputs(name: str, examples: Iterable[dspy.Example], program: Any) -> N
         return
     needed, taken = _needed(program), _taken(program)
     for index, example in enumerate(examples):
-        if example._input_keys is None:
+        inputs = input_names(example)
+        if inputs is None:
             continue
-        inputs = set(example._input_keys)
         if missing := [field for field in needed if field not in inputs]:
             has = f"the inputs {', '.join(map(repr, sorted(inputs)))}" if inputs else "no inputs"
             raise InputError(f"{name}[{index}] has {has}, but the program needs {missing[0]!r}")

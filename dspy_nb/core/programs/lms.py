@@ -8,6 +8,7 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.programs.seams import engine_as_given
 
 __all__ = ["answers_repeat", "confusable", "rollouts", "uncached", "used_lms"]
 
@@ -91,9 +92,7 @@ def confusable(lms: Iterable[Any], others: Iterable[Any]) -> bool:
 def _source(lm: Any) -> tuple[Any, ...]:
     kwargs = getattr(lm, "kwargs", {})
     # Not lm.engine, which makes an engine of the LM's own where only a name was given.
-    return getattr(lm, "_engine_spec", None), *(
-        kwargs.get(key) for key in ("api_base", "base_url", "api_key")
-    )
+    return engine_as_given(lm), *(kwargs.get(key) for key in ("api_base", "base_url", "api_key"))
 
 
 def uncached(program: Any, lm: Any = None) -> tuple[Any, dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dspy_nb.core.errors import Corrupt, InputError, Refused
 from dspy_nb.core.programs.field_types import is_plain, parse_type, same_type, type_text
+from dspy_nb.core.programs.seams import description_of, is_parameter, is_untyped, role_of, untyped
 
 if TYPE_CHECKING:
     import dspy
@@ -184,12 +185,11 @@ def rebuild_predictor(item: Mapping[str, Any]) -> dspy.Predict:
 
 def _signature(fields: list[dict[str, Any]]) -> type[dspy.Signature]:
     import dspy
-    from dspy.utils.constants import IS_TYPE_UNDEFINED
 
     described: dict[str, Any] = {}
     for field in fields:
         make = dspy.InputField if field["role"] == "input" else dspy.OutputField
-        extra = {IS_TYPE_UNDEFINED: True} if field["untyped"] else {}
+        extra = untyped() if field["untyped"] else {}
         described[field["name"]] = (parse_type(field["type"]), make(desc=field["desc"], **extra))
     try:
         return dspy.Signature(described)
@@ -203,12 +203,11 @@ def parameters_of(program: dspy.Module) -> Iterator[tuple[str, Any]]:
     DSPy leaves a sub-module that was compiled on its own out of the state of its parent.
     """
     import dspy
-    from dspy.predict.parameter import Parameter
 
     seen: set[int] = set()
 
     def walk(name: str, value: object) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, Parameter):
+        if is_parameter(value):
             if id(value) not in seen:
                 seen.add(id(value))
                 yield name, value
@@ -226,7 +225,7 @@ def parameters_of(program: dspy.Module) -> Iterator[tuple[str, Any]]:
             else:
                 yield name, value
 
-    if isinstance(program, Parameter):
+    if is_parameter(program):
         yield "self", program
     else:
         yield from walk("", program)
@@ -251,9 +250,6 @@ def _predictor_spec(path: str, parameter: Any) -> dict[str, Any]:
 
 
 def _field_spec(name: str, field: Any) -> dict[str, Any]:
-    from dspy.utils.constants import IS_TYPE_UNDEFINED
-
-    extra = field.json_schema_extra
     text = type_text(field.annotation)
     obstacle = None
     if not is_plain(text):
@@ -262,10 +258,10 @@ def _field_spec(name: str, field: Any) -> dict[str, Any]:
         obstacle = f"the field '{name}' has a default or a constraint"
     return {
         "name": name,
-        "role": extra["__dspy_field_type"],
+        "role": role_of(field),
         "type": text,
-        "untyped": bool(extra.get(IS_TYPE_UNDEFINED, False)),
-        "desc": extra["desc"],
+        "untyped": is_untyped(field),
+        "desc": description_of(field),
         "obstacle": obstacle,
     }
 

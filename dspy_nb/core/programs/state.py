@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from dspy_nb.core.errors import Corrupt
+from dspy_nb.core.programs.seams import dependency_versions
 from dspy_nb.core.programs.spec import parameters_of
 from dspy_nb.core.storage.files import dump_json
 
@@ -26,8 +27,6 @@ _STATE_KEYS: Final = {"traces", "train", "demos", "signature", "lm", "fields"}
 
 def dump_state(program: dspy.Module) -> dict[str, Any]:
     """Return DSPy's own JSON state, which ``program.load`` of DSPy reads too, without language models."""
-    from dspy.utils.saving import get_dependency_versions
-
     states: dict[str, Any] = {}
     for path, parameter in parameters_of(program):
         if hasattr(parameter, "lm"):
@@ -35,7 +34,7 @@ def dump_state(program: dspy.Module) -> dict[str, Any]:
             parameter.lm = None
         states[path] = parameter.dump_state()
     state = states["self"] if list(states) == ["self"] else states
-    return {**state, "metadata": {"dependency_versions": get_dependency_versions()}}
+    return {**state, "metadata": {"dependency_versions": dependency_versions()}}
 
 
 def program_digest(program: dspy.Module) -> str:

@@ -1,0 +1,189 @@
+"""Every seam into what DSPy does not promise to keep, as one named function each.
+
+Other rooms use DSPy's public interfaces only. In this one are besides: the names that DSPy prints through, the seam
+of ``quiet``, and its usage tracker, that of ``usage``. One stands below, where data are: ``identity.input_names``.
+``tests/core/programs/test_seams.py`` has a test for
+each, which fails when a version of DSPy takes it away.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import dspy
+    from dspy.clients.cache import Cache
+    from pydantic.fields import FieldInfo
+
+__all__ = [
+    "answer_cache",
+    "current_call",
+    "default_settings",
+    "dependency_versions",
+    "description_of",
+    "engine_as_given",
+    "is_compiled",
+    "is_parameter",
+    "is_untyped",
+    "mark_compiled",
+    "role_of",
+    "route_cache",
+    "seed_optuna",
+    "untyped",
+]
+
+
+def is_compiled(program: dspy.Module) -> bool:
+    """Tell whether an optimizer has marked ``program`` as its result."""
+    return bool(getattr(program, "_compiled", False))
+
+
+def mark_compiled(program: dspy.Module, compiled: bool) -> None:
+    """Mark ``program`` as the result of an optimizer, or not; some optimizers refuse one that is."""
+    program._compiled = compiled
+
+
+def is_parameter(value: object) -> bool:
+    """Tell whether ``value`` is what DSPy's ``named_parameters`` lists: a predictor, above all."""
+    from dspy.predict.parameter import Parameter
+
+    return isinstance(value, Parameter)
+
+
+def role_of(field: FieldInfo) -> str:
+    """Return ``input`` or ``output``."""
+    return str(_extra(field)["__dspy_field_type"])
+
+
+def description_of(field: FieldInfo) -> str:
+    """Return what the prompt says of a field."""
+    return str(_extra(field)["desc"])
+
+
+def is_untyped(field: FieldInfo) -> bool:
+    """Tell whether the type of a field was not declared, so that it is ``str``."""
+    return untyped().items() <= _extra(field).items()
+
+
+def untyped() -> dict[str, bool]:
+    """Return the arguments of ``dspy.InputField`` for a field whose type was not declared."""
+    from dspy.utils.constants import IS_TYPE_UNDEFINED
+
+    return {IS_TYPE_UNDEFINED: True}
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    return extra
+
+
+def dependency_versions() -> dict[str, str]:
+    """Return the versions that DSPy stores with a saved program."""
+    from dspy.utils.saving import get_dependency_versions
+
+    return dict(get_dependency_versions())
+
+
+def default_settings() -> dict[str, Any]:
+    """Return all of DSPy's settings with their defaults."""
+    from dspy.dsp.utils.settings import DEFAULT_CONFIG
+
+    return dict(DEFAULT_CONFIG)
+
+
+def current_call() -> str | None:
+    """Return the id of the call that DSPy's callbacks are within, in this thread or task; ``None`` outside."""
+    from dspy.utils.callback_context import ACTIVE_CALL_ID
+
+    return ACTIVE_CALL_ID.get()
+
+
+def engine_as_given(lm: dspy.LM) -> Any:
+    """Return the engine that ``lm`` was made with, or the name of one; ``lm.engine`` would make it."""
+    return getattr(lm, "_engine_spec", None)
+
+
+# -- the cache of answers -----------------------------------------------------------------------------------
+
+
+def answer_cache(folder: Path) -> Cache:
+    """Return a cache of LM answers in ``folder``, from which only plain types are ever unpickled.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    from dspy.clients.cache import Cache
+
+    return Cache(
+        enable_disk_cache=True,
+        enable_memory_cache=True,
+        disk_cache_dir=str(folder),
+        disk_size_limit_bytes=2**40,  # an answer that was paid for is never thrown away
+        restrict_pickle=True,
+    )
+
+
+def route_cache(setting: str) -> None:
+    """Let LM calls use the cache that the DSPy setting of this name holds, where there is one.
+
+    Calling it again does no harm.
+    """
+    import dspy
+
+    if not isinstance(dspy.cache, _RoutedCache):
+        dspy.cache = _RoutedCache(dspy.cache, setting)
+
+
+class _RoutedCache:
+    """Stands where ``dspy.cache`` stands: a run's calls go to the run's cache, all others where they went."""
+
+    def __init__(self, usual: Cache, setting: str) -> None:
+        self._usual = usual
+        self._setting = setting
+
+    def _cache(self) -> Cache:
+        import dspy
+
+        return dspy.settings.get(self._setting) or self._usual
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        return self._cache().get(*args, **kwargs)
+
+    def put(self, *args: Any, **kwargs: Any) -> None:
+        self._cache().put(*args, **kwargs)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._cache()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._usual, name)
+
+
+# -- optuna -------------------------------------------------------------------------------------------------
+
+
+def seed_optuna(setting: str) -> None:
+    """Make BootstrapFewShotWithOptuna draw with the seed that the DSPy setting of this name holds, if any.
+
+    Calling it again does no harm.
+    """
+    import dspy
+    from dspy.teleprompt import teleprompt_optuna
+
+    import_optuna = teleprompt_optuna._import_optuna
+    if hasattr(import_optuna, "dspy_nb"):
+        return
+
+    def import_seeded_optuna() -> Any:
+        optuna, seed = import_optuna(), dspy.settings.get(setting)
+        if seed is None:
+            return optuna
+        sampler = optuna.samplers.TPESampler(seed=seed)
+        return SimpleNamespace(create_study=functools.partial(optuna.create_study, sampler=sampler))
+
+    import_seeded_optuna.dspy_nb = True  # type: ignore[attr-defined]
+    teleprompt_optuna._import_optuna = import_seeded_optuna

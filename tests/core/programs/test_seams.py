@@ -1,0 +1,178 @@
+"""The seams into DSPy's internals: each test fails when a version of DSPy takes one away."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from pathlib import Path
+
+import dspy
+import pytest
+
+from dspy_nb.core.data.identity import input_names
+from dspy_nb.core.programs import quiet, seams
+from dspy_nb.core.programs.usage import Meter
+from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
+
+
+def test_an_example_knows_which_fields_are_inputs() -> None:
+    example = dspy.Example(review="good", sentiment="positive")
+    assert input_names(example) is None
+    assert input_names(example.with_inputs("review")) == {"review"}
+    assert input_names(example.with_inputs()) == set()
+
+
+def test_an_optimizer_marks_its_result_and_refuses_one_that_is_marked() -> None:
+    program = classifier()
+    assert not seams.is_compiled(program)
+    compiled = dspy.LabeledFewShot(k=1).compile(program, trainset=reviews(2))
+    seams.mark_compiled(compiled, True)
+    assert seams.is_compiled(compiled)
+    optimizer = dspy.BootstrapFewShot(metric=lambda *_: True, max_bootstrapped_demos=1, max_labeled_demos=0)
+    with dspy.context(lm=scripted_lm()):
+        with pytest.raises(AssertionError, match="uncompiled"):
+            optimizer.compile(compiled, trainset=reviews(2))
+        seams.mark_compiled(compiled, False)
+        assert seams.is_compiled(optimizer.compile(compiled, trainset=reviews(2)))
+
+
+def test_parameters_are_what_named_parameters_lists() -> None:
+    program = dspy.ChainOfThought("question -> answer")
+    assert [seams.is_parameter(value) for _, value in program.named_parameters()] == [True]
+    assert not seams.is_parameter(program)
+    assert not seams.is_parameter("text")
+
+
+def test_a_field_says_its_role_its_description_and_whether_its_type_was_declared() -> None:
+    fields = dspy.Signature("question, count: int -> answer").fields
+    assert [seams.role_of(field) for field in fields.values()] == ["input", "input", "output"]
+    assert [seams.is_untyped(field) for field in fields.values()] == [True, False, False]  # inputs only
+    described = dspy.InputField(desc="what is asked", **seams.untyped())
+    assert (seams.description_of(described), seams.is_untyped(described)) == ("what is asked", True)
+    assert not seams.is_untyped(dspy.OutputField(desc="what is said"))
+
+
+def test_a_saved_program_holds_the_same_versions_as_ours(tmp_path: Path) -> None:
+    program = classifier()
+    program.save(tmp_path / "program.json")
+    loaded = classifier()
+    loaded.load(tmp_path / "program.json")
+    assert loaded.metadata["dependency_versions"] == seams.dependency_versions()
+    assert {"python", "dspy"} <= set(seams.dependency_versions())
+
+
+def test_the_default_settings_are_those_that_are_in_force_where_nothing_is_configured() -> None:
+    defaults = seams.default_settings()
+    assert {"lm", "adapter", "callbacks", "usage_tracker", "trace", "num_threads"} <= set(defaults)
+    assert dspy.settings.get("num_threads") == defaults["num_threads"]
+    defaults["num_threads"] = -1
+    assert seams.default_settings()["num_threads"] != -1
+
+
+def test_callbacks_can_ask_which_call_they_are_within() -> None:
+    class Calls(dspy.utils.BaseCallback):
+        def __init__(self) -> None:
+            self.outer: list[str | None] = []
+            self.ids: list[str] = []
+
+        def on_module_start(self, call_id, instance, inputs) -> None:
+            self.ids.append(call_id)
+            self.outer.append(seams.current_call())
+
+        def on_lm_start(self, call_id, instance, inputs) -> None:
+            self.outer.append(seams.current_call())
+
+    calls = Calls()
+    with dspy.context(lm=scripted_lm(), callbacks=[calls], adapter=dspy.JSONAdapter()):
+        classifier()(review="it is good")
+    assert calls.outer[0] is None
+    assert calls.ids[0] in calls.outer
+    assert seams.current_call() is None
+
+
+def test_the_engine_of_a_language_model_is_known_without_making_one() -> None:
+    engine = ScriptedEngine()
+    assert seams.engine_as_given(scripted_lm(engine)) is engine
+    assert seams.engine_as_given(dspy.LM("openai/gpt-4o-mini")) != seams.engine_as_given(scripted_lm(engine))
+
+
+def test_answers_go_to_the_cache_that_a_setting_names_and_others_where_they_went(tmp_path: Path) -> None:
+    setting = "dspy_nb_cache"
+    seams.route_cache(setting)
+    routed = dspy.cache
+    seams.route_cache(setting)
+    assert dspy.cache is routed
+    engine = ScriptedEngine()
+    lm = scripted_lm(engine, "scripted/seams", cache=True)
+    cache = seams.answer_cache(tmp_path / "cache")
+    with dspy.context(lm=lm, **{setting: cache}):
+        classifier()(review="it is good")
+        classifier()(review="it is good")
+    asked = engine.calls
+    with dspy.context(lm=lm):
+        classifier()(review="it is good")
+    assert engine.calls == 2 * asked, "the usual cache holds nothing of a run's own"
+    fresh = seams.answer_cache(tmp_path / "cache")
+    with dspy.context(lm=lm, **{setting: fresh}):
+        classifier()(review="it is good")
+    assert engine.calls == 2 * asked, "what the folder holds is found by another process too"
+    assert list((tmp_path / "cache").iterdir())
+
+
+def test_nothing_but_plain_types_is_unpickled_from_a_cache(tmp_path: Path) -> None:
+    cache = seams.answer_cache(tmp_path / "cache")
+    cache.disk_cache["key"] = Path("not plain")
+    with pytest.raises(Exception, match=r"(?i)restrict|allow|pickle|forbidden"):
+        seams.answer_cache(tmp_path / "cache").disk_cache["key"]
+
+
+def test_the_random_optimizer_of_optuna_draws_with_the_seed_of_the_settings() -> None:
+    from dspy.teleprompt import teleprompt_optuna
+
+    seams.seed_optuna("dspy_nb_seed")
+    seams.seed_optuna("dspy_nb_seed")
+
+    def draws(seed: int | None) -> list[int]:
+        with dspy.context(dspy_nb_seed=seed):
+            study = teleprompt_optuna._import_optuna().create_study(direction="maximize")
+        return [study.ask().suggest_int("seed", 0, 10**6) for _ in range(5)]
+
+    assert draws(3) == draws(3) != draws(4)
+
+
+def test_the_meter_hears_of_every_paid_answer_and_of_its_price() -> None:
+    usage, prices = [], []
+    meter = Meter(lambda *tokens: usage.append(tokens), prices.append)
+    lm = scripted_lm(ScriptedEngine(), "scripted/meter", cache=True)
+    settings = {"usage_tracker": meter, "caller_modules": [meter], "adapter": dspy.JSONAdapter()}
+    with dspy.context(lm=lm, **settings):
+        classifier()(review="it is good")
+        classifier()(review="it is good")  # from the cache: a price, no usage
+    assert (usage, prices) == ([(10, 5)], [None, None])
+
+
+@pytest.mark.parametrize("is_quiet", [True, False])
+def test_what_dspy_prints_and_draws_is_kept_out_of_a_quiet_run_only(is_quiet: bool, capfd) -> None:
+    quiet.install()
+    settings = quiet.QUIET_SETTINGS if is_quiet else {}
+    with dspy.context(lm=scripted_lm(), **settings):
+        optimizer = dspy.BootstrapFewShotWithRandomSearch(
+            metric=lambda *_: True, max_bootstrapped_demos=1, max_labeled_demos=1, num_candidate_programs=1
+        )
+        optimizer.compile(classifier(), trainset=reviews(3), valset=reviews(3))
+    out, err = capfd.readouterr()
+    assert bool(out + err) != is_quiet
+
+
+def test_every_name_that_dspy_prints_through_is_still_there() -> None:
+    import importlib
+
+    for name in quiet._MODULES_WITH_BARS:
+        assert hasattr(importlib.import_module(name), "tqdm"), name
+    for name in quiet._PRINTING_MODULES:
+        module = importlib.import_module(name)
+        assert "print(" in Path(str(module.__file__)).read_text(encoding="utf-8"), name
+    assert callable(importlib.import_module("dspy.clients.base_lm").pretty_print_history)
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert logging.getLogger("dspy").handlers
