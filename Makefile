@@ -16,14 +16,20 @@ ISOLATED := scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
   export DSPY_CACHEDIR="$$scratch/cache" DSPY_NB_CONFIG_DIR="$$scratch/config" IPYTHONDIR="$$scratch/ipython"; \
   export JUPYTER_PREFER_ENV_PATH=1; unset JUPYTER_PATH DSPY_NB_LM DSPY_NB_REGISTRY;
 
+PYTEST := $(BIN)/python -m pytest
+NOTEBOOKS := -p tests.recorded --nbmake --nbmake-timeout=900 --timeout=1800 notebooks/*.ipynb
+
 .PHONY: help
 help:
 	@echo "make demo       optimize a small program on an embedded language model, from data to registry"
-	@echo "make test       lint, types, tests, widgets in a browser, and the notebooks executed"
+	@echo "make check      lint, types and the fast unit tests: for the minute between two edits"
+	@echo "make test       what CI runs: lint, types, tests, widgets in a browser, and the notebooks executed"
+	@echo "make full       everything: slow tests too, and the embedded model computes every answer"
 	@echo "make lint       ruff, mypy, import-linter, and zizmor for the workflows"
 	@echo "make notebooks  the notebooks executed"
 	@echo "make browser    the widgets in a real JupyterLab; skipped where there is neither Chromium nor Chrome"
-	@echo "make bench      benchmarks, and the long versions of tests"
+	@echo "make record     write down what the embedded model answers in tests and notebooks"
+	@echo "make bench      the benchmarks"
 	@echo "make screenshots  the pictures in notebooks/images, from the widgets themselves"
 	@echo "make clean      remove what the other targets made, but neither .venv nor the language model"
 
@@ -42,17 +48,34 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/zizmor --quiet --offline .github
 
+.PHONY: check
+check: lint
+	@$(ISOLATED) $(PYTEST) -m "not slow and not browser and not local_model and not heavy" tests
+
 .PHONY: unit
 unit: model
-	@$(ISOLATED) $(BIN)/pytest -m "not slow and not browser" tests
+	@$(ISOLATED) $(PYTEST) -m "not slow and not browser" tests
 
 .PHONY: notebooks
 notebooks: model
-	@$(ISOLATED) $(BIN)/pytest --nbmake --nbmake-timeout=900 --timeout=1800 notebooks/*.ipynb
+	@$(ISOLATED) $(PYTEST) $(NOTEBOOKS)
 
 .PHONY: browser
 browser: model
-	@$(ISOLATED) $(BIN)/pytest -m "browser and not slow" tests
+	@$(ISOLATED) $(PYTEST) -m "browser and not slow" tests
+
+# An empty name of the file of answers: every answer is computed.
+.PHONY: full
+full: lint model
+	@$(ISOLATED) export DSPY_NB_LOCAL_ANSWERS=; \
+	  $(PYTEST) --timeout=3600 tests; $(PYTEST) $(NOTEBOOKS)
+
+.PHONY: record
+record: model
+	@$(ISOLATED) export DSPY_NB_LOCAL_ASKED="$$scratch/asked"; mkdir "$$scratch/asked"; \
+	  $(PYTEST) -m "local_model and not slow" --ignore=tests/core/local --ignore=tests/core/optimization tests; \
+	  $(PYTEST) $(NOTEBOOKS); \
+	  $(BIN)/python -m tests.recorded "$$scratch/asked"
 
 .PHONY: screenshots
 screenshots: model
@@ -60,8 +83,7 @@ screenshots: model
 
 .PHONY: bench
 bench: model
-	@$(ISOLATED) for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done; \
-	  $(BIN)/pytest -m slow --timeout=3600 tests
+	@$(ISOLATED) for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 .PHONY: clean
 clean:

@@ -17,6 +17,8 @@ from hypothesis import settings
 
 from tests.browser import _browser, lab, open_notebook  # noqa: F401 - fixtures
 
+pytest_plugins = ["tests.recorded"]
+
 # DSPy makes its disk cache at first use, from these; so they are set before anything imports it.
 _HOME = tempfile.mkdtemp(prefix="dspy-nb-tests-")
 os.environ["DSPY_CACHEDIR"] = os.path.join(_HOME, "dspy-cache")  # noqa: PTH118

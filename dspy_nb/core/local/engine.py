@@ -29,7 +29,8 @@ from dspy import lm15
 from dspy_nb.core.errors import InputError, ModelNotInstalled
 from dspy_nb.core.local.grammar import TIGHTNESS, Form, answer_form
 from dspy_nb.core.local.install import install_model, model_name, model_path
-from dspy_nb.core.local.server import Completion, LocalServer, shared_server
+from dspy_nb.core.local.recording import RecordedServer, answering_server
+from dspy_nb.core.local.server import Completion, LocalServer
 
 __all__ = ["LocalEngine", "LocalLM", "install_model", "local_lm", "model_path"]
 
@@ -197,11 +198,11 @@ class LocalEngine:
             ),
         )
 
-    def _server(self, request: lm15.Request) -> LocalServer:
+    def _server(self, request: lm15.Request) -> LocalServer | RecordedServer:
         if request.model != _PREFIX + self.name:
             raise lm15.UnsupportedModelError(f"this engine serves {_PREFIX + self.name}, not {request.model}")
         try:
-            return shared_server(self.name, self.slots)
+            return answering_server(self.name, self.slots)
         except ModelNotInstalled as error:
             raise lm15.NotConfiguredError(str(error)) from error
 

@@ -28,10 +28,10 @@ from dspy_nb.core.local.install import model_name, model_path
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CONTEXT_TOKENS", "Completion", "LocalServer", "shared_server"]
+__all__ = ["CONTEXT_TOKENS", "PREFIXES", "Completion", "LocalServer", "shared_server"]
 
 CONTEXT_TOKENS = 4096  # for one call, prompt and answer together; the model was trained on 8192
-_PREFIXES = 4  # beginnings of prompts kept read, when calls run one at a time
+PREFIXES = 4  # beginnings of prompts kept read, when calls run one at a time
 _MAX_THREADS = 8  # more gain nothing on 135 million weights
 
 
@@ -62,7 +62,7 @@ class LocalServer:
         self._slots = slots
         self._exact = slots == 1
         self._turn = threading.Semaphore(slots)
-        sequences = _PREFIXES if self._exact else slots
+        sequences = PREFIXES if self._exact else slots
         # Which prefix each sequence of the server begins with, least recently used first.
         self._prefixes: OrderedDict[int, str | None] = OrderedDict.fromkeys(range(sequences))
         self._server = _start(path, sequences)
@@ -81,14 +81,18 @@ class LocalServer:
             lm15.ContextLengthError: if prompt and answer do not fit into ``CONTEXT_TOKENS``.
             lm15.InvalidRequestError: if llama.cpp refuses an option.
         """
+        answer, is_new = self.ask(prefix, rest, options)
+        # What was read a moment ago, on its own, was read for this call.
+        return replace(answer, cached_tokens=0) if is_new else answer
+
+    def ask(self, prefix: str, rest: str, options: Mapping[str, Any]) -> tuple[Completion, bool]:
+        """Return what ``complete`` does, and whether the prefix had to be read for it, which it does not count."""
         request = {"prompt": prefix + rest, "cache_prompt": True, **options}
         with self._turn:
             if not self._exact:
-                return _completion(self._call(request))
+                return _completion(self._call(request)), False
             sequence, is_new = self._place(prefix)
-            answer = _completion(self._call({**request, "id_slot": sequence}))
-        # What was read a moment ago, on its own, was read for this call.
-        return replace(answer, cached_tokens=0) if is_new else answer
+            return _completion(self._call({**request, "id_slot": sequence})), is_new
 
     @property
     def address(self) -> str:

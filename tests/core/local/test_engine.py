@@ -28,6 +28,7 @@ from dspy_nb.core.local import server as local_server
 from dspy_nb.core.local.engine import LocalEngine, local_lm
 from dspy_nb.core.local.server import shared_server
 
+pytestmark = pytest.mark.usefixtures("computed")
 needs_model = pytest.mark.local_model
 REVIEW = "The soup was cold and the waiter rude."
 
