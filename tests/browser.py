@@ -239,11 +239,13 @@ class Notebook:
         """Whether a cell runs, or waits for its turn."""
         return "*" in self._prompt(number)
 
+    def is_done(self, number: int) -> bool:
+        """Whether a cell has run to its end."""
+        return self._prompt(number).strip("[]: \n").isdigit()
+
     def wait_until_done(self, number: int, timeout_s: float = _TIMEOUT_S) -> None:
         """Wait until a cell that was started has ended."""
-        self.wait_until(
-            lambda: self._prompt(number).strip("[]: \n").isdigit(), f"cell {number} is running", timeout_s
-        )
+        self.wait_until(lambda: self.is_done(number), f"cell {number} is running", timeout_s)
 
     def wait_for(self, selector: str, timeout_s: float = _TIMEOUT_S) -> Any:
         """Wait until the first element that matches is visible, and return its locator."""
