@@ -23,6 +23,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,13 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     },
     "docmanager-extension/plugin": {"autosave": False},
 }
+# In a kernel that no notebook has yet: what most notebooks import, and what takes seconds.
+_AHEAD_OF_TIME = """
+if "JPY_SESSION_NAME" not in __import__("os").environ:
+    for name in "dspy_nb.notebook.optimize", "ipywidgets":
+        __import__(name)
+    del name
+"""
 _TIMEOUT_S = 60.0
 _HAS_KERNEL = (
     "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status in {idle: 1, busy: 1}"
@@ -87,15 +95,32 @@ class Lab:
         _write_setting(self.settings, "apputils-extension/themes", {"theme": name})
 
     def shut_down_kernels(self) -> None:
-        """End every kernel that runs."""
+        """End the kernel of every notebook."""
         deadline = time.monotonic() + _TIMEOUT_S
-        while sessions := json.load(self._request("GET", "/api/sessions")):
+        while sessions := self.sessions():
             for session in sessions:
-                with contextlib.suppress(urllib.error.HTTPError):  # it is restarting, or gone by now
-                    self._request("DELETE", f"/api/sessions/{session['id']}").close()
+                self.end_session(session)
             if time.monotonic() > deadline:
                 raise RuntimeError(f"kernels do not end: {sessions}")
             time.sleep(0.1)
+
+    def sessions(self) -> list[str]:
+        """Return the ids of the sessions: the notebooks that have a kernel."""
+        return [session["id"] for session in json.load(self._request("GET", "/api/sessions"))]
+
+    def end_session(self, session: str) -> None:
+        """End a session and its kernel."""
+        with contextlib.suppress(urllib.error.HTTPError):  # it is restarting, or gone by now
+            self._request("DELETE", f"/api/sessions/{session}").close()
+
+    def start_kernel(self) -> str:
+        """Start a kernel that no notebook has yet, which imports DSPy ahead of time, and return its id."""
+        return str(json.load(self._request("POST", "/api/kernels", {"name": "python3"}))["id"])
+
+    def give_kernel(self, file: Path, kernel: str) -> None:
+        """Let a notebook that is opened later have a kernel that was started before."""
+        session = {"path": file.name, "name": file.name, "type": "notebook", "kernel": {"id": kernel}}
+        self._request("POST", "/api/sessions", session).close()
 
     def is_up(self) -> bool:
         """Whether the server answers."""
@@ -105,9 +130,10 @@ class Lab:
             return False
         return True
 
-    def _request(self, method: str, path: str) -> Any:
+    def _request(self, method: str, path: str, body: object = None) -> Any:
         headers = {"Authorization": f"token {self.token}"}
-        request = urllib.request.Request(f"{self.url}{path}", headers=headers, method=method)
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)
         return urllib.request.urlopen(request, timeout=10)
 
 
@@ -118,6 +144,9 @@ def start_lab(home: Path) -> Iterator[Lab]:
     root.mkdir(parents=True)
     for name, values in _SETTINGS.items():
         _write_setting(settings, name, values)
+    startup = home / "ipython" / "profile_default" / "startup" / "ahead_of_time.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text(_AHEAD_OF_TIME)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -318,18 +347,32 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield started
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def _browser() -> Iterator[Any]:
-    # Not for the session: while it runs, Playwright's event loop does, in the thread of all other tests.
     with started_browser(_need_browser()) as browser:
         yield browser
 
 
+@pytest.fixture(scope="session")
+def _spare_kernels(lab: Lab) -> list[str]:
+    return [lab.start_kernel()]
+
+
+@pytest.fixture(scope="session")
+def _ending() -> Iterator[Executor]:
+    """Ends the kernels of a test while the next one begins."""
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
 @pytest.fixture
 def open_notebook(
-    lab: Lab, _browser: Any, request: pytest.FixtureRequest
+    lab: Lab, _spare_kernels: list[str], _browser: Any, _ending: Executor, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Notebook]]:
-    """Return ``open_notebook(*cells, width=1200, height=900)``: a new notebook with these code cells."""
+    """Return ``open_notebook(*cells, width=1200, height=900)``: a new notebook with these code cells.
+
+    Each has a context of the browser and a kernel of its own. The kernel of the next one starts already.
+    """
     with contextlib.ExitStack() as opened:
 
         def open_(*cells: str, width: int = 1200, height: int = 900) -> Notebook:
@@ -337,12 +380,16 @@ def open_notebook(
                 "]", ""
             )
             nbformat.write(python_notebook(*cells), file)
+            lab.give_kernel(file, _spare_kernels.pop())
             context = _browser.new_context(viewport={"width": width, "height": height})
             opened.callback(context.close)
-            return Notebook(context.new_page(), lab, file)
+            notebook = Notebook(context.new_page(), lab, file)
+            if request.node is not request.session.items[-1]:
+                _spare_kernels.append(lab.start_kernel())
+            return notebook
 
         yield open_
-    lab.shut_down_kernels()
+    _ending.submit(list, map(lab.end_session, lab.sessions()))
 
 
 def python_notebook(*cells: str) -> Any:

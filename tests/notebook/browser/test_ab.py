@@ -19,7 +19,7 @@ import dspy
 from tests.notebook.browser.paced import paced_lm
 from tests.scripted import classifier, reviews
 dspy.configure(lm=paced_lm({file!r}))
-data = reviews(4000)
+data = reviews(8000)
 for example in data[::4] + data[1::4]:
     example.sentiment = "negative" if example.sentiment == "positive" else "positive"
 plain, taught = classifier(), classifier()
