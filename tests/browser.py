@@ -1,4 +1,4 @@
-"""A real JupyterLab in a real browser, for tests marked ``browser``: fixtures, and a notebook to drive.
+"""A real JupyterLab in a real browser, for tests in ``notebook/browser``: fixtures, and a notebook to drive.
 
 ``lab`` is a JupyterLab server of its own: a free loopback port, a folder that goes away, no settings of the
 user, and the kernels of the environment under test. ``open_notebook`` gives notebooks in it::
@@ -22,7 +22,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,8 +98,7 @@ class Lab:
         """End the kernel of every notebook."""
         deadline = time.monotonic() + _TIMEOUT_S
         while sessions := self.sessions():
-            for session in sessions:
-                self.end_session(session)
+            self.end_sessions(sessions)
             if time.monotonic() > deadline:
                 raise RuntimeError(f"kernels do not end: {sessions}")
             time.sleep(0.1)
@@ -108,10 +107,11 @@ class Lab:
         """Return the ids of the sessions: the notebooks that have a kernel."""
         return [session["id"] for session in json.load(self._request("GET", "/api/sessions"))]
 
-    def end_session(self, session: str) -> None:
-        """End a session and its kernel."""
-        with contextlib.suppress(urllib.error.HTTPError):  # it is restarting, or gone by now
-            self._request("DELETE", f"/api/sessions/{session}").close()
+    def end_sessions(self, sessions: Sequence[str]) -> None:
+        """End sessions and their kernels."""
+        for session in sessions:
+            with contextlib.suppress(urllib.error.HTTPError):  # it is restarting, or gone by now
+                self._request("DELETE", f"/api/sessions/{session}").close()
 
     def start_kernel(self) -> str:
         """Start a kernel that no notebook has yet, which imports DSPy ahead of time, and return its id."""
@@ -134,7 +134,7 @@ class Lab:
         headers = {"Authorization": f"token {self.token}"}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)
-        return urllib.request.urlopen(request, timeout=10)
+        return urllib.request.urlopen(request, timeout=_TIMEOUT_S)
 
 
 @contextlib.contextmanager
@@ -359,8 +359,8 @@ def _spare_kernels(lab: Lab) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def _ending() -> Iterator[Executor]:
-    """Ends the kernels of a test while the next one begins."""
+def _ending(lab: Lab) -> Iterator[Executor]:
+    """Ends the kernels of one test while the next one begins."""
     with ThreadPoolExecutor(1) as executor:
         yield executor
 
@@ -380,7 +380,7 @@ def open_notebook(
                 "]", ""
             )
             nbformat.write(python_notebook(*cells), file)
-            lab.give_kernel(file, _spare_kernels.pop())
+            lab.give_kernel(file, _spare_kernels.pop() if _spare_kernels else lab.start_kernel())
             context = _browser.new_context(viewport={"width": width, "height": height})
             opened.callback(context.close)
             notebook = Notebook(context.new_page(), lab, file)
@@ -389,7 +389,7 @@ def open_notebook(
             return notebook
 
         yield open_
-    _ending.submit(list, map(lab.end_session, lab.sessions()))
+    _ending.submit(lab.end_sessions, lab.sessions())
 
 
 def python_notebook(*cells: str) -> Any:
