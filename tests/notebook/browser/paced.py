@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Pace", "paced_lm"]
 
 _LOOK_EVERY_S = 0.005
-_CALLS_AT_A_LOOK = 8
+_CALLS_AT_A_LOOK = 4
 
 
 def paced_lm(file: str) -> dspy.LM:

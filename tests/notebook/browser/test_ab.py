@@ -10,7 +10,7 @@ import pytest
 from tests.browser import Notebook
 from tests.notebook.browser.paced import Pace
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 # Half of the labels are wrong, so neither program is better, and there is no verdict for as long as it goes on.
 _SETUP = """

@@ -6,7 +6,7 @@ import pytest
 
 import dspy_nb
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 
 def test_a_notebook_runs_widgets_are_clicked_and_outputs_survive_a_reload(open_notebook, tmp_path):

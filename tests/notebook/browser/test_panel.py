@@ -10,7 +10,7 @@ import pytest
 from tests.browser import Notebook
 from tests.notebook.browser.paced import Pace
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 _SETUP = """
 %load_ext dspy_nb
@@ -105,7 +105,7 @@ def test_runs_in_the_background_leave_later_cells_usable_and_their_output_alone(
         "import ipywidgets\nmine = ipywidgets.IntSlider(description='my slider')\ndisplay(mine)\n"
         "for i in range(3): print('mine', i)",
         "run.status, other.status",
-        "run.wait(60).status, other.wait(60).status",
+        "run.wait().status, other.wait().status",
     )
     for number in (1, 2, 3):
         notebook.run(number)

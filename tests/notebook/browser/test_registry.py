@@ -11,7 +11,7 @@ from dspy_nb.core.registry.registry import Registry
 from tests import ROOT
 from tests.registry_samples import GATE
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 EXAMPLE = ROOT / "registry"
 
