@@ -1,4 +1,4 @@
-"""A real JupyterLab in a real browser, for tests marked ``browser``: fixtures, and a notebook to drive.
+"""A real JupyterLab in a real browser, for tests in ``notebook/browser``: fixtures, and a notebook to drive.
 
 ``lab`` is a JupyterLab server of its own: a free loopback port, a folder that goes away, no settings of the
 user, and the kernels of the environment under test. ``open_notebook`` gives notebooks in it::
@@ -22,7 +22,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,14 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     },
     "docmanager-extension/plugin": {"autosave": False},
 }
-_TIMEOUT_S = 60.0
+# In a kernel that no notebook has yet: what most notebooks import, and what takes seconds.
+_AHEAD_OF_TIME = """
+if "JPY_SESSION_NAME" not in __import__("os").environ:
+    for name in "dspy_nb.notebook.optimize", "ipywidgets":
+        __import__(name)
+    del name
+"""
+_TIMEOUT_S = 240.0  # ends what hangs; a busy machine is not a bug
 _HAS_KERNEL = (
     "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status in {idle: 1, busy: 1}"
 )
@@ -87,15 +95,32 @@ class Lab:
         _write_setting(self.settings, "apputils-extension/themes", {"theme": name})
 
     def shut_down_kernels(self) -> None:
-        """End every kernel that runs."""
+        """End the kernel of every notebook."""
         deadline = time.monotonic() + _TIMEOUT_S
-        while sessions := json.load(self._request("GET", "/api/sessions")):
-            for session in sessions:
-                with contextlib.suppress(urllib.error.HTTPError):  # it is restarting, or gone by now
-                    self._request("DELETE", f"/api/sessions/{session['id']}").close()
+        while sessions := self.sessions():
+            self.end_sessions(sessions)
             if time.monotonic() > deadline:
                 raise RuntimeError(f"kernels do not end: {sessions}")
             time.sleep(0.1)
+
+    def sessions(self) -> list[str]:
+        """Return the ids of the sessions: the notebooks that have a kernel."""
+        return [session["id"] for session in json.load(self._request("GET", "/api/sessions"))]
+
+    def end_sessions(self, sessions: Sequence[str]) -> None:
+        """End sessions and their kernels."""
+        for session in sessions:
+            with contextlib.suppress(urllib.error.HTTPError):  # it is restarting, or gone by now
+                self._request("DELETE", f"/api/sessions/{session}").close()
+
+    def start_kernel(self) -> str:
+        """Start a kernel that no notebook has yet, which imports DSPy ahead of time, and return its id."""
+        return str(json.load(self._request("POST", "/api/kernels", {"name": "python3"}))["id"])
+
+    def give_kernel(self, file: Path, kernel: str) -> None:
+        """Let a notebook that is opened later have a kernel that was started before."""
+        session = {"path": file.name, "name": file.name, "type": "notebook", "kernel": {"id": kernel}}
+        self._request("POST", "/api/sessions", session).close()
 
     def is_up(self) -> bool:
         """Whether the server answers."""
@@ -105,10 +130,11 @@ class Lab:
             return False
         return True
 
-    def _request(self, method: str, path: str) -> Any:
+    def _request(self, method: str, path: str, body: object = None) -> Any:
         headers = {"Authorization": f"token {self.token}"}
-        request = urllib.request.Request(f"{self.url}{path}", headers=headers, method=method)
-        return urllib.request.urlopen(request, timeout=10)
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)
+        return urllib.request.urlopen(request, timeout=_TIMEOUT_S)
 
 
 @contextlib.contextmanager
@@ -118,6 +144,9 @@ def start_lab(home: Path) -> Iterator[Lab]:
     root.mkdir(parents=True)
     for name, values in _SETTINGS.items():
         _write_setting(settings, name, values)
+    startup = home / "ipython" / "profile_default" / "startup" / "ahead_of_time.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text(_AHEAD_OF_TIME)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -187,7 +216,9 @@ def started_browser(executable: str) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=_FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=_FLAGS, timeout=1000 * _TIMEOUT_S
+        )
         try:
             yield browser
         finally:
@@ -197,7 +228,7 @@ def started_browser(executable: str) -> Iterator[Any]:
 class Notebook:
     """A notebook that is open in a page of JupyterLab.
 
-    Cells are counted from 0. Whatever waits gives up after a minute, or after ``timeout_s``.
+    Cells are counted from 0. Whatever waits gives up after four minutes, or after ``timeout_s``.
 
     Attributes:
         page: Playwright's page, for what has no method here.
@@ -239,11 +270,13 @@ class Notebook:
         """Whether a cell runs, or waits for its turn."""
         return "*" in self._prompt(number)
 
+    def is_done(self, number: int) -> bool:
+        """Whether a cell has run to its end."""
+        return self._prompt(number).strip("[]: \n").isdigit()
+
     def wait_until_done(self, number: int, timeout_s: float = _TIMEOUT_S) -> None:
         """Wait until a cell that was started has ended."""
-        self.wait_until(
-            lambda: self._prompt(number).strip("[]: \n").isdigit(), f"cell {number} is running", timeout_s
-        )
+        self.wait_until(lambda: self.is_done(number), f"cell {number} is running", timeout_s)
 
     def wait_for(self, selector: str, timeout_s: float = _TIMEOUT_S) -> Any:
         """Wait until the first element that matches is visible, and return its locator."""
@@ -316,18 +349,32 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield started
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def _browser() -> Iterator[Any]:
-    # Not for the session: while it runs, Playwright's event loop does, in the thread of all other tests.
     with started_browser(_need_browser()) as browser:
         yield browser
 
 
+@pytest.fixture(scope="session")
+def _spare_kernels(lab: Lab) -> list[str]:
+    return [lab.start_kernel()]
+
+
+@pytest.fixture(scope="session")
+def _ending(lab: Lab) -> Iterator[Executor]:
+    """Ends the kernels of one test while the next one begins."""
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
 @pytest.fixture
 def open_notebook(
-    lab: Lab, _browser: Any, request: pytest.FixtureRequest
+    lab: Lab, _spare_kernels: list[str], _browser: Any, _ending: Executor, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Notebook]]:
-    """Return ``open_notebook(*cells, width=1200, height=900)``: a new notebook with these code cells."""
+    """Return ``open_notebook(*cells, width=1200, height=900)``: a new notebook with these code cells.
+
+    Each has a context of the browser and a kernel of its own. The kernel of the next one starts already.
+    """
     with contextlib.ExitStack() as opened:
 
         def open_(*cells: str, width: int = 1200, height: int = 900) -> Notebook:
@@ -335,12 +382,16 @@ def open_notebook(
                 "]", ""
             )
             nbformat.write(python_notebook(*cells), file)
+            lab.give_kernel(file, _spare_kernels.pop() if _spare_kernels else lab.start_kernel())
             context = _browser.new_context(viewport={"width": width, "height": height})
             opened.callback(context.close)
-            return Notebook(context.new_page(), lab, file)
+            notebook = Notebook(context.new_page(), lab, file)
+            if request.node is not request.session.items[-1]:
+                _spare_kernels.append(lab.start_kernel())
+            return notebook
 
         yield open_
-    lab.shut_down_kernels()
+    _ending.submit(lab.end_sessions, lab.sessions())
 
 
 def python_notebook(*cells: str) -> Any:

@@ -82,7 +82,7 @@ class CompareMagics(Magics):
             return None
         if arguments.out:
             check_name(arguments.out)
-        registry = Registry(Path(arguments.registry or self.defaults.registry).expanduser())
+        registry = self.registry(arguments.registry)
         if arguments.experiment is not None:
             given = {name: getattr(arguments, name) for name in _OF_A_COMPARISON}
             others = [
@@ -144,3 +144,7 @@ class CompareMagics(Magics):
         if arguments.out:
             self.shell.user_ns[arguments.out] = comparison
         return None if silent else comparison
+
+    def registry(self, root: str | None = None) -> Registry:
+        """Return the registry in the folder ``root``, or the default one."""
+        return Registry(Path(root or self.defaults.registry).expanduser())

@@ -9,6 +9,7 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.ab.experiment import experiments
 from dspy_nb.core.data.metrics import accuracy, exact_match, partial_credit, token_f1
 from dspy_nb.core.errors import DspyNbError
 from dspy_nb.core.models.names import BUMPS, STAGES
@@ -19,7 +20,7 @@ from dspy_nb.core.registry.registry import Registry
 
 __all__ = ["PATTERN", "completer"]
 
-PATTERN = r".*%dspy_(deploy|evaluate|monitor|optimize|presets|promote|registry|rollback)\b"
+PATTERN = r".*%dspy_(ab|deploy|evaluate|monitor|optimize|presets|promote|registry|rollback)\b"
 """What a line up to the cursor looks like, an assignment in front of the magic included."""
 
 
@@ -71,18 +72,28 @@ def _candidates(function: Any, words: Sequence[str], symbol: str, ipython: Any) 
         return _references(function)
     if last in _EXAMPLES:
         return _names(ipython, lambda value: isinstance(value, list))
+    if last == "--experiment":
+        return experiments(function.__self__.registry())
+    if last == "--program":
+        return _programs(ipython)
     arguments = [text for action in function.parser._actions for text in action.option_strings]
     if symbol.startswith("-"):
         return arguments
+    if function.__name__ == "dspy_ab" and not _takes_value(function, last):  # as many programs as one likes
+        return [*_programs(ipython), *_references(function)]
     if words:
         return []
     if function.__name__ in ("dspy_evaluate", "dspy_optimize"):
-        return _names(ipython, lambda value: isinstance(value, dspy.Module))
+        return _programs(ipython)
     if function.__name__ == "dspy_presets":
         return [preset.name for preset in list_presets()]
     if function.__name__ in ("dspy_monitor", "dspy_rollback"):
         return _environments(function)
     return _models(function) if function.__name__ == "dspy_registry" else _references(function)
+
+
+def _takes_value(function: Any, word: str) -> bool:
+    return any(word in action.option_strings and action.nargs != 0 for action in function.parser._actions)
 
 
 def _options(words: Sequence[str]) -> list[str]:
@@ -106,6 +117,10 @@ def _references(function: Any) -> list[str]:
 def _environments(function: Any) -> list[str]:
     registry: Registry = function.__self__.registry()
     return sorted({"development", "staging", "production", *registry.environments()})
+
+
+def _programs(ipython: Any) -> list[str]:
+    return _names(ipython, lambda value: isinstance(value, dspy.Module))
 
 
 def _names(ipython: Any, fits: Callable[[Any], bool]) -> list[str]:

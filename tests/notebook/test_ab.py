@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dspy
 import pytest
+from IPython.core.completer import provisionalcompleter
 
 import dspy_nb as nb
 from dspy_nb.core.ab.comparison import Comparison, Comparisons
@@ -105,3 +106,39 @@ def test_the_status_of_an_online_experiment(cells: Notebook) -> None:
 )
 def test_a_status_takes_no_flags_of_a_comparison(cells: Notebook, line: str, message: str) -> None:
     assert message in cells.fail(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("%dspy_ab we", "weak"),
+        ("%dspy_ab ", "sentiment@1.0.0"),
+        ("%dspy_ab sent", "sentiment@1.0.0"),
+        ("%dspy_ab weak pro", "program"),
+        ("%dspy_ab weak program ", "sentiment@1.0.0"),
+        ("%dspy_ab --one-look we", "weak"),
+        ("%dspy_ab weak program --data te", "test"),
+        ("%dspy_ab weak program --metric exact", "exact_match:"),
+        ("%dspy_ab weak program --marg", "--margin"),
+        ("%dspy_ab --experiment sec", "second-try"),
+        ("%dspy_ab sentiment@1.0.0 weak --program we", "weak"),
+        ("found = %dspy_ab we", "weak"),
+    ],
+)
+def test_tab_completes(cells: Notebook, line: str, expected: str) -> None:
+    registry = nb.Registry("registry")
+    with dspy.context(lm=cells["lm"]):
+        version = registry.register(cells["program"], "sentiment")
+        nb.Experiment("second-try", a=version.ref, b=classifier(), registry=registry).close()
+    with provisionalcompleter():
+        found = {c.text for c in cells.shell.Completer.completions(line, len(line))}
+    assert expected in found
+
+
+@pytest.mark.parametrize(
+    "line", ["%dspy_ab weak --margin ", "%dspy_ab weak program -o ", "%dspy_ab weak --data "]
+)
+def test_a_value_that_is_no_program_is_not_completed_as_one(cells: Notebook, line: str) -> None:
+    with provisionalcompleter():
+        found = {c.text for c in cells.shell.Completer.completions(line, len(line))}
+    assert not found & {"weak", "program"}

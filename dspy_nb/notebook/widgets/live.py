@@ -95,7 +95,7 @@ def deliver_at_once(widget: Any) -> bool:
         unless the work is in another thread; interrupting the kernel always works.
     """
     comm = widget.comm
-    if not hasattr(comm, "_reply_subshell_for"):  # private, tested in tests/test_browser_panel.py
+    if not hasattr(comm, "_reply_subshell_for"):  # private, tested in tests/notebook/browser/test_panel.py
         return False
     comm._reply_subshell_for = lambda data, default: default
     return True

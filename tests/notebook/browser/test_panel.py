@@ -1,25 +1,28 @@
-"""The progress panel in a real JupyterLab, on the embedded model: it moves, it stops, its result stays."""
+"""The progress panel in a real JupyterLab: it moves, it stops, its result stays."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.browser, pytest.mark.local_model, pytest.mark.timeout(900)]
+from tests.browser import Notebook
+from tests.notebook.browser.paced import Pace
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 _SETUP = """
 %load_ext dspy_nb
 import dspy
-import dspy_nb as nb
-from dspy_nb import demo
-dspy.configure(lm=nb.local_lm(), adapter=dspy.JSONAdapter())
-train, val, test = nb.split(demo.reviews(), (30, 10, 20), seed=0, stratify="sentiment")
-program = dspy.Predict(dspy.Signature("review -> sentiment", "Is the review positive or negative?"))
+from tests.notebook.browser.paced import paced_lm
+from tests.scripted import classifier, reviews
+dspy.configure(lm=paced_lm({file!r}))
+program, train, val = classifier(), reviews(30, "train"), reviews(4, "val")
 """
 _OPTIMIZE = (
     "%dspy_optimize program --train train --val val --metric exact_match:sentiment --threads 2 "
-    "--optimizer BootstrapFewShotWithRandomSearch --option num_candidate_programs=40 -o run"
+    "--optimizer BootstrapFewShotWithRandomSearch --option num_candidate_programs=1000 -o run"
 )
 _RESULT = (
     "print(run.stopped_by, len(run.candidates), run.score == max(c.score for c in run.candidates if c.full))"
@@ -32,29 +35,39 @@ def _calls(notebook) -> int:
     return int(found[1].replace(",", "")) if found else 0
 
 
-def _wait_for_candidates(notebook, number: int) -> None:
-    notebook.wait_until(
-        lambda: notebook.page.locator("details.candidate").count() >= number, "no candidates", 180
-    )
+def _answer_until_candidates(notebook: Notebook, pace: Pace) -> None:
+    pace.answer_until(lambda: notebook.page.locator("details.candidate").count() >= 2, "no candidates")
 
 
-def test_the_panel_moves_stop_keeps_the_best_and_a_reload_still_shows_it(open_notebook):
-    notebook = open_notebook(_SETUP, _OPTIMIZE, _RESULT)
-    notebook.run(0, timeout_s=120)
+@pytest.fixture
+def opened(open_notebook, tmp_path: Path):
+    """Return ``opened(*cells)``: a notebook whose first cell has run, and the pace of its language model."""
+
+    def open_(*cells: str) -> tuple[Notebook, Pace]:
+        file = tmp_path / "calls"
+        notebook = open_notebook(_SETUP.format(file=str(file)), *cells)
+        notebook.run(0)
+        return notebook, Pace(notebook, file)
+
+    return open_
+
+
+def test_the_panel_moves_stop_keeps_the_best_and_a_reload_still_shows_it(opened):
+    notebook, pace = opened(_OPTIMIZE, _RESULT)
     notebook.start(1)
-    _wait_for_candidates(notebook, 2)
+    _answer_until_candidates(notebook, pace)
     calls = _calls(notebook)
-    notebook.wait_until(lambda: _calls(notebook) > calls, "the panel does not move")
+    pace.answer_until(lambda: _calls(notebook) > calls, "the panel does not move")
     row = notebook.page.locator("details.candidate").first
     row.locator("summary").click()
-    assert "Is the review positive or negative?" in row.locator("pre").first.inner_text()
+    assert "Classify the review." in row.locator("pre").first.inner_text()
     calls = _calls(notebook)
-    notebook.wait_until(lambda: _calls(notebook) > calls, "the panel does not move")
+    pace.answer_until(lambda: _calls(notebook) > calls, "the panel does not move")
     assert row.locator("pre").first.is_visible()  # redrawing does not close what someone reads
     assert notebook.is_running(1)
 
     notebook.page.get_by_role("button", name="Stop").click()
-    notebook.wait_until_done(1)
+    pace.answer_until_done(1)
     notebook.wait_until(
         lambda: "stopped on request" in notebook.output(1).inner_text(), "not shown as stopped"
     )
@@ -62,7 +75,7 @@ def test_the_panel_moves_stop_keeps_the_best_and_a_reload_still_shows_it(open_no
     notebook.run(2)
     stopped_by, candidates, is_best = notebook.output(2).inner_text().split()
     assert (stopped_by, is_best) == ("stop", "True")
-    assert 2 <= int(candidates) < 40
+    assert 2 <= int(candidates) < 1000
 
     saved = notebook.save()
     for output in saved.cells[1].outputs:
@@ -74,41 +87,40 @@ def test_the_panel_moves_stop_keeps_the_best_and_a_reload_still_shows_it(open_no
     assert notebook.output(1).locator("svg.scores").is_visible()
 
 
-def test_the_kernel_menu_stops_a_run_as_the_button_does(open_notebook):
-    notebook = open_notebook(_SETUP, _OPTIMIZE, _RESULT)
-    notebook.run(0, timeout_s=120)
+def test_the_kernel_menu_stops_a_run_as_the_button_does(opened):
+    notebook, pace = opened(_OPTIMIZE, _RESULT)
     notebook.start(1)
-    _wait_for_candidates(notebook, 2)
+    _answer_until_candidates(notebook, pace)
     notebook.interrupt()
-    notebook.wait_until_done(1)
+    pace.answer_until_done(1)
     assert "interrupted after" in notebook.output(1).inner_text()
     notebook.run(2)
     assert notebook.output(2).inner_text().split()[::2] == ["interrupt", "True"]
 
 
-def test_runs_in_the_background_leave_later_cells_usable_and_their_output_alone(open_notebook):
-    notebook = open_notebook(
-        _SETUP,
+def test_runs_in_the_background_leave_later_cells_usable_and_their_output_alone(opened):
+    notebook, pace = opened(
         f"{_OPTIMIZE} --background;",
         f"{_OPTIMIZE.replace('-o run', '-o other')} --background;",
         "import ipywidgets\nmine = ipywidgets.IntSlider(description='my slider')\ndisplay(mine)\n"
         "for i in range(3): print('mine', i)",
         "run.status, other.status",
-        "run.wait(60).status, other.wait(60).status",
+        "run.wait().status, other.wait().status",
     )
-    for number in range(4):
-        notebook.run(number, timeout_s=120)
+    for number in (1, 2, 3):
+        notebook.run(number)
     mine = notebook.output(3).inner_text()
     assert "my slider" in mine
     assert "mine 2" in mine
     assert "LM calls" not in mine
     notebook.run(4)
     assert "('running', 'running')" in notebook.output(4).inner_text(), notebook.text()
-    _wait_for_candidates(notebook, 2)
+    _answer_until_candidates(notebook, pace)
     for number in (1, 2):
         assert "LM calls answered" in notebook.output(number).inner_text()
         notebook.output(number).get_by_role("button", name="Stop").click()
-    notebook.run(5)
+    notebook.start(5)
+    pace.answer_until_done(5)
     assert "('stopped', 'stopped')" in notebook.output(5).inner_text(), notebook.text()
     for number in (1, 2):
         notebook.wait_until(

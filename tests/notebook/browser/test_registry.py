@@ -11,7 +11,7 @@ from dspy_nb.core.registry.registry import Registry
 from tests import ROOT
 from tests.registry_samples import GATE
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 EXAMPLE = ROOT / "registry"
 
@@ -41,7 +41,8 @@ def test_versions_are_browsed_compared_promoted_and_rolled_back(open_notebook, r
         notebook.wait_until(lambda: words in output.inner_text(), f"it does not say {words!r}")
 
     says("1–2 of 2 versions")
-    assert not page.locator(".dspy-nb-saved").is_visible()
+    table = page.locator(".dspy-nb-saved")
+    assert not table.is_visible()
 
     page.get_by_placeholder("name, stage, optimizer…").fill("Labeled")
     says("1–1 of 1 versions")
@@ -80,12 +81,11 @@ def test_versions_are_browsed_compared_promoted_and_rolled_back(open_notebook, r
     assert "my own print" in output.inner_text()
     assert "my own widget" in output.inner_text()
 
+    notebook.wait_until(lambda: "staging" in table.text_content(), "the hidden table does not follow")
     saved = [shown for shown in notebook.save().cells[1].outputs if "dspy-nb-saved" in str(shown)]
     assert "staging" in saved[0].data["text/plain"]  # the table follows, too
     notebook.restart()
-    notebook.wait_until(
-        lambda: page.locator(".dspy-nb-saved").is_visible(), "the table is hidden after a restart"
-    )
+    notebook.wait_until(lambda: table.is_visible(), "the table is hidden after a restart")
 
 
 def test_after_a_restart_and_a_reload_the_table_is_there_and_no_error(lab, open_notebook, registry):
