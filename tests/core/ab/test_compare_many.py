@@ -360,7 +360,7 @@ def wrong_of_equals(k, n, runs, sequential):
 
 
 @pytest.mark.parametrize("sequential", [True, False])
-@pytest.mark.parametrize("runs", [30, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [30, pytest.param(600, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_among_several_equals_a_false_winner_is_as_rare_as_among_two(runs, sequential):
     wrong = wrong_of_equals(4, 60 if runs == 30 else 250, runs, sequential)
     print(f"4 candidates, {'every look' if sequential else 'one look'}: {wrong / runs:.1%}")

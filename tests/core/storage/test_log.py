@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -186,15 +187,20 @@ def test_a_torn_last_entry_is_found(tmp_path: Path, length: int) -> None:
         open_log(tmp_path).read()
 
 
-def test_an_entry_that_still_grows_is_waited_for(tmp_path: Path) -> None:
+def test_an_entry_that_still_grows_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add(open_log(tmp_path), 1)
     path = tmp_path / "000001.json"
     content = path.read_bytes()
     path.write_bytes(content[:40])
-    timer = threading.Timer(0.03, lambda: path.write_bytes(content))
-    timer.start()
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        path.write_bytes(content if len(waited) == 3 else content[: 40 + len(waited)])
+
+    monkeypatch.setattr(time, "sleep", wait)
     assert open_log(tmp_path).read().total == 1
-    timer.join()
+    assert len(waited) == 3
 
 
 def test_a_missing_entry_is_found(tmp_path: Path) -> None:
