@@ -21,6 +21,7 @@ from dspy_nb.core.errors import Corrupt, DspyNbError, InputError, Refused, Regis
 from dspy_nb.core.storage import files as durable
 from dspy_nb.core.storage import log as log_module
 from dspy_nb.core.storage.log import Entry, Log
+from tests.moments import HANG_S
 from tests.registry_samples import stays_in_the_error_tree
 
 
@@ -183,6 +184,7 @@ def test_a_torn_last_entry_is_found(tmp_path: Path, length: int) -> None:
     add(log, 1)
     path = tmp_path / "000001.json"
     path.write_bytes(path.read_bytes()[:length])
+    os.utime(path, (1, 1))  # nobody is writing it
     with pytest.raises(Corrupt, match="torn or was edited"):
         open_log(tmp_path).read()
 
@@ -198,6 +200,7 @@ def test_an_entry_that_still_grows_is_waited_for(tmp_path: Path, monkeypatch: py
         waited.append(seconds)
         path.write_bytes(content if len(waited) == 3 else content[: 40 + len(waited)])
 
+    monkeypatch.setattr(log_module, "_TORN_AFTER_S", HANG_S)
     monkeypatch.setattr(time, "sleep", wait)
     assert open_log(tmp_path).read().total == 1
     assert len(waited) == 3
@@ -277,6 +280,7 @@ def test_file_systems_without_hard_links_work_as_well(
         raise OSError(errno.EOPNOTSUPP, "no links here")
 
     monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(log_module, "_TORN_AFTER_S", HANG_S)  # however late the other one is with the rest
     a, b = open_log(tmp_path), open_log(tmp_path)
     threads = [threading.Thread(target=lambda log=log: [add(log, 1) for _ in range(15)]) for log in (a, b)]
     for thread in threads:
