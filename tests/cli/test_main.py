@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 import dspy_nb as nb
 from dspy_nb.cli.main import cli, main
+from tests.moments import interrupting
 from tests.scripted import ScriptedEngine, classifier, write_reviews
 
 _APP = """
@@ -253,13 +252,9 @@ def test_a_budget_stops_the_run_and_what_it_found_is_registered(
 def test_a_run_that_was_stopped_before_it_found_anything_registers_nothing(
     folder: Path, engine: ScriptedEngine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(number: int) -> None:
-        if number == 25:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    engine.on_call = interrupt
     arguments = ["--preset", "light", "--save-as", "sentiment", "--num-threads", "1"]
-    assert main(["optimize", *_TASK, *arguments]) == 1
+    with interrupting(at=25) as engine.on_call:
+        assert main(["optimize", *_TASK, *arguments]) == 1
     assert "nothing is registered" in capsys.readouterr().err
     assert not Path("registry").exists()
 
@@ -267,13 +262,9 @@ def test_a_run_that_was_stopped_before_it_found_anything_registers_nothing(
 def test_an_interrupt_keeps_the_best_candidate_so_far(
     folder: Path, engine: ScriptedEngine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(number: int) -> None:
-        if number == 60:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    engine.on_call = interrupt
     arguments = ["--preset", "light", "--save-as", "sentiment", "--num-threads", "1"]
-    run = _json(capsys, "optimize", *_TASK, *arguments)
+    with interrupting(at=60) as engine.on_call:
+        run = _json(capsys, "optimize", *_TASK, *arguments)
     assert run["stopped_by"] == "interrupt"
     assert run["model"] == "sentiment@1.0.0"
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
+import threading
 from pathlib import Path
 
 import dspy
@@ -18,6 +17,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.optimization.presets import get_preset
 from dspy_nb.core.optimization.run import OptimizationRun
 from dspy_nb.core.registry.registry import Registry
+from tests.moments import HANG_S, interrupting
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
 OPTIMIZE = "%dspy_optimize program --train train --metric exact_match:sentiment"
@@ -278,8 +278,8 @@ def test_a_run_that_cannot_be_registered_is_not_lost(notebook, tmp_path):
 
 
 def test_an_interrupt_keeps_the_best_so_far_and_registers_nothing(notebook):
-    notebook.engine.on_call = lambda number: os.kill(os.getpid(), signal.SIGINT) if number == 40 else None
-    run, shown = notebook.run(f"{SEARCH} --threads 2 --save-as sentiment")
+    with interrupting(at=40) as notebook.engine.on_call:
+        run, shown = notebook.run(f"{SEARCH} --threads 2 --save-as sentiment")
     assert run.stopped_by == "interrupt"
     assert "The run was interrupted; this is the best candidate until then" in " ".join(shown.split())
     assert "not registered, because the run was interrupted" in shown
@@ -287,11 +287,13 @@ def test_an_interrupt_keeps_the_best_so_far_and_registers_nothing(notebook):
 
 
 def test_a_background_run_comes_back_at_once(notebook):
-    notebook.engine.delay_s = 0.01
+    over = threading.Event()
+    notebook.engine.on_call = lambda number: over.wait(HANG_S)
     run, shown = notebook.run(f"{SEARCH} --background -o run")
     assert "running" in shown
     run.stop()
-    assert run.wait(30).stopped_by == "stop"
+    over.set()
+    assert run.wait(HANG_S).stopped_by == "stop"
 
 
 def test_defaults_are_set_with_config_and_checked(notebook, tmp_path, caplog):

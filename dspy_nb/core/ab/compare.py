@@ -52,8 +52,9 @@ def compare(
 
     It may be watched all the while: the interval is a confidence sequence, so the chance of ever giving a
     false verdict is at most 1 − ``confidence``. Failures count as wrong. Examples with equal inputs are
-    compared once, or they would be counted as evidence twice. An interrupt (``KeyboardInterrupt``, or
-    ``stop``) returns what was compared.
+    compared once, or they would be counted as evidence twice. No example begins once the verdict is in; those
+    that the other threads are at are finished, and counted. An interrupt (``KeyboardInterrupt``, or ``stop``)
+    returns what was compared.
 
     Args:
         a: The program in use: a ``dspy.Module``, a function, or a reference such as

@@ -199,11 +199,11 @@ class Work:
             call = program.acall if isinstance(program, dspy.Module) else program
             started = time.perf_counter()
             try:
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(timeout_s) as limit:
                     prediction = await call(**split_fields(job.example)[0])
             except TimeoutError as error:
-                late = timeout_s is not None and time.perf_counter() - started >= timeout_s
-                return self.failed(timeout(timeout_s) if late else Failure.of(error), meter.take(), started)
+                failure = timeout(timeout_s) if limit.expired() else Failure.of(error)
+                return self.failed(failure, meter.take(), started)
             except Exception as error:
                 return self.failed(Failure.of(error), meter.take(), started)
             if prediction is None:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import dspy
@@ -47,7 +47,8 @@ def run(
     ``aforward`` runs on an event loop in one thread.
 
     When the run is stopped, by ``stop`` or by a KeyboardInterrupt, it returns at once. No example begins
-    after that, and the ones under way are abandoned: an LM call in flight may end, but no other follows.
+    after that, and the ones under way are abandoned: each may end the LM call that it is at, but no other
+    follows.
 
     Args:
         work: What to do.
@@ -65,7 +66,8 @@ def run(
         One outcome per job, in the order of the jobs; ``None`` where it was not finished.
 
     Raises:
-        BaseException: What a program raised that is no ``Exception``, such as a budget's stop.
+        BaseException: What a program raised that is no ``Exception``, such as a budget's stop. No example
+            begins after it.
     """
     num_threads = num_threads or dspy.settings.num_threads
     loop = _Loop(work, jobs, num_threads, timeout_s, deadline, stop or threading.Event(), landed)
@@ -88,7 +90,7 @@ class _Flight:
     place: int
     job: Job
     meter: ExampleMeter
-    started: float = field(default_factory=time.perf_counter)
+    started: float  # perf_counter
 
 
 class _Loop:
@@ -241,7 +243,7 @@ class _Loop:
         with self._lock:
             if self._closed or (place_and_job := next(self._jobs, None)) is None:
                 return None
-            flight = _Flight(*place_and_job, ExampleMeter(self._tracker))
+            flight = _Flight(*place_and_job, ExampleMeter(self._tracker), time.perf_counter())
             self._flights.add(flight)
         return flight
 
@@ -266,6 +268,7 @@ class _Loop:
         with self._lock:
             if flight in self._flights and not isinstance(error, Abandoned):
                 self.fatal = self.fatal or error
+                self._closed = True  # the supervisor may be late
                 self._over.set()
 
     def _leave(self) -> None:

@@ -201,11 +201,11 @@ class Guard(BaseCallback):
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Reserve the call's share of the budget, or stop."""
-        self._check()
-        if current_call() in self._calls:
-            return  # a language model made of another one: the outer call is the one that counts
         n = inputs.get("kwargs", {}).get("n") or getattr(instance, "kwargs", {}).get("n") or 1
         with self._settled:
+            self._check()  # in here: once wait_for_calls has found none in flight, a stop lets none begin
+            if current_call() in self._calls:
+                return  # a language model made of another one: the outer call is the one that counts
             self._check_spent()
             while not self._fits(n):
                 self._settled.wait(0.05)  # calls in flight may turn out to be cache hits

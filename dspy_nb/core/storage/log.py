@@ -59,6 +59,7 @@ _SEAL: Final = b',\n "checksum": "'
 _SEAL_END: Final = b'"\n}\n'
 _HEAD: Final = ("schema_version", "number", "previous", "action", "at", "by")
 _PATIENCE_S: Final = 60.0
+_TORN_AFTER_S: Final = 1.0  # an entry that is not complete so long after it was begun will not be
 
 # What os.link raises where the file system has no hard links (FAT, some network and container mounts).
 _NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -316,9 +317,10 @@ def _body(values: Mapping[str, Any]) -> dict[str, Any]:
 def _read_entry(path: str, number: int, previous: str) -> Entry:
     """Read and verify one entry."""
     content = read_file(path)
-    for _ in range(10):
+    late = time.monotonic() + _TORN_AFTER_S  # by our own clock as well: a file server may have another one
+    while not content.endswith(_SEAL_END) and time.monotonic() < late:
         # Without hard links a writer's file grows in place; a torn one is a prefix of what it will be.
-        if content.endswith(_SEAL_END) or time.time() - Path(path).stat().st_mtime > 1:
+        if time.time() - Path(path).stat().st_mtime > _TORN_AFTER_S:
             break
         time.sleep(0.01)
         content = read_file(path)

@@ -82,13 +82,13 @@ def test_a_settled_candidate_is_asked_no_more_and_the_baseline_only_once():
 
         return ask
 
-    nb.compare_many(
+    found = nb.compare_many(
         counted("old", program(0.5, 1)),
         [counted("same", program(0.5, 2)), counted("good", program(0.95, 3))],
-        examples(300), METRIC, num_threads=2,
+        examples(300), METRIC, num_threads=1,
     )  # fmt: skip
     assert asked["old"] == asked["same"] == 300
-    assert asked["good"] < 100
+    assert found[1].n_at_verdict <= asked["good"] < found[1].n_at_verdict + 8 < 100  # eight are asked at once
 
 
 def test_calls_that_several_make_alike_are_paid_once():
@@ -360,7 +360,7 @@ def wrong_of_equals(k, n, runs, sequential):
 
 
 @pytest.mark.parametrize("sequential", [True, False])
-@pytest.mark.parametrize("runs", [30, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [30, pytest.param(600, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_among_several_equals_a_false_winner_is_as_rare_as_among_two(runs, sequential):
     wrong = wrong_of_equals(4, 60 if runs == 30 else 250, runs, sequential)
     print(f"4 candidates, {'every look' if sequential else 'one look'}: {wrong / runs:.1%}")

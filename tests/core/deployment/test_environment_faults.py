@@ -22,6 +22,7 @@ from dspy_nb.core.deployment.releases import link_target, read_link
 from dspy_nb.core.errors import Refused
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.log import Log
+from tests.moments import HANG_S
 from tests.registry_samples import VERSIONS, TwoViews, registry_of, stays_in_the_error_tree
 
 
@@ -80,7 +81,7 @@ def test_threads_that_load_never_see_a_mixture_while_versions_are_deployed(
     registry = registry_of(tmp_path / "registry")
     serving, deploying = registry.environment("e"), Registry(registry.root).environment("e")
     deploying.deploy(VERSIONS[0])
-    done = threading.Event()
+    done, first_seen, change_seen = threading.Event(), threading.Event(), threading.Event()
     seen: set[str] = set()
     wrong: list[object] = []
 
@@ -91,6 +92,9 @@ def test_threads_that_load_never_see_a_mixture_while_versions_are_deployed(
                 assert isinstance(loaded, dspy.Predict)
                 number = loaded.signature.instructions.split()[1].rstrip(".")
                 seen.add(number)
+                first_seen.set()
+                if len(seen) > 1:
+                    change_seen.set()
                 if loaded.demos[0]["review"] != f"demo {number}":
                     wrong.append(loaded)
         except BaseException as error:
@@ -100,8 +104,11 @@ def test_threads_that_load_never_see_a_mixture_while_versions_are_deployed(
     threads = [threading.Thread(target=serve) for _ in range(4)]
     for thread in threads:
         thread.start()
+    assert first_seen.wait(HANG_S)
     for number in range(1, 101):
         deploying.deploy(VERSIONS[number % len(VERSIONS)])
+        if number == 50:
+            assert change_seen.wait(HANG_S)
     done.set()
     for thread in threads:
         thread.join()

@@ -21,6 +21,7 @@ from dspy_nb.core.deployment.health import HealthReport
 from dspy_nb.core.deployment.objectives import MonitorSettings, level_of, load_settings, objectives_of
 from dspy_nb.core.errors import InputError, NotFound, RegistryError
 from dspy_nb.core.registry.registry import Registry
+from tests.moments import HANG_S
 from tests.registry_samples import EVALUATION, GATE, program, registry_of
 from tests.scripted import ScriptedEngine, scripted_lm
 
@@ -348,7 +349,7 @@ def test_a_degradation_is_told_once_to_all(
     staging: Environment, inbox: tuple[str, list[dict[str, Any]]], caplog: pytest.LogCaptureFixture
 ) -> None:
     address, received = inbox
-    settings = MonitorSettings(webhook=f"{address}/alerts", rollback=True)
+    settings = MonitorSettings(webhook=f"{address}/alerts", rollback=True, timeout_s=HANG_S)
     told: list[HealthReport] = []
     degrade(staging)
     with caplog.at_level(logging.WARNING):
@@ -376,7 +377,8 @@ def test_alerts_that_fail_do_no_harm(
 ) -> None:
     degrade(staging)
     report = staging.check_health(
-        MonitorSettings(webhook=f"{inbox[0]}/nowhere", rollback=True), on_alert=lambda _: 1 / 0
+        MonitorSettings(webhook=f"{inbox[0]}/nowhere", rollback=True, timeout_s=HANG_S),
+        on_alert=lambda _: 1 / 0,
     )
     assert report.rolled_back is not None
     assert "on_alert failed" in caplog.text

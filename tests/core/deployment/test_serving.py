@@ -22,6 +22,7 @@ from dspy.lm15 import Message, Request, Response, Usage
 
 import dspy_nb as nb
 from tests import ROOT
+from tests.moments import HANG_S
 from tests.scripted import scripted_lm
 
 NOTICED_WITHIN_S = 1.0  # a deployment by another process; what Environment.load promises
@@ -186,20 +187,32 @@ uvicorn.run(app.app, host="127.0.0.1", port={port}, log_level="error")
                     time.sleep(0.1)
             made = deploy_many(environment, refs, 1)
             over = threading.Event()
+            everyone_served = threading.Barrier(5, timeout=HANG_S)
+            change_served = threading.Event()
 
             def serve() -> list[Served]:
-                found = []
-                while not over.is_set() or not found:
+                found: list[Served] = []
+                while not over.is_set():
                     began = time.monotonic()
                     answer = client.post("/sentiment", json={"review": "Nice."}).raise_for_status().json()
                     version = answer["sentiment"].removeprefix("v")
                     found.append(Served(f"pair@1.{version}.0", began, time.monotonic()))
+                    if len(found) == 1:
+                        everyone_served.wait()
+                    if found[-1].ref != found[0].ref:
+                        change_served.set()
                 return found
 
             with ThreadPoolExecutor(4) as pool:
                 requests = [pool.submit(serve) for _ in range(4)]
-                made += deploy_many(environment, refs, 8, pause_s=0.2)
-                over.set()
+                try:
+                    everyone_served.wait()
+                    made += deploy_many(environment, refs, 4, pause_s=0.2)
+                    assert made[-1].ref != made[0].ref
+                    assert change_served.wait(HANG_S)  # as late as the machine makes it
+                    made += deploy_many(environment, refs, 4, pause_s=0.2)
+                finally:
+                    over.set()
                 served = [one for request in requests for one in request.result()]
             assert client.get("/health").json()["live"] == made[-1].ref
     finally:

@@ -9,6 +9,7 @@ import pickle
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from dspy.lm15 import Message, Response, Usage
 
 from dspy_nb.core.data.metrics import as_metric, exact_match
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.evaluation import execution, executors, travel
 from dspy_nb.core.evaluation.attempts import ExampleMeter, Job, Work
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.execution import run
 from dspy_nb.core.evaluation.travel import RemoteTask
+from tests.moments import HANG_S, Clock, interrupting, wait_for_workers
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
 SENTIMENT = exact_match("sentiment")
@@ -60,13 +63,45 @@ class AsyncEchoEngine:
 
 
 @pytest.fixture
-def no_threads_left():
+def no_threads_left() -> Iterator[None]:
     """Fail if a test leaves a thread at work."""
     yield
-    deadline = time.monotonic() + 10
-    while left := [thread for thread in threading.enumerate() if thread.name == "dspy-nb-evaluate"]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.01)
+    wait_for_workers()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that limits of time are measured by."""
+    clock = Clock()
+    for module in (execution, travel):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+class Held:
+    """Holds the LM calls after the first ones until all threads are at one, and from then on until released.
+
+    Nobody goes on to a further call by then, so what the moment finds is known: all calls before it are over,
+    and each thread is at one of those after it.
+
+    Args:
+        after: How many calls are not held.
+        threads: How many threads there are.
+        then: What happens when all of them are held.
+    """
+
+    def __init__(self, after: int, threads: int, then: Callable[[], object]) -> None:
+        self._after = after
+        self._all_here = threading.Barrier(threads, action=then, timeout=HANG_S)
+        self._released = threading.Event()
+
+    def __call__(self, number: int) -> None:
+        if number > self._after:
+            self._all_here.wait()
+            self._released.wait(HANG_S)
+
+    def release(self) -> None:
+        self._released.set()
 
 
 # -- threads ---------------------------------------------------------------------------------------------
@@ -75,8 +110,13 @@ def no_threads_left():
 @pytest.mark.usefixtures("no_threads_left")
 @pytest.mark.parametrize("num_threads", [1, 8, 64])
 def test_results_come_in_the_order_of_the_examples(num_threads) -> None:
+    last_began = threading.Event()
+
     def slow_at_first(number: int) -> dspy.Prediction:
-        time.sleep(0.02 if number < 5 else 0.001)
+        if number == 49:
+            last_began.set()
+        if number == 0 and num_threads > 1:
+            assert last_began.wait(HANG_S)
         return dspy.Prediction(number=number)
 
     ev = evaluate(slow_at_first, numbers(50), RIGHT, num_threads=num_threads)
@@ -86,19 +126,21 @@ def test_results_come_in_the_order_of_the_examples(num_threads) -> None:
 
 def test_as_many_run_at_once_as_were_asked_for_and_no_more() -> None:
     lock, at_once, most = threading.Lock(), 0, 0
+    twelve = threading.Barrier(12, timeout=HANG_S)
 
     def program(number: int) -> dspy.Prediction:
         nonlocal at_once, most
         with lock:
             at_once += 1
             most = max(most, at_once)
-        time.sleep(0.05)
+        twelve.wait()
         with lock:
             at_once -= 1
         return dspy.Prediction(number=number)
 
-    evaluate(program, numbers(60), RIGHT, num_threads=12)
+    ev = evaluate(program, numbers(60), RIGHT, num_threads=12)
     assert most == 12
+    assert ev.errors.count == 0  # each time there were twelve
 
 
 def test_examples_are_not_taken_ahead_of_the_threads() -> None:
@@ -139,50 +181,80 @@ def test_it_works_in_a_background_thread_and_in_a_running_event_loop() -> None:
     assert found[0].usage.lm_calls == 10
 
 
+@pytest.mark.usefixtures("no_threads_left")
 def test_what_is_no_exception_ends_the_run_and_reaches_the_caller() -> None:
+    """Nothing begins after it, not even when the calling thread is late: the others end what they are at."""
+
     class OutOfBudget(BaseException):
         pass
 
-    calls = []
+    calls, raising = [], []
+    held, late = threading.Event(), threading.Event()
+    all_here = threading.Barrier(4, action=held.set, timeout=HANG_S)
 
     def program(number: int) -> dspy.Prediction:
         calls.append(number)
         if number == 5:
+            raising.append(threading.current_thread())
+        if number >= 5:
+            all_here.wait()
+        if number == 5:
+            late.wait(HANG_S)
             raise OutOfBudget
-        time.sleep(0.005)
+        if number > 5:
+            raising[0].join(HANG_S)
         return dspy.Prediction(number=number)
 
+    def listener(done: int, planned: int, failed: int) -> None:
+        if held.is_set():  # in the calling thread, which can do nothing until the workers have ended
+            late.set()
+            wait_for_workers()
+
     with pytest.raises(OutOfBudget):
-        evaluate(program, numbers(500), RIGHT, num_threads=4)
-    assert len(calls) < 100
+        evaluate(program, numbers(500), RIGHT, num_threads=4, on_event=listener)
+    assert sorted(calls) == list(range(9))
 
 
 # -- limits of time --------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_threads_left")
-def test_an_example_that_takes_too_long_is_a_timeout_and_holds_nothing_up() -> None:
-    hang = threading.Event()
+def test_an_example_that_takes_too_long_is_a_timeout_and_holds_nothing_up(clock) -> None:
+    hang, woken = threading.Event(), []
+    both_hang = threading.Barrier(2, action=lambda: clock.move(0.3), timeout=HANG_S)
 
     def program(number: int) -> dspy.Prediction:
         if number in (3, 8):
-            hang.wait(60)
+            both_hang.wait()
+            hang.wait(HANG_S)
+            woken.append(number)
         return dspy.Prediction(number=number)
 
     ev = evaluate(program, numbers(20), RIGHT, num_threads=2, timeout_s=0.2)
-    assert ev.duration_s < 30
+    assert not woken
     assert ev.errors.kinds == {"Timeout": 2}
     assert ev.errors.messages[0] == "example 3: Timeout: no answer within 0.2 s"
     assert (ev.n, ev.complete, ev.score) == (20, True, 0.9)
     before = ev.to_dict()
     hang.set()
-    time.sleep(0.05)
+    wait_for_workers()
+    assert sorted(woken) == [3, 8]
     assert ev.to_dict() == before
 
 
 @pytest.mark.usefixtures("no_threads_left")
-def test_a_timed_out_program_makes_no_further_call() -> None:
-    engine = ScriptedEngine(delay_s=0.3)
+def test_time_runs_out_on_a_real_clock_too() -> None:
+    hang = threading.Event()
+    ev = evaluate(lambda number: hang.wait(HANG_S), numbers(3), RIGHT, num_threads=2, timeout_s=0.05)
+    assert ev.errors.kinds == {"Timeout": 3}
+    hang.set()
+
+
+@pytest.mark.usefixtures("no_threads_left")
+def test_a_timed_out_program_makes_no_further_call(clock) -> None:
+    engine = ScriptedEngine()
+    # A first call of each is over when time runs out in the second one.
+    engine.on_call = held = Held(after=2, threads=2, then=lambda: clock.move(0.5))
 
     class Chatty(dspy.Module):
         def __init__(self) -> None:
@@ -197,10 +269,8 @@ def test_a_timed_out_program_makes_no_further_call() -> None:
     ev = evaluate(Chatty(), reviews(2), SENTIMENT, lm=scripted_lm(engine), num_threads=2, timeout_s=0.4)
     assert ev.errors.kinds == {"Timeout": 2}
     assert ev.usage.lm_calls == 2  # one of each was over when time ran out
-    deadline = time.monotonic() + 5
-    while any(thread.name == "dspy-nb-evaluate" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    held.release()
+    wait_for_workers()
     assert engine.calls == 4
 
 
@@ -210,15 +280,15 @@ def test_a_timed_out_program_makes_no_further_call() -> None:
 @pytest.mark.usefixtures("no_threads_left")
 @pytest.mark.parametrize("after", [0, 1, 7, 30, 60])
 def test_stopping_at_any_point_keeps_what_was_finished(after) -> None:
+    """It does not wait for the call that each thread is at, and none makes another one."""
     stop = threading.Event()
-    engine = ScriptedEngine(delay_s=0.005)
-    engine.on_call = lambda number: stop.set() if number > after else None
+    engine = ScriptedEngine()
+    engine.on_call = held = Held(after, threads=4, then=stop.set)
     ev = evaluate(classifier(), reviews(80), SENTIMENT, lm=scripted_lm(engine), num_threads=4, stop=stop)
-    asked = engine.calls
-    time.sleep(0.05)
-    assert engine.calls == asked <= after + 4
-    assert ev.n <= asked
-    assert ev.n >= after - 4
+    held.release()
+    wait_for_workers()
+    assert engine.calls == after + 4
+    assert ev.n == after
     assert ev.n_planned == 80
     assert not ev.complete
     assert all(result.predicted for result in ev.results)
@@ -228,26 +298,40 @@ def test_stopping_at_any_point_keeps_what_was_finished(after) -> None:
 @pytest.mark.usefixtures("no_threads_left")
 @pytest.mark.parametrize("after", [0, 10, 40])
 def test_an_interrupt_returns_a_partial_result(after) -> None:
-    engine = ScriptedEngine(delay_s=0.005)
-    engine.on_call = lambda number: os.kill(os.getpid(), signal.SIGINT) if number == after + 1 else None
+    """As a stop does."""
+    engine = ScriptedEngine()
+    engine.on_call = held = Held(after, threads=4, then=lambda: os.kill(os.getpid(), signal.SIGINT))
     ev = evaluate(classifier(), reviews(400), SENTIMENT, lm=scripted_lm(engine), num_threads=4)
-    assert after - 4 <= ev.n < 400
+    assert ev.n == after
     assert not ev.complete
     assert "PARTIAL" in ev.report()
-    time.sleep(0.05)  # for the calls that were under way
-    asked = engine.calls
-    assert asked <= ev.n + 4
-    time.sleep(0.05)
-    assert engine.calls == asked
+    held.release()
+    wait_for_workers()
+    assert engine.calls == after + 4
+
+
+@pytest.mark.usefixtures("no_threads_left")
+def test_an_interrupt_loses_no_more_than_the_calls_that_the_threads_are_at() -> None:
+    """Here they go on until it has taken effect."""
+    engine = ScriptedEngine()
+    with interrupting(at=20) as engine.on_call:
+        ev = evaluate(classifier(), reviews(400), SENTIMENT, lm=scripted_lm(engine), num_threads=4)
+    wait_for_workers()
+    assert ev.n <= engine.calls <= ev.n + 4
+    assert engine.calls >= 20
 
 
 def test_an_interrupt_in_the_listener_or_after_the_last_example_loses_nothing(monkeypatch) -> None:
+    interrupt = threading.Event()
+
     def impatient(done, planned, failed):
-        if 0 < done < planned:
+        if done > 0 and not interrupt.is_set():
+            interrupt.set()
             raise KeyboardInterrupt
 
     def slow(number: int) -> dspy.Prediction:
-        time.sleep(0.01)
+        if number >= 20:
+            interrupt.wait(HANG_S)
         return dspy.Prediction(number=number)
 
     ev = evaluate(slow, numbers(200), RIGHT, num_threads=2, on_event=impatient)
@@ -301,7 +385,8 @@ def test_a_program_with_only_aforward_runs_on_an_event_loop() -> None:
 
 def test_an_asynchronous_function_is_a_program_too() -> None:
     async def program(number: int) -> dspy.Prediction:
-        await asyncio.sleep(60 if number == 3 else 0)
+        if number == 3:
+            await asyncio.sleep(HANG_S)  # the others are over before the loop could look at its clock
         if number == 4:
             raise TimeoutError("not ours")
         return dspy.Prediction(number=number)
@@ -316,23 +401,28 @@ def test_an_asynchronous_function_is_a_program_too() -> None:
 
 @pytest.mark.usefixtures("no_threads_left")
 def test_an_asynchronous_run_can_be_stopped() -> None:
-    stop = threading.Event()
+    """It does not wait for what the tasks are at: by then there are three that began before the last one."""
+    stop, waited = threading.Event(), []
 
     async def program(number: int) -> dspy.Prediction:
         if number == 20:
             stop.set()
-        await asyncio.sleep(60 if number >= 20 else 0.001)
+        await asyncio.sleep(HANG_S if number >= 20 else 0.001)
+        if number >= 20:
+            waited.append(number)
         return dspy.Prediction(number=number)
 
     ev = evaluate(program, numbers(500), RIGHT, num_threads=4, stop=stop)
     assert 17 <= ev.n <= 20
-    assert ev.duration_s < 30
+    wait_for_workers()
+    assert not waited
 
 
 # -- executors -------------------------------------------------------------------------------------------
 
 
-def test_a_thread_pool_is_used_as_it_is_and_can_be_stopped() -> None:
+def test_a_thread_pool_is_used_as_it_is_and_can_be_stopped(monkeypatch) -> None:
+    monkeypatch.setattr(executors, "_GRACE_S", HANG_S)  # to hand in what is finished
     program = classifier()
     engine = ScriptedEngine(delay_s=0.002)
     heard = []
@@ -346,10 +436,13 @@ def test_a_thread_pool_is_used_as_it_is_and_can_be_stopped() -> None:
         assert len(program.history) == 60  # the program itself was at work, not a copy
 
         stop = threading.Event()
-        engine.on_call = lambda number: stop.set() if number > 160 else None
+        engine.on_call = held = Held(after=160, threads=4, then=stop.set)
         ev = evaluate(program, reviews(400), SENTIMENT, lm=scripted_lm(engine), executor=pool, stop=stop)
-        assert 90 <= ev.n < 200  # also what the chunks under way had done
+        held.release()
+        assert ev.n == 100  # also what the chunks under way had done
         assert not ev.complete
+    wait_for_workers()
+    assert engine.calls == 164
 
 
 def test_other_processes_do_the_same_work_and_lost_workers_are_replaced(tmp_path) -> None:
@@ -441,31 +534,40 @@ def test_a_pool_whose_processes_all_die_is_refused() -> None:
         evaluate(Echo(), numbers(40), _same_number, executor=pool)
 
 
-def test_a_pool_that_breaks_for_good_leaves_what_was_answered(caplog) -> None:
+def test_a_pool_that_breaks_for_good_leaves_what_was_answered(caplog, monkeypatch) -> None:
+    monkeypatch.setattr(executors, "_LEASE_S", HANG_S)  # chunks come back whole: 125 examples
+    first_is_back = threading.Event()
+
     def crash_later(number: int) -> dspy.Prediction:
-        if number > 300:
+        if number > 300:  # of the third chunk
+            first_is_back.wait(HANG_S)
             pool._broken = "gone"
-            time.sleep(0.05)
         return dspy.Prediction(number=number)
 
+    def listener(done: int, planned: int, failed: int) -> None:
+        if done >= 100:
+            first_is_back.set()
+
     with ThreadPoolExecutor(2) as pool:
-        ev = evaluate(crash_later, numbers(1000), RIGHT, executor=pool)
+        ev = evaluate(crash_later, numbers(1000), RIGHT, executor=pool, on_event=listener)
     assert 100 <= ev.n < 1000
     assert not ev.complete
     assert "executor is broken" in caplog.text
 
 
-def test_a_task_hands_back_what_it_has_no_time_for_and_answers_that_cannot_travel_become_text() -> None:
+def test_a_task_hands_back_what_it_has_no_time_for_and_answers_that_cannot_travel_become_text(clock) -> None:
     def program(number: int) -> dspy.Prediction:
-        time.sleep(0.05)
+        from dspy_nb.core.evaluation import travel  # not the copy of the clock that travels with the program
+
+        travel.time.move(1)
         return dspy.Prediction(number=threading.Lock())
 
     work = Work((program,), ({},), (as_metric(_same_number),), {})
-    task = pickle.loads(pickle.dumps(RemoteTask.of(work, num_threads=1, timeout_s=None, lease_s=0.2)))
+    task = pickle.loads(pickle.dumps(RemoteTask.of(work, num_threads=1, timeout_s=None, lease_s=4)))
     outcomes = task.unpack(task(task.pack([Job(example) for example in numbers(20)])))
     done = [outcome for outcome in outcomes if outcome is not None]
-    assert 1 <= len(done) < 20
-    assert outcomes[len(done) :] == [None] * (20 - len(done))
+    assert len(done) == 4
+    assert outcomes[4:] == [None] * 16
     assert "lock" in done[0].predicted["number"]
 
 

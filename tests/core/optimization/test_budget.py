@@ -1,5 +1,4 @@
 import threading
-import time
 
 import dspy
 import pytest
@@ -8,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.optimization import guard as guards
 from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.optimization.guard import Guard, StopRun
 from dspy_nb.core.programs.usage import Usage
+from tests.moments import HANG_S, Clock, wait_for_workers
 from tests.scripted import ScriptedEngine, classifier, scripted_lm
 
 
@@ -98,7 +99,7 @@ def test_the_budget_is_spent_to_the_last_call_and_never_exceeded(threads):
     with dspy.context(lm=scripted_lm(engine)), dspy.context(**guard.settings()), pytest.raises(StopRun):
         executor = dspy.Parallel(num_threads=threads, disable_progress_bar=True)
         executor([(program, {"review": f"{i} is good"}) for i in range(200)])
-    guard.wait_for_calls(5)
+    guard.wait_for_calls(HANG_S)
     assert engine.calls == guard.usage.lm_calls == 50
 
 
@@ -120,13 +121,16 @@ def test_cache_hits_in_flight_do_not_use_up_the_budget():
 @pytest.mark.parametrize(
     ("budget", "reason"), [(Budget(tokens=40), "tokens"), (Budget(seconds=0.05), "seconds")]
 )
-def test_tokens_and_seconds_stop_at_the_next_call(budget, reason):
-    engine = ScriptedEngine(delay_s=0.02)
+def test_tokens_and_seconds_stop_at_the_next_call(budget, reason, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(guards, "time", clock)
+    engine = ScriptedEngine()
+    engine.on_call = lambda number: clock.move(0.02)
     guard = Guard(budget, threading.Event())
     with dspy.context(lm=scripted_lm(engine)), pytest.raises(StopRun) as stopped:
         _work(guard, classifier(), 50)
     assert stopped.value.reason == guard.reason == reason
-    assert engine.calls <= 5
+    assert engine.calls == 3  # of 15 tokens and .02 s each
 
 
 def test_a_budget_in_dollars_that_cannot_be_enforced_stops_after_one_call():
@@ -139,6 +143,8 @@ def test_a_budget_in_dollars_that_cannot_be_enforced_stops_after_one_call():
 
 
 def test_once_stopped_nothing_starts_any_more_in_any_thread():
+    """Also not in the pool that DSPy leaves behind: only the calls that the other threads are at come after it."""
+    others = set(threading.enumerate())
     engine = ScriptedEngine(delay_s=0.01)
     stop = threading.Event()
     guard = Guard(Budget(), stop)
@@ -147,10 +153,37 @@ def test_once_stopped_nothing_starts_any_more_in_any_thread():
     with dspy.context(lm=scripted_lm(engine)), dspy.context(**guard.settings()), pytest.raises(StopRun):
         run = dspy.Parallel(num_threads=4, disable_progress_bar=True)
         run([(program, {"review": f"{i} is good"}) for i in range(100)])
-    guard.wait_for_calls(5)
+    guard.wait_for_calls(HANG_S)
     calls = engine.calls
-    time.sleep(0.1)  # the pool that DSPy leaves behind would have gone on by now
+    wait_for_workers("ThreadPoolExecutor", besides=others)
     assert engine.calls == calls <= 8
+
+
+def test_a_call_that_was_about_to_begin_at_a_stop_is_not_made():
+    """Else it would be made, and paid for, after the run has found no call in flight and has ended."""
+    engine = ScriptedEngine()
+    stop, at_the_door = threading.Event(), threading.Event()
+    guard = Guard(Budget(), stop)
+
+    class Door(threading.Condition):
+        def __enter__(self):
+            at_the_door.set()
+            return super().__enter__()
+
+    def call():
+        with dspy.context(lm=scripted_lm(engine)), pytest.raises(StopRun):
+            _work(guard, classifier(), 1)
+
+    guard._settled = Door()
+    caller = threading.Thread(target=call)
+    guard._settled.acquire()
+    caller.start()
+    assert at_the_door.wait(HANG_S)
+    stop.set()
+    guard._settled.release()
+    caller.join()
+    assert engine.calls == 0
+    assert guard.reason == "stop"
 
 
 def test_a_failed_call_counts_as_one_and_as_an_error():

@@ -1,8 +1,8 @@
 """optimize() over every supported optimizer, on a scripted engine that counts its calls."""
 
+import contextlib
 import json
 import threading
-import time
 
 import dspy
 import pytest
@@ -11,10 +11,12 @@ from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.errors import InputError, OptimizationFailed
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.events import CandidateScored, Completed, Failed, Progress, Started, read_events
+from dspy_nb.core.optimization import guard, search
 from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.estimates import calls_per_run
 from dspy_nb.core.optimization.optimize import estimate, optimize
 from dspy_nb.core.optimization.optimizers import OPTIMIZERS
+from tests.moments import HANG_S, Clock, interrupting, wait_for_workers
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
 TRAIN, VAL, TEST = reviews(20, "train"), reviews(12, "val"), reviews(10, "test")
@@ -81,6 +83,15 @@ def run_it(name, program=None, **changes):
         **changes,
     }
     return optimize(program or classifier(), **arguments)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock that budgets are measured by."""
+    clock = Clock()
+    for module in (guard, search):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 # -- what every optimizer must give ----------------------------------------------------------------------
@@ -227,25 +238,25 @@ def test_a_program_of_several_stages_keeps_its_class(engine):
 
 @pytest.mark.parametrize("name", CALLING)
 @pytest.mark.parametrize("how", ["lm_calls", "seconds", "stop", "interrupt"])
-def test_a_stop_keeps_the_best_so_far_and_nothing_is_called_afterwards(name, how):
-    """The bounds are in calls, not seconds: at most the calls in flight may follow a stop."""
+def test_a_stop_keeps_the_best_so_far_and_nothing_is_called_afterwards(name, how, clock):
+    """The bound is in calls: after the one at which it is stopped, the other thread may end the one it is at."""
+    others = set(threading.enumerate())
     engine = ScriptedEngine(delay_s=0.003)
     stop = threading.Event()
-    main = threading.main_thread().ident
     # late enough that the optimizers that score have scored at least one candidate
     after = 3 if name == "BootstrapFewShot" else 35
 
     def on_call(number):
+        clock.move(1)
         if number == after and how == "stop":
             stop.set()
-        if number == after and how == "interrupt":
-            import signal
-
-            signal.pthread_kill(main, signal.SIGINT)
 
     engine.on_call = on_call
-    budget = {"lm_calls": Budget(lm_calls=after), "seconds": Budget(seconds=after * 0.003 / 2)}.get(how)
-    with dspy.context(lm=scripted_lm(engine)):
+    budget = {"lm_calls": Budget(lm_calls=after), "seconds": Budget(seconds=after)}.get(how)
+    with contextlib.ExitStack() as stack:
+        if how == "interrupt":
+            engine.on_call = stack.enter_context(interrupting(at=after))
+        stack.enter_context(dspy.context(lm=scripted_lm(engine)))
         valset = VAL if OPTIMIZERS[name].needs_valset else None
         run = run_it(name, testset=None, valset=valset, budget=budget, stop=stop, num_threads=2)
     calls = engine.calls
@@ -256,14 +267,14 @@ def test_a_stop_keeps_the_best_so_far_and_nothing_is_called_afterwards(name, how
         assert calls == after or (
             name in ("COPRO", "SIMBA", "GEPA", "MIPROv2", "BetterTogether") and calls <= after
         )
-    elif how != "seconds":
-        assert calls <= after + 2
+    else:
+        assert calls <= after + 1
     if run.candidates and any(candidate.full for candidate in run.candidates):
         best = max(candidate.score for candidate in run.candidates if candidate.full)
         assert run.score == best
     elif how in ("lm_calls", "stop", "interrupt"):
         assert name in ("BootstrapFewShot", "COPRO", "BootstrapFewShotWithOptuna", "SIMBA")
-    time.sleep(0.05)  # what a pool left behind would still call
+    wait_for_workers("ThreadPoolExecutor", besides=others)  # a pool left behind
     assert engine.calls == calls
     with dspy.context(lm=scripted_lm()):
         assert run.program(review="it is good").sentiment
@@ -287,7 +298,8 @@ def test_a_step_that_compares_on_the_training_set_does_not_replace_validation_sc
 
 
 def test_run_stop_ends_a_background_run(engine):
-    engine.delay_s = 0.005
+    over = threading.Event()
+    engine.on_call = lambda number: over.wait(HANG_S)
     run = run_it("MIPROv2", background=True)
     assert run.status == "running"
     with pytest.raises(InputError, match="the run is going on"):
@@ -295,6 +307,7 @@ def test_run_stop_ends_a_background_run(engine):
     with pytest.raises(InputError, match="not over after"):
         run.wait(timeout_s=0.01)
     run.stop()
+    over.set()
     assert run.wait() is run
     assert run.stopped_by == "stop"
 
@@ -321,12 +334,10 @@ def test_a_budget_keeps_enough_for_the_held_out_score(engine):
     assert run.usage.lm_calls == engine.calls <= 60
 
 
-def test_a_budget_that_ends_in_the_held_out_score_is_said_to_have_stopped_the_run(engine):
-    seconds = []
-
+def test_a_budget_that_ends_in_the_held_out_score_is_said_to_have_stopped_the_run(engine, clock):
     def slow(number):
         if number > 30:  # the search of BootstrapFewShot is over by then
-            seconds.append(time.sleep(0.05))
+            clock.move(0.05)
 
     engine.on_call = slow
     run = run_it(
@@ -336,7 +347,7 @@ def test_a_budget_that_ends_in_the_held_out_score_is_said_to_have_stopped_the_ru
         budget=Budget(seconds=1.0),
         num_threads=1,
     )
-    assert seconds
+    assert engine.calls > 30
     assert run.stopped_by == "seconds"
     assert run.origin == "optimizer"
     assert run.program.demos

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import dspy_nb as nb
 from dspy_nb.cli.main import main
 from dspy_nb.core.pipeline.folder import next_folder
 from dspy_nb.core.pipeline.pipeline import STEPS, PipelineRules, PipelineTask, run_pipeline
+from tests.moments import interrupting
 from tests.scripted import ScriptedEngine, classifier, reviews, write_reviews
 
 _APP = """
@@ -197,10 +196,8 @@ def test_an_interrupted_optimization_goes_on_without_paying_twice(registry, caps
               "--option", "num_candidate_programs=2", "--option", "max_labeled_demos=2"]  # fmt: skip
     config = (folder / "dspy-nb.toml").read_text().replace("option = { k = 2 }\n", "")
     (folder / "dspy-nb.toml").write_text(config)
-    engine.on_call = lambda number: (
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT) if number == 70 else None
-    )
-    assert main(["pipeline", *search]) == 130
+    with interrupting(at=70) as engine.on_call:
+        assert main(["pipeline", *search]) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "Error: interrupted"
     assert registry.models() == []
     assert Path("runs/sentiment-001/pipeline.json").exists()

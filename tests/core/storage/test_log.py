@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from dspy_nb.core.errors import Corrupt, DspyNbError, InputError, Refused, Regis
 from dspy_nb.core.storage import files as durable
 from dspy_nb.core.storage import log as log_module
 from dspy_nb.core.storage.log import Entry, Log
+from tests.moments import HANG_S
 from tests.registry_samples import stays_in_the_error_tree
 
 
@@ -182,19 +184,26 @@ def test_a_torn_last_entry_is_found(tmp_path: Path, length: int) -> None:
     add(log, 1)
     path = tmp_path / "000001.json"
     path.write_bytes(path.read_bytes()[:length])
+    os.utime(path, (1, 1))  # nobody is writing it
     with pytest.raises(Corrupt, match="torn or was edited"):
         open_log(tmp_path).read()
 
 
-def test_an_entry_that_still_grows_is_waited_for(tmp_path: Path) -> None:
+def test_an_entry_that_still_grows_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add(open_log(tmp_path), 1)
     path = tmp_path / "000001.json"
     content = path.read_bytes()
     path.write_bytes(content[:40])
-    timer = threading.Timer(0.03, lambda: path.write_bytes(content))
-    timer.start()
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        path.write_bytes(content if len(waited) == 3 else content[: 40 + len(waited)])
+
+    monkeypatch.setattr(log_module, "_TORN_AFTER_S", HANG_S)
+    monkeypatch.setattr(time, "sleep", wait)
     assert open_log(tmp_path).read().total == 1
-    timer.join()
+    assert len(waited) == 3
 
 
 def test_a_missing_entry_is_found(tmp_path: Path) -> None:
@@ -271,6 +280,7 @@ def test_file_systems_without_hard_links_work_as_well(
         raise OSError(errno.EOPNOTSUPP, "no links here")
 
     monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(log_module, "_TORN_AFTER_S", HANG_S)  # however late the other one is with the rest
     a, b = open_log(tmp_path), open_log(tmp_path)
     threads = [threading.Thread(target=lambda log=log: [add(log, 1) for _ in range(15)]) for log in (a, b)]
     for thread in threads:

@@ -18,7 +18,7 @@ from dspy_nb.notebook.widgets.ab import ABPanel
 from dspy_nb.views.documents import to_html, to_text
 from dspy_nb.views.progress.comparison import ComparisonState
 from dspy_nb.views.progress.sequence_chart import sequence_svg, sequence_text
-from tests.views.progress.test_display import Clock
+from tests.moments import HANG_S, Clock
 from tests.views.test_run import EVIL, read
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -90,15 +90,26 @@ def test_it_ends_as_static_html_and_text_and_closes_its_widgets(clock):
 
 def test_the_button_stops_the_comparison_and_keeps_what_was_compared(clock):
     with capture_output(), ABPanel(["old", "new"]) as panel:
+        asked = []
+
+        def until_pressed(answer):
+            def ask(x):
+                asked.append(x)
+                if len(asked) > 40:  # some are compared by then
+                    panel.stop.wait(HANG_S)
+                return answer(x)
+
+            return ask
 
         def press(duels, planned):
             clock.now += 1
             panel(duels, planned)
-            panel.stop_button.button.click()
+            if duels[0].n > 0:
+                panel.stop_button.button.click()
 
         found = nb.compare_many(
-            answers(0.5), [answers(0.5, "never")], examples(5000), nb.exact_match("y"), names=["old", "new"],
-            on_event=press, stop=panel.stop, num_threads=2,
+            until_pressed(answers(0.5)), [until_pressed(answers(0.5, "never"))], examples(5000),
+            nb.exact_match("y"), names=["old", "new"], on_event=press, stop=panel.stop, num_threads=2,
         )  # fmt: skip
     assert 0 < found[0].n < 5000
     assert not found.complete

@@ -198,7 +198,7 @@ def test_what_another_process_writes_shows_by_itself_until_it_is_closed(registry
         browser = RegistryBrowser(registry)
         browser.follow()
         subprocess.run([sys.executable, "-c", code, str(registry.root)], check=True)
-        for _ in range(100):
+        for _ in range(600):  # it looks once a second; a minute bounds a hang
             if "staging" in browser.list.rows[0].cells.value:
                 break
             await asyncio.sleep(0.1)

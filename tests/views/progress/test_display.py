@@ -18,18 +18,9 @@ from dspy_nb.notebook.widgets.progress import ProgressPanel
 from dspy_nb.views.progress import display as progress
 from dspy_nb.views.progress.display import TerminalProgress
 from dspy_nb.views.progress.run_state import ProgressState
+from tests.moments import Clock
 from tests.scripted import classifier, reviews, scripted_lm
 from tests.views.test_run import EVIL, read
-
-
-class Clock:
-    """Stands in for the time module: moves only when told."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture
