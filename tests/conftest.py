@@ -8,14 +8,17 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
 from tests.browser import _browser, lab, open_notebook  # noqa: F401 - fixtures
+
+if TYPE_CHECKING:
+    from tests.children import Child, Children
 
 # DSPy makes its disk cache at first use, from these; so they are set before anything imports it.
 _HOME = tempfile.mkdtemp(prefix="dspy-nb-tests-")
@@ -23,6 +26,10 @@ os.environ["DSPY_CACHEDIR"] = os.path.join(_HOME, "dspy-cache")  # noqa: PTH118
 os.environ["DSPY_NB_CONFIG_DIR"] = os.path.join(_HOME, "config")  # noqa: PTH118
 os.environ["IPYTHONDIR"] = os.path.join(_HOME, "ipython")  # noqa: PTH118
 os.environ.pop("DSPY_NB_LM", None)
+
+# Who wants no bytecode left behind gets none; but not every process has to compile DSPy for itself.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(_HOME, "bytecode")  # noqa: PTH118
 
 
 @atexit.register  # after all that IPython's shells do at their end
@@ -42,6 +49,34 @@ def pytest_configure() -> None:
     """Let Ctrl-C interrupt: a shell that starts the tests in the background has it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> Any:
+    """Where processes start in milliseconds; begun before any test changes the environment that they inherit."""
+    from multiprocessing.forkserver import ensure_running
+
+    from tests.children import FORKED
+
+    ensure_running()
+    return FORKED
+
+
+@pytest.fixture
+def children(forkserver: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Children]:
+    """Start a process that calls a function; none outlives its test."""
+    from tests.children import Child
+
+    errors = tmp_path_factory.mktemp("children")
+    started: list[Child] = []
+
+    def start(work: Callable[..., Any], *arguments: object) -> Child:
+        started.append(Child(errors / f"{len(started)}", work, *arguments))
+        return started[-1]
+
+    yield start
+    for child in started:
+        child.close()
 
 
 @pytest.fixture
@@ -64,10 +99,12 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 @pytest.fixture
-def ipython() -> Iterator[Any]:
+def ipython(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """IPython's shell, ended with its test: at the end of the process each would collect garbage for a second."""
     from IPython.core.interactiveshell import InteractiveShell
 
+    # A shell puts a module of its own there, with which no process can be started afterwards.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     shell = InteractiveShell.instance()
     yield shell
     InteractiveShell.clear_instance()
