@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
 
+import tests.properties  # noqa: F401 - Hypothesis tries what it says
 from tests.browser import _browser, lab, open_notebook  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
@@ -38,17 +38,29 @@ def _leave_nothing(owner: int = os.getpid()) -> None:
         shutil.rmtree(_HOME, ignore_errors=True)
 
 
-# CI tries the same examples each time, so that a red run is about the change; at home they are new ones. No
-# deadline: a slow machine is not a bug.
-settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("home", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "home")
-
-
 def pytest_configure() -> None:
     """Let Ctrl-C interrupt: a shell that starts the tests in the background has it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups, and pytest at the markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what stays in one worker of pytest-xdist, the longest first, and what is heavy."""
+    order = {"embedded-model": 0, "processes": 1}
+
+    def group(item: pytest.Item) -> str:
+        if item.get_closest_marker("local_model"):
+            return "embedded-model"  # in memory once
+        if "forkserver" in getattr(item, "fixturenames", ()):
+            return "processes"  # races and kills want the machine for themselves
+        return item.path.stem  # fixtures of a module are made once
+
+    items.sort(key=lambda item: order.get(group(item), len(order)))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+        if group(item) in order or item.get_closest_marker("slow") or item.get_closest_marker("browser"):
+            item.add_marker("heavy")
 
 
 @pytest.fixture(scope="session")

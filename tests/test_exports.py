@@ -87,10 +87,12 @@ def test_every_public_name_has_a_docstring() -> None:
     assert undocumented == []
 
 
+@pytest.mark.heavy
 def test_importing_the_package_imports_nothing_but_itself(imported: dict[str, set[str]]) -> None:
     assert imported["the package"] == {"dspy_nb"}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("module", _HEAVY)
 def test_using_every_public_name_imports_nothing_heavy_that_dspy_does_not(
     module: str, imported: dict[str, set[str]]
@@ -98,16 +100,19 @@ def test_using_every_public_name_imports_nothing_heavy_that_dspy_does_not(
     assert module not in imported["the package"] | imported["every name"]
 
 
+@pytest.mark.heavy
 def test_a_widget_brings_its_library_along_at_first_use(imported: dict[str, set[str]]) -> None:
     assert not {name for name in imported["every name"] if name.startswith("dspy_nb.notebook.widgets")}
     assert {"ipywidgets", "dspy_nb.notebook.widgets"} <= imported["a widget"]
 
 
+@pytest.mark.heavy
 def test_the_renderer_of_cards_is_imported_when_one_is_shown(imported: dict[str, set[str]]) -> None:
     assert "dspy_nb.notebook.widgets.registry" in imported["a widget"]
     assert "markdown_it" not in set().union(*imported.values())
 
 
+@pytest.mark.heavy
 def test_importing_has_no_side_effects(tmp_path: Path) -> None:
     program = """
 import os, threading

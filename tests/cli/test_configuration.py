@@ -284,6 +284,7 @@ def version() -> str:
     return nb.Registry("from-file").register(dspy.Predict("review -> sentiment"), "sentiment").ref
 
 
+@pytest.mark.heavy
 def test_the_shell_gets_completions_and_nothing_else(version: str):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **_typed("show", "sentiment@1")}
     program = "from dspy_nb.cli.main import main; main()"

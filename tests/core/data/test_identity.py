@@ -130,6 +130,7 @@ def _in_another_process(code: str, hash_seed: int) -> str:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.heavy
 def test_identities_are_hashes_of_canonical_json_in_every_process():
     data = [example(q=q, tags={"y", "x"}) for q in ("é", "a")]
     code = (

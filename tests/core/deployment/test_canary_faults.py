@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
@@ -25,6 +25,7 @@ from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.log import Entry, Log
 from dspy_nb.views.listings import deployments_html, deployments_text
 from tests.children import Children
+from tests.properties import tries
 from tests.registry_samples import VERSIONS, TwoViews, registry_of
 
 VIEWS = st.integers(0, 1)
@@ -139,8 +140,8 @@ class DecideAtRandom(TwoViews):
 
 
 TestDecideAtRandom = DecideAtRandom.TestCase
-TestDecideAtRandom.settings = settings(
-    max_examples=8, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+TestDecideAtRandom.settings = tries(
+    0.08, stateful_step_count=25, suppress_health_check=[HealthCheck.too_slow]
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import dspy
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
@@ -21,6 +21,7 @@ from dspy_nb.core.errors import Refused
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.log import Log
 from tests.children import Child, Children
+from tests.properties import tries
 from tests.registry_samples import VERSIONS, TwoViews, registry_of, stays_in_the_error_tree
 
 
@@ -69,7 +70,7 @@ class DeployAndRollBack(TwoViews):
 
 
 TestDeployAndRollBack = DeployAndRollBack.TestCase
-TestDeployAndRollBack.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)
+TestDeployAndRollBack.settings = tries(0.08, stateful_step_count=20)
 
 
 def test_threads_that_load_never_see_a_mixture_while_versions_are_deployed(
@@ -212,7 +213,7 @@ class Anything:
         pass
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tries(1.5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     action=st.sampled_from(["deploy", "rollback", "explode"]),
     body=st.fixed_dictionaries(dict.fromkeys(keys, likely | json_values))
@@ -238,7 +239,7 @@ def test_any_log_entry_stays_in_the_error_tree(
         stays_in_the_error_tree(call)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tries(1, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text(max_size=12) | st.sampled_from(["../e", "e/../..", "e\x00", ".", "con.x"]))
 def test_any_name_stays_in_the_error_tree_and_in_the_registry(
     tmp_path: Path, no_flush: None, name: str

@@ -337,7 +337,7 @@ def inbox() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # how soon it notices its end
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}", received
     server.shutdown()

@@ -115,6 +115,7 @@ def registered(registry: nb.Registry, make) -> list[str]:
     return [registry.register(instructed(make(), f"v{i}"), "pair", version=f"1.{i}.0").ref for i in range(4)]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("threads", "deployments"),
     [(8, 30), pytest.param(50, 200, marks=pytest.mark.slow)],

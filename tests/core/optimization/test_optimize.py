@@ -86,6 +86,7 @@ def run_it(name, program=None, **changes):
 # -- what every optimizer must give ----------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", LEARNING)
 def test_every_optimizer_returns_a_program_its_scores_and_exact_counts(name, engine, capfd):
     events = []
@@ -121,6 +122,7 @@ def test_the_estimate_is_exact_where_nothing_depends_on_the_answers(name, engine
     assert run.usage.lm_calls == run.plan.estimate.lm_calls
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -321,6 +323,7 @@ def test_a_budget_keeps_enough_for_the_held_out_score(engine):
     assert run.usage.lm_calls == engine.calls <= 60
 
 
+@pytest.mark.heavy
 def test_a_budget_that_ends_in_the_held_out_score_is_said_to_have_stopped_the_run(engine):
     seconds = []
 
@@ -635,6 +638,7 @@ def test_a_pinned_model_is_the_one_optimized_and_stays_pinned(name):
     assert program.lm is lm
 
 
+@pytest.mark.heavy
 def test_different_pins_are_refused_where_they_would_be_lost(engine):
     program = TwoStages()
     program.analyze.lm = scripted_lm(engine, "scripted/a")

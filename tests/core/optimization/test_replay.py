@@ -16,6 +16,8 @@ from dspy_nb.core.optimization.optimize import optimize
 from tests.children import Children
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
+pytestmark = pytest.mark.heavy
+
 ARGUMENTS = {
     "trainset": reviews(20, "train"),
     "valset": reviews(12, "val"),

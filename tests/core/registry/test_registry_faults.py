@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from dspy_nb.core.errors import Conflict, Corrupt, RegistryError
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.log import Log
 from tests.children import Children
+from tests.properties import tries
 from tests.registry_samples import Run, program, stays_in_the_error_tree, tree
 
 
@@ -258,7 +259,7 @@ def test_branches_that_promote_the_same_model_conflict_visibly(repository: Regis
     assert repository.history("a")[-1].by == "right"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tries(1.5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     model_id=st.text(max_size=12) | st.sampled_from(["../m", "m/../..", "m@", "m\x00"]),
     version=st.none() | st.text(max_size=12),
@@ -304,7 +305,7 @@ entry_keys = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tries(1.5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     action=st.sampled_from(["register", "promote", "archive", "attach", "explode"]),
     body=st.dictionaries(

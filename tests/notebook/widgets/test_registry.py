@@ -298,6 +298,7 @@ def test_there_are_no_more_rows_than_were_needed(registry: Registry) -> None:
     assert browser.list.rows[0] is first
 
 
+@pytest.mark.heavy
 def test_a_thousand_versions_take_one_page_of_rows(registry: Registry) -> None:
     for number in range(1000 - 3):
         registry.register(program(f"Say {number}."), "many", bump="patch")
@@ -310,6 +311,7 @@ def test_a_thousand_versions_take_one_page_of_rows(registry: Registry) -> None:
     assert len(shown(browser)) == 1000 - 39 * ROWS_A_PAGE
 
 
+@pytest.mark.heavy
 def test_a_notebook_that_is_run_headless_has_the_table(registry: Registry) -> None:
     from nbclient import NotebookClient
 
