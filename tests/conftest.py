@@ -16,6 +16,7 @@ import pytest
 
 import tests.properties  # noqa: F401 - Hypothesis tries what it says
 from tests.browser import _browser, lab, open_notebook  # noqa: F401 - fixtures
+from tests.groups import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks
 
 if TYPE_CHECKING:
     from tests.children import Child, Children
@@ -26,6 +27,7 @@ os.environ["DSPY_CACHEDIR"] = os.path.join(_HOME, "dspy-cache")  # noqa: PTH118
 os.environ["DSPY_NB_CONFIG_DIR"] = os.path.join(_HOME, "config")  # noqa: PTH118
 os.environ["IPYTHONDIR"] = os.path.join(_HOME, "ipython")  # noqa: PTH118
 os.environ.pop("DSPY_NB_LM", None)
+os.environ.setdefault("DSPY_NB_TEST_GROUPS", os.path.join(_HOME, "groups.json"))  # noqa: PTH118 - of all workers
 
 # Who wants no bytecode left behind gets none; but not every process has to compile DSPy for itself.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
@@ -42,25 +44,6 @@ def pytest_configure() -> None:
     """Let Ctrl-C interrupt: a shell that starts the tests in the background has it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups, and pytest at the markers
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what stays in one worker of pytest-xdist, the longest first, and what is heavy."""
-    order = {"embedded-model": 0, "processes": 1}
-
-    def group(item: pytest.Item) -> str:
-        if item.get_closest_marker("local_model"):
-            return "embedded-model"  # in memory once
-        if "forkserver" in getattr(item, "fixturenames", ()):
-            return "processes"  # races and kills want the machine for themselves
-        return item.path.stem  # fixtures of a module are made once
-
-    items.sort(key=lambda item: order.get(group(item), len(order)))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-        if group(item) in order or item.get_closest_marker("slow") or item.get_closest_marker("browser"):
-            item.add_marker("heavy")
 
 
 @pytest.fixture(scope="session")
