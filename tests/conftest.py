@@ -98,7 +98,7 @@ def ipython(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """IPython's shell, ended with its test: at the end of the process each would collect garbage for a second."""
     from IPython.core.interactiveshell import InteractiveShell
 
-    # A shell puts a module of its own there, with which no process can be started afterwards.
+    # A shell puts a module of its own there and empties it at its end: no process could be started afterwards.
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     shell = InteractiveShell.instance()
     yield shell
