@@ -8,14 +8,17 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
 
-from tests.browser import _browser, lab, open_notebook  # noqa: F401 - fixtures
+import tests.properties  # noqa: F401 - Hypothesis tries what it says
+from tests.groups import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks
+
+if TYPE_CHECKING:
+    from tests.children import Child, Children
 
 pytest_plugins = ["tests.recorded"]
 
@@ -25,6 +28,11 @@ os.environ["DSPY_CACHEDIR"] = os.path.join(_HOME, "dspy-cache")  # noqa: PTH118
 os.environ["DSPY_NB_CONFIG_DIR"] = os.path.join(_HOME, "config")  # noqa: PTH118
 os.environ["IPYTHONDIR"] = os.path.join(_HOME, "ipython")  # noqa: PTH118
 os.environ.pop("DSPY_NB_LM", None)
+os.environ.setdefault("DSPY_NB_TEST_GROUPS", os.path.join(_HOME, "groups.json"))  # noqa: PTH118 - of all workers
+
+# Who wants no bytecode left behind gets none; but not every process has to compile DSPy for itself.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(_HOME, "bytecode")  # noqa: PTH118
 
 
 @atexit.register  # after all that IPython's shells do at their end
@@ -33,17 +41,38 @@ def _leave_nothing(owner: int = os.getpid()) -> None:
         shutil.rmtree(_HOME, ignore_errors=True)
 
 
-# CI tries the same examples each time, so that a red run is about the change; at home they are new ones. No
-# deadline: a slow machine is not a bug.
-settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("home", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "home")
-
-
 def pytest_configure() -> None:
     """Let Ctrl-C interrupt: a shell that starts the tests in the background has it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> Any:
+    """Where processes start in milliseconds; begun before any test changes the environment that they inherit."""
+    from multiprocessing.forkserver import ensure_running
+
+    from tests.children import FORKED
+
+    ensure_running()
+    return FORKED
+
+
+@pytest.fixture
+def children(forkserver: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Children]:
+    """Start a process that calls a function; none outlives its test."""
+    from tests.children import Child
+
+    errors = tmp_path_factory.mktemp("children")
+    started: list[Child] = []
+
+    def start(work: Callable[..., Any], *arguments: object) -> Child:
+        started.append(Child(errors / f"{len(started)}", work, *arguments))
+        return started[-1]
+
+    yield start
+    for child in started:
+        child.close()
 
 
 @pytest.fixture
@@ -66,10 +95,12 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 @pytest.fixture
-def ipython() -> Iterator[Any]:
+def ipython(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """IPython's shell, ended with its test: at the end of the process each would collect garbage for a second."""
     from IPython.core.interactiveshell import InteractiveShell
 
+    # A shell puts a module of its own there and empties it at its end: no process could be started afterwards.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     shell = InteractiveShell.instance()
     yield shell
     InteractiveShell.clear_instance()

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,20 +32,21 @@ def _run(program: str, cwd: Path | None = None) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd, env=environment)
 
 
-def _modules_after(statement: str) -> set[str]:
-    done = _run(f"{statement}; import json, sys; print(json.dumps(sorted(sys.modules)))")
-    return set(json.loads(done.stdout))
+_STEPS = {
+    "dspy": "import dspy",
+    "the package": "import dspy_nb",
+    "every name": f"[getattr(dspy_nb, name) for name in {sorted({*nb.__all__} - _WIDGETS)}]",
+    "a widget": "dspy_nb.RegistryBrowser",
+}
 
 
 @pytest.fixture(scope="module")
-def modules_of_dspy() -> set[str]:
-    return _modules_after("import dspy")
-
-
-@pytest.fixture(scope="module")
-def modules_with_every_name() -> set[str]:
-    names = sorted({*nb.__all__} - _WIDGETS)
-    return _modules_after(f"import dspy, dspy_nb; [getattr(dspy_nb, name) for name in {names}]")
+def imported() -> dict[str, set[str]]:
+    """The modules that each step adds to those before it, in one new process."""
+    told = "print(json.dumps(sorted(sys.modules)))"
+    done = _run("\n".join(["import json, sys", told, *(f"{step}; {told}" for step in _STEPS.values())]))
+    lists = [set(json.loads(line)) for line in done.stdout.splitlines()]
+    return {name: after - before for name, (before, after) in zip(_STEPS, pairwise(lists), strict=True)}
 
 
 @pytest.mark.parametrize("name", nb.__all__)
@@ -85,23 +87,32 @@ def test_every_public_name_has_a_docstring() -> None:
     assert undocumented == []
 
 
-def test_importing_the_package_imports_nothing_but_itself(modules_of_dspy: set[str]) -> None:
-    added = _modules_after("import dspy, dspy_nb") - modules_of_dspy
-    assert added == {"dspy_nb"}
+@pytest.mark.heavy
+def test_importing_the_package_imports_nothing_but_itself(imported: dict[str, set[str]]) -> None:
+    assert imported["the package"] == {"dspy_nb"}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("module", _HEAVY)
 def test_using_every_public_name_imports_nothing_heavy_that_dspy_does_not(
-    module: str, modules_of_dspy: set[str], modules_with_every_name: set[str]
+    module: str, imported: dict[str, set[str]]
 ) -> None:
-    assert module not in modules_with_every_name - modules_of_dspy
+    assert module not in imported["the package"] | imported["every name"]
 
 
-def test_a_widget_brings_its_library_along_at_first_use(modules_with_every_name: set[str]) -> None:
-    assert "dspy_nb.widgets" not in modules_with_every_name
-    assert "ipywidgets" in _modules_after("from dspy_nb import RegistryBrowser")
+@pytest.mark.heavy
+def test_a_widget_brings_its_library_along_at_first_use(imported: dict[str, set[str]]) -> None:
+    assert not {name for name in imported["every name"] if name.startswith("dspy_nb.notebook.widgets")}
+    assert {"ipywidgets", "dspy_nb.notebook.widgets"} <= imported["a widget"]
 
 
+@pytest.mark.heavy
+def test_the_renderer_of_cards_is_imported_when_one_is_shown(imported: dict[str, set[str]]) -> None:
+    assert "dspy_nb.notebook.widgets.registry" in imported["a widget"]
+    assert "markdown_it" not in set().union(*imported.values())
+
+
+@pytest.mark.heavy
 def test_importing_has_no_side_effects(tmp_path: Path) -> None:
     program = """
 import os, threading

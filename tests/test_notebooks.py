@@ -16,6 +16,8 @@ import pytest
 import dspy_nb
 from dspy_nb.cli.notebooks import NotebookFailed, run_notebook
 
+pytestmark = pytest.mark.heavy
+
 
 def _notebook(path: Path, *sources: str) -> Path:
     cells = [

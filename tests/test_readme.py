@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import dspy_nb as nb
 from dspy_nb.cli.main import cli
 from dspy_nb.core.optimization.optimizers import OPTIMIZERS
 from tests import ROOT
+from tests.children import Children
+from tests.scripted import scripted_lm
 
 _README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-_WITH_A_SCRIPTED_MODEL = """
-import dspy_nb
-from tests.scripted import scripted_lm
 
-dspy_nb.local_lm = lambda: scripted_lm(cache=True)
-"""
+def run_with_a_scripted_model(python: str, folder: Path) -> None:
+    os.chdir(folder)
+    nb.local_lm = lambda: scripted_lm(cache=True)
+    exec(python, {"__name__": "__main__"})
 
 
-def test_the_python_of_the_readme_runs_from_top_to_bottom(tmp_path: Path) -> None:
+def test_the_python_of_the_readme_runs_from_top_to_bottom(tmp_path: Path, children: Children) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", _README, flags=re.MULTILINE | re.DOTALL)
     assert len(blocks) > 3
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join([_WITH_A_SCRIPTED_MODEL, *blocks])],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    children(run_with_a_scripted_model, "\n".join(blocks), tmp_path).rest()
     assert [version.ref for version in nb.Registry(tmp_path / "registry").list()] == ["sentiment@1.0.0"]
 
 

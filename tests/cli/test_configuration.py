@@ -14,6 +14,7 @@ import pytest
 import dspy_nb as nb
 from dspy_nb.cli.configuration import options
 from dspy_nb.cli.main import cli, main
+from tests import ROOT
 from tests.scripted import ScriptedEngine, reviews, write_reviews
 
 _APP = """
@@ -265,32 +266,54 @@ def test_a_preset_is_saved_shown_and_used(capsys, tmp_path, monkeypatch):
 # -- the shell ----------------------------------------------------------------------------------------------
 
 
-def _completed(*words: str) -> list[str]:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(nb.__file__).parents[1]),
+def _typed(*words: str) -> dict[str, str]:
+    """What bash tells a command of which it wants the completions."""
+    return {
         "_DSPY_NB_COMPLETE": "bash_complete",
         "COMP_WORDS": " ".join(["dspy-nb", *words]),
         "COMP_CWORD": str(len(words)),
     }
+
+
+def _offered(shown: str) -> list[str]:
+    return [line.partition(",")[2] for line in shown.splitlines() if line]
+
+
+@pytest.fixture
+def version() -> str:
+    return nb.Registry("from-file").register(dspy.Predict("review -> sentiment"), "sentiment").ref
+
+
+@pytest.mark.heavy
+def test_the_shell_gets_completions_and_nothing_else(version: str):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **_typed("show", "sentiment@1")}
     program = "from dspy_nb.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+    assert _offered(done.stdout) == [version]
 
 
-def test_the_shell_completes_commands_options_models_versions_and_environments(folder, capsys):
-    registry = nb.Registry("from-file")
-    registry.register(dspy.Predict("review -> sentiment"), "sentiment")
-    assert "optimize" in _completed("opt")
-    assert "--train-data" in _completed("optimize", "--tr")
-    assert _completed("show", "sentiment@1") == ["sentiment@1.0.0"]
-    assert _completed("list", "sen") == ["sentiment"]
-    assert _completed("optimize", "--optimizer", "MIP") == ["MIPROv2"]
-    assert "staging" in _completed("rollback", "st")
-    assert _completed("show", "--registry", "nowhere", "s") == []
+def test_the_shell_completes_commands_options_models_versions_and_environments(version, capsys, monkeypatch):
+    def completed(*words: str) -> list[str]:
+        for name, value in _typed(*words).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit):
+            main([])
+        shown = capsys.readouterr()
+        assert shown.err == ""
+        return _offered(shown.out)
+
+    assert "optimize" in completed("opt")
+    assert "--train-data" in completed("optimize", "--tr")
+    assert completed("show", "sentiment@1") == ["sentiment@1.0.0"]
+    assert completed("list", "sen") == ["sentiment"]
+    assert completed("optimize", "--optimizer", "MIP") == ["MIPROv2"]
+    assert "staging" in completed("rollback", "st")
+    assert completed("show", "--registry", "nowhere", "s") == []
+
+
+def test_each_shell_has_its_script(capsys):
     for shell in ("bash", "zsh", "fish"):
         assert main(["completion", shell]) == 0
         assert "dspy-nb" in capsys.readouterr().out

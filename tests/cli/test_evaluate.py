@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.cli.main import main
+from tests.children import Children
 from tests.scripted import ScriptedEngine, classifier, write_reviews
 
 _APP = """
@@ -149,12 +150,13 @@ def test_mistakes_are_one_line_cost_nothing_and_exit_2(arguments, message, capsy
     assert engine.calls == 0
 
 
-def test_the_exit_status_reaches_the_shell(folder):
+def run_the_command(*arguments: str) -> None:
+    sys.argv = ["dspy-nb", *arguments]
+    runpy.run_module("dspy_nb", run_name="__main__")
+
+
+def test_the_exit_status_reaches_the_shell(folder, children: Children):
     main([*_WEAK, "--out", "weak.json"])
-    program = "import sys; from dspy_nb.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", program, "gate", str(folder / "weak.json"), "--min-score", "0.99"]
-    done = subprocess.run(
-        command, cwd=Path(nb.__file__).parents[1], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert len(done.stderr.strip().splitlines()) == 1
+    command = children(run_the_command, "gate", str(folder / "weak.json"), "--min-score", "0.99")
+    assert command.status == 1
+    assert len(command.errors.strip().splitlines()) == 1

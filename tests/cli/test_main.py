@@ -85,6 +85,7 @@ def test_every_command_has_help_and_a_json_option(name: str, capsys: pytest.Capt
     assert "..." not in cli.commands[name].get_short_help_str(limit=60)
 
 
+@pytest.mark.heavy
 def test_help_imports_neither_dspy_nor_a_kernel() -> None:
     program = """
 import sys
@@ -289,6 +290,7 @@ def test_every_event_goes_to_the_log_file(
     assert isinstance(events[-1], nb.Completed)
 
 
+@pytest.mark.heavy
 def test_the_command_is_also_a_module():
     version = [sys.executable, "-m", "dspy_nb", "--version"]
     assert "dspy-nb, version" in subprocess.run(version, check=True, capture_output=True, text=True).stdout

@@ -101,6 +101,7 @@ def test_the_input_fields_are_those_that_the_program_is_called_with(
     assert input_fields(program) == fields
 
 
+@pytest.mark.heavy
 def test_reading_options_does_not_wait_for_dspy() -> None:
     script = (
         "import sys; from dspy_nb.cli.parsing import *;"

@@ -66,6 +66,7 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.heavy
 def test_the_notebook_runs_in_the_folder_with_a_cache_of_its_own(tmp_path: Path, notebook: Path) -> None:
     folder = tmp_path / "here" / "demo"
     result = quickstart.run_demo(folder, io.StringIO())

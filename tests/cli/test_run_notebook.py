@@ -37,6 +37,7 @@ def code(path: str) -> list:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
+@pytest.mark.heavy
 def test_parameters_are_set_below_their_defaults_and_it_runs_in_its_own_folder(capsys):
     source = written(
         "model_id = 'm'\nmin_score: float = 0.5\nlabels = []",
@@ -73,6 +74,7 @@ def test_a_notebook_of_an_old_format_has_cells_without_ids():
     assert notebook.cells[1].source == "# Parameters\nx = 2"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("source", "words"),
     [

@@ -210,6 +210,7 @@ program, test = classifier(), reviews(30)
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("least", [0.99, 0.1])
 def test_nbmake_fails_a_notebook_whose_gate_says_no(tmp_path, monkeypatch, least):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

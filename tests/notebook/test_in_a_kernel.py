@@ -14,6 +14,8 @@ from nbmake.nb_run import NotebookRun
 import dspy_nb
 from tests.notebook.test_optimize import OPTIMIZE, SEARCH
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(dspy_nb.__file__).parents[1]
 
 _SETUP = """

@@ -34,6 +34,7 @@ def test_the_plots_are_a_public_name():
     assert all(callable(getattr(plots, name)) for name in plots.__all__)
 
 
+@pytest.mark.heavy
 def test_the_whole_figure_has_the_path_the_scores_and_what_changed(found):
     figure = nb.plots.plot_comparison(found)
     assert titles(figure) == [f"B better after {found.n} examples", "Scores", "What changed"]

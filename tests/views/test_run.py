@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import dspy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_nb.core.data.metrics import exact_match
@@ -38,6 +38,7 @@ from dspy_nb.views.documents import (
 from dspy_nb.views.evaluation import evaluation_html
 from dspy_nb.views.listings import presets_html, presets_text, versions_html, versions_text
 from dspy_nb.views.run import estimate_text, run_html, run_markdown, run_text
+from tests.properties import tries
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -357,7 +358,7 @@ def test_an_evaluation_without_results_or_intervals_has_dashes():
 texts = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
+@tries(0.6)
 @given(texts, texts, texts)
 def test_whatever_text_comes_in_comes_out_as_text(a, b, c):
     blocks = [

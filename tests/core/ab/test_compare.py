@@ -98,6 +98,7 @@ def test_threads_do_not_change_the_order_of_the_evidence():
     assert one.path[:100] == many.path[:100]
 
 
+@pytest.mark.heavy
 def test_a_median_comparison_needs_at_most_a_tenth_more_than_a_fixed_design():
     draw = random.Random(1)
     needed = []

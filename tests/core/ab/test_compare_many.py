@@ -359,6 +359,7 @@ def wrong_of_equals(k, n, runs, sequential):
     return wrong
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("sequential", [True, False])
 @pytest.mark.parametrize("runs", [30, pytest.param(600, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_among_several_equals_a_false_winner_is_as_rare_as_among_two(runs, sequential):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_nb.core.ab.comparison import Step
@@ -19,6 +19,7 @@ from dspy_nb.core.statistics.two_arm import TwoArmSequence
 from dspy_nb.core.statistics.verdicts import decide, newcombe_interval, two_proportion_z, wilson_interval
 from tests.core.ab.test_experiment import a, b
 from tests.core.ab.test_traffic import Clock
+from tests.properties import tries
 
 
 def begin(folder: Path, **options) -> Experiment:
@@ -125,6 +126,7 @@ def test_the_expected_sizes_follow_the_split_of_each_event(tmp_path: Path) -> No
     assert experiment.status().srm_p_value == pytest.approx(1.0)
 
 
+@pytest.mark.heavy
 def test_a_drifting_difference_empties_the_interval_and_blocks_the_verdict(tmp_path: Path) -> None:
     experiment = begin(tmp_path)
     is_b = [i % 2 == 0 for i in range(6000)]
@@ -219,7 +221,7 @@ def test_the_fingerprint_is_that_of_the_units_counted(
 # -- the ledger ---------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=10)
+@tries(0.1)
 @given(st.lists(st.integers(1, 400), max_size=8), st.sampled_from([0.0, 0.05]))
 def test_it_does_not_matter_how_many_units_are_added_at_a_time(sizes: list[int], margin: float) -> None:
     is_b, outcome, split = arms(1300, 0.4, 0.55, seed=2)
@@ -289,10 +291,12 @@ def false_verdicts(runs: int, n: int, seed: int, *, in_order: bool = True) -> in
     return found
 
 
+@pytest.mark.heavy
 def test_it_is_hardly_ever_wrong_under_ramps_drift_and_delays() -> None:
     assert false_verdicts(40, 1200, 1) <= 5  # 5 % at most: more than 5 of 40 have a chance of 1 %
 
 
+@pytest.mark.heavy
 def test_counting_outcomes_as_they_come_is_wrong_most_of_the_time() -> None:
     assert false_verdicts(8, 1600, 2, in_order=False) >= 5
 

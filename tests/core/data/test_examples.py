@@ -181,6 +181,7 @@ def test_a_bad_source_is_named(source, inputs, message):
         load_examples(source, inputs)
 
 
+@pytest.mark.heavy
 def test_a_hundred_thousand_rows_load():
     examples = load_examples([{"q": f"question {i}", "a": str(i)} for i in range(100_000)], "q")
     assert len(examples) == 100_000

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
+import dspy_nb.core.deployment.environment as environment_module
 from dspy_nb.core.deployment.canary_log import CanaryRules
 from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.history import EnvironmentState
@@ -24,6 +24,8 @@ from dspy_nb.core.errors import Corrupt, Refused
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.log import Entry, Log
 from dspy_nb.views.listings import deployments_html, deployments_text
+from tests.children import Children
+from tests.properties import tries
 from tests.registry_samples import VERSIONS, TwoViews, registry_of
 
 VIEWS = st.integers(0, 1)
@@ -138,34 +140,25 @@ class DecideAtRandom(TwoViews):
 
 
 TestDecideAtRandom = DecideAtRandom.TestCase
-TestDecideAtRandom.settings = settings(
-    max_examples=8, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+TestDecideAtRandom.settings = tries(
+    0.08, stateful_step_count=25, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
-SERVER = """
-import os, random, sys
-os.fsync = lambda _: None
-from dspy_nb.core import deployment
-from dspy_nb.core.registry.registry import Registry
-deployment._LOOK_EVERY_S = deployment._ADVANCE_EVERY_S = 0.0
-environment = Registry(sys.argv[1]).environment("e")
-name, n = sys.argv[2], int(sys.argv[3])
-print("ready", flush=True)
-for number in range(n):
-    environment.observe(True, unit=f"{name} {number}")
-    if environment.read(lambda state: state.canary is None):
-        break
-"""
-
-
-def server(registry: Registry, name: str, n: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SERVER, str(registry.root), name, str(n)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def served(root: Path, name: str, n: int) -> Iterator[str]:
+    """Serve in a process of its own, and look at the canary after every request."""
+    os.fsync = lambda _: None
+    environment_module._ADVANCE_EVERY_S = 0.0
+    environment = Registry(root).environment("e")
+    yield "ready"
+    for number in range(n):
+        environment.observe(True, unit=f"{name} {number}")
+        if environment.read(lambda state: state.canary is None):
+            break
 
 
 def test_processes_that_are_killed_in_the_middle_leave_a_canary_that_goes_on(
-    tmp_path: Path, no_flush: None
+    tmp_path: Path, no_flush: None, children: Children
 ) -> None:
     registry = registry_of(tmp_path / "registry")
     environment = registry.environment("e")
@@ -175,14 +168,13 @@ def test_processes_that_are_killed_in_the_middle_leave_a_canary_that_goes_on(
     draws = random.Random(7)
     seen = -1
     for kill in range(4):
-        running = server(registry, f"life {kill}", 100_000)
-        assert running.stdout is not None
-        running.stdout.readline()
-        before = len(environment.history())
-        while len(environment.history()) < before + draws.randint(1, 6) and running.poll() is None:
+        server = children(served, registry.root, f"life {kill}", 100_000)
+        assert next(server) == "ready"
+        until = len(environment.history()) + draws.randint(1, 6)
+        while len(environment.history()) < until and server.running:
             pass
-        running.send_signal(signal.SIGKILL)
-        running.communicate()
+        server.kill()
+        assert list(server) == []  # it has ended
         history = environment.history()
         assert [line.number for line in history] == list(range(1, len(history) + 1))
         shares = [line.share for line in history[1:]]
@@ -191,24 +183,23 @@ def test_processes_that_are_killed_in_the_middle_leave_a_canary_that_goes_on(
         if (status := environment.canary_status()) is not None:
             assert status.baseline.n + status.candidate.n > seen
             seen = status.baseline.n + status.candidate.n
-    last = server(registry, "the last", 100_000)
-    _, errors = last.communicate(timeout=300)
-    assert last.returncode == 0, errors
+    children(served, registry.root, "the last", 100_000).rest()
     assert environment.history()[-1].action == "canary-finish"
     assert environment.current is not None
     assert environment.current.ref == VERSIONS[1]
 
 
-def test_processes_that_serve_together_take_each_step_once(tmp_path: Path, no_flush: None) -> None:
+def test_processes_that_serve_together_take_each_step_once(
+    tmp_path: Path, no_flush: None, children: Children
+) -> None:
     registry = registry_of(tmp_path / "registry")
     environment = registry.environment("e")
     environment.deploy(VERSIONS[0])
     environment.canary(VERSIONS[1], 0.5, steps=(0.6, 0.7, 0.8, 0.9, 1.0), margin=0.9, min_requests=5)
-    servers = [server(registry, f"process {number}", 2000) for number in range(3)]
-    for running in servers:
-        _, errors = running.communicate(timeout=300)
-        assert running.returncode == 0, errors
-        assert errors == ""
+    servers = [children(served, registry.root, f"process {number}", 2000) for number in range(3)]
+    for server in servers:
+        server.rest()
+        assert server.errors == ""
     shares = [line.share for line in environment.history()[1:]]
     assert shares == [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     rows = environment.traffic.count("1")
@@ -216,17 +207,20 @@ def test_processes_that_serve_together_take_each_step_once(tmp_path: Path, no_fl
     assert registry.check() == []
 
 
-def test_requests_survive_the_death_of_the_process(tmp_path: Path, no_flush: None) -> None:
+def serve_and_die(root: Path) -> None:
+    environment = Registry(root).environment("e")
+    for number in range(200):
+        environment.observe(number % 10 > 0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_requests_survive_the_death_of_the_process(
+    tmp_path: Path, no_flush: None, children: Children
+) -> None:
     registry = registry_of(tmp_path / "registry")
     environment = registry.environment("e")
     environment.deploy(VERSIONS[0])
-    script = (
-        "import os, signal, sys; from dspy_nb.core.registry.registry import Registry;"
-        "e = Registry(sys.argv[1]).environment('e');"
-        "[e.observe(n % 10 > 0) for n in range(200)]; os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(registry.root)], check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert children(serve_and_die, registry.root).status == -signal.SIGKILL
     report = environment.check_health(MonitorSettings(level=0.9))
     assert (report["quality"].n, report["quality"].observed) == (200, 0.9)
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
@@ -22,7 +20,9 @@ from dspy_nb.core.deployment.releases import link_target, read_link
 from dspy_nb.core.errors import Refused
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.log import Log
+from tests.children import Child, Children
 from tests.moments import HANG_S
+from tests.properties import tries
 from tests.registry_samples import VERSIONS, TwoViews, registry_of, stays_in_the_error_tree
 
 
@@ -71,7 +71,7 @@ class DeployAndRollBack(TwoViews):
 
 
 TestDeployAndRollBack = DeployAndRollBack.TestCase
-TestDeployAndRollBack.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)
+TestDeployAndRollBack.settings = tries(0.08, stateful_step_count=20)
 
 
 def test_threads_that_load_never_see_a_mixture_while_versions_are_deployed(
@@ -119,91 +119,80 @@ def test_threads_that_load_never_see_a_mixture_while_versions_are_deployed(
     assert last.signature.instructions == "Version 0."
 
 
-DEPLOYER = """
-import sys
-from dspy_nb.core.errors import Refused
-from dspy_nb.core.registry.registry import Registry
-environment = Registry(sys.argv[1]).environment("e")
-for number in range(int(sys.argv[2])):
-    try:
-        made = environment.deploy(f"m@1.{number % 4}.0", by=sys.argv[3])
-    except Refused:  # the other one deployed it just now
-        continue
-    print(made.number, flush=True)
-"""
+def deployed(root: Path, n: int, by: str) -> Iterator[int]:
+    environment = Registry(root).environment("e")
+    for number in range(n):
+        try:
+            made = environment.deploy(f"m@1.{number % 4}.0", by=by)
+        except Refused:  # the other one deployed it just now
+            continue
+        yield made.number
 
 
-def deployers(root: Path, processes: int, each: int) -> list[subprocess.Popen[str]]:
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", DEPLOYER, str(root), str(each), str(name)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for name in range(processes)
-    ]
+def deployers(children: Children, root: Path, processes: int, each: int) -> list[Child]:
+    return [children(deployed, root, each, str(name)) for name in range(processes)]
 
 
-def deploy_from_processes(root: Path, processes: int, each: int) -> None:
+def deploy_from_processes(children: Children, root: Path, processes: int, each: int) -> None:
     registry = registry_of(root)
-    running = deployers(root, processes, each)
-    printed = [int(line) for process in running for line in process.communicate(timeout=280)[0].split()]
+    running = deployers(children, root, processes, each)
+    returned = [number for process in running for number in process.rest()]
     environment = registry.environment("e")
-    assert sorted(printed) == list(range(1, len(environment.history()) + 1))
+    assert sorted(returned) == list(range(1, len(environment.history()) + 1))
     assert read_link(environment.folder) == link_target(environment.history()[-1].ref)
     assert registry.check() == []
 
 
-def test_processes_that_deploy_at_once_lose_nothing_and_leave_the_link_right(tmp_path: Path) -> None:
-    deploy_from_processes(tmp_path / "registry", processes=3, each=15)
+def test_processes_that_deploy_at_once_lose_nothing_and_leave_the_link_right(
+    tmp_path: Path, children: Children
+) -> None:
+    deploy_from_processes(children, tmp_path / "registry", processes=3, each=15)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("repetition", range(10))
-def test_eight_processes_that_deploy_at_once_lose_nothing(tmp_path: Path, repetition: int) -> None:
-    deploy_from_processes(tmp_path / "registry", processes=8, each=50)
+def test_eight_processes_that_deploy_at_once_lose_nothing(
+    tmp_path: Path, children: Children, repetition: int
+) -> None:
+    deploy_from_processes(children, tmp_path / "registry", processes=8, each=50)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("lines", [1 + repetition % 13 for repetition in range(30)])
-def test_whatever_moment_a_process_is_killed_at_what_was_deployed_is_live(tmp_path: Path, lines: int) -> None:
+def test_whatever_moment_a_process_is_killed_at_what_was_deployed_is_live(
+    tmp_path: Path, children: Children, lines: int
+) -> None:
     registry = registry_of(tmp_path / "registry")
-    running = deployers(registry.root, 2, 1000)
-    printed = []
+    running = deployers(children, registry.root, 2, 1000)
+    returned = []
     for process in running:
-        assert process.stdout is not None
-        printed += [process.stdout.readline() for _ in range(lines)]
+        returned += [next(process) for _ in range(lines)]
         process.kill()
     for process in running:
-        printed += process.communicate()[0].splitlines()
+        returned += process
     environment = registry.environment("e")
     numbers = [line.number for line in environment.history()]
     assert numbers == list(range(1, len(numbers) + 1))
-    assert {int(line) for line in printed if line.strip()} <= set(numbers)
+    assert set(returned) <= set(numbers)
     assert {problem.kind for problem in registry.check()} <= {"orphan", "stale"}
     environment.load()
     environment.relink()
     assert {problem.kind for problem in registry.check()} <= {"orphan"}
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from dspy_nb.core.registry.registry import Registry
-Path.symlink_to = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
-Registry(sys.argv[1]).environment("e").deploy("m@1.1.0")
-"""
+def die_before_the_link(root: Path) -> None:
+    Path.symlink_to = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+    Registry(root).environment("e").deploy("m@1.1.0")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
-def test_a_kill_between_the_log_entry_and_the_link_loses_nothing(tmp_path: Path) -> None:
+def test_a_kill_between_the_log_entry_and_the_link_loses_nothing(tmp_path: Path, children: Children) -> None:
     registry = registry_of(tmp_path / "registry")
     environment = registry.environment("e")
     environment.deploy("m@1.0.0")
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(registry.root)], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert children(die_before_the_link, registry.root).status == -signal.SIGKILL
     assert environment.current is not None
     assert environment.current.ref == "m@1.1.0"
     assert read_link(environment.folder) == link_target("m@1.0.0")
@@ -231,7 +220,7 @@ class Anything:
         pass
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tries(1.5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     action=st.sampled_from(["deploy", "rollback", "explode"]),
     body=st.fixed_dictionaries(dict.fromkeys(keys, likely | json_values))
@@ -257,7 +246,7 @@ def test_any_log_entry_stays_in_the_error_tree(
         stays_in_the_error_tree(call)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tries(1, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text(max_size=12) | st.sampled_from(["../e", "e/../..", "e\x00", ".", "con.x"]))
 def test_any_name_stays_in_the_error_tree_and_in_the_registry(
     tmp_path: Path, no_flush: None, name: str

@@ -3,12 +3,12 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import random
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from dspy_nb.core.deployment.health import HealthReport
 from dspy_nb.core.deployment.objectives import MonitorSettings, level_of, load_settings, objectives_of
 from dspy_nb.core.errors import InputError, NotFound, RegistryError
 from dspy_nb.core.registry.registry import Registry
+from tests.children import FORKED, Children
 from tests.moments import HANG_S
 from tests.registry_samples import EVALUATION, GATE, program, registry_of
 from tests.scripted import ScriptedEngine, scripted_lm
@@ -337,7 +338,7 @@ def inbox() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # how soon it notices its end
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}", received
     server.shutdown()
@@ -423,29 +424,21 @@ def test_a_rollback_that_was_refused_is_tried_again(registry: Registry, staging:
     assert report.alerts == ()
 
 
-LOOK = """
-import os, sys
-os.fsync = lambda _: None
-from dspy_nb.core.deployment.objectives import MonitorSettings
-from dspy_nb.core.registry.registry import Registry
-environment = Registry(sys.argv[1]).environment("staging")
-sys.stdin.readline()
-report = environment.check_health(MonitorSettings(rollback=True))
-print(int(report.rolled_back is not None), len(report.alerts))
-"""
+def looked(root: Path, together: Barrier) -> Iterator[tuple[bool, int]]:
+    os.fsync = lambda _: None
+    environment = Registry(root).environment("staging")
+    together.wait()
+    report = environment.check_health(ROLLBACK)
+    yield report.rolled_back is not None, len(report.alerts)
 
 
-def test_of_many_processes_that_look_at_once_one_rolls_back_and_one_tells(staging: Environment) -> None:
+def test_of_many_processes_that_look_at_once_one_rolls_back_and_one_tells(
+    staging: Environment, children: Children
+) -> None:
     degrade(staging)
-    command = [sys.executable, "-c", LOOK, str(staging.registry.root)]
-    pipe = subprocess.PIPE
-    lookers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
-    for looker in lookers:
-        assert looker.stdin is not None
-        looker.stdin.write("go\n")
-        looker.stdin.flush()
-    done = [looker.communicate() for looker in lookers]
-    assert all(looker.returncode == 0 for looker in lookers), done
-    counts = [tuple(map(int, out.split())) for out, _ in done]
+    together = FORKED.Barrier(4)
+    lookers = [children(looked, staging.registry.root, together) for _ in range(4)]
+    counts = [found for looker in lookers for found in looker.rest()]
+    assert len(counts) == 4
     assert [sum(column) for column in zip(*counts, strict=True)] == [1, 1]
     assert [line.action for line in staging.history()] == ["deploy", "deploy", "rollback"]

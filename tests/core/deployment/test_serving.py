@@ -7,7 +7,6 @@ import os
 import random
 import re
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from dspy.lm15 import Message, Request, Response, Usage
 
 import dspy_nb as nb
 from tests import ROOT
+from tests.children import Children
 from tests.moments import HANG_S
 from tests.scripted import scripted_lm
 
@@ -116,6 +116,7 @@ def registered(registry: nb.Registry, make) -> list[str]:
     return [registry.register(instructed(make(), f"v{i}"), "pair", version=f"1.{i}.0").ref for i in range(4)]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("threads", "deployments"),
     [(8, 30), pytest.param(50, 200, marks=pytest.mark.slow)],
@@ -155,27 +156,23 @@ def test_every_request_is_served_by_one_version_that_was_live_during_it(
     assert registry.check() == []
 
 
-def test_the_example_app_notices_deployments_of_another_process(tmp_path: Path) -> None:
+def serve_the_example_app(root: Path, environment: str, port: int) -> None:
+    os.environ |= {"DSPY_NB_REGISTRY": str(root), "ENVIRONMENT": environment}
+    sys.path.insert(0, str(ROOT / "notebooks/serving"))
+    dspy.configure(lm=scripted_lm(Echo()), adapter=dspy.JSONAdapter())
+    import app
+    import uvicorn
+
+    uvicorn.run(app.app, host="127.0.0.1", port=port, log_level="error")
+
+
+def test_the_example_app_notices_deployments_of_another_process(tmp_path: Path, children: Children) -> None:
     registry = nb.Registry(tmp_path / "registry")
     refs = registered(registry, lambda: dspy.Predict("review -> sentiment"))
     environment = registry.environment("production-pair")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-    program = f"""
-import dspy, uvicorn
-from tests.scripted import scripted_lm
-from tests.core.deployment.test_serving import Echo
-dspy.configure(lm=scripted_lm(Echo()), adapter=dspy.JSONAdapter())
-import app
-uvicorn.run(app.app, host="127.0.0.1", port={port}, log_level="error")
-"""
-    variables = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "notebooks/serving")]),
-        "DSPY_NB_REGISTRY": str(registry.root),
-        "ENVIRONMENT": environment.name,
-    }
-    process = subprocess.Popen([sys.executable, "-c", program], env=variables)
+    server = children(serve_the_example_app, registry.root, environment.name, port)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             while True:
@@ -183,7 +180,7 @@ uvicorn.run(app.app, host="127.0.0.1", port={port}, log_level="error")
                     assert client.get("/health").status_code == 503
                     break
                 except httpx.ConnectError:
-                    assert process.poll() is None
+                    assert server.running, server.errors
                     time.sleep(0.1)
             made = deploy_many(environment, refs, 1)
             over = threading.Event()
@@ -216,7 +213,7 @@ uvicorn.run(app.app, host="127.0.0.1", port={port}, log_level="error")
                 served = [one for request in requests for one in request.result()]
             assert client.get("/health").json()["live"] == made[-1].ref
     finally:
-        process.terminate()
-        process.wait(timeout=60)
+        server.terminate()
+        assert server.status is not None  # it has ended
     assert [one for one in served if not was_live(one, made, late_s=NOTICED_WITHIN_S)] == []
     assert len({one.ref for one in served}) > 1

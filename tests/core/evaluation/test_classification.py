@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -15,7 +15,6 @@ LABELS = st.sampled_from(["angry", "calm", "glad", "sad", "shy"])
 
 
 @pytest.mark.filterwarnings("ignore:A single label was found")
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=60))
 def test_numbers_equal_those_of_scikit_learn(pairs) -> None:
     expected, predicted = [list(side) for side in zip(*pairs, strict=True)]

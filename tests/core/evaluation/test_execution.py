@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import pickle
 import signal
@@ -445,13 +444,12 @@ def test_a_thread_pool_is_used_as_it_is_and_can_be_stopped(monkeypatch) -> None:
     assert engine.calls == 164
 
 
-def test_other_processes_do_the_same_work_and_lost_workers_are_replaced(tmp_path) -> None:
+def test_other_processes_do_the_same_work_and_lost_workers_are_replaced(tmp_path, forkserver) -> None:
     lm = dspy.LM("scripted/process", engine=EchoEngine(), cache=False, callbacks=[])
     lm.history.append("a prompt that stays at home")
     program = classifier()
     program.lm = lm
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=context) as pool:
+    with ProcessPoolExecutor(2, mp_context=forkserver) as pool:
         ev = evaluate(program, reviews(60), SENTIMENT, executor=pool, num_threads=4)
         assert (ev.n, ev.score, ev.usage.lm_calls, ev.errors.count) == (60, 0.5, 60, 0)
         assert [result.index for result in ev.results] == list(range(60))
@@ -493,8 +491,8 @@ def _same_number(gold, pred, trace=None) -> bool:
     return gold.number == pred.number
 
 
-def test_what_cannot_travel_is_named() -> None:
-    with ProcessPoolExecutor(1) as pool:
+def test_what_cannot_travel_is_named(forkserver) -> None:
+    with ProcessPoolExecutor(1, mp_context=forkserver) as pool:
         with pytest.raises(
             InputError, match=r"metric right cannot travel .* 'make it picklable|metric right cannot"
         ):
@@ -527,9 +525,8 @@ def test_an_executor_that_is_shut_down_is_refused() -> None:
         evaluate(Echo(), numbers(4), RIGHT, executor=pool)
 
 
-def test_a_pool_whose_processes_all_die_is_refused() -> None:
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(1, mp_context=context, initializer=os._exit, initargs=(1,))
+def test_a_pool_whose_processes_all_die_is_refused(forkserver) -> None:
+    pool = ProcessPoolExecutor(1, mp_context=forkserver, initializer=os._exit, initargs=(1,))
     with pytest.raises(InputError, match="executor keeps losing its workers: BrokenProcessPool"):
         evaluate(Echo(), numbers(40), _same_number, executor=pool)
 
@@ -572,11 +569,13 @@ def test_a_task_hands_back_what_it_has_no_time_for_and_answers_that_cannot_trave
 
 
 @pytest.mark.filterwarnings("ignore")  # of Dask's own: ports, closed loops
-def test_a_dask_cluster_survives_the_death_of_a_worker(tmp_path) -> None:
+def test_a_dask_cluster_survives_the_death_of_a_worker(tmp_path, forkserver) -> None:
     """Two real processes, one of which is killed in the middle: every answer is there, and right."""
     distributed = pytest.importorskip("distributed")
+    dask = pytest.importorskip("dask")
     lm = dspy.LM("scripted/dask", engine=EchoEngine(), cache=False)
     with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
         distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,

@@ -264,6 +264,7 @@ def test_a_bump_counts_archived_versions_too(registry: Registry) -> None:
         registry.register(program(), "m", parent="7.0.0")
 
 
+@pytest.mark.heavy
 def test_evidence_too_large_to_be_read_again_is_not_written(registry: Registry) -> None:
     registry.register(program(), "m")
     with pytest.raises(InputError, match=r"the log entry has .* bytes: it may have"):

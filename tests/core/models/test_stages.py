@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_nb.core.models.names import STAGES, matches, parse_reference, rank, sort_key
 from dspy_nb.core.models.promotion import decide_archive, decide_promotion, find
 from dspy_nb.core.models.stages import TRANSITIONS, ModelState
 from dspy_nb.core.storage.log import Entry
+from tests.properties import tries
 
 VERSIONS = [
     "1.0.0-rc.1", "1.0.0-rc.2", "1.0.0", "1.0.1", "1.1.0-rc.1", "1.1.0", "1.10.0", "2.0.0-rc.1", "2.0.0", "2.1.0",
@@ -52,7 +53,7 @@ def follow(state: ModelState, what: str, target: Any) -> None:
         take(state, "promote", body)
 
 
-@settings(max_examples=300, deadline=None)
+@tries(3)
 @given(taken=st.lists(steps, max_size=40))
 def test_what_is_kept_at_hand_is_what_a_look_through_all_versions_finds(
     taken: list[tuple[str, Any]],

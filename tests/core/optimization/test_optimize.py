@@ -97,6 +97,7 @@ def clock(monkeypatch):
 # -- what every optimizer must give ----------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", LEARNING)
 def test_every_optimizer_returns_a_program_its_scores_and_exact_counts(name, engine, capfd):
     events = []
@@ -132,6 +133,7 @@ def test_the_estimate_is_exact_where_nothing_depends_on_the_answers(name, engine
     assert run.usage.lm_calls == run.plan.estimate.lm_calls
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -646,6 +648,7 @@ def test_a_pinned_model_is_the_one_optimized_and_stays_pinned(name):
     assert program.lm is lm
 
 
+@pytest.mark.heavy
 def test_different_pins_are_refused_where_they_would_be_lost(engine):
     program = TwoStages()
     program.analyze.lm = scripted_lm(engine, "scripted/a")

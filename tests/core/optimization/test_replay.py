@@ -3,9 +3,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
+from pathlib import Path
 
 import dspy
 import pytest
@@ -15,8 +13,10 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.events import Completed, read_events
 from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.optimize import optimize
-from tests import ROOT
+from tests.children import Children
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
+
+pytestmark = pytest.mark.heavy
 
 ARGUMENTS = {
     "trainset": reviews(20, "train"),
@@ -78,36 +78,25 @@ def test_the_users_own_cache_is_left_alone(tmp_path):
     assert dspy.cache.disk_cache_dir == before.disk_cache_dir
 
 
-KILLED = """
-    import os, signal, sys
-    import dspy
-    from dspy_nb.core.optimization.optimize import optimize
-    from tests.scripted import ScriptedEngine, classifier, scripted_lm
-    from tests.core.optimization.test_replay import ARGUMENTS
-
+def optimize_and_die(run_dir: Path, calls: Path, after: int) -> None:
     engine = ScriptedEngine()
+
     def on_call(number):
-        with open(sys.argv[2], "a") as file:
-            file.write("call\\n")
-        if number == int(sys.argv[3]):
+        with calls.open("a") as file:
+            file.write("call\n")
+        if number == after:
             os.kill(os.getpid(), signal.SIGKILL)
+
     engine.on_call = on_call
-    dspy.configure(lm=scripted_lm(engine))
-    optimize(classifier(), run_dir=sys.argv[1], **ARGUMENTS)
-"""
+    run_in(run_dir, engine)
 
 
 @pytest.mark.parametrize("after", [15, 60])
-def test_kill_9_in_the_middle_loses_at_most_the_calls_in_flight(tmp_path, after):
-    whole = run_in(tmp_path / "whole")
+def test_kill_9_in_the_middle_loses_at_most_the_calls_in_flight(tmp_path, children: Children, after):
     calls = tmp_path / "calls.txt"
-    repository = ROOT
-    killed = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path / "killed"), str(calls), str(after)],
-        cwd=repository,
-        env={**os.environ, "PYTHONPATH": str(repository)},
-    )
-    assert killed.returncode == -signal.SIGKILL
+    killed = children(optimize_and_die, tmp_path / "killed", calls, after)
+    whole = run_in(tmp_path / "whole")
+    assert killed.status == -signal.SIGKILL
     paid = len(calls.read_text().splitlines())
     engine = ScriptedEngine()
     resumed = run_in(tmp_path / "killed", engine)

@@ -45,6 +45,8 @@ margin = 0.1
 min_score = 0.3
 """
 
+pytestmark = pytest.mark.heavy
+
 GOOD, BAD = ["--option", "k=2"], ["--option", "k=0"]  # the scripted model needs demos to be right
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, Optional
 import dspy
 import pydantic
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_nb.core.errors import Corrupt
@@ -91,7 +91,6 @@ def test_anything_else_is_refused_and_nothing_is_imported(text: str) -> None:
     assert set(sys.modules) == before
 
 
-@settings(deadline=None)
 @given(text=st.text(alphabet="intlisdcLera[]|,'. 0\\()", max_size=30) | st.text(max_size=20))
 def test_any_text_is_a_type_or_corrupt(text: str) -> None:
     stays_in_the_error_tree(lambda: parse_type(text))

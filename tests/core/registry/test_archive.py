@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
 from dspy_nb.core.registry.archive import read_archive
 from dspy_nb.core.registry.registry import Registry
+from tests.properties import tries
 from tests.registry_samples import Run, program, stays_in_the_error_tree
 
 pytestmark = pytest.mark.usefixtures("no_flush")
@@ -230,7 +231,7 @@ def test_a_forged_field_type_runs_nothing_and_is_refused_at_load(
         there.load("m")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tries(1.5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_bytes_as_an_archive_stay_in_the_error_tree(tmp_path: Path, data: st.DataObject) -> None:
     source = tmp_path / "source.zip"
@@ -255,7 +256,7 @@ def test_any_bytes_as_an_archive_stay_in_the_error_tree(tmp_path: Path, data: st
     assert {child.name for child in tmp_path.iterdir()} <= {"here", "there", "source.zip", "fuzzed.zip"}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tries(0.6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     # zipfile itself cannot write a name that begins with NUL
     names=st.lists(st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=10), max_size=3),

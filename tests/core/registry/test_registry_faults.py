@@ -5,20 +5,24 @@ from __future__ import annotations
 import errno
 import os
 import random
+import resource
+import signal
 import subprocess
-import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from dspy_nb.core.errors import Conflict, Corrupt, RegistryError
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.log import Log
+from tests.children import Children
+from tests.properties import tries
 from tests.registry_samples import Run, program, stays_in_the_error_tree, tree
 
 
@@ -29,55 +33,50 @@ def registry(tmp_path: Path) -> Registry:
 
 # -- many writers, crashes, full disks ---------------------------------------------------------------------
 
-WRITER = """
-import sys, dspy
-from dspy_nb.core.registry.registry import Registry
-registry = Registry(sys.argv[1])
-program = dspy.Predict("review -> sentiment")
-for _ in range(int(sys.argv[2])):
-    version = registry.register(program, "m")
-    registry.promote(version, "production", force=True, reason="test")
-    print(version.version, flush=True)
-"""
+
+def written(root: Path, n: int) -> Iterator[str]:
+    registry = Registry(root)
+    for _ in range(n):
+        version = registry.register(program(), "m")
+        registry.promote(version, "production", force=True, reason="test")
+        yield version.version
 
 
-def write_from_processes(root: Path, processes: int, each: int) -> None:
-    command = [sys.executable, "-c", WRITER, str(root), str(each)]
-    writers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
-    printed = [line for writer in writers for line in writer.communicate(timeout=280)[0].split()]
+def write_from_processes(children: Children, root: Path, processes: int, each: int) -> None:
+    writers = [children(written, root, each) for _ in range(processes)]
+    returned = [version for writer in writers for version in writer.rest()]
     registry = Registry(root)
     versions = registry.list("m")
-    assert len(printed) == len(set(printed)) == processes * each
-    assert {version.version for version in versions} == set(printed)
+    assert len(returned) == len(set(returned)) == processes * each
+    assert {version.version for version in versions} == set(returned)
     assert [entry.number for entry in registry.history("m")] == list(range(1, 2 * processes * each + 1))
     assert [version.stage for version in versions].count("production") == 1
     assert registry.check() == []
 
 
-def test_processes_that_register_and_promote_at_once_lose_nothing(tmp_path: Path) -> None:
-    write_from_processes(tmp_path / "registry", processes=4, each=10)
+def test_processes_that_register_and_promote_at_once_lose_nothing(tmp_path: Path, children: Children) -> None:
+    write_from_processes(children, tmp_path / "registry", processes=4, each=10)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("repetition", range(20))
-def test_eight_processes_twenty_times_lose_nothing(tmp_path: Path, repetition: int) -> None:
-    write_from_processes(tmp_path / "registry", processes=8, each=50)
+def test_eight_processes_twenty_times_lose_nothing(
+    tmp_path: Path, children: Children, repetition: int
+) -> None:
+    write_from_processes(children, tmp_path / "registry", processes=8, each=50)
 
 
-def kill_while_writing(root: Path, processes: int, moments: list[float]) -> None:
+def kill_while_writing(children: Children, root: Path, moments: list[float]) -> None:
     """Let processes register and promote, kill one after the other, each some seconds after it has begun."""
-    command = [sys.executable, "-c", WRITER, str(root), "100000"]
-    writers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
-    printed: list[str] = []
+    writers = [children(written, root, 100_000) for _ in moments]
+    returned: list[str] = []
     for writer, moment in zip(writers, moments, strict=True):
-        assert writer.stdout is not None
-        printed.append(writer.stdout.readline())
+        returned.append(next(writer))
         time.sleep(moment)
         writer.kill()
     for writer in writers:
-        printed += writer.communicate()[0].splitlines(keepends=True)
-    returned = [line.strip() for line in printed if line.endswith("\n")]  # the last line may be cut
+        returned += writer
     registry = Registry(root)
     versions = registry.list("m")
     assert set(returned) <= {version.version for version in versions}
@@ -92,16 +91,16 @@ def kill_while_writing(root: Path, processes: int, moments: list[float]) -> None
     assert len(registry.list("m")) == len(versions) + 1
 
 
-def test_what_was_returned_before_a_kill_is_there_after_it(tmp_path: Path) -> None:
-    kill_while_writing(tmp_path / "registry", 2, [0.05, 0.02])
+def test_what_was_returned_before_a_kill_is_there_after_it(tmp_path: Path, children: Children) -> None:
+    kill_while_writing(children, tmp_path / "registry", [0.05, 0.02])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(40))
-def test_what_was_returned_before_many_kills_is_there(tmp_path: Path, seed: int) -> None:
+def test_what_was_returned_before_many_kills_is_there(tmp_path: Path, children: Children, seed: int) -> None:
     moments = random.Random(seed)
-    kill_while_writing(tmp_path / "registry", 8, [moments.uniform(0, 0.5) for _ in range(8)])
+    kill_while_writing(children, tmp_path / "registry", [moments.uniform(0, 0.5) for _ in range(8)])
 
 
 def test_threads_that_share_a_registry_lose_nothing(registry: Registry) -> None:
@@ -163,26 +162,22 @@ def test_whichever_write_fails_nothing_is_half_visible(
     assert registry.register(program(), "m").version > "1.0.0"
 
 
-def test_a_file_size_limit_of_the_system_gives_one_line(tmp_path: Path) -> None:
-    code = """
-import resource, signal, sys, dspy
-from dspy_nb.core.errors import RegistryError
-from dspy_nb.core.registry.registry import Registry
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-program = dspy.Predict("review -> sentiment")
-program.demos = [{"review": "x" * 5000, "sentiment": "y"}]
-registry = Registry(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
-try:
-    registry.register(program, "m")
-except RegistryError as error:
-    print(error)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "registry")], capture_output=True, text=True, check=True
-    )
-    assert "File too large" in done.stdout
-    assert len(done.stdout.splitlines()) == 1
+def refused_under_a_limit(root: Path) -> Iterator[str]:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    large = program()
+    large.demos = [{"review": "x" * 5000, "sentiment": "y"}]
+    registry = Registry(root)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
+    try:
+        registry.register(large, "m")
+    except RegistryError as error:
+        yield str(error)
+
+
+def test_a_file_size_limit_of_the_system_gives_one_line(tmp_path: Path, children: Children) -> None:
+    (said,) = children(refused_under_a_limit, tmp_path / "registry").rest()
+    assert "File too large" in said
+    assert len(said.splitlines()) == 1
     assert Registry(tmp_path / "registry").models() == []
 
 
@@ -264,7 +259,7 @@ def test_branches_that_promote_the_same_model_conflict_visibly(repository: Regis
     assert repository.history("a")[-1].by == "right"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tries(1.5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     model_id=st.text(max_size=12) | st.sampled_from(["../m", "m/../..", "m@", "m\x00"]),
     version=st.none() | st.text(max_size=12),
@@ -310,7 +305,7 @@ entry_keys = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tries(1.5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     action=st.sampled_from(["register", "promote", "archive", "attach", "explode"]),
     body=st.dictionaries(

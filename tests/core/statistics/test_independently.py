@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.optimize import brentq, minimize_scalar
@@ -21,8 +21,9 @@ from scipy.stats import binomtest, chi2_contingency, chisquare, norm, quantile_t
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.statistics import verdicts as stats
+from tests.properties import tries
 
-few = settings(max_examples=40, deadline=None)
+few = tries(0.4)
 confidences = st.sampled_from([0.8, 0.9, 0.95, 0.99, 0.999])
 counts = st.integers(0, 40)
 
@@ -229,7 +230,7 @@ def naive_two_arm_wealth(units, m):
     return sum(wealth.values())
 
 
-@settings(max_examples=15, deadline=None)
+@tries(0.15)
 @given(st.integers(0, 10_000), st.sampled_from([0.1, 0.3, 0.5]), st.sampled_from([0.0, 0.2]))
 def test_the_two_arm_sequence_is_the_procedure_step_by_step(seed, split, effect):
     rng = np.random.default_rng(seed)

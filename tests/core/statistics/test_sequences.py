@@ -8,7 +8,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import betaln
 from scipy.stats import binom
@@ -21,8 +21,9 @@ from dspy_nb.core.statistics.verdicts import (
     decide,
     paired_evalue,
 )
+from tests.properties import tries
 
-any_speed = settings(deadline=None, max_examples=40)
+few = tries(0.4)
 wins = st.lists(st.sampled_from([-1, 0, 1]), max_size=120)
 graded = st.lists(st.floats(-1, 1), max_size=60)
 outcomes = st.lists(
@@ -137,7 +138,7 @@ def test_the_wealth_against_a_mean_is_the_integral_over_the_beta_mixture(a_wins_
 # What always holds
 
 
-@any_speed
+@few
 @given(wins)
 def test_the_paired_p_value_is_one_over_the_largest_evalue(differences):
     sequence = PairedSequence()
@@ -151,7 +152,7 @@ def test_the_paired_p_value_is_one_over_the_largest_evalue(differences):
     assert (sequence.n, sequence.b_wins, sequence.a_wins) == (len(differences), b, c)
 
 
-@any_speed
+@few
 @given(wins, graded, outcomes, st.integers(1, 30))
 def test_adding_many_is_adding_one_after_the_other(differences, scores, units, size):
     for kind, items in zip(KINDS, (differences, scores, units), strict=True):
@@ -165,7 +166,7 @@ def test_adding_many_is_adding_one_after_the_other(differences, scores, units, s
         assert together.n == singly.n
 
 
-@any_speed
+@few
 @given(wins, graded, outcomes)
 def test_intervals_only_ever_shrink_and_exclude_0_only_with_a_small_p_value(differences, scores, units):
     for kind, items in zip(KINDS, (differences, scores, units), strict=True):
@@ -183,7 +184,7 @@ def test_intervals_only_ever_shrink_and_exclude_0_only_with_a_small_p_value(diff
                 assert sequence.p_value <= 0.05 + 1e-12
 
 
-@any_speed
+@few
 @given(graded)
 def test_swapping_programs_mirrors_the_paired_interval(scores):
     there, back = PairedSequence(binary=False), PairedSequence(binary=False)
@@ -192,7 +193,7 @@ def test_swapping_programs_mirrors_the_paired_interval(scores):
     assert back.p_value == pytest.approx(there.p_value, rel=1e-6)
 
 
-@any_speed
+@few
 @given(outcomes)
 def test_swapping_arms_mirrors_the_two_arm_interval(units):
     there, back = TwoArmSequence(), TwoArmSequence()

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import xlogy
@@ -17,6 +17,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.statistics import verdicts as stats
 from dspy_nb.core.statistics.sample_sizes import PRICE_OF_LOOKING, more_needed
 from tests import ROOT
+from tests.properties import tries
 
 
 def assert_close(actual, expected, digits=6):
@@ -49,7 +50,6 @@ def test_wilson_knows_nothing_without_trials():
     assert stats.wilson_interval(0, 0) == (0.0, 1.0)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(successes_and_n(minimum=1), st.floats(0.5, 0.999))
 def test_wilson_holds_the_rate_lies_in_the_unit_interval_and_mirrors(counts, confidence):
     successes, n = counts
@@ -128,7 +128,6 @@ def test_an_arm_without_trials_leaves_every_difference_possible(interval):
     assert interval(3, 4, 0, 0) == (-1, 1)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(successes_and_n(minimum=1, maximum=60), successes_and_n(minimum=1, maximum=60), st.floats(0.5, 0.999))
 def test_intervals_of_two_arms_hold_the_difference_and_mirror(a, b, confidence):
     for interval in (stats.newcombe_interval, stats.miettinen_nurminen_interval):
@@ -138,7 +137,7 @@ def test_intervals_of_two_arms_hold_the_difference_and_mirror(a, b, confidence):
         assert interval(*b, *a, confidence) == pytest.approx((-high, -low), abs=1e-7)
 
 
-@settings(max_examples=50, deadline=None)
+@tries(0.5)
 @given(successes_and_n(minimum=1, maximum=80), successes_and_n(minimum=1, maximum=80))
 def test_the_ends_of_miettinen_and_nurminens_interval_are_where_the_score_test_is_critical(a, b):
     (x, m), (y, n) = a, b
@@ -171,7 +170,6 @@ def test_mcnemar_gives_the_published_values():
     assert_close((test.exact_p, test.mid_p), (0.05247879, 0.03468966), digits=8)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.integers(0, 200), st.integers(0, 200))
 def test_mcnemar_agrees_with_the_binomial_test(a_only, b_only):
     exact_p, mid_p = stats.mcnemar(7, a_only, b_only, 5)
@@ -207,7 +205,6 @@ def test_tango_keeps_its_width_when_the_programs_never_disagree():
     assert stats.paired_difference_interval(0, 0, 0, 0) == (-1, 1)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(*[st.integers(0, 60)] * 4, st.floats(0.5, 0.999), st.sampled_from(["tango", "newcombe"]))
 def test_paired_intervals_hold_the_difference_and_mirror(both, a_only, b_only, neither, confidence, method):
     low, high = stats.paired_difference_interval(both, a_only, b_only, neither, confidence, method)
@@ -319,7 +316,6 @@ def test_bca_of_differences_uses_their_bounds():
     assert low < 0 < high
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
 @example([1.6471658948610325e-15])
 def test_bca_stays_within_the_bounds_and_has_width(values):
@@ -402,7 +398,6 @@ def test_the_median_ratio_has_the_exact_interval_of_order_statistics():
     assert np.isnan(stats.ratio_interval([], []).median)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.tuples(*[st.floats(0.001, 1000)] * 2), min_size=1, max_size=40))
 def test_the_median_ratio_inverts_when_the_arms_swap(pairs):
     a, b = zip(*pairs, strict=True)
@@ -457,7 +452,6 @@ def test_holm_gives_the_textbook_values_in_the_order_given():
         stats.holm([0.5, 1.5])
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.floats(0, 1), max_size=8), st.randoms())
 def test_holm_never_lowers_a_p_value_and_does_not_depend_on_the_order(p_values, random):
     adjusted = stats.holm(p_values)
@@ -485,6 +479,7 @@ def test_counts_and_splits_that_do_not_fit_are_refused(counts, split):
 # The module
 
 
+@pytest.mark.heavy
 def test_importing_the_statistics_brings_in_neither_numpy_nor_scipy():
     script = "import sys, dspy_nb.core.statistics.verdicts; print({'numpy', 'scipy'} & set(sys.modules))"
     root = ROOT

@@ -5,15 +5,13 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -21,7 +19,9 @@ from dspy_nb.core.errors import Corrupt, DspyNbError, InputError, Refused, Regis
 from dspy_nb.core.storage import files as durable
 from dspy_nb.core.storage import log as log_module
 from dspy_nb.core.storage.log import Entry, Log
+from tests.children import Children
 from tests.moments import HANG_S
+from tests.properties import tries
 from tests.registry_samples import stays_in_the_error_tree
 
 
@@ -141,25 +141,15 @@ def test_threads_that_append_through_one_log_lose_nothing(tmp_path: Path) -> Non
     assert open_log(tmp_path).read().numbers == list(range(1, 41))
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from dspy_nb.core.storage.log import Log
-
-class Nothing:
-    def check(self, entry): pass
-    def apply(self, entry): pass
-
-log = Log(Path(sys.argv[1]), Nothing)
-for _ in range(25):
-    log.append(lambda _: {"add": 1}, "add")
-"""
+def append(folder: Path) -> None:
+    log = open_log(folder)
+    for _ in range(25):
+        add(log, 1)
 
 
-def test_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WRITER, str(tmp_path / "log")]
-    writers = [subprocess.Popen(command) for _ in range(4)]
-    assert [writer.wait(timeout=120) for writer in writers] == [0] * 4
+def test_processes_that_append_at_once_lose_nothing(tmp_path: Path, children: Children) -> None:
+    writers = [children(append, tmp_path / "log") for _ in range(4)]
+    assert [writer.status for writer in writers] == [0] * 4
     assert open_log(tmp_path / "log").read().numbers == list(range(1, 101))
     assert not [path for path in (tmp_path / "log").iterdir() if path.name.startswith(".tmp-")]
 
@@ -337,7 +327,6 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     change=st.dictionaries(st.sampled_from(["number", "previous", "action", "at", "by", "add"]), json_values)
 )
@@ -351,7 +340,6 @@ def test_entries_with_a_right_checksum_and_wrong_values_stay_in_the_error_tree(
         stays_in_the_error_tree(open_log(folder).read)
 
 
-@settings(max_examples=100, deadline=None)
 @given(content=st.binary(max_size=200))
 def test_any_bytes_as_an_entry_stay_in_the_error_tree(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -425,7 +413,7 @@ class LogMachine(RuleBasedStateMachine):
 
 
 TestLogMachine = LogMachine.TestCase
-TestLogMachine.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+TestLogMachine.settings = tries(0.25, stateful_step_count=15)
 
 
 def test_patience_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

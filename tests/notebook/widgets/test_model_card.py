@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -137,8 +135,3 @@ def test_a_card_that_was_edited_is_not_shown(tmp_path: Path) -> None:
     (version.path / "README.md").write_text("# another card")
     with pytest.raises(Corrupt, match="was changed after it was registered"):
         card_html(version)
-
-
-def test_the_renderer_is_imported_when_a_card_is_shown() -> None:
-    code = "import sys, dspy_nb.notebook.widgets.registry; assert 'markdown_it' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)

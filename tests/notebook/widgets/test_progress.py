@@ -155,6 +155,7 @@ def test_it_is_drawn_at_most_four_times_a_second_and_at_the_end(clock):
     assert len(captured.outputs) == 2
 
 
+@pytest.mark.heavy
 def test_thousands_of_candidates_leave_twelve_rows_with_a_notice_and_a_small_chart(panel):
     panel(Started("MIPROv2", 200))
     for number in range(3000):

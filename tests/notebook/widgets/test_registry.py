@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from dspy_nb.notebook.widgets.version_list import ROWS_A_PAGE
 from dspy_nb.views.documents import STYLE
 from tests import ROOT
 from tests.browser import python_notebook
+from tests.children import Children
 from tests.registry_samples import GATE, Run, program
 
 EXAMPLE = ROOT / "registry"
@@ -191,13 +190,17 @@ def _html_widgets(widget):
         yield from _html_widgets(child)
 
 
-def test_what_another_process_writes_shows_by_itself_until_it_is_closed(registry: Registry) -> None:
-    code = "import sys, dspy_nb as nb; nb.Registry(sys.argv[1]).promote('m', 'staging')"
+def promote(root: Path) -> None:
+    Registry(root).promote("m", "staging")
 
+
+def test_what_another_process_writes_shows_by_itself_until_it_is_closed(
+    registry: Registry, children: Children
+) -> None:
     async def look() -> None:
         browser = RegistryBrowser(registry)
         browser.follow()
-        subprocess.run([sys.executable, "-c", code, str(registry.root)], check=True)
+        children(promote, registry.root).rest()
         for _ in range(600):  # it looks once a second; a minute bounds a hang
             if "staging" in browser.list.rows[0].cells.value:
                 break
@@ -295,6 +298,7 @@ def test_there_are_no_more_rows_than_were_needed(registry: Registry) -> None:
     assert browser.list.rows[0] is first
 
 
+@pytest.mark.heavy
 def test_a_thousand_versions_take_one_page_of_rows(registry: Registry) -> None:
     for number in range(1000 - 3):
         registry.register(program(f"Say {number}."), "many", bump="patch")
@@ -307,6 +311,7 @@ def test_a_thousand_versions_take_one_page_of_rows(registry: Registry) -> None:
     assert len(shown(browser)) == 1000 - 39 * ROWS_A_PAGE
 
 
+@pytest.mark.heavy
 def test_a_notebook_that_is_run_headless_has_the_table(registry: Registry) -> None:
     from nbclient import NotebookClient
 
