@@ -177,7 +177,7 @@ uvicorn.run(app.app, host="127.0.0.1", port={port}, log_level="error")
     }
     process = subprocess.Popen([sys.executable, "-c", program], env=variables)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HANG_S) as client:
             while True:
                 try:
                     assert client.get("/health").status_code == 503
