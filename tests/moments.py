@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from types import FrameType
 
-HANG_S = 60.0
+HANG_S = 120.0
 
 
 class Clock:

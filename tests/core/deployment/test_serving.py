@@ -174,7 +174,7 @@ def test_the_example_app_notices_deployments_of_another_process(tmp_path: Path, 
         port = listening.getsockname()[1]
     server = children(serve_the_example_app, registry.root, environment.name, port)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HANG_S) as client:
             while True:
                 try:
                     assert client.get("/health").status_code == 503
