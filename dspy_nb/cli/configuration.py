@@ -24,11 +24,13 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
 
 __all__ = ["Configuration", "config_option", "find_configuration", "options", "set_variables"]
@@ -44,6 +46,7 @@ SHARED: Final = (
 
 _NOT_CONFIGURABLE: Final = ("config", "help")
 _PATHS: Final = ("FILE", "DIR")
+_MAY_BE_PATHS: Final = (*_PATHS, "NOTEBOOK", "PATH", "REPORT|REF", "REF|FILE")
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Configuration:
     def _relative(self, path: str) -> str:
         """Return a path that the file gives, from its own folder, relative to the working directory."""
         folder, here = self.file.parent.resolve(), Path.cwd()
+        path = str(user_path(str(self.file), path))
         return path if folder == here or Path(path).is_absolute() else os.path.relpath(folder / path, here)
 
 
@@ -129,7 +133,8 @@ def find_configuration(file: str | None = None) -> Configuration | None:
         InputError: It cannot be read, or is not valid TOML.
     """
     if file is not None:
-        return Configuration(Path(file), _read(Path(file)) or {})
+        path = user_path("--config", file)
+        return Configuration(path, _read(path) or {})
     here = Path.cwd()
     for folder in (here, *here.parents):
         for path in (folder / _FILE, folder / _PROJECT):
@@ -173,6 +178,23 @@ def set_variables(command: click.Command) -> None:
         given = option.envvar or []
         variable = f"DSPY_NB_{_plain(command.name or '')}_{name}".upper()
         option.envvar = [*([given] if isinstance(given, str) else given), variable]
+
+
+def expand_home(command: click.Command) -> None:
+    """Let ``~`` at the beginning of a path stand for the user's home, where the shell has left it."""
+    for parameter in command.params:
+        if parameter.metavar in _MAY_BE_PATHS:
+            parameter.callback = partial(_expanded, usual=parameter.callback)
+
+
+def _expanded(context: click.Context, parameter: click.Parameter, value: Any, usual: Any) -> Any:
+    def expand(text: Any) -> Any:
+        if not isinstance(text, str) or not text.startswith("~"):
+            return text
+        return str(user_path(parameter.opts[0], text))
+
+    value = tuple(map(expand, value)) if isinstance(value, tuple) else expand(value)
+    return value if usual is None else usual(context, parameter, value)
 
 
 def config_option() -> click.Option:

@@ -188,9 +188,16 @@ def diff(a: str, b: str, inputs: tuple[str, ...], predictor: str | None, root: s
     """
     from dspy_nb.cli import parsing
 
-    values = parsing.parse_options(inputs) if inputs else None
-    found = open_registry(root).diff(a, b, inputs=values, predictor=predictor)
+    registry = open_registry(root)
+    values = parsing.parse_options(inputs, as_text=_text_inputs(registry.get(a))) if inputs else None
+    found = registry.diff(a, b, inputs=values, predictor=predictor)
     print_result(as_json, asdict(found), lambda: str(found))
+
+
+def _text_inputs(version: nb.ModelVersion) -> set[str]:
+    """Return the input fields of a version that are text."""
+    predictors = version.metadata["signature"]["predictors"]
+    return {field["name"] for item in predictors for field in item["fields"] if field["type"] == "str"}
 
 
 def _facts(deployment: nb.Deployment) -> dict[str, Any]:

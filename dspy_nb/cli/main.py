@@ -14,7 +14,7 @@ import click
 import dspy_nb as nb
 from dspy_nb.cli.ab_test import ab_test
 from dspy_nb.cli.completion import complete_values, completion
-from dspy_nb.cli.configuration import config_option, set_variables
+from dspy_nb.cli.configuration import config_option, expand_home, set_variables
 from dspy_nb.cli.deployment import archive, deploy, diff, history, promote, rollback
 from dspy_nb.cli.evaluate import evaluate, gate
 from dspy_nb.cli.monitor import canary, monitor
@@ -55,6 +55,7 @@ for command in (
     command.help = (command.help or "").replace(*_BACKSPACE)
     complete_values(command)
     set_variables(command)
+    expand_home(command)
     command.params.append(config_option())
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -74,6 +75,25 @@ def _set_parameters(notebook: Any, parameters: Mapping[str, Any], source: Path) 
     if after < len(tags) and "injected-parameters" in tags[after]:
         del notebook.cells[after]  # of an earlier execution
     notebook.cells.insert(after, cell)
+
+
+def text_parameters(source: Path) -> set[str]:
+    """Return the parameters of a notebook whose default is text; none if it cannot be read."""
+    with contextlib.suppress(InputError):
+        for cell in read_notebook(source, {}).cells:
+            if "parameters" in cell.metadata.get("tags", []):
+                return {name for name, value in _defaults(cell.source) if isinstance(value, str)}
+    return set()
+
+
+def _defaults(source: str) -> Iterator[tuple[str, Any]]:
+    """Yield the names that code assigns at its top level, each with its value if that is a literal."""
+    with contextlib.suppress(SyntaxError):
+        for part in ast.parse(source).body:
+            if isinstance(part, ast.Assign | ast.AnnAssign) and isinstance(part.value, ast.Constant):
+                for target in part.targets if isinstance(part, ast.Assign) else [part.target]:
+                    if isinstance(target, ast.Name):
+                        yield target.id, part.value.value
 
 
 def _assigned(source: str) -> list[str]:

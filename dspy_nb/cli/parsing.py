@@ -13,18 +13,23 @@ import json
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
 
 __all__ = ["input_fields", "load_metric", "load_object", "load_program", "parse_options"]
 
 
-def parse_options(texts: Iterable[str]) -> dict[str, Any]:
+def parse_options(texts: Iterable[str], as_text: Container[str] = ()) -> dict[str, Any]:
     """Return options given as ``name=value``: the value is JSON or a Python literal, else text.
+
+    Args:
+        texts: The options.
+        as_text: Names of those whose value is text, whatever it looks like: ``1.10`` is a version.
 
     Raises:
         InputError: one has no name or no value, or a name occurs twice.
@@ -36,7 +41,7 @@ def parse_options(texts: Iterable[str]) -> dict[str, Any]:
             raise InputError(f"option {text!r} is not name=value, as in num_candidates=6")
         if name in options:
             raise InputError(f"option {name!r} is given twice")
-        options[name] = _value(value)
+        options[name] = value if name in as_text else _value(value)
     return options
 
 
@@ -69,11 +74,11 @@ def load_object(text: str) -> Any:
 
 
 def _module(place: str) -> ModuleType:
-    is_file = place.endswith(".py")
-    if is_file and not Path(place).is_file():
+    file = user_path("the file", place) if place.endswith(".py") else None
+    if file is not None and not file.is_file():
         raise InputError(f"no such file: {place}")
     try:
-        return _import_file(Path(place)) if is_file else _import(place)
+        return _import(place) if file is None else _import_file(file)
     except Exception as error:
         raise InputError(f"cannot import {place}: {type(error).__name__}: {error}{_place(error)}") from error
 

@@ -18,8 +18,10 @@ __all__ = ["check", "list_versions", "open_registry", "register", "show", "versi
 @click.argument("model_id", metavar="[MODEL]", required=False)
 @registry_option
 @json_option
-def list_versions(model_id: str | None, root: str, as_json: bool) -> None:
+def list_versions(model_id: str | None, root: str, as_json: bool) -> int:
     r"""List the versions of one model, or of all.
+
+    A model that cannot be read is named on stderr, with exit status 2; the others are listed.
 
     \b
     Examples:
@@ -28,8 +30,12 @@ def list_versions(model_id: str | None, root: str, as_json: bool) -> None:
     """
     from dspy_nb.views.listings import versions_text
 
-    versions = open_registry(root).list(model_id)
+    registry = open_registry(root)
+    versions, damage = registry.survey() if model_id is None else (registry.list(model_id), [])
     print_result(as_json, [version_facts(version) for version in versions], lambda: versions_text(versions))
+    for error in damage:
+        click.echo(f"Error: {error}", err=True)
+    return 2 if damage else 0
 
 
 @click.command()

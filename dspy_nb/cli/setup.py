@@ -138,7 +138,7 @@ def run_notebook(notebook: str, parameters: tuple[str, ...], out: str | None, as
     from dspy_nb.views.wording import duration
 
     source = Path(notebook)
-    values = parsing.parse_options(parameters)
+    values = parsing.parse_options(parameters, as_text=notebooks.text_parameters(source))
     copy = source.with_suffix(".executed.ipynb") if out is None else Path(out)
     cells = notebooks.read_notebook(source, values).cells
     if not copy.parent.is_dir():

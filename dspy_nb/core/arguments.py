@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import unicodedata
 from collections.abc import Iterable
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspy_nb.core.errors import InputError
@@ -135,6 +137,24 @@ def yes_or_no(success: object) -> float:
     if not isinstance(scalar, int) or scalar not in (0, 1):
         raise InputError(f"success must be True or False, got {success!r:.80}: a grade is value=")
     return float(scalar)
+
+
+def user_path(name: str, value: object, kind: str = "path") -> Path:
+    """Return a path that a user gave, with ``~`` at its beginning as the home, also ``~somebody``'s.
+
+    Args:
+        name: What the message calls it.
+        value: The path; where there is no such user, ``~nobody`` is a name like any other.
+        kind: What it must be: a path, a folder.
+
+    Raises:
+        InputError: It is no path, or is empty.
+    """
+    if not isinstance(value, str | os.PathLike) or not isinstance(text := os.fspath(value), str):
+        raise InputError(f"{name} must be a {kind}, not a {type(value).__name__}")
+    if not text or "\0" in text:
+        raise InputError(f"{name} must be a {kind}, got {text!r:.80}")
+    return Path(os.path.expanduser(text))  # noqa: PTH111 (it raises where there is no such user)
 
 
 _LONGEST_NAME = 500

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
 
 __all__ = [
@@ -178,7 +179,7 @@ class EventLog:
     """A listener that appends each event to a file, one JSON object a line, readable after a crash."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = user_path("log_file", path)
         self._file: IO[str] | None = None
 
     def open(self) -> None:
@@ -236,7 +237,7 @@ def read_events(path: str | Path) -> list[Event]:
         InputError: the file is missing, or a line other than the last is not an event.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = user_path("the event log", path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(f"cannot read the event log {path}: {error.strerror}") from None
     events: list[Event] = []

@@ -151,7 +151,13 @@ def _shown(registry: Registry, arguments: Any) -> Any:
     title = f"Registry: {short_path(registry.root)}"
     if arguments.model and "@" in arguments.model:
         return Versions([registry.get(arguments.model)], title)
-    return Browsable(registry.list(arguments.model), title, registry, arguments.model)
+    if arguments.model:
+        return Browsable(registry.list(arguments.model), title, registry, arguments.model)
+    versions, damage = registry.survey()
+    if damage:
+        display(Versions(versions, title))
+        raise damage[0]
+    return Browsable(versions, title, registry, None)
 
 
 class Browsable(Versions):

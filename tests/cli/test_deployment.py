@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import dspy
 import pytest
 
+import dspy_nb as nb
 from dspy_nb.cli.main import main
 from dspy_nb.core.registry.registry import Registry
 from tests.registry_samples import GATE, Run, program
@@ -140,3 +143,33 @@ def test_a_diff_shows_the_prompts_for_an_input(capsys: pytest.CaptureFixture[str
     assert "  Nice and quick." in shown
     assert main(["diff", "m@1.0.0", "m@1.1.0", "--input", "text=Nice."]) == 2
     assert "the inputs must be review, not text" in capsys.readouterr().err
+
+
+def test_an_input_that_is_text_stays_text_in_a_diff(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = nb.Registry("other")
+    registry.register(dspy.Predict("question: str, count: int -> answer"), "m")
+    registry.register(dspy.Predict(dspy.Signature("question: str, count: int -> answer", "Be brief.")), "m")
+    inputs = ["--input", "question=1.10", "--input", "count=2"]
+    assert main(["diff", "m@1.0.0", "m@1.1.0", *inputs, "--registry", "other"]) == 0
+    assert "1.10" in capsys.readouterr().out
+
+
+def test_one_torn_log_does_not_hide_the_other_models(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = nb.Registry("other")
+    for name in ("a", "b", "c"):
+        registry.register(dspy.Predict("question -> answer"), name)
+    entry = next((registry.root / "models/b/log").iterdir())
+    entry.write_bytes(entry.read_bytes()[:-20])
+    os.utime(entry, (1, 1))  # nobody is writing it any more
+    assert main(["list", "--json", "--registry", "other"]) == 2
+    shown = capsys.readouterr()
+    assert [version["ref"] for version in json.loads(shown.out)] == ["a@1.0.0", "c@1.0.0"]
+    assert shown.err.startswith("Error: ")
+    assert "models/b/log" in shown.err
+    assert shown.err.count("\n") == 1
+    assert main(["list", "a", "--registry", "other"]) == 0
+    assert main(["list", "b", "--registry", "other"]) == 2

@@ -10,7 +10,8 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.cli.main import main
-from dspy_nb.cli.notebooks import read_notebook
+from dspy_nb.cli.notebooks import read_notebook, text_parameters
+from dspy_nb.cli.parsing import parse_options
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +67,24 @@ def test_parameters_are_set_below_their_defaults_and_it_runs_in_its_own_folder(c
     data = json.loads(capsys.readouterr().out)
     assert (data["code_cells"], data["executed"]) == (3, "done.executed.ipynb")
     assert code("done.executed.ipynb")[1].source == "# Parameters\nmodel_id = 'again'"
+
+
+@pytest.mark.parametrize(
+    ("default", "given", "value"),
+    [
+        ("'1.0'", "1.10", "'1.10'"),
+        ("'x'", "true", "'true'"),
+        ('"""long"""', "[1]", "'[1]'"),
+        ("1.0", "1.10", "1.1"),
+        ("None", "1.10", "1.1"),
+        ("['a']", "['b']", "['b']"),
+    ],
+)
+def test_a_parameter_whose_default_is_text_stays_text(default: str, given: str, value: str):
+    for assigned in (f"version = {default}", f"version: object = {default}"):
+        source = Path(written(assigned))
+        values = parse_options([f"version={given}"], as_text=text_parameters(source))
+        assert read_notebook(source, values).cells[1].source == f"# Parameters\nversion = {value}"
 
 
 def test_a_notebook_of_an_old_format_has_cells_without_ids():

@@ -5,19 +5,29 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dspy
 
 from dspy_nb.core.data.identity import example_id, fingerprint, input_names, value_key
-from dspy_nb.core.data.rows import read_rows, source_name
+from dspy_nb.core.data.rows import Layout, read_rows, source_name
 from dspy_nb.core.errors import InputError
+
+_HIDDEN = "dspy_"
 
 __all__ = ["example_id", "fingerprint", "load_examples", "split"]
 
 
-def load_examples(source: Any, inputs: str | Sequence[str] | None = None) -> list[dspy.Example]:
+def load_examples(
+    source: Any,
+    inputs: str | Sequence[str] | None = None,
+    *,
+    sep: str | None = None,
+    encoding: str = "utf-8",
+    names: Sequence[str] | None = None,
+    labels: Mapping[Any, Any] | None = None,
+) -> list[dspy.Example]:
     """Read labelled examples.
 
     Every row must have the fields of the first one (further fields are kept), and a value in each input
@@ -29,24 +39,83 @@ def load_examples(source: Any, inputs: str | Sequence[str] | None = None) -> lis
             .csv or .tsv: with a header), a pandas DataFrame, or an iterable of dicts or ``dspy.Example``.
         inputs: The names of the fields that the program is given; all others are labels. May be left out
             if every item is a ``dspy.Example`` that has its inputs set.
+        sep: What separates the cells of a table, such as ``";"``; the file may then have any name. A space, or
+            a longer text, separates without quotes, and the last of ``names`` takes the rest of its line.
+        encoding: Of a file that is not UTF-8, such as ``"latin-1"``.
+        names: The names of the columns of a table that has no header.
+        labels: What the values of a field stand for: ``{"label": {0: "negative", 1: "positive"}}``, or a
+            function in place of the inner dict. Where there is one label field, the inner dict is enough.
+            A key matches the text of a table too: ``0`` and ``"0"``.
 
     Raises:
         InputError: The file cannot be read, is empty or malformed, or a row lacks a field. The message
             names the file, the line (counted from 1) and the field.
     """
-    names = _input_names(inputs)
+    chosen = _input_names(inputs)
+    given = (names,) if isinstance(names, str) else tuple(names or ())
     examples: list[dspy.Example] = []
     first: list[str] = []
-    for where, row in read_rows(source):
-        example = _with_inputs(row, names, where)
+    meanings: dict[str, _Meaning] = {}
+    for where, row in read_rows(source, Layout(sep, encoding, given)):
+        example = _with_inputs(row, chosen, where)
         if not examples:
             first = list(row.keys())
+            meanings = _meanings(labels, example)
         elif missing := [name for name in first if name not in row]:
             raise InputError(f"{where}: no field {missing[0]!r}, which the first row has")
+        for name, meaning in meanings.items():
+            example[name] = meaning(example.get(name), where)
         examples.append(example)
     if not examples:
         raise InputError(f"{source_name(source)}: no examples in it")
     return examples
+
+
+class _Meaning:
+    """What the values of a field stand for."""
+
+    def __init__(self, field: str, values: Mapping[Any, Any] | Callable[[Any], Any]) -> None:
+        self.field = field
+        self._values = values
+        self._by_text = (
+            {str(key): value for key, value in values.items()} if isinstance(values, Mapping) else {}
+        )
+
+    def __call__(self, value: Any, where: str) -> Any:
+        if callable(self._values):
+            try:
+                return self._values(value)
+            except Exception as error:
+                what = f"{type(error).__name__}: {error}"
+                raise InputError(
+                    f"{where}: labels of {self.field!r} fail on {value!r:.80} ({what})"
+                ) from error
+        if str(value) not in self._by_text:
+            raise InputError(
+                f"{where}: {self.field} is {value!r:.80}, for which labels has nothing; it has "
+                f"{_listed(map(str, self._by_text))}"
+            )
+        return self._by_text[str(value)]
+
+
+def _meanings(labels: Mapping[Any, Any] | None, example: dspy.Example) -> dict[str, _Meaning]:
+    if labels is None:
+        return {}
+    if not isinstance(labels, Mapping) or not labels:
+        raise InputError(
+            f"labels must be a dict such as {{'label': {{0: 'no', 1: 'yes'}}}}, got {labels!r:.80}"
+        )
+    if not any(isinstance(values, Mapping) or callable(values) for values in labels.values()):
+        fields = sorted(set(example.keys()) - (input_names(example) or set()))
+        if len(fields) != 1:
+            raise InputError(f"labels must say of which field: {{{(fields or ['label'])[0]!r}: {{...}}}}")
+        labels = {fields[0]: labels}
+    for field, values in labels.items():
+        if field not in example:
+            raise InputError(f"labels: no field {field!r}; there are {_listed(example.keys())}")
+        if not isinstance(values, Mapping) and not callable(values):
+            raise InputError(f"labels of {field!r} must be a dict or a function, got {values!r:.80}")
+    return {field: _Meaning(field, values) for field, values in labels.items()}
 
 
 def split(
@@ -164,6 +233,8 @@ def _input_names(inputs: str | Sequence[str] | None) -> list[str] | None:
 
 
 def _with_inputs(row: Mapping[str, Any], names: list[str] | None, where: str) -> dspy.Example:
+    if isinstance(row, Mapping) and (hidden := [name for name in row if str(name).startswith(_HIDDEN)]):
+        raise InputError(f"{where}: DSPy hides fields that begin with {_HIDDEN!r}: rename {hidden[0]!r}")
     example = row.copy() if isinstance(row, dspy.Example) else dspy.Example(dict(row))
     if names is None:
         names = sorted(input_names(example) or ())

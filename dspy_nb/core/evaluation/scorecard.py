@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
+from dspy_nb.core.arguments import user_path
 from dspy_nb.core.doors import through
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.attempts import Failure
@@ -293,7 +294,7 @@ class Evaluation:
         Raises:
             InputError: The file cannot be written.
         """
-        target = Path(path)
+        target = user_path("the report", path)
         text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -310,7 +311,7 @@ class Evaluation:
             InputError: There is no such file, it holds no evaluation, or a newer version wrote it.
         """
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = json.loads(user_path("the report", path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"{os.fspath(path)}: no evaluation can be read ({error})") from error
         return cls.from_dict(data, source=os.fspath(path))

@@ -8,7 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dspy_nb.core.errors import Conflict, InputError, NotFound
+from dspy_nb.core.arguments import user_path
+from dspy_nb.core.errors import Conflict, DspyNbError, InputError, NotFound
 from dspy_nb.core.models.loading import Loader
 from dspy_nb.core.models.names import Reference, check_model_id, parse_reference
 from dspy_nb.core.models.promotion import find
@@ -26,6 +27,7 @@ __all__ = ["Catalogue", "as_reference"]
 Versions = list[ModelVersion]  # in the class below, list is the method
 Names = list[str]
 History = list[HistoryEntry]
+Damage = list[DspyNbError]
 
 
 class Catalogue:
@@ -37,9 +39,7 @@ class Catalogue:
         Raises:
             InputError: It is no path.
         """
-        if not isinstance(root, str | os.PathLike):
-            raise InputError(f"the registry must be a folder, not a {type(root).__name__}")
-        self.root = Path(os.path.expanduser(root)).absolute()  # noqa: PTH111 (raises where there is no such user)
+        self.root = user_path("the registry", root, "folder").absolute()
         self._logs: dict[str, Log[ModelState]] = {}
         self._loader = Loader()
         self._lock = threading.Lock()
@@ -118,6 +118,23 @@ class Catalogue:
         with log.lock:
             state = log.read()
             return [self._version(model_id, state.records[version]) for _, version in reversed(state.ordered)]
+
+    def survey(self) -> tuple[Versions, Damage]:
+        """Return the versions of all models that can be read, and what is wrong with the others.
+
+        Raises:
+            RegistryError: The folder of the models cannot be read.
+        """
+        versions: Versions = []
+        damage: Damage = []
+        for name in self.folder_names():
+            try:
+                versions += self.list(name)
+            except NotFound:
+                continue  # a folder without a version
+            except DspyNbError as error:
+                damage.append(error)
+        return versions, damage
 
     def latest(self, model_id: str) -> ModelVersion:
         """Return the highest release that is not archived; a prerelease only where there is no release."""

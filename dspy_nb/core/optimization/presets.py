@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.files import replace_file
 
@@ -59,7 +60,7 @@ def list_presets(path: str | Path | None = None) -> list[Preset]:
         InputError: the file is not a valid file of presets; the message names the preset and the key.
     """
     packaged = resources.files(__package__).joinpath("presets.toml").read_text("utf-8")
-    own = Path(path) if path is not None else user_presets_file()
+    own = user_path("the file of presets", path) if path is not None else user_presets_file()
     found: dict[str, Preset] = {}
     if own.exists():
         found = _read(own.read_text(encoding="utf-8"), str(own))
@@ -101,7 +102,7 @@ def save_preset(preset: Preset, path: str | Path | None = None) -> Path:
         raise InputError(f"preset {preset.name!r}: {optimizer.name} has no option {sorted(unknown)[0]!r}")
     if not preset.name or not preset.name.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise InputError(f"preset name {preset.name!r}: use letters, digits, dots, dashes and underscores")
-    file = Path(path) if path is not None else user_presets_file()
+    file = user_path("the file of presets", path) if path is not None else user_presets_file()
     try:
         there = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         there[preset.name] = {

@@ -19,6 +19,7 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.seams import answer_cache, route_cache
 from dspy_nb.core.storage.files import replace_file
@@ -42,7 +43,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path, manifest: dict[str, Any]) -> None:
-        self.path = Path(path)
+        self.path = user_path("run_dir", path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._claim({"schema_version": _SCHEMA_VERSION, **manifest})

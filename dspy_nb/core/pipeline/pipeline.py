@@ -16,6 +16,7 @@ import dspy
 
 from dspy_nb.core.ab.compare import compare
 from dspy_nb.core.ab.comparison import Comparison
+from dspy_nb.core.arguments import user_path
 from dspy_nb.core.deployment.environment import Deployment, Environment
 from dspy_nb.core.errors import Conflict, InputError, Refused
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
@@ -79,7 +80,7 @@ def run_pipeline(
     check_model_id(model_id)
     if until not in STEPS:
         raise InputError(f"until must be one of {', '.join(STEPS)}, got {until!r}")
-    work = _Pipeline(task, model_id, rules, registry, Path(folder), bump, metadata, by)
+    work = _Pipeline(task, model_id, rules, registry, user_path("folder", folder), bump, metadata, by)
     work.on_event, work.on_evaluation, work.on_comparison = on_event, on_evaluation, on_comparison
     for name in STEPS[: STEPS.index(until) + 1]:
         if (over := work.folder.step(name)) is not None:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dspy_nb.core.arguments import check_texts
+from dspy_nb.core.arguments import check_texts, user_path
 from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
 from dspy_nb.core.models.catalogue import Catalogue, as_reference
@@ -289,7 +289,7 @@ class Registry(Catalogue):
             Conflict: The file exists.
             Corrupt: The version was changed.
         """
-        return export_version(self.get(ref), Path(path))
+        return export_version(self.get(ref), user_path("path", path))
 
     def import_version(self, path: str | os.PathLike[str], *, by: str | None = None) -> ModelVersion:
         """Take in a version that ``export_version`` wrote, in the stage development.
@@ -302,7 +302,7 @@ class Registry(Catalogue):
             Corrupt: It is no archive of a version.
         """
         check_texts(by=by)
-        model_id, version, files, metadata = read_archive(Path(path))
+        model_id, version, files, metadata = read_archive(user_path("path", path))
         self._check_case(model_id)
         evaluation = parse_json(files.get("evaluation.json", b"null"), path)
         if not isinstance(evaluation, dict | None):
