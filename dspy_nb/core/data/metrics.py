@@ -22,7 +22,7 @@ from typing import Any
 
 import dspy
 
-from dspy_nb.core.data.equality import same_exactly, same_normalized, same_stripped, word_set
+from dspy_nb.core.data.equality import is_gap, same_exactly, same_normalized, same_stripped, words_of_both
 from dspy_nb.core.errors import InputError
 
 __all__ = [
@@ -95,6 +95,14 @@ class Metric:
         except (OSError, TypeError):
             return self.label
 
+    @property
+    def same(self) -> Callable[[Any, Any], bool]:
+        """When two values of a field are the same to it; as in ``accuracy`` where it grades, or is unknown."""
+        if self.fields and isinstance(self.function, functools.partial):
+            compare: Any = self.function.keywords.get("compare")
+            return compare if compare in (same_exactly, same_normalized) else same_stripped
+        return same_stripped
+
     def __repr__(self) -> str:
         return self.label
 
@@ -144,7 +152,7 @@ class Metric:
                 value = _read(example, field)
                 if value is _MISSING:
                     raise _no_field(self.label, f"example {number}", example, field)
-                if value is None or value != value:
+                if is_gap(value):
                     empty.setdefault(field, []).append(number)
         for field, gaps in empty.items():
             warnings.warn(
@@ -348,7 +356,7 @@ def _shown(value: object) -> str:
 
 
 def _f1(gold: Any, pred: Any) -> float:
-    expected, given = word_set(gold), word_set(pred)
+    expected, given = words_of_both(gold, pred)
     if not expected or not given:
         return 0.0
     # The harmonic mean of precision and recall, 2PR / (P + R), in terms of the three counts.
@@ -358,7 +366,7 @@ def _f1(gold: Any, pred: Any) -> float:
 def _credit(gold: Any, pred: Any) -> float:
     if same_stripped(gold, pred):
         return 1.0
-    expected, given = word_set(gold), word_set(pred)
+    expected, given = words_of_both(gold, pred)
     if not given:
         return 0.0
     return len(expected & given) / max(len(expected), len(given))
