@@ -44,18 +44,18 @@ class LabelClasses:
         is_text = type(value) is str
         # Texts are the same if what the rule leaves of them is equal; so only other values have to be tried.
         key = (str, self._rule(value)) if is_text else (type(value), _hashable(value))
-        found = self._known.get(key)
-        if found is None or found == but:
-            candidates = self._typed if is_text else range(len(self._first))
-            matches = (one for one in candidates if one != but and self._same(self._first[one], value))
-            found = next(matches, None)
-        if found is None:
-            found = len(self._first)
+        for known in (key, (key, but)):
+            if self._known.get(known, but) != but:
+                return self._known[known]
+        candidates = self._typed if is_text else range(len(self._first))
+        matches = (one for one in candidates if one != but and self._same(self._first[one], value))
+        found = next(matches, len(self._first))
+        if found == len(self._first):
             self._first.append(value)
             self._texts.append(Counter())
             if not is_text:
                 self._typed.append(found)
-        self._known.setdefault(key, found)
+        self._known[(key, but) if key in self._known else key] = found
         return found
 
     def label(self, value: Any) -> int:
