@@ -119,9 +119,12 @@ def completed(kind: type, given: Mapping[Any, Any]) -> dict[str, Any] | None:
     return None if rest else values
 
 
-def readings(kind: type, plain: Any) -> Iterator[Any]:
-    """Yield what a plain value is when it is read as a type; nothing if it cannot be."""
-    adapter = _adapter(kind)
+def readings(kind: Any, plain: Any) -> Iterator[Any]:
+    """Yield what a plain value is when it is read as a type, or annotation; nothing if it cannot be."""
+    try:
+        adapter = _adapter(kind)
+    except TypeError:  # an annotation that cannot be a key of the cache
+        return
     if adapter is None:
         return
     failed = True
@@ -167,9 +170,9 @@ def _is_dataclass(value: Any) -> TypeGuard[Any]:
 
 
 @functools.lru_cache(maxsize=512)
-def _adapter(kind: type) -> TypeAdapter[Any] | None:
+def _adapter(kind: Any) -> TypeAdapter[Any] | None:
     """Return what reads values as a type, or as the type that it inherits (a pandas Timestamp is a datetime)."""
-    for ancestor in kind.__mro__[:-1]:
+    for ancestor in kind.__mro__[:-1] if isinstance(kind, type) else (kind,):
         with contextlib.suppress(Exception):
             adapter: TypeAdapter[Any] = TypeAdapter(ancestor)
             adapter.validator  # noqa: B018 (a type that cannot be resolved fails only here)

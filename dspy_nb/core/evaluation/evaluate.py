@@ -34,6 +34,7 @@ from dspy_nb.core.evaluation.summary import (
     slices_of,
 )
 from dspy_nb.core.events import forgiving, now
+from dspy_nb.core.programs.declared import declared_types
 from dspy_nb.core.programs.inputs import check_inputs
 from dspy_nb.core.programs.lms import answers_repeat, rollouts, used_lms
 from dspy_nb.core.programs.state import program_digest
@@ -105,6 +106,8 @@ def evaluate(
         what = f"the class {program.__name__}" if isinstance(program, type) else type(program).__name__
         raise InputError(f"program must be a dspy.Module or a function, got {what}")
     check_inputs("dataset", examples, program)
+    types = declared_types(program)
+    metrics = {name: function.declaring(types) for name, function in metrics.items()}
     confidence = probability("confidence", confidence)
     seed = whole_number("seed", seed)
     repeats = whole_number("repeats", repeats, minimum=1)
@@ -304,7 +307,7 @@ def _slice_keys(by: Any, examples: Sequence[dspy.Example], metric: Metric) -> li
     if by not in metric.fields:
         return [str(example[by]) for example in examples]
     classes = LabelClasses(metric.same)
-    found = [classes.label(example[by]) for example in examples]
+    found = [classes.label(example[by], metric.read(by, example[by])) for example in examples]
     texts = classes.names()
     return [texts[label] for label in found]
 

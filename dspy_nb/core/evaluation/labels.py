@@ -58,9 +58,9 @@ class LabelClasses:
         self._known[(key, but) if key in self._known else key] = found
         return found
 
-    def label(self, value: Any) -> int:
-        """Return the class of a label, and let the label count for the name of the class."""
-        found = self.add(value)
+    def label(self, value: Any, read: Any) -> int:
+        """Return the class of a label as the metric reads it, and let its own text count for the class's name."""
+        found = self.add(read)
         self._texts[found][label_text(value)] += 1
         return found
 

@@ -164,17 +164,19 @@ def classification_of(field: str, metric: Metric, results: Sequence[ExampleResul
     if not results:
         return None
     classes = LabelClasses(metric.same)
-    expected = [classes.label(result.expected.get(field, result.inputs.get(field))) for result in results]
+    labels = [result.expected.get(field, result.inputs.get(field)) for result in results]
+    expected = [classes.label(label, metric.read(field, label)) for label in labels]
     decides = metric.binary is True and metric.fields == (field,)
     predicted: list[int | None] = []
     for label, result in zip(expected, results, strict=True):
         answer = result.predicted.get(field)
-        if answer is None:
+        if decides and result.score is True:  # where None is a value, the answer may be None
+            predicted.append(label)
+        elif answer is None:
             predicted.append(None)
-        elif decides and isinstance(result.score, bool):
-            predicted.append(label if result.score else classes.add(answer, but=label))
         else:
-            predicted.append(classes.add(answer))
+            apart = decides and result.score is False
+            predicted.append(classes.add(answer, but=label if apart else None))
     names = classes.names()
     return classify(
         field,

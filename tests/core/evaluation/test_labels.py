@@ -93,7 +93,7 @@ def test_the_accuracy_of_the_table_is_the_score_of_the_metric(pairs) -> None:
 def test_two_texts_are_one_class_if_the_metric_counts_them_as_the_same(labels, answers) -> None:
     for metric in METRICS:
         classes = LabelClasses(metric.same)
-        found = [*map(classes.label, labels), *map(classes.add, answers)]
+        found = [*map(classes.label, labels, labels), *map(classes.add, answers)]
         texts = [*labels, *answers]
         assert len(set(classes.names())) == len(classes.names()) == len(set(found))
         for one, a in zip(found, texts, strict=True):
