@@ -16,13 +16,14 @@ import reprlib
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
 
-from dspy_nb.core.data.equality import same_exactly, same_normalized, same_stripped, word_set
+from dspy_nb.core.data.equality import is_gap, same_exactly, same_normalized, same_stripped, words_of_both
+from dspy_nb.core.data.typed_values import readings
 from dspy_nb.core.errors import InputError
 
 __all__ = [
@@ -95,6 +96,37 @@ class Metric:
         except (OSError, TypeError):
             return self.label
 
+    @property
+    def same(self) -> Callable[[Any, Any], bool]:
+        """When two values of a field are the same to it; as in ``accuracy`` where it grades, or is unknown."""
+        compare: Any = self._compares.get("compare")
+        return compare if compare in (same_exactly, same_normalized) else same_stripped
+
+    def declaring(self, types: Mapping[str, tuple[Any, ...]]) -> Metric:
+        """Return the metric for programs that declare these types: a label counts as what they read it as, too.
+
+        The type of the answer alone tells most: a date, a model. It does not tell that "yes" is a boolean.
+
+        Args:
+            types: The types of each field, see ``declared_types``.
+        """
+        telling = {
+            name: [kind for kind in types.get(name, ()) if kind not in (str, Any)] for name in self.fields
+        }
+        if not self._compares or not any(telling.values()):
+            return self
+        return replace(self, function=functools.partial(self.function, types=telling))
+
+    def read(self, field: str, label: Any) -> Any:
+        """Return a label as the type that the program declares, as far as it can be read so."""
+        return next(_readings(self._compares.get("types", {}).get(field, ()), label), label)
+
+    @property
+    def _compares(self) -> dict[str, Any]:
+        if isinstance(self.function, functools.partial) and self.function.func is _score_fields:
+            return self.function.keywords
+        return {}
+
     def __repr__(self) -> str:
         return self.label
 
@@ -144,7 +176,7 @@ class Metric:
                 value = _read(example, field)
                 if value is _MISSING:
                     raise _no_field(self.label, f"example {number}", example, field)
-                if value is None or value != value:
+                if is_gap(value):
                     empty.setdefault(field, []).append(number)
         for field, gaps in empty.items():
             warnings.warn(
@@ -174,7 +206,8 @@ def exact_match(*fields: str, normalize: bool = True) -> Metric:
     Args:
         fields: The fields to compare.
         normalize: Compare text regardless of case, runs of white space and Unicode composition, and a
-            number or a boolean with its text (``4`` and ``"4"``). Otherwise values must be equal.
+            number or a boolean with its text (``4`` and ``"4"``). Otherwise values must be equal. What JSON
+            cannot hold (a date, an enum, a model) is compared with what its type reads in either case.
     """
     if normalize:
         return _field_metric("exact_match", fields, same_normalized, binary=True)
@@ -311,6 +344,7 @@ def _score_fields(
     label: str,
     fields: tuple[str, ...],
     compare: Callable[[Any, Any], bool | float],
+    types: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> bool | float:
     scores = []
     for field in fields:
@@ -318,8 +352,18 @@ def _score_fields(
         if expected is _MISSING:
             raise _no_field(label, "the example", gold, field)
         given = _read(pred, field)
-        scores.append(given is not _MISSING and compare(expected, given))
+        score = given is not _MISSING and compare(expected, given)
+        if types and given is not _MISSING and score < 1:
+            score = max(
+                [score, *(compare(read, given) for read in _readings(types.get(field, ()), expected))]
+            )
+        scores.append(score)
     return min(scores)
+
+
+def _readings(types: Iterable[Any], label: Any) -> Iterator[Any]:
+    for kind in types:
+        yield from readings(kind, label)
 
 
 def _read(record: Any, field: str) -> Any:
@@ -348,7 +392,7 @@ def _shown(value: object) -> str:
 
 
 def _f1(gold: Any, pred: Any) -> float:
-    expected, given = word_set(gold), word_set(pred)
+    expected, given = words_of_both(gold, pred)
     if not expected or not given:
         return 0.0
     # The harmonic mean of precision and recall, 2PR / (P + R), in terms of the three counts.
@@ -358,7 +402,7 @@ def _f1(gold: Any, pred: Any) -> float:
 def _credit(gold: Any, pred: Any) -> float:
     if same_stripped(gold, pred):
         return 1.0
-    expected, given = word_set(gold), word_set(pred)
+    expected, given = words_of_both(gold, pred)
     if not given:
         return 0.0
     return len(expected & given) / max(len(expected), len(given))

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any
 
-__all__ = ["ClassScore", "Classification", "Confusion", "average", "classify", "is_categorical", "label_text"]
-
-_MOST_LABELS = 20
+__all__ = ["ClassScore", "Classification", "Confusion", "average", "classify"]
 
 
 @dataclass(frozen=True)
@@ -117,19 +113,6 @@ def average(per_class: Mapping[str, ClassScore], weights: Mapping[str, int]) -> 
         sum(score.support for score in scores),
         sum(score.predicted for score in scores),
     )
-
-
-def is_categorical(values: Iterable[Any]) -> bool:
-    """Tell whether values are labels: at most 20 distinct texts, bools or ints, fewer than half of all."""
-    listed = list(values)
-    if not all(isinstance(value, str | bool | int) for value in listed):
-        return False
-    return len(set(listed)) <= min(_MOST_LABELS, (len(listed) - 1) // 2)
-
-
-def label_text(value: Any) -> str:
-    """Return a label as text, so that ``1`` and ``"1"``, or an enum and its value, are one label."""
-    return str(value.value if isinstance(value, Enum) else value).strip()
 
 
 def _class_score(right: int, support: int, predicted: int) -> ClassScore:

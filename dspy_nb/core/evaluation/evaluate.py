@@ -23,6 +23,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
 from dspy_nb.core.evaluation.attempts import Job, Outcome, Work, split_fields
 from dspy_nb.core.evaluation.executors import run_on
+from dspy_nb.core.evaluation.labels import LabelClasses
 from dspy_nb.core.evaluation.scorecard import Evaluation, ExampleResult, MetricScore
 from dspy_nb.core.evaluation.summary import (
     classification_of,
@@ -33,6 +34,7 @@ from dspy_nb.core.evaluation.summary import (
     slices_of,
 )
 from dspy_nb.core.events import forgiving, now
+from dspy_nb.core.programs.declared import declared_types
 from dspy_nb.core.programs.inputs import check_inputs
 from dspy_nb.core.programs.lms import answers_repeat, rollouts, used_lms
 from dspy_nb.core.programs.state import program_digest
@@ -104,6 +106,8 @@ def evaluate(
         what = f"the class {program.__name__}" if isinstance(program, type) else type(program).__name__
         raise InputError(f"program must be a dspy.Module or a function, got {what}")
     check_inputs("dataset", examples, program)
+    types = declared_types(program)
+    metrics = {name: function.declaring(types) for name, function in metrics.items()}
     confidence = probability("confidence", confidence)
     seed = whole_number("seed", seed)
     repeats = whole_number("repeats", repeats, minimum=1)
@@ -117,7 +121,7 @@ def evaluate(
     run = execution.run if executor is None else partial(run_on, executor)
     first = next(iter(metrics))
     field = label_field(label, metrics[first], examples)
-    keys = None if by is None else _slice_keys(by, examples)
+    keys = None if by is None else _slice_keys(by, examples, metrics[first])
     lms = used_lms(program, lm)
     programs, settings = rollouts(program, lm, repeats)
     shared = {name: value for name, value in (("lm", lm), ("adapter", adapter)) if value is not None}
@@ -290,7 +294,7 @@ def check_metrics(metric: Any, examples: Sequence[dspy.Example]) -> dict[str, Me
     return metrics
 
 
-def _slice_keys(by: Any, examples: Sequence[dspy.Example]) -> list[str]:
+def _slice_keys(by: Any, examples: Sequence[dspy.Example], metric: Metric) -> list[str]:
     if not isinstance(by, str):
         try:
             return [str(by(example)) for example in examples]
@@ -300,7 +304,12 @@ def _slice_keys(by: Any, examples: Sequence[dspy.Example]) -> list[str]:
         if by not in example:
             names = ", ".join(map(repr, example.keys()))
             raise InputError(f"by={by!r}: example {number} has no such field; it has {names}")
-    return [str(example[by]) for example in examples]
+    if by not in metric.fields:
+        return [str(example[by]) for example in examples]
+    classes = LabelClasses(metric.same)
+    found = [classes.label(example[by], metric.read(by, example[by])) for example in examples]
+    texts = classes.names()
+    return [texts[label] for label in found]
 
 
 def _originals(examples: Sequence[dspy.Example], ids: Sequence[str]) -> list[int]:

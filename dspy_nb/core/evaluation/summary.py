@@ -10,7 +10,8 @@ import dspy
 
 from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation.classification import Classification, classify, is_categorical, label_text
+from dspy_nb.core.evaluation.classification import Classification, classify
+from dspy_nb.core.evaluation.labels import LabelClasses, is_categorical
 from dspy_nb.core.evaluation.scorecard import Errors, ExampleResult, Latency, MetricScore, Slice
 from dspy_nb.core.statistics.verdicts import bca_interval, clustered_interval, wilson_interval
 
@@ -149,31 +150,39 @@ def label_field(label: str | None, metric: Metric, examples: Sequence[dspy.Examp
     candidates = metric.fields or tuple(examples[0].labels().keys())
     if len(candidates) != 1:
         return None
-    return candidates[0] if is_categorical(example.get(candidates[0]) for example in examples) else None
+    values = [example.get(candidates[0]) for example in examples]
+    return candidates[0] if is_categorical(values, metric.same) else None
 
 
 def classification_of(field: str, metric: Metric, results: Sequence[ExampleResult]) -> Classification | None:
     """Return the per-class numbers of a field; ``None`` if there are no results.
 
-    An answer that the metric calls right is its example's label, however it is spelled; else labels are
-    compared regardless of case and outer white space.
+    Labels that the metric counts as the same are one class, under the most frequent of their texts; an answer
+    that it calls right is in the class of its example, and one that it calls wrong is not. So the accuracy of
+    the table is the metric's score, where the metric compares this field alone.
     """
     if not results:
         return None
-    expected = [label_text(result.expected.get(field, result.inputs.get(field))) for result in results]
-    labels = set(expected)
-    spelling = {text.casefold(): text for text in labels}
+    classes = LabelClasses(metric.same)
+    labels = [result.expected.get(field, result.inputs.get(field)) for result in results]
+    expected = [classes.label(label, metric.read(field, label)) for label in labels]
     decides = metric.binary is True and metric.fields == (field,)
-    predicted: list[str | None] = []
-    for text, result in zip(expected, results, strict=True):
-        if result.predicted.get(field) is None:
+    predicted: list[int | None] = []
+    for label, result in zip(expected, results, strict=True):
+        answer = result.predicted.get(field)
+        if decides and result.score is True:  # where None is a value, the answer may be None
+            predicted.append(label)
+        elif answer is None:
             predicted.append(None)
-        elif decides and result.score is True:
-            predicted.append(text)
         else:
-            given = label_text(result.predicted[field])
-            predicted.append(given if given in labels else spelling.get(given.casefold(), given))
-    return classify(field, expected, predicted)
+            apart = decides and result.score is False
+            predicted.append(classes.add(answer, but=label if apart else None))
+    names = classes.names()
+    return classify(
+        field,
+        [names[label] for label in expected],
+        [None if label is None else names[label] for label in predicted],
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

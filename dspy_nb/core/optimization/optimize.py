@@ -31,6 +31,7 @@ from dspy_nb.core.optimization.presets import get_preset
 from dspy_nb.core.optimization.replay import RunDirectory, describe_lm, describe_program, text_hash
 from dspy_nb.core.optimization.run import OptimizationRun, RunPlan, readable
 from dspy_nb.core.optimization.search import Search, Task
+from dspy_nb.core.programs.declared import declared_types
 
 __all__ = ["estimate", "optimize"]
 
@@ -259,7 +260,10 @@ def _check_sets(
         raise InputError(f"{chosen.name} needs a metric, e.g. dspy_nb.exact_match('field')")
     if metric is None and (valset is not None or testset is not None):
         raise InputError("a valset or testset needs a metric to score it, e.g. dspy_nb.exact_match('field')")
-    scored_by = None if metric is None else as_metric(metric, feedback=chosen.feedback)
+    scored_by = None
+    if metric is not None:
+        students = program if isinstance(program, list) else [program]
+        scored_by = as_metric(metric, feedback=chosen.feedback).declaring(declared_types(*students))
     if valset is None and chosen.needs_valset:
         raise InputError(
             f"{chosen.name} needs a valset to compare candidates on; dspy_nb.split() makes one from your data"

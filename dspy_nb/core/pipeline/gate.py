@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dspy_nb.core.arguments import number_between, whole_number
+from dspy_nb.core.data.equality import same_normalized
 from dspy_nb.core.errors import GateFailed, InputError
+from dspy_nb.core.evaluation.classification import ClassScore
 from dspy_nb.core.evaluation.evaluate import Evaluation
 from dspy_nb.core.evaluation.pairing import paired_difference
 from dspy_nb.core.models.version import ModelVersion
@@ -311,7 +313,7 @@ class QualityGate:
 
     def _classes(self, evaluation: Evaluation) -> Iterable[GateCheck]:
         for label, floors in self.per_class.items():
-            found = evaluation.per_class.get(label)
+            found = _class_named(evaluation.per_class, label)
             for measure, floor in floors.items():
                 condition, what = f"per_class.{label}.{measure}", f"{measure} of {label!r}"
                 cases = 0 if found is None else found.predicted if measure == "precision" else found.support
@@ -387,6 +389,12 @@ def _measured(given: Any) -> Evaluation:
     if data is None:
         raise InputError(f"{given.ref} has no stored evaluation: register it with one, or give an Evaluation")
     return Evaluation.from_dict(dict(data), source=f"the evaluation of {given.ref}")
+
+
+def _class_named(classes: Mapping[str, ClassScore], label: str) -> ClassScore | None:
+    """Return the class with this label, however it is spelled if no other one could be meant."""
+    alike = [label] if label in classes else [name for name in classes if same_normalized(name, label)]
+    return classes[alike[0]] if len(alike) == 1 else None
 
 
 def _check_floors(per_class: Any) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from dspy_nb.core.evaluation.classification import classify, is_categorical, label_text
+from dspy_nb.core.evaluation.classification import classify
+from dspy_nb.core.evaluation.labels import is_categorical, label_text
 
 LABELS = st.sampled_from(["angry", "calm", "glad", "sad", "shy"])
 

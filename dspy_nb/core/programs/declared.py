@@ -1,0 +1,24 @@
+"""The types that programs declare for what they answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dspy
+
+__all__ = ["declared_types"]
+
+
+def declared_types(*programs: Any) -> dict[str, tuple[Any, ...]]:
+    """Return the types of all output fields, by name: usually one; none of functions, which declare nothing."""
+    found: dict[str, list[Any]] = {}
+    for program in programs:
+        if not isinstance(program, dspy.Module):
+            continue
+        for predictor in program.predictors():
+            signature = getattr(predictor, "signature", None)
+            for name, field in getattr(signature, "output_fields", {}).items():
+                types = found.setdefault(name, [])
+                if field.annotation not in types:
+                    types.append(field.annotation)
+    return {name: tuple(types) for name, types in found.items()}
