@@ -50,25 +50,26 @@ lint: $(VENV)/dev.stamp
 
 .PHONY: check
 check: lint
-	@$(ISOLATED) $(PYTEST) -m "not slow and not browser and not local_model and not heavy" tests
+	@$(ISOLATED) $(PYTEST) -n 2 -m "not heavy" --hypothesis-profile fast tests
 
 .PHONY: unit
 unit: model
-	@$(ISOLATED) $(PYTEST) -m "not slow and not browser" tests
+	@$(ISOLATED) $(PYTEST) -n 2 -m "not slow and not browser" tests
 
 .PHONY: notebooks
 notebooks: model
 	@$(ISOLATED) $(PYTEST) $(NOTEBOOKS)
 
 .PHONY: browser
-browser: model
+browser: $(VENV)/dev.stamp
 	@$(ISOLATED) $(PYTEST) -m "browser and not slow" tests
 
 # An empty name of the file of answers: every answer is computed.
 .PHONY: full
 full: lint model
 	@$(ISOLATED) export DSPY_NB_LOCAL_ANSWERS=; \
-	  $(PYTEST) --timeout=3600 tests; $(PYTEST) $(NOTEBOOKS)
+	  $(PYTEST) -n 2 -m "not browser" --hypothesis-profile full --timeout=3600 tests; \
+	  $(PYTEST) -m browser --timeout=3600 tests; $(PYTEST) $(NOTEBOOKS)
 
 .PHONY: record
 record: model

