@@ -20,7 +20,7 @@ from dspy_nb.core.arguments import number_between, probability, whole_number
 from dspy_nb.core.data.examples import example_id
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import check_examples, check_metrics
-from dspy_nb.core.programs.inputs import check_inputs
+from dspy_nb.core.programs.calls import check_calls
 
 __all__ = ["compare", "compare_many"]
 
@@ -203,7 +203,7 @@ def compare_many(
     models = [own or lm for own in lms or [None] * len(programs)]
     arms = _arms(programs, names, models, registry, program)
     for arm in arms:
-        check_inputs("dataset", examples, arm.program)
+        check_calls("dataset", examples, arm.program, metrics.values())
     stop = stop or threading.Event()
     contest = Contest(examples, metrics, terms, order, num_threads, timeout_s, adapter, stop, warnings)
     return fight(contest, arms, on_event)

@@ -22,8 +22,9 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.arguments import returns_later
 from dspy_nb.core.data.equality import same_exactly, same_normalized, same_stripped, word_set
-from dspy_nb.core.errors import InputError
+from dspy_nb.core.errors import InputError, NoField, NoPrediction
 
 __all__ = [
     "METRICS",
@@ -39,6 +40,7 @@ __all__ = [
 
 _SHAPE = "a function of (gold, pred) and, optionally, (trace, pred_name, pred_trace)"
 _MISSING = object()
+_BARE = (str, bytes, int, float, list, tuple, set, frozenset)  # a named tuple has fields
 
 
 class MetricError(InputError):
@@ -114,6 +116,7 @@ class Metric:
 
         Raises:
             InputError: The example lacks a field that the metric compares.
+            NoField, NoPrediction: The answer lacks it, or has no fields.
             MetricError: The function returned something that is no score.
         """
         extras = [trace, pred_name, pred_trace][: self.arity - 2]
@@ -162,6 +165,8 @@ class Metric:
             return value
         if isinstance(value, numbers.Real) and abs(value) <= sys.float_info.max:  # type: ignore[operator]
             return float(value)
+        if inspect.iscoroutine(result):
+            result.close()  # or Python warns that nobody awaited it
         raise MetricError(
             f"metric {self.label} returned {_shown(result)}; "
             "valid is a bool, a finite number, or dspy.Prediction(score=..., feedback=...)"
@@ -243,10 +248,9 @@ def as_metric(
     name = _function_name(metric)
     if inspect.isclass(metric):
         raise InputError(f"metric {name} is a class; give an instance of it, or {_SHAPE}")
-    # A module's __call__ takes anything; asking it for its forward logs a warning.
-    called = object.__getattribute__(metric, "forward") if isinstance(metric, dspy.Module) else metric
-    if inspect.iscoroutinefunction(called):
-        raise InputError(f"metric {name} is asynchronous; a metric is {_SHAPE}, that returns its score")
+    called = _called(metric, name)
+    if later := returns_later(called):
+        raise InputError(f"metric {name} is {later}; a metric is {_SHAPE}, that returns its score")
     try:
         signature = inspect.signature(called)
     except (TypeError, ValueError):
@@ -258,6 +262,26 @@ def as_metric(
         returns = signature.return_annotation
         binary = True if returns in (bool, "bool") else False if returns in (float, "float") else None
     return Metric(metric, name, binary=binary, feedback=feedback, required=max(required, 2), arity=arity)
+
+
+def _called(metric: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return what a call of a metric ends up in: a module's ``forward``, for its ``__call__`` takes anything."""
+    inner = metric
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not isinstance(inner, dspy.Module):
+        return metric
+    if not hasattr(type(inner), "forward") and "forward" not in vars(inner):
+        has = "has only aforward" if hasattr(type(inner), "aforward") else "has no forward"
+        raise InputError(
+            f"metric {name} {has}; a metric is called, so give it a forward that returns its score"
+        )
+    if inner is not metric:
+        return metric
+    forward: Callable[..., Any] = object.__getattribute__(
+        inner, "forward"
+    )  # asking the module logs a warning
+    return forward
 
 
 def _positions(signature: inspect.Signature) -> tuple[int, int]:
@@ -317,9 +341,22 @@ def _score_fields(
         expected = _read(gold, field)
         if expected is _MISSING:
             raise _no_field(label, "the example", gold, field)
-        given = _read(pred, field)
-        scores.append(given is not _MISSING and compare(expected, given))
+        scores.append(compare(expected, _given(pred, field)))
     return min(scores)
+
+
+def _given(pred: Any, field: str) -> Any:
+    """Return what an answer says; one that lacks the field is no wrong answer, but none."""
+    if pred is None or (isinstance(pred, _BARE) and not hasattr(pred, "_fields")):
+        if field == "output" and pred is not None:  # what evaluate calls the bare answer of a function
+            return pred
+        raise NoPrediction.of(pred)
+    value = _read(pred, field)
+    if value is _MISSING:
+        names = ", ".join(map(repr, pred.keys())) if hasattr(pred, "keys") else ""
+        has = f"it has {names or 'none'}" if hasattr(pred, "keys") else f"it is a {type(pred).__name__}"
+        raise NoField(f"no field {field!r} in the answer; {has}")
+    return value
 
 
 def _read(record: Any, field: str) -> Any:
@@ -337,9 +374,7 @@ def _no_field(label: str, which: str, example: Any, field: str) -> InputError:
 def _explain(gold: Any, pred: Any, fields: tuple[str, ...]) -> str:
     parts = []
     for field in fields:
-        given = _read(pred, field)
-        shown = "nothing" if given is _MISSING else repr(given)
-        parts.append(f"{field}: got {shown}, expected {_read(gold, field)!r}.")
+        parts.append(f"{field}: got {_given(pred, field)!r}, expected {_read(gold, field)!r}.")
     return " ".join(parts)
 
 

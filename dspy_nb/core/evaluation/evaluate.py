@@ -23,6 +23,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
 from dspy_nb.core.evaluation.attempts import Job, Outcome, Work, split_fields
 from dspy_nb.core.evaluation.executors import run_on
+from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.evaluation.scorecard import Evaluation, ExampleResult, MetricScore
 from dspy_nb.core.evaluation.summary import (
     classification_of,
@@ -33,7 +34,7 @@ from dspy_nb.core.evaluation.summary import (
     slices_of,
 )
 from dspy_nb.core.events import forgiving, now
-from dspy_nb.core.programs.inputs import check_inputs
+from dspy_nb.core.programs.calls import check_calls
 from dspy_nb.core.programs.lms import answers_repeat, rollouts, used_lms
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.programs.usage import Usage
@@ -64,8 +65,9 @@ def evaluate(
 ) -> Evaluation:
     """Run a program on every example and score its answers.
 
-    What raises is an error: counted, named, and a failure in the score, never dropped. An interrupt
-    (``KeyboardInterrupt``, or ``stop``) returns what was finished, marked by ``complete=False``.
+    What raises is an error: counted, named, and a failure in the score, never dropped; so is what is no answer,
+    or lacks the field that is compared. An interrupt (``KeyboardInterrupt``, or ``stop``) returns what was
+    finished, marked by ``complete=False``.
 
     Examples that are equal, labels included, are evaluated once and share the result, unless their answers
     would differ: where repeats are asked for, or an LM neither caches nor has temperature 0.
@@ -97,13 +99,12 @@ def evaluate(
 
     Raises:
         InputError: An argument is wrong. Nothing has been spent then.
+        MetricError: The metric failed on the first answer that it was given.
+        NoPrediction, NoField: The first five answers were none, or lack the field that the metric compares.
     """
     examples = check_examples(dataset)
     metrics = check_metrics(metric, examples)
-    if not callable(program) or (isinstance(program, type) and issubclass(program, dspy.Module)):
-        what = f"the class {program.__name__}" if isinstance(program, type) else type(program).__name__
-        raise InputError(f"program must be a dspy.Module or a function, got {what}")
-    check_inputs("dataset", examples, program)
+    check_calls("dataset", examples, program, metrics.values(), label=label)
     confidence = probability("confidence", confidence)
     seed = whole_number("seed", seed)
     repeats = whole_number("repeats", repeats, minimum=1)
@@ -153,7 +154,11 @@ def evaluate(
         listener(done, len(jobs), failed)
 
     progress(0, 0)
-    outcomes = run(work, jobs, num_threads=num_threads, timeout_s=timeout_s, stop=stop, progress=progress)
+    opening = Opening()
+    limits: dict[str, Any] = {"num_threads": num_threads, "timeout_s": timeout_s, "stop": stop}
+    outcomes = run(work, jobs, **limits, progress=progress, opening=opening)
+    if opening.error is not None:
+        raise opening.error
     duration_s = time.perf_counter() - started
 
     def build() -> Evaluation:

@@ -12,7 +12,8 @@ from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.attempts import is_asynchronous
 from dspy_nb.core.optimization.optimizers import Optimizer
-from dspy_nb.core.programs.inputs import check_inputs, forward_of
+from dspy_nb.core.programs.calls import check_calls
+from dspy_nb.core.programs.inputs import forward_of
 from dspy_nb.core.programs.seams import is_compiled, mark_compiled
 
 __all__ = ["check_data", "check_models", "check_program", "check_teacher", "run_model", "uncompiled"]
@@ -112,7 +113,8 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
             )
         if input_names(example) is None:
             raise InputError(f"{name}[{number}] has no inputs: call .with_inputs('field', ...) on it")
-    check_inputs(name, checked, program[0] if isinstance(program, Sequence) else program)
+    for one in program if isinstance(program, Sequence) else [program]:
+        check_calls(name, checked, one, [] if metric is None else [metric])
     if metric is not None:
         try:
             metric.check(checked)
