@@ -378,8 +378,8 @@ def _outcome(success: bool | None, value: float | None) -> float:
 
 
 async def _ask(program: Any, inputs: dict[str, Any]) -> Any:
-    call = program.acall if isinstance(program, dspy.Module) else program
-    if not (isinstance(program, dspy.Module) or is_asynchronous(program)):
-        return await asyncio.to_thread(call, **inputs)
-    answer = call(**inputs)
+    is_module = isinstance(program, dspy.Module)
+    if not (hasattr(type(program), "aforward") if is_module else is_asynchronous(program)):
+        return await asyncio.to_thread(program, **inputs)
+    answer = (program.acall if is_module else program)(**inputs)
     return await answer if inspect.isawaitable(answer) else answer

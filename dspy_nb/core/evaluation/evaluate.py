@@ -104,6 +104,8 @@ def evaluate(
     """
     examples = check_examples(dataset)
     metrics = check_metrics(metric, examples)
+    first = next(iter(metrics))
+    field = label_field(label, metrics[first], examples)
     check_calls("dataset", examples, program, metrics.values(), label=label)
     confidence = probability("confidence", confidence)
     seed = whole_number("seed", seed)
@@ -116,8 +118,6 @@ def evaluate(
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise InputError(f"executor must be a concurrent.futures.Executor, got {type(executor).__name__}")
     run = execution.run if executor is None else partial(run_on, executor)
-    first = next(iter(metrics))
-    field = label_field(label, metrics[first], examples)
     keys = None if by is None else _slice_keys(by, examples)
     lms = used_lms(program, lm)
     programs, settings = rollouts(program, lm, repeats)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 __all__ = [
+    "DEMO_NAMES",
     "Reserved",
     "answer_cache",
     "answer_of",
@@ -70,6 +71,10 @@ _PREDICTOR = frozenset(
 _REACT = Reserved(
     _PREDICTOR | {"max_iters", "module", "trajectory"}, frozenset(["base", "self", "trajectory"])
 )
+
+
+DEMO_NAMES = frozenset(["augmented", "base", "self"])
+"""Names that the fields of a predictor must not have where demos are made of its answers."""
 
 
 def reserved_names(module: object) -> Reserved:
