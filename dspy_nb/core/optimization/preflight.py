@@ -29,7 +29,8 @@ def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> Non
     """Check that ``optimizer`` can work on ``program``.
 
     Raises:
-        InputError: it is not a module, has no forward, has nothing to optimize, or was compiled before.
+        InputError: it is not a module, has no forward, has nothing to optimize, or was compiled before; or it
+            cannot be called, or has a field that would be lost in a demo.
     """
     if optimizer.name == "Ensemble":
         programs = program if isinstance(program, Sequence) else []
@@ -54,11 +55,12 @@ def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> Non
         )
     if forward_of(program) is None:
         raise InputError(f"{type(program).__name__} has no forward method")
+    calls.check_program(program)
     if optimizer.name in _BOOTSTRAPPING:
         for name, predictor in program.named_predictors():
             if clash := sorted(DEMO_NAMES & set(predictor.signature.fields)):
                 raise InputError(
-                    f"{optimizer.name} cannot make a demo of {name}, for it has a field called {clash[0]!r}, which "
+                    f"{optimizer.name} cannot make a demo of {name}: it has a field called {clash[0]!r}, which "
                     "DSPy takes for something else: rename it"
                 )
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 import dspy
 
 from dspy_nb.core.data.identity import input_names
-from dspy_nb.core.data.metrics import Metric
+from dspy_nb.core.data.metrics import Metric, exact_match
 from dspy_nb.core.errors import InputError, NoPrediction
 from dspy_nb.core.programs.inputs import signature_of, taken_parameters
 from dspy_nb.core.programs.spec import parameters_of
@@ -56,11 +56,19 @@ def check_labels(
     for metric in metrics:
         for field in metric.fields:
             if field in outputs:
-                options = options_of(outputs[field].annotation)
-                if wrong := _no_option(name, examples, metric, field, options, "the program"):
+                if wrong := _no_option(
+                    name, examples, metric, field, [outputs[field].annotation], "the program"
+                ):
                     raise InputError(f"{wrong}: correct or drop them, or add the option")
             elif signature is None:
-                _warn_of_labels(name, examples, program, metric, field)
+                given = _answered_by_predictors(program, field)
+                if wrong := _no_option(name, examples, metric, field, given, "any predictor"):
+                    _warn(f"{wrong}, unless the forward of the program makes it so")
+    if not all(metric.fields for metric in metrics):  # a function may compare anything
+        for field, info in outputs.items():
+            same = exact_match(field)
+            if wrong := _no_option(name, examples, same, field, [info.annotation], "the program"):
+                _warn(f"{wrong}, unless the metric makes it so")
 
 
 def check_answer(program: Any, answer: Any) -> None:
@@ -131,19 +139,23 @@ def _no_option(
     examples: Sequence[dspy.Example],
     metric: Metric,
     field: str,
-    options: tuple[Any, ...] | None,
+    annotations: Sequence[Any],
     who: str,
 ) -> str | None:
-    """Say which labels no answer can match; ``None`` if there are none."""
-    if not options:
+    """Say which labels no answer of these types can match; ``None`` if there are none."""
+    parts = [options_of(annotation) for annotation in annotations]
+    options = tuple(option for part in parts for option in part or ())
+    if None in parts or not options:
         return None
+    many = any(map(_holds_many, annotations))
     known: dict[str, bool] = {}
     wrong = []
     for index, example in enumerate(examples):
         gold = example.get(field)
         key = repr(gold)
         if key not in known:
-            known[key] = all(_is_option(metric, example, field, item, options) for item in _items(gold))
+            items = _items(gold) if many else (gold,)
+            known[key] = all(_is_option(metric, example, field, item, options) for item in items)
         if not known[key]:
             wrong.append(index)
     if not wrong:
@@ -160,7 +172,7 @@ def _is_option(
     metric: Metric, example: dspy.Example, field: str, gold: Any, options: tuple[Any, ...]
 ) -> bool:
     """Tell whether the metric would give anything for one of the options, or cannot tell."""
-    if gold is None or gold != gold:
+    if gold is None or (isinstance(gold, float) and gold != gold):
         return True  # a gap in the data, of which the metric warns
     if any(isinstance(option, enum.Enum) and gold == option.name for option in options):
         return True
@@ -182,20 +194,23 @@ def _items(gold: Any) -> Iterator[Any]:
         yield gold
 
 
-def _warn_of_labels(
-    name: str, examples: Sequence[dspy.Example], program: Any, metric: Metric, field: str
-) -> None:
-    """Warn of labels that no predictor of the program can answer; its forward may make something of them."""
-    if not isinstance(program, dspy.Module):
-        return
-    signatures = [getattr(part, "signature", None) for _, part in parameters_of(program)]
-    found = [
-        options_of(signature.output_fields[field].annotation)
+def _holds_many(annotation: Any) -> bool:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in (Annotated, Union, types.UnionType):
+        return any(map(_holds_many, inner))
+    return isinstance(origin, type) and issubclass(origin, Iterable)
+
+
+def _answered_by_predictors(program: Any, field: str) -> list[Any]:
+    """Return the types that the predictors of a program give a field; its forward may make something of them."""
+    parts = parameters_of(program) if isinstance(program, dspy.Module) else ()
+    signatures = [getattr(part, "signature", None) for _, part in parts]
+    return [
+        signature.output_fields[field].annotation
         for signature in signatures
         if signature is not None and field in signature.output_fields
     ]
-    options = tuple(option for part in found for option in part or ())
-    if not found or None in found:
-        return
-    if wrong := _no_option(name, examples, metric, field, options, "any predictor"):
-        warnings.warn(f"{wrong}, unless the forward of the program makes it so", stacklevel=4)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=5)  # of whoever called evaluate() or its like

@@ -533,7 +533,7 @@ def test_fields_that_would_be_lost_in_demos_are_refused_where_demos_are_made(eng
     rows = [{"base": f"review {i} is good", "sentiment": "positive"} for i in range(6)]
     data = [dspy.Example(row).with_inputs("base") for row in rows]
     program = dspy.Predict("base -> sentiment")
-    with pytest.raises(InputError, match="cannot make a demo of self, for it has a field called 'base'"):
+    with pytest.raises(InputError, match="cannot make a demo of self: it has a field called 'base'"):
         run_it("BootstrapFewShot", program, trainset=data, valset=data, testset=None)
     assert engine.calls == 0
     run = run_it("LabeledFewShot", program, trainset=data, valset=None, testset=None)

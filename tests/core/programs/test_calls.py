@@ -297,6 +297,32 @@ def test_labels_that_no_predictor_of_a_program_can_answer_are_warned_of() -> Non
         check_calls("dataset", data(b="maybe"), program, [nb.exact_match("b")])
 
 
+def test_labels_that_are_no_option_are_warned_of_where_a_function_compares_them() -> None:
+    program, metric = predict(Literal["yes", "no"]), nb.as_metric(lambda gold, pred: gold.a == pred.a)
+    with pytest.warns(
+        UserWarning, match="label 'maybe' in 'a', .* can be right, unless the metric makes it so"
+    ):
+        check_calls("dataset", data(a="maybe"), program, [metric])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_calls("dataset", data(a="yes"), program, [metric])
+        check_calls("dataset", data(other="maybe"), program, [metric])
+
+
+def test_a_list_in_place_of_one_option_is_none() -> None:
+    with pytest.raises(nb.InputError, match=r"label \['yes'\] in 'a', which is no option"):
+        check_calls("dataset", data(a=["yes"]), predict(Literal["yes", "no"]), [nb.exact_match("a")])
+
+
+def test_a_parameter_that_dspy_takes_for_something_else_is_refused() -> None:
+    class Instances(dspy.Module):
+        def forward(self, instance):
+            return dspy.Prediction(a=instance)
+
+    with pytest.raises(nb.InputError, match="the forward of Instances has a parameter called 'instance'"):
+        check_program(Instances())
+
+
 def test_a_program_with_a_forward_of_its_own_may_take_and_answer_anything() -> None:
     class Own(dspy.Predict):
         def forward(self, q, **more):
