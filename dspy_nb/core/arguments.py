@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import os
 import unicodedata
@@ -174,3 +176,19 @@ def check_text(name: str, value: object) -> str:
     ):
         raise InputError(f"{name} must be text without control characters, got {value!r:.80}")
     return value
+
+
+def returns_later(function: object) -> str | None:
+    """Say what calling a function gives in place of its result: a coroutine, or a generator.
+
+    Returns:
+        ``asynchronous``, ``a generator``, or ``None`` where it returns its result, as far as can be told.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    for called in (function, type(function).__call__) if callable(function) else ():
+        if inspect.iscoroutinefunction(called):
+            return "asynchronous"
+        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+            return "a generator"
+    return None

@@ -4,7 +4,8 @@
     ├── InputError            what the caller gave is wrong: nothing was spent, nothing was written
     ├── ModelNotInstalled     the embedded language model is missing or corrupt
     ├── OptimizationFailed    the optimizer itself failed after it had started
-    ├── NoPrediction          a program returned None; counted like any other error of a program
+    ├── NoPrediction          a program returned what is no prediction; counted like any other error of a program
+    ├── NoField               an answer lacks the field that a metric compares; counted in the same way
     ├── GateFailed            a quality gate said no
     └── RegistryError
         ├── NotFound          no such model, version, stage or environment
@@ -25,6 +26,7 @@ __all__ = [
     "GateFailed",
     "InputError",
     "ModelNotInstalled",
+    "NoField",
     "NoPrediction",
     "NotFound",
     "OptimizationFailed",
@@ -54,10 +56,20 @@ class OptimizationFailed(DspyNbError):
 
 
 class NoPrediction(DspyNbError):
-    """A program returned ``None``."""
+    """A program returned what is no prediction."""
 
-    def __init__(self) -> None:
-        super().__init__("the program returned None; its forward must return a prediction")
+    @classmethod
+    def of(cls, answer: object) -> NoPrediction:
+        """Say what came instead."""
+        kind = type(answer).__name__
+        article = "an" if kind[0] in "aeiou" else "a"
+        what = "None" if answer is None else f"{article} {kind}, not a dspy.Prediction"
+        hint = " (an asynchronous forward is called aforward)" if kind == "coroutine" else ""
+        return cls(f"the program returned {what}; its forward must return a prediction{hint}")
+
+
+class NoField(DspyNbError):
+    """An answer lacks the field that a metric compares."""
 
 
 class GateFailed(DspyNbError):

@@ -20,8 +20,8 @@ from dspy_nb.core.arguments import number_between, probability, whole_number
 from dspy_nb.core.data.examples import example_id
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import check_examples, check_metrics
+from dspy_nb.core.programs.calls import check_calls
 from dspy_nb.core.programs.declared import declared_types
-from dspy_nb.core.programs.inputs import check_inputs
 
 __all__ = ["compare", "compare_many"]
 
@@ -204,10 +204,10 @@ def compare_many(
     warnings = (f"{repeated:,} examples repeat the inputs of another one and are left out",) * (repeated > 0)
     models = [own or lm for own in lms or [None] * len(programs)]
     arms = _arms(programs, names, models, registry, program)
-    for arm in arms:
-        check_inputs("dataset", examples, arm.program)
     types = declared_types(*(arm.program for arm in arms))
     metrics = {name: function.declaring(types) for name, function in metrics.items()}
+    for arm in arms:
+        check_calls("dataset", examples, arm.program, metrics.values())
     stop = stop or threading.Event()
     contest = Contest(examples, metrics, terms, order, num_threads, timeout_s, adapter, stop, warnings)
     return fight(contest, arms, on_event)

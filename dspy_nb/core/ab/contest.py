@@ -20,6 +20,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
 from dspy_nb.core.evaluation.attempts import is_asynchronous
 from dspy_nb.core.evaluation.evaluate import evaluation_of
+from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import forgiving
 from dspy_nb.core.programs.interrupts import Interrupts
@@ -64,6 +65,7 @@ def fight(contest: Contest, arms: Sequence[Arm], listener: Listener | None) -> C
 
     Raises:
         InputError: The programs cannot be compared, and nothing was spent; or the metric returns no score.
+        NoPrediction, NoField: The first answers of a program were none, or lack what the metric compares.
     """
     work, warnings = _work(contest, arms)
     warnings = (*warnings, *contest.warnings)
@@ -81,6 +83,7 @@ def fight(contest: Contest, arms: Sequence[Arm], listener: Listener | None) -> C
     def progress(done: int, failed: int) -> None:
         heard(duels, terms.planned)
 
+    opening = Opening([arm.name for arm in arms])
     interrupts = Interrupts(contest.stop)
     with interrupts.watched():  # from here on an interrupt loses nothing: it ends what is under way
         with contextlib.suppress(KeyboardInterrupt), interrupts.breaking_off():
@@ -92,12 +95,15 @@ def fight(contest: Contest, arms: Sequence[Arm], listener: Listener | None) -> C
                 stop=contest.stop,
                 progress=progress,
                 landed=jobs.land,
+                opening=opening,
             )
         with contextlib.suppress(KeyboardInterrupt):
             progress(0, 0)
         bad = next((duel.bad_metric for duel in duels if duel.bad_metric is not None), None)
         if bad is not None:
             raise InputError(f"{next(iter(contest.metrics))} is no metric to compare by: {bad}")
+        if opening.error is not None:
+            raise opening.error
         duration_s = time.perf_counter() - started
         data = fingerprint(contest.examples)
         comparisons = []

@@ -20,6 +20,7 @@ from dspy_nb.core.arguments import check_text, check_texts, yes_or_no
 from dspy_nb.core.errors import InputError, NotFound, Refused, RegistryError
 from dspy_nb.core.evaluation.attempts import ExampleMeter, is_asynchronous, meter_settings
 from dspy_nb.core.models.names import check_experiment
+from dspy_nb.core.programs.calls import check_answer, check_call
 from dspy_nb.core.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -188,12 +189,15 @@ class Experiment:
             What the program returns, and the id under which to record the outcome; ``None`` once concluded.
 
         Raises:
-            InputError: The unit or the id is wrong, or the id is that of another unit's request.
+            InputError: The unit or the id is wrong, or the id is that of another unit's request; or an input is
+                missing, or unknown to one of the programs. Nothing was stored.
+            NoPrediction: The program returned no prediction; that was stored as a failure.
             RegistryError: The file cannot be written; the program was not asked.
             Exception: Whatever the program raises, after it was stored as a failure.
         """
         if any(is_asynchronous(program) for program, _ in self._programs.load(self.definition)):
             raise InputError("a program has only aforward: await apredict(...)")
+        self._check_inputs(inputs)
         program, settings, made = self._assigned(unit, request_id)
         if made is None:
             with dspy.context(**settings):
@@ -202,6 +206,7 @@ class Experiment:
         try:
             with dspy.context(**settings, **meter_settings(meter)):
                 prediction = program(**inputs)
+                check_answer(program, prediction)
         except Exception as error:  # an interrupt is no failure of the program: the request stays open
             self._finish(made, meter, started, error)
             raise
@@ -212,6 +217,7 @@ class Experiment:
         self, unit: str, *, request_id: str | None = None, **inputs: Any
     ) -> tuple[Any, str | None]:
         """Do what ``predict`` does without holding up the event loop."""
+        await asyncio.to_thread(self._check_inputs, inputs)
         program, settings, made = await asyncio.to_thread(self._assigned, unit, request_id)
         if made is None:
             with dspy.context(**settings):
@@ -220,11 +226,17 @@ class Experiment:
         try:
             with dspy.context(**settings, **meter_settings(meter)):
                 prediction = await _ask(program, inputs)
+                check_answer(program, prediction)
         except Exception as error:
             await asyncio.to_thread(self._finish, made, meter, started, error)
             raise
         await asyncio.to_thread(self._finish, made, meter, started)
         return prediction, made.request_id
+
+    def _check_inputs(self, inputs: dict[str, Any]) -> None:
+        """Refuse inputs that one of the programs does not take: the arms would be no fair comparison."""
+        for program, _ in self._programs.load(self.definition):
+            check_call(program, inputs, own=("unit", "request_id"))
 
     def _assigned(self, unit: str, request_id: str | None) -> tuple[Any, dict[str, Any], Assignment | None]:
         """Return the program that answers, the DSPy settings that it needs, and the request that was stored."""
@@ -366,8 +378,8 @@ def _outcome(success: bool | None, value: float | None) -> float:
 
 
 async def _ask(program: Any, inputs: dict[str, Any]) -> Any:
-    call = program.acall if isinstance(program, dspy.Module) else program
-    if not (isinstance(program, dspy.Module) or is_asynchronous(program)):
-        return await asyncio.to_thread(call, **inputs)
-    answer = call(**inputs)
+    is_module = isinstance(program, dspy.Module)
+    if not (hasattr(type(program), "aforward") if is_module else is_asynchronous(program)):
+        return await asyncio.to_thread(program, **inputs)
+    answer = (program.acall if is_module else program)(**inputs)
     return await answer if inspect.isawaitable(answer) else answer

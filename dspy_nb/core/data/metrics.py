@@ -22,9 +22,10 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.arguments import returns_later
 from dspy_nb.core.data.equality import is_gap, same_exactly, same_normalized, same_stripped, words_of_both
 from dspy_nb.core.data.typed_values import readings
-from dspy_nb.core.errors import InputError
+from dspy_nb.core.errors import InputError, NoField, NoPrediction
 
 __all__ = [
     "METRICS",
@@ -40,6 +41,7 @@ __all__ = [
 
 _SHAPE = "a function of (gold, pred) and, optionally, (trace, pred_name, pred_trace)"
 _MISSING = object()
+_BARE = (str, bytes, int, float, list, tuple, set, frozenset)  # a named tuple has fields
 
 
 class MetricError(InputError):
@@ -146,6 +148,7 @@ class Metric:
 
         Raises:
             InputError: The example lacks a field that the metric compares.
+            NoField, NoPrediction: The answer lacks it, or has no fields.
             MetricError: The function returned something that is no score.
         """
         extras = [trace, pred_name, pred_trace][: self.arity - 2]
@@ -194,6 +197,8 @@ class Metric:
             return value
         if isinstance(value, numbers.Real) and abs(value) <= sys.float_info.max:  # type: ignore[operator]
             return float(value)
+        if inspect.iscoroutine(result):
+            result.close()  # or Python warns that nobody awaited it
         raise MetricError(
             f"metric {self.label} returned {_shown(result)}; "
             "valid is a bool, a finite number, or dspy.Prediction(score=..., feedback=...)"
@@ -276,10 +281,9 @@ def as_metric(
     name = _function_name(metric)
     if inspect.isclass(metric):
         raise InputError(f"metric {name} is a class; give an instance of it, or {_SHAPE}")
-    # A module's __call__ takes anything; asking it for its forward logs a warning.
-    called = object.__getattribute__(metric, "forward") if isinstance(metric, dspy.Module) else metric
-    if inspect.iscoroutinefunction(called):
-        raise InputError(f"metric {name} is asynchronous; a metric is {_SHAPE}, that returns its score")
+    called = _called(metric, name)
+    if later := returns_later(called):
+        raise InputError(f"metric {name} is {later}; a metric is {_SHAPE}, that returns its score")
     try:
         signature = inspect.signature(called)
     except (TypeError, ValueError):
@@ -291,6 +295,26 @@ def as_metric(
         returns = signature.return_annotation
         binary = True if returns in (bool, "bool") else False if returns in (float, "float") else None
     return Metric(metric, name, binary=binary, feedback=feedback, required=max(required, 2), arity=arity)
+
+
+def _called(metric: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return what a call of a metric ends up in: a module's ``forward``, for its ``__call__`` takes anything."""
+    inner = metric
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not isinstance(inner, dspy.Module):
+        return metric
+    if not hasattr(type(inner), "forward") and "forward" not in vars(inner):
+        has = "has only aforward" if hasattr(type(inner), "aforward") else "has no forward"
+        raise InputError(
+            f"metric {name} {has}; a metric is called, so give it a forward that returns its score"
+        )
+    if inner is not metric:
+        return metric
+    forward: Callable[..., Any] = object.__getattribute__(
+        inner, "forward"
+    )  # asking the module logs a warning
+    return forward
 
 
 def _positions(signature: inspect.Signature) -> tuple[int, int]:
@@ -351,9 +375,9 @@ def _score_fields(
         expected = _read(gold, field)
         if expected is _MISSING:
             raise _no_field(label, "the example", gold, field)
-        given = _read(pred, field)
-        score = given is not _MISSING and compare(expected, given)
-        if types and given is not _MISSING and score < 1:
+        given = _given(pred, field)
+        score = compare(expected, given)
+        if types and score < 1:
             score = max(
                 [score, *(compare(read, given) for read in _readings(types.get(field, ()), expected))]
             )
@@ -364,6 +388,20 @@ def _score_fields(
 def _readings(types: Iterable[Any], label: Any) -> Iterator[Any]:
     for kind in types:
         yield from readings(kind, label)
+
+
+def _given(pred: Any, field: str) -> Any:
+    """Return what an answer says; one that lacks the field is no wrong answer, but none."""
+    if pred is None or (isinstance(pred, _BARE) and not hasattr(pred, "_fields")):
+        if field == "output" and pred is not None:  # what evaluate calls the bare answer of a function
+            return pred
+        raise NoPrediction.of(pred)
+    value = _read(pred, field)
+    if value is _MISSING:
+        names = ", ".join(map(repr, pred.keys())) if hasattr(pred, "keys") else ""
+        has = f"it has {names or 'none'}" if hasattr(pred, "keys") else f"it is a {type(pred).__name__}"
+        raise NoField(f"no field {field!r} in the answer; {has}")
+    return value
 
 
 def _read(record: Any, field: str) -> Any:
@@ -381,9 +419,7 @@ def _no_field(label: str, which: str, example: Any, field: str) -> InputError:
 def _explain(gold: Any, pred: Any, fields: tuple[str, ...]) -> str:
     parts = []
     for field in fields:
-        given = _read(pred, field)
-        shown = "nothing" if given is _MISSING else repr(given)
-        parts.append(f"{field}: got {shown}, expected {_read(gold, field)!r}.")
+        parts.append(f"{field}: got {_given(pred, field)!r}, expected {_read(gold, field)!r}.")
     return " ".join(parts)
 
 

@@ -102,7 +102,7 @@ class Environment(Canaries):
 
         Raises:
             NotFound, Refused, Corrupt: As for ``load``.
-            InputError: The unit is no valid name.
+            InputError: The unit is no valid name, or an input is missing or unknown; nothing was stored.
             Exception: Whatever the program raises; it counts as an error, with the outcome 0.
         """
         served = self._look(program)

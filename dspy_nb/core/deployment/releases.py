@@ -314,20 +314,27 @@ def try_out(program: dspy.Module, smoke: Smoke, failed: str) -> None:
 
     Raises:
         Refused: It failed.
-        InputError: ``smoke`` is none of what it may be.
+        InputError: ``smoke`` is none of what it may be, or the program does not take its inputs.
     """
     if smoke is None:
         return
+    from dspy_nb.core.programs.calls import check_answer, check_call  # imports dspy
+
     samples = [smoke] if isinstance(smoke, Mapping) else smoke
     if not callable(samples) and not (
         isinstance(samples, list | tuple) and samples and all(isinstance(item, Mapping) for item in samples)
     ):
         raise InputError("smoke must be inputs such as {'review': 'Nice.'}, a list of such, or a function")
+    if not callable(samples):
+        for sample in samples:
+            check_call(program, sample)
+    fit = True
     try:
         if callable(samples):
             fit = samples(program) is not False
         else:
-            fit = all(program(**sample) is not None for sample in samples)
+            for sample in samples:
+                check_answer(program, program(**sample))
     except Exception as error:
         words = " ".join(str(error).split())[:200]
         raise Refused(f"{failed}: its smoke test failed: {type(error).__name__}: {words}") from error

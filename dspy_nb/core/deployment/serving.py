@@ -86,12 +86,20 @@ def ask(traffic: LiveTraffic, to: Route, program: dspy.Module, inputs: dict[str,
     Where the file of traffic cannot be written, that is logged and the request is answered all the same.
 
     Raises:
-        InputError: The unit is no valid name; the program was not called.
+        InputError: The unit is no valid name, or the program does not take these inputs; nothing was stored.
+        NoPrediction: The program returned no prediction; that is stored as an error.
         Exception: Whatever the program raises; it is stored as an error.
     """
     import dspy
 
-    from dspy_nb.core.evaluation.attempts import ExampleMeter, meter_settings
+    from dspy_nb.core.evaluation.attempts import ExampleMeter, is_asynchronous, meter_settings
+    from dspy_nb.core.programs.calls import check_answer, check_call
+
+    check_call(program, inputs, own=("unit",))
+    if is_asynchronous(program):
+        raise InputError(
+            f"{to.ref} has only aforward, and predict calls forward: await load().acall(...), and observe() it"
+        )
 
     request_id = ""
     try:
@@ -114,6 +122,7 @@ def ask(traffic: LiveTraffic, to: Route, program: dspy.Module, inputs: dict[str,
     try:
         with dspy.context(**meter_settings(meter)):
             prediction = program(**inputs)
+            check_answer(program, prediction)
     except Exception as error:
         ended(type(error).__name__)
         raise

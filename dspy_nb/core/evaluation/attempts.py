@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import threading
 import time
 from collections.abc import Mapping
@@ -12,9 +11,11 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.arguments import returns_later
 from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, MetricError
-from dspy_nb.core.errors import NoPrediction
+from dspy_nb.core.errors import InputError, NoField, NoPrediction
+from dspy_nb.core.programs.calls import check_answer
 from dspy_nb.core.programs.usage import Meter, Usage
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _MESSAGE_LENGTH = 300
+_HANDFUL = 5  # answers that show a mistake of the program itself, and not of the examples they are for
 _NOTHING = Usage()
 
 
@@ -78,6 +80,8 @@ class Outcome:
         cached: Whether every LM answer that the program got came from a cache.
         usage: What the program used.
         metric_usage: What the metrics used, where they ask a language model.
+        telling: After how many like it there will be no score, if there was none before; 0 if nothing follows
+            from it, as from an error that a program raises.
     """
 
     predicted: dict[str, Any]
@@ -87,6 +91,7 @@ class Outcome:
     cached: bool
     usage: Usage
     metric_usage: Usage = _NOTHING
+    telling: int = 0
 
 
 class Abandoned(BaseException):
@@ -184,11 +189,11 @@ class Work:
         with dspy.context(**self._context(job, meter)):
             started = time.perf_counter()
             try:
-                prediction = self.programs[job.repeat](**split_fields(job.example)[0])
+                program = self.programs[job.repeat]
+                prediction = program(**split_fields(job.example)[0])
+                check_answer(program, prediction)
             except Exception as error:
-                return self.failed(Failure.of(error), meter.take(), started)
-            if prediction is None:
-                return self.failed(Failure.of(NoPrediction()), meter.take(), started)
+                return self.failed(Failure.of(error), meter.take(), started, _telling(error))
             latency_ms = (time.perf_counter() - started) * 1e3
             return self._scored(job, meter, prediction, latency_ms)
 
@@ -201,21 +206,21 @@ class Work:
             try:
                 async with asyncio.timeout(timeout_s) as limit:
                     prediction = await call(**split_fields(job.example)[0])
+                check_answer(program, prediction)
             except TimeoutError as error:
                 failure = timeout(timeout_s) if limit.expired() else Failure.of(error)
                 return self.failed(failure, meter.take(), started)
             except Exception as error:
-                return self.failed(Failure.of(error), meter.take(), started)
-            if prediction is None:
-                return self.failed(Failure.of(NoPrediction()), meter.take(), started)
+                return self.failed(Failure.of(error), meter.take(), started, _telling(error))
             latency_ms = (time.perf_counter() - started) * 1e3
             # In a thread of its own, for a metric that asks a language model would hold up the loop.
             return await asyncio.to_thread(self._scored, job, meter, prediction, latency_ms)
 
-    def failed(self, failure: Failure, usage: Usage, started: float) -> Outcome:
+    def failed(self, failure: Failure, usage: Usage, started: float, telling: int = 0) -> Outcome:
         """Return the outcome of an example that has no answer, begun at ``started`` (perf_counter)."""
         latency_ms = (time.perf_counter() - started) * 1e3
-        return Outcome({}, (None,) * len(self.metrics), failure, latency_ms, False, usage)
+        scores = (None,) * len(self.metrics)
+        return Outcome({}, scores, failure, latency_ms, False, usage, telling=telling)
 
     def _context(self, job: Job, meter: ExampleMeter) -> dict[str, Any]:
         return {**self.settings[job.repeat], **meter_settings(meter)}
@@ -227,16 +232,30 @@ class Work:
             prediction.set_lm_usage(meter.get_total_tokens())
         scores: list[bool | float | None] = []
         failure = None
+        telling = 0
         for metric in self.metrics:
             try:
                 scores.append(_in_range(metric, metric(job.example, prediction)))
             except Exception as error:
+                telling = telling if scores else _telling_of_metric(error)  # the first one gives the score
                 scores.append(None)
                 failure = failure or Failure.of(
                     error, "" if metric.label in str(error) else f"{metric.label}: "
                 )
         cached = usage.cache_hits > 0 and usage.lm_calls == 0
-        return Outcome(_fields(prediction), tuple(scores), failure, latency_ms, cached, usage, meter.take())
+        return Outcome(
+            _fields(prediction), tuple(scores), failure, latency_ms, cached, usage, meter.take(), telling
+        )
+
+
+def _telling(error: Exception) -> int:
+    return _HANDFUL if isinstance(error, NoPrediction | NoField) else 0
+
+
+def _telling_of_metric(error: Exception) -> int:
+    """A mistake in a metric shows at once; a service that it asks may be down for a moment."""
+    at_once = isinstance(error, InputError) or type(error).__module__ == "builtins"
+    return 1 if at_once and not isinstance(error, OSError) else _HANDFUL
 
 
 def meter_settings(meter: ExampleMeter) -> dict[str, Any]:
@@ -261,7 +280,7 @@ def is_asynchronous(program: Any) -> bool:
         # Not hasattr on the object: DSPy warns of everyone who reads a module's forward.
         has_forward = hasattr(type(program), "forward") or "forward" in vars(program)
         return not has_forward and hasattr(type(program), "aforward")
-    return inspect.iscoroutinefunction(program) or inspect.iscoroutinefunction(type(program).__call__)
+    return returns_later(program) == "asynchronous"
 
 
 def split_fields(example: dspy.Example) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -24,6 +24,7 @@ from dspy_nb.core.evaluation import execution
 from dspy_nb.core.evaluation.attempts import Job, Outcome, Work, split_fields
 from dspy_nb.core.evaluation.executors import run_on
 from dspy_nb.core.evaluation.labels import LabelClasses
+from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.evaluation.scorecard import Evaluation, ExampleResult, MetricScore
 from dspy_nb.core.evaluation.summary import (
     classification_of,
@@ -34,8 +35,8 @@ from dspy_nb.core.evaluation.summary import (
     slices_of,
 )
 from dspy_nb.core.events import forgiving, now
+from dspy_nb.core.programs.calls import check_calls
 from dspy_nb.core.programs.declared import declared_types
-from dspy_nb.core.programs.inputs import check_inputs
 from dspy_nb.core.programs.lms import answers_repeat, rollouts, used_lms
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.programs.usage import Usage
@@ -66,8 +67,9 @@ def evaluate(
 ) -> Evaluation:
     """Run a program on every example and score its answers.
 
-    What raises is an error: counted, named, and a failure in the score, never dropped. An interrupt
-    (``KeyboardInterrupt``, or ``stop``) returns what was finished, marked by ``complete=False``.
+    What raises is an error: counted, named, and a failure in the score, never dropped; so is what is no answer,
+    or lacks the field that is compared. An interrupt (``KeyboardInterrupt``, or ``stop``) returns what was
+    finished, marked by ``complete=False``.
 
     Examples that are equal, labels included, are evaluated once and share the result, unless their answers
     would differ: where repeats are asked for, or an LM neither caches nor has temperature 0.
@@ -99,15 +101,16 @@ def evaluate(
 
     Raises:
         InputError: An argument is wrong. Nothing has been spent then.
+        MetricError: The metric failed on the first answer that it was given.
+        NoPrediction, NoField: The first five answers were none, or lack the field that the metric compares.
     """
     examples = check_examples(dataset)
     metrics = check_metrics(metric, examples)
-    if not callable(program) or (isinstance(program, type) and issubclass(program, dspy.Module)):
-        what = f"the class {program.__name__}" if isinstance(program, type) else type(program).__name__
-        raise InputError(f"program must be a dspy.Module or a function, got {what}")
-    check_inputs("dataset", examples, program)
     types = declared_types(program)
     metrics = {name: function.declaring(types) for name, function in metrics.items()}
+    first = next(iter(metrics))
+    field = label_field(label, metrics[first], examples)
+    check_calls("dataset", examples, program, metrics.values(), label=label)
     confidence = probability("confidence", confidence)
     seed = whole_number("seed", seed)
     repeats = whole_number("repeats", repeats, minimum=1)
@@ -119,8 +122,6 @@ def evaluate(
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise InputError(f"executor must be a concurrent.futures.Executor, got {type(executor).__name__}")
     run = execution.run if executor is None else partial(run_on, executor)
-    first = next(iter(metrics))
-    field = label_field(label, metrics[first], examples)
     keys = None if by is None else _slice_keys(by, examples, metrics[first])
     lms = used_lms(program, lm)
     programs, settings = rollouts(program, lm, repeats)
@@ -157,7 +158,11 @@ def evaluate(
         listener(done, len(jobs), failed)
 
     progress(0, 0)
-    outcomes = run(work, jobs, num_threads=num_threads, timeout_s=timeout_s, stop=stop, progress=progress)
+    opening = Opening()
+    limits: dict[str, Any] = {"num_threads": num_threads, "timeout_s": timeout_s, "stop": stop}
+    outcomes = run(work, jobs, **limits, progress=progress, opening=opening)
+    if opening.error is not None:
+        raise opening.error
     duration_s = time.perf_counter() - started
 
     def build() -> Evaluation:

@@ -19,6 +19,7 @@ from typing import Protocol
 import dspy
 
 from dspy_nb.core.evaluation.attempts import Abandoned, ExampleMeter, Job, Outcome, Work, timeout
+from dspy_nb.core.evaluation.opening import Opening
 
 __all__ = ["run"]
 
@@ -40,6 +41,7 @@ def run(
     stop: threading.Event | None = None,
     progress: Callable[[int, int], None] | None = None,
     landed: Callable[[int, Outcome], None] | None = None,
+    opening: Opening | None = None,
 ) -> list[Outcome | None]:
     """Do the work on every job, in threads of this process.
 
@@ -61,6 +63,7 @@ def run(
         progress: Called in the calling thread with the numbers done and failed, a few times a second.
         landed: Called with the place of each job and its outcome as soon as there is one, by one thread at a
             time. It must be quick, and must not raise.
+        opening: Hears of each outcome too, and ends the run, as if stopped, when the first ones are hopeless.
 
     Returns:
         One outcome per job, in the order of the jobs; ``None`` where it was not finished.
@@ -70,7 +73,8 @@ def run(
             begins after it.
     """
     num_threads = num_threads or dspy.settings.num_threads
-    loop = _Loop(work, jobs, num_threads, timeout_s, deadline, stop or threading.Event(), landed)
+    stop = stop or threading.Event()
+    loop = _Loop(work, jobs, num_threads, timeout_s, deadline, stop, landed, opening)
     try:
         loop.start()
         loop.supervise(progress)
@@ -105,6 +109,7 @@ class _Loop:
         deadline: float | None,
         stop: threading.Event,
         landed: Callable[[int, Outcome], None] | None,
+        opening: Opening | None,
     ) -> None:
         self.outcomes: list[Outcome | None] = [None] * len(jobs)
         self.fatal: BaseException | None = None
@@ -115,6 +120,7 @@ class _Loop:
         self._deadline = deadline
         self._stop = stop
         self._landed = landed
+        self._opening = opening
         self._tracker = dspy.settings.usage_tracker
         self._lock = threading.Lock()  # of everything below
         self._flights: set[_Flight] = set()
@@ -262,6 +268,9 @@ class _Loop:
             self._landed(flight.place, outcome)
         self._done += 1
         self._failed += outcome.failure is not None
+        if self._opening is not None and self._opening.take(flight.job, outcome):
+            self._closed = True  # before this worker takes another job
+            self._over.set()
 
     def _crash(self, flight: _Flight, error: BaseException) -> None:
         """End the run because of what is no ``Exception``, unless the example was abandoned."""

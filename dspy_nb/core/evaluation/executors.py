@@ -32,6 +32,7 @@ import dspy
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.attempts import Failure, Job, Outcome, Work
+from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.evaluation.travel import CannotLoad, LocalTask, RemoteTask
 from dspy_nb.core.programs.usage import Usage
 
@@ -55,6 +56,7 @@ def run_on(
     timeout_s: float | None = None,
     stop: threading.Event | None = None,
     progress: Callable[[int, int], None] | None = None,
+    opening: Opening | None = None,
 ) -> list[Outcome | None]:
     """Do the work on every job, in tasks of an executor; otherwise as ``execution.run``.
 
@@ -74,6 +76,7 @@ def run_on(
         timeout_s: See ``execution.run``.
         stop: See ``execution.run``.
         progress: See ``execution.run``.
+        opening: See ``execution.run``.
 
     Raises:
         InputError: Something cannot travel to the workers, or cannot be loaded there, or the executor is
@@ -85,11 +88,13 @@ def run_on(
         task = LocalTask(work, num_threads or 1, timeout_s, _LEASE_S, threading.Event())
     else:
         task = RemoteTask.of(work, num_threads or dspy.settings.num_threads, timeout_s, _LEASE_S)
-    dispatch = _Dispatch(executor, task, work, jobs)
+    dispatch = _Dispatch(executor, task, work, jobs, opening)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             while dispatch.submit() and not (stop is not None and stop.is_set()):
                 dispatch.collect(_POLL_S)
+                if opening is not None and opening.error is not None:
+                    break
                 if progress:
                     progress(dispatch.done, dispatch.failed)
         with contextlib.suppress(KeyboardInterrupt):
@@ -129,7 +134,12 @@ class _Dispatch:
     """Hands out chunks and takes in outcomes."""
 
     def __init__(
-        self, executor: Executor, task: LocalTask | RemoteTask, work: Work, jobs: Sequence[Job]
+        self,
+        executor: Executor,
+        task: LocalTask | RemoteTask,
+        work: Work,
+        jobs: Sequence[Job],
+        opening: Opening | None,
     ) -> None:
         self.outcomes: list[Outcome | None] = [None] * len(jobs)
         self.done = 0
@@ -137,6 +147,7 @@ class _Dispatch:
         self._jobs = jobs
         self._work = work
         self._task = task
+        self._opening = opening
         self._executor = executor
         self._ours = False  # whether the executor is one that we made
         self._width = _width(executor)
@@ -155,7 +166,8 @@ class _Dispatch:
             if alone and self._flying:
                 break
             chunk = self._waiting[0]
-            packed = self._task.pack([self._jobs[place] for place in chunk.places])
+            wary = self._opening is not None and self._opening.undecided
+            packed = self._task.pack([self._jobs[place] for place in chunk.places], wary)
             try:
                 # The serial number keeps Dask from taking a second try for the same task as the first.
                 future = self._executor.submit(_call, self._task, packed, next(self._serial))
@@ -226,6 +238,8 @@ class _Dispatch:
         self.outcomes[place] = outcome
         self.done += 1
         self.failed += outcome.failure is not None
+        if self._opening is not None:
+            self._opening.take(self._jobs[place], outcome)
 
     def _replace(self, broken: Executor, error: BrokenExecutor) -> None:
         """Make a new process pool like the one that broke, unless that has been done."""

@@ -17,6 +17,7 @@ import dspy
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
 from dspy_nb.core.evaluation.attempts import Job, Outcome, Work
+from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.programs.seams import default_settings
 
 __all__ = ["CannotLoad", "LocalTask", "RemoteTask"]
@@ -52,12 +53,18 @@ class LocalTask:
     stop: threading.Event
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
-    def pack(self, jobs: Sequence[Job]) -> Any:
-        """Return what is to be given to the task."""
-        return list(jobs)
+    def pack(self, jobs: Sequence[Job], wary: bool = False) -> Any:
+        """Return what is to be given to the task.
 
-    def __call__(self, jobs: Any) -> Any:
+        Args:
+            jobs: What to do.
+            wary: Begin no other once the first ones show that there will be no score.
+        """
+        return list(jobs), wary
+
+    def __call__(self, packed: Any) -> Any:
         """Return the outcomes of some jobs, ``None`` for those not begun."""
+        jobs, wary = packed
         return self.context.copy().run(
             execution.run,
             self.work,
@@ -66,6 +73,7 @@ class LocalTask:
             timeout_s=self.timeout_s,
             deadline=time.monotonic() + self.lease_s,
             stop=self.stop,
+            opening=Opening() if wary else None,
         )
 
     def unpack(self, outcomes: Any) -> list[Outcome | None]:
@@ -106,21 +114,21 @@ class RemoteTask:
             raise _cannot_travel(work, settings[0], error) from error
         return cls(packed, num_threads, timeout_s, lease_s)
 
-    def pack(self, jobs: Sequence[Job]) -> Any:
-        """Return what is to be given to the task.
+    def pack(self, jobs: Sequence[Job], wary: bool = False) -> Any:
+        """Return what is to be given to the task; see ``LocalTask.pack``.
 
         Raises:
             InputError: An example cannot be pickled.
         """
         try:
-            return _dumps(list(jobs))
+            return _dumps((list(jobs), wary))
         except Exception as error:
             raise InputError(f"the examples cannot travel to the executor's workers: {error}") from error
 
-    def __call__(self, jobs: Any) -> Any:
+    def __call__(self, packed: Any) -> Any:
         """Return the packed outcomes of some packed jobs."""
         try:
-            work, unpacked = _WORK.get(self.packed), cloudpickle.loads(jobs)
+            work, unpacked = _WORK.get(self.packed), cloudpickle.loads(packed)
         except Exception as error:
             raise CannotLoad(f"{type(error).__name__}: {error}") from None
         task = LocalTask(work, self.num_threads, self.timeout_s, self.lease_s, threading.Event())

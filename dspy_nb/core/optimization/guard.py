@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from dspy.utils import BaseCallback
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
-from dspy_nb.core.programs.seams import current_call
+from dspy_nb.core.programs.seams import answer_of, current_call
 from dspy_nb.core.programs.usage import Meter, Usage
 
 __all__ = ["Follower", "Guard", "StopRun", "ending_on_no_score"]
@@ -53,6 +54,7 @@ class _Call:
 _ERRORS_BEFORE_GIVING_UP = 10
 _HOPELESS_ERROR_RATE = 0.5
 _FAILURES_IN_A_ROW = 25
+_SCORING: ContextVar[bool] = ContextVar("dspy_nb_scoring", default=False)
 _NOT_BROKEN = (AdapterParseError, ContextWindowExceededError)  # answers that better prompts may mend
 
 
@@ -90,6 +92,7 @@ class Guard(BaseCallback):
         stop: when set, from any thread, the work stops at the next call.
         on_call: called after each LM call, in the thread of the call.
         follower: told of programs, evaluations and optimizers.
+        program: class of the program, of which each call must return a prediction.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Guard(BaseCallback):
         stop: threading.Event,
         on_call: Callable[[], None] = lambda: None,
         follower: Follower | None = None,
+        program: type[dspy.Module] | None = None,
     ) -> None:
         self.budget = budget
         self.usage = Usage()
@@ -106,10 +110,12 @@ class Guard(BaseCallback):
         self._stop = stop
         self._on_call = on_call
         self._follower = follower
+        self._program = program
         self._deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
         self._settled = threading.Condition()
         self._calls: dict[str, _Call] = {}
         self._modules: set[str] = set()
+        self._answering: set[str] = set()
         self._program_calls = 0
         self._broken = 0
         self._broken_in_a_row = 0
@@ -183,8 +189,10 @@ class Guard(BaseCallback):
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Refuse to start anything once stopped; tell program calls from the calls within them."""
         self._check()
-        if current_call() not in self._modules:
+        if self._is_outermost():
             self._program_calls += 1
+            if self._program is not None and isinstance(instance, self._program):
+                self._answering.add(call_id)
             if self._follower is not None:
                 self._follower.on_program_start(instance)
         self._modules.add(call_id)
@@ -192,12 +200,17 @@ class Guard(BaseCallback):
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Count a program call that failed."""
         self._modules.discard(call_id)
-        if exception is None and outputs is None and current_call() not in self._modules:
-            exception = NoPrediction()
+        if exception is None and (call_id in self._answering or (outputs is None and self._is_outermost())):
+            exception = _no_prediction(answer_of(outputs))
+        self._answering.discard(call_id)
         if exception is None:
             self._broken_in_a_row = 0
-        elif isinstance(exception, Exception) and current_call() not in self._modules:
+        elif isinstance(exception, Exception) and self._is_outermost():
             self.add_error(exception)
+
+    def _is_outermost(self) -> bool:
+        """Tell whether this is no call within a program, nor within a metric that asks a language model."""
+        return current_call() not in self._modules and not _SCORING.get()
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Reserve the call's share of the budget, or stop."""
@@ -291,6 +304,12 @@ def _mendable(error: BaseException) -> BaseException | None:
     return cause if isinstance(cause, AdapterParseError) and not isinstance(error, LMError) else None
 
 
+def _no_prediction(answer: Any) -> NoPrediction | None:
+    """Return the error of a program whose answer is none; DSPy's own stand-ins are left to DSPy."""
+    is_answer = isinstance(answer, dspy.Example | Mapping) or type(answer).__module__.startswith("dspy.")
+    return None if is_answer else NoPrediction.of(answer)
+
+
 def _in_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
@@ -329,6 +348,7 @@ class _Watched(Metric):
     count: Callable[[Exception], None] = lambda error: None
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
+        outside = _SCORING.set(True)
         try:
             score = super().__call__(*arguments, **named)
             if 0 <= float(score) <= 1:
@@ -336,6 +356,10 @@ class _Watched(Metric):
             raise MetricError(f"metric {self.label} returned {float(score):g}; a score is between 0 and 1")
         except MetricError as error:
             raise self.end(error) from None
+        except NoPrediction:
+            raise  # counted when the program returned it
         except Exception as error:
             self.count(error)
             raise
+        finally:
+            _SCORING.reset(outside)

@@ -12,17 +12,25 @@ from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.attempts import is_asynchronous
 from dspy_nb.core.optimization.optimizers import Optimizer
-from dspy_nb.core.programs.inputs import check_inputs, forward_of
-from dspy_nb.core.programs.seams import is_compiled, mark_compiled
+from dspy_nb.core.programs import calls
+from dspy_nb.core.programs.inputs import forward_of
+from dspy_nb.core.programs.seams import DEMO_NAMES, is_compiled, mark_compiled
 
 __all__ = ["check_data", "check_models", "check_program", "check_teacher", "run_model", "uncompiled"]
+
+# Those that ask a teacher and make demos of what it did.
+_BOOTSTRAPPING = (
+    *("BetterTogether", "BootstrapFewShot", "BootstrapFewShotWithOptuna", "BootstrapFewShotWithRandomSearch"),
+    *("KNNFewShot", "MIPROv2", "SIMBA"),
+)
 
 
 def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> None:
     """Check that ``optimizer`` can work on ``program``.
 
     Raises:
-        InputError: it is not a module, has no forward, has nothing to optimize, or was compiled before.
+        InputError: it is not a module, has no forward, has nothing to optimize, or was compiled before; or it
+            cannot be called, or has a field that would be lost in a demo.
     """
     if optimizer.name == "Ensemble":
         programs = program if isinstance(program, Sequence) else []
@@ -47,16 +55,25 @@ def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> Non
         )
     if forward_of(program) is None:
         raise InputError(f"{type(program).__name__} has no forward method")
+    calls.check_program(program)
+    if optimizer.name in _BOOTSTRAPPING:
+        for name, predictor in program.named_predictors():
+            if clash := sorted(DEMO_NAMES & set(predictor.signature.fields)):
+                raise InputError(
+                    f"{optimizer.name} cannot make a demo of {name}: it has a field called {clash[0]!r}, which "
+                    "DSPy takes for something else: rename it"
+                )
 
 
 def check_teacher(program: Any, teacher: Any) -> None:
     """Check that demos of ``teacher`` fit ``program``, as DSPy does once the scores before are paid for.
 
     Raises:
-        InputError: it has other predictors, or one with another signature.
+        InputError: it cannot be called, has other predictors, or one with another signature.
     """
     if teacher is None:
         return
+    calls.check_program(teacher)
     wanted, given = dict(program.named_predictors()), dict(teacher.named_predictors())
     if list(wanted) != list(given):
         raise InputError(
@@ -112,12 +129,13 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
             )
         if input_names(example) is None:
             raise InputError(f"{name}[{number}] has no inputs: call .with_inputs('field', ...) on it")
-    check_inputs(name, checked, program[0] if isinstance(program, Sequence) else program)
     if metric is not None:
         try:
             metric.check(checked)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
+    for one in program if isinstance(program, Sequence) else [program]:
+        calls.check_calls(name, checked, one, [] if metric is None else [metric])
     return checked
 
 

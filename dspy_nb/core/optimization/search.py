@@ -13,8 +13,8 @@ from typing import Any
 
 import dspy
 
-from dspy_nb.core.data.metrics import Metric
-from dspy_nb.core.errors import InputError, OptimizationFailed
+from dspy_nb.core.data.metrics import Metric, MetricError
+from dspy_nb.core.errors import InputError, NoField, NoPrediction, OptimizationFailed
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
 from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Failed, Progress, Started
 from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
@@ -301,6 +301,15 @@ class Search:
         except (StopRun, KeyboardInterrupt):
             self._cut_by = self._explain(guard)
             return None
+        except (MetricError, NoField, NoPrediction) as error:
+            guard.halt("errors")
+            if self._recorder.best is None and self._baseline_score is None:
+                seen = guard.errors if guard.errors.count else error
+                raise OptimizationFailed(
+                    f"every call fails, so there is nothing to learn from: {seen}"
+                ) from error
+            self._cut_by = "errors"  # what the search has found is not thrown away
+            return None
         finally:
             guard.wait_for_calls(_GRACE_S)
 
@@ -313,7 +322,9 @@ class Search:
 
     def _guard(self, left: Budget | str, follower: Recorder | None = None) -> Guard:
         """Return a guard with what is left; if that is nothing, of this limit, it stops at the first call."""
-        guard = Guard(Budget() if isinstance(left, str) else left, self._stop, self._on_call, follower)
+        budget, program = Budget() if isinstance(left, str) else left, self._task.program
+        kind = None if isinstance(program, list) else type(program)
+        guard = Guard(budget, self._stop, self._on_call, follower, kind)
         if isinstance(left, str):
             guard.halt(left)
         self._guards.append(guard)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import dspy
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 __all__ = [
+    "DEMO_NAMES",
+    "Reserved",
     "answer_cache",
+    "answer_of",
     "current_call",
     "default_settings",
     "dependency_versions",
@@ -29,6 +32,7 @@ __all__ = [
     "is_parameter",
     "is_untyped",
     "mark_compiled",
+    "reserved_names",
     "role_of",
     "route_cache",
     "seed_optuna",
@@ -51,6 +55,37 @@ def is_parameter(value: object) -> bool:
     from dspy.predict.parameter import Parameter
 
     return isinstance(value, Parameter)
+
+
+class Reserved(NamedTuple):
+    """Names that the fields of a module must not have."""
+
+    inputs: frozenset[str]
+    outputs: frozenset[str]
+
+
+_PREDICTOR = frozenset(
+    # The first two by Python's own rules, the others are taken out of a call before the prompt is made.
+    ["self", "instance", "completions", "config", "demos", "lm", "new_signature", "signature"]
+)
+_REACT = Reserved(
+    _PREDICTOR | {"max_iters", "module", "trajectory"}, frozenset(["base", "self", "trajectory"])
+)
+
+
+DEMO_NAMES = frozenset(["augmented", "base", "self"])
+"""Names that the fields of a predictor must not have where demos are made of its answers."""
+
+
+def reserved_names(module: object) -> Reserved:
+    """Return the names that DSPy takes for something else than a field of this module."""
+    import dspy
+
+    if isinstance(module, dspy.ReAct | dspy.CodeAct):
+        return _REACT
+    if isinstance(module, dspy.ReActV2):
+        return Reserved(_PREDICTOR | {"max_iters"}, frozenset(["base", "self"]))
+    return Reserved(_PREDICTOR, frozenset())
 
 
 def role_of(field: FieldInfo) -> str:
@@ -86,6 +121,13 @@ def dependency_versions() -> dict[str, str]:
     from dspy.utils.saving import get_dependency_versions
 
     return dict(get_dependency_versions())
+
+
+def answer_of(returned: Any) -> Any:
+    """Return the answer in what a call of a program returned: GEPA makes that a pair with the call's trace."""
+    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], list):
+        return returned[0]
+    return returned
 
 
 def default_settings() -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 import dspy_nb as nb
 from dspy_nb.core.ab.definition import place_of
 from dspy_nb.core.ab.experiment import Experiment
-from dspy_nb.core.errors import InputError, NotFound, Refused, RegistryError
+from dspy_nb.core.errors import InputError, NoPrediction, NotFound, Refused, RegistryError
 from tests.core.ab.test_traffic import Clock
 from tests.registry_samples import program
 from tests.scripted import ScriptedEngine, classifier, scripted_lm
@@ -74,6 +74,44 @@ def test_a_failure_of_the_program_is_recorded_and_raised(tmp_path: Path) -> None
     experiment.record("r", success=False)
     with pytest.raises(InputError, match="because it failed with TimeoutError"):
         experiment.record("r", success=True)
+
+
+@pytest.mark.parametrize("inputs", [{}, {"y": "?"}, {"x": "?", "y": "?"}])
+def test_inputs_that_a_program_does_not_take_are_refused_and_not_stored(
+    experiment: Experiment, inputs
+) -> None:
+    for answer in (experiment.predict, lambda *a, **k: asyncio.run(experiment.apredict(*a, **k))):
+        with pytest.raises(
+            InputError, match=r"the program (needs 'x'|does not take 'y'; it takes 'x')"
+        ) as error:
+            answer("u", **inputs)
+        assert "\n" not in str(error.value)
+    assert experiment.status().total == 0
+
+
+def test_both_programs_must_take_the_inputs(tmp_path: Path) -> None:
+    experiment = Experiment("t", a, classifier(), registry=tmp_path)
+    for inputs in ({"x": "?"}, {"review": "good"}):
+        with (
+            dspy.context(lm=scripted_lm()),
+            pytest.raises(InputError, match=r"the program (does not take|needs)"),
+        ):
+            experiment.predict("u", **inputs)
+    assert experiment.status().total == 0
+
+
+def test_no_prediction_of_a_program_is_a_failure(tmp_path: Path) -> None:
+    class Text(dspy.Module):
+        def forward(self, x: str) -> str:
+            return x
+
+    experiment = Experiment("t", Text(), Text(), registry=tmp_path)
+    with pytest.raises(NoPrediction, match="the program returned a str"):
+        experiment.predict("u", x="?", request_id="r")
+    with pytest.raises(NoPrediction, match="the program returned a str"):
+        asyncio.run(experiment.apredict("v", x="?"))
+    status = experiment.status()
+    assert (status.n, status.a.errors + status.b.errors) == (2, 2)
 
 
 def test_an_interrupt_is_no_failure_of_the_program(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from dspy_nb.core.data.metrics import (
     partial_credit,
     token_f1,
 )
-from dspy_nb.core.errors import InputError
+from dspy_nb.core.errors import InputError, NoField, NoPrediction
 
 ALL = [exact_match("answer"), accuracy("answer"), token_f1("answer"), partial_credit("answer")]
 
@@ -118,7 +118,8 @@ def test_several_fields_must_all_match():
     metric = exact_match("answer", "city")
     assert metric(gold(city="Rome"), pred(city="rome")) is True
     assert metric(gold(city="Rome"), pred(city="Oslo")) is False
-    assert metric(gold(city="Rome"), pred()) is False
+    with pytest.raises(NoField, match="no field 'city' in the answer; it has 'answer'"):
+        metric(gold(city="Rome"), pred())
 
 
 @pytest.mark.parametrize(
@@ -162,13 +163,31 @@ def test_a_grade_lies_between_0_and_1_and_is_symmetric(words, others):
 
 @pytest.mark.parametrize("metric", ALL, ids=repr)
 @pytest.mark.parametrize(
-    "empty", [None, dspy.Prediction(), dspy.Prediction(other="Paris"), "Paris", {}], ids=repr
+    ("empty", "error", "message"),
+    [
+        (None, NoPrediction, "the program returned None; its forward must return a prediction"),
+        ("Paris", NoPrediction, "the program returned a str, not a dspy.Prediction"),
+        (("Paris",), NoPrediction, "the program returned a tuple, not a dspy.Prediction"),
+        (1.5, NoPrediction, "the program returned a float, not a dspy.Prediction"),
+        (dspy.Prediction(), NoField, "no field 'answer' in the answer; it has none"),
+        (dspy.Prediction(other="Paris"), NoField, "no field 'answer' in the answer; it has 'other'"),
+        ({}, NoField, "no field 'answer' in the answer; it has none"),
+        (Size.SMALL, NoField, "no field 'answer' in the answer; it is a Size"),
+    ],
+    ids=repr,
 )
-def test_a_prediction_without_the_field_scores_nothing(metric, empty):
-    score = metric(gold(), empty)
-    assert not score
-    assert type(score) is (bool if metric.binary else float)
-    assert metric(gold(None), empty) == 0
+def test_a_prediction_without_the_field_is_no_answer_and_never_a_wrong_one(metric, empty, error, message):
+    for example in (gold(), gold(None)):
+        with pytest.raises(error, match=re.escape(message)):
+            metric(example, empty)
+
+
+def test_a_bare_answer_is_what_evaluate_calls_output_and_its_methods_are_no_fields():
+    example = dspy.Example(question="?", output="Paris", title="Paris").with_inputs("question")
+    assert exact_match("output")(example, "paris") is True
+    assert exact_match("output")(example, "Rome") is False
+    with pytest.raises(NoPrediction):
+        exact_match("title")(example, "paris")  # str.title is a method
 
 
 @pytest.mark.parametrize("metric", ALL, ids=repr)
@@ -185,7 +204,9 @@ def test_an_example_without_the_field_is_refused_by_name(metric):
 def test_fields_may_be_named_like_methods_of_a_prediction():
     example = dspy.Example(question="?", items="a", labels="b").with_inputs("question")
     assert exact_match("items", "labels")(example, dspy.Prediction(items="A", labels="B")) is True
-    assert exact_match("items")(example, dspy.Prediction()) is False
+    assert exact_match("items")(example, dspy.Prediction(items="b")) is False
+    with pytest.raises(NoField, match="no field 'items'"):
+        exact_match("items")(example, dspy.Prediction())
 
 
 # --- the one shape -------------------------------------------------------------------------------------
@@ -297,6 +318,32 @@ async def asynchronous(gold, pred):
     return 1
 
 
+async def asynchronous_with_options(gold, pred, trace=None, *, strict=False):
+    return 1
+
+
+def generating(gold, pred):
+    yield 1
+
+
+class AsynchronousCall:
+    async def __call__(self, gold, pred, trace=None):
+        return 1
+
+    async def score(self, gold, pred, trace=None):
+        return 1
+
+
+class OnlyAforward(dspy.Module):
+    async def aforward(self, gold, pred, trace=None):
+        return 1
+
+
+class AsynchronousForward(dspy.Module):
+    async def forward(self, gold, pred, trace=None):
+        return 1
+
+
 @pytest.mark.parametrize(
     ("metric", "message"),
     [
@@ -319,6 +366,18 @@ async def asynchronous(gold, pred):
         (token_f1, "token_f1 makes a metric; it needs the name of one field"),
         (SemanticF1, "metric SemanticF1 is a class; give an instance of it"),
         (asynchronous, "metric asynchronous is asynchronous"),
+        (
+            functools.partial(asynchronous_with_options, strict=True),
+            "is asynchronous; a metric is a function",
+        ),
+        (AsynchronousCall(), "metric AsynchronousCall is asynchronous; a metric is a function"),
+        (functools.partial(AsynchronousCall()), "metric AsynchronousCall is asynchronous"),
+        (AsynchronousCall().score, "metric score is asynchronous"),
+        (OnlyAforward(), "metric OnlyAforward has only aforward; a metric is called, so give it a forward"),
+        (functools.partial(OnlyAforward(), trace=None), "metric OnlyAforward has only aforward"),
+        (AsynchronousForward(), "metric AsynchronousForward is asynchronous"),
+        (dspy.Module(), "metric Module has no forward"),
+        (generating, "metric generating is a generator; a metric is a function"),
         (max, "metric max has no signature to check"),
     ],
 )
@@ -406,9 +465,11 @@ def test_feedback_is_handed_on_only_when_asked_for():
 
 def test_metrics_of_fields_explain_themselves():
     metric = as_metric(exact_match("answer", "city"), feedback=True)
-    result = metric(gold(city="Rome"), pred())
+    result = metric(gold(city="Rome"), pred(city=None))
     assert result.score is False
-    assert result.feedback == "answer: got 'Paris', expected 'Paris'. city: got nothing, expected 'Rome'."
+    assert result.feedback == "answer: got 'Paris', expected 'Paris'. city: got None, expected 'Rome'."
+    with pytest.raises(NoField, match="no field 'city'"):
+        metric(gold(city="Rome"), pred())
 
 
 # --- by name -------------------------------------------------------------------------------------------

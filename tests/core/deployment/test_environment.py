@@ -136,6 +136,14 @@ def test_what_is_live_is_not_archived_whatever_its_stage(registry: Registry, sta
         (lambda e: e.rollback(steps=True), "steps must be"),
         (lambda e: e.prepare("m", smoke=7), "smoke must be"),
         (lambda e: e.prepare("m", smoke=[]), "smoke must be"),
+        (
+            lambda e: e.prepare("m", smoke={"reviw": "Good."}),
+            "the program does not take 'reviw'; it takes 'review'",
+        ),
+        (
+            lambda e: e.prepare("m", smoke=[{"review": "Good."}, {}]),
+            "the program needs 'review', got nothing",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_changes_nothing(staging: Environment, call: Any, words: str) -> None:

@@ -19,7 +19,7 @@ import pytest
 from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.health import HealthReport
 from dspy_nb.core.deployment.objectives import MonitorSettings, level_of, load_settings, objectives_of
-from dspy_nb.core.errors import InputError, NotFound, RegistryError
+from dspy_nb.core.errors import InputError, NoPrediction, NotFound, RegistryError
 from dspy_nb.core.registry.registry import Registry
 from tests.children import FORKED, Children
 from tests.moments import HANG_S
@@ -262,6 +262,50 @@ def test_predict_stores_how_a_request_went_and_record_what_came_of_it(staging: E
     assert [(item.n, item.observed) for item in report.objectives] == [(2, 0.5), (1, 1.0), (2, 0.5)]
 
 
+def test_a_request_that_is_answered_with_no_prediction_is_counted_as_an_error(tmp_path: Path) -> None:
+    class Text(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = dspy.Predict("review -> sentiment")
+
+        def forward(self, review: str) -> Any:
+            return self.ask(review=review).sentiment
+
+    registry = Registry(tmp_path)
+    registry.register(Text(), "text")
+    environment = registry.environment("development")
+    environment.deploy("text@1.0.0")
+    with (
+        dspy.context(lm=scripted_lm()),
+        pytest.raises(NoPrediction, match=r"returned a str, not a dspy\.Prediction"),
+    ):
+        environment.predict(Text, review="good")
+    with pytest.raises(InputError, match="the program does not take 'text'; it takes 'review'"):
+        environment.predict(Text, text="good")
+    report = environment.check_health(MonitorSettings(level=0.9, max_error_rate=0.5))
+    assert [(item.n, item.observed) for item in report.objectives] == [(1, 0.0), (1, 0.0)]
+
+
+def test_a_program_that_can_only_be_awaited_is_refused_by_predict_and_not_counted(tmp_path: Path) -> None:
+    class Later(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = dspy.Predict("review -> sentiment")
+
+        async def aforward(self, review: str) -> Any:
+            return await self.ask.acall(review=review)
+
+    registry = Registry(tmp_path)
+    registry.register(Later(), "later")
+    environment = registry.environment("development")
+    environment.deploy("later@1.0.0")
+    with pytest.raises(
+        InputError, match=r"later@1.0.0 has only aforward, and predict calls forward: await load\(\)"
+    ):
+        environment.predict(Later, review="good")
+    assert environment.traffic.count("1") == 0
+
+
 def test_answers_from_a_cache_have_no_latency(staging: Environment) -> None:
     with dspy.context(lm=scripted_lm(cache=True)):
         for _ in range(3):
@@ -288,6 +332,10 @@ def test_answers_from_a_cache_have_no_latency(staging: Environment) -> None:
         (lambda e: e.observe(error=3), "error must be text"),
         (lambda e: e.observe(True, error="Timeout"), "failed has the outcome 0, not 1"),
         (lambda e: e.predict(unit="x" * 501, review="good"), "unit must be"),
+        (lambda e: e.predict(reviw="good"), "the program does not take 'reviw'; it takes 'review'"),
+        (lambda e: e.predict(unit="ann"), "the program needs 'review', got nothing"),
+        (lambda e: e.predict(review="good", shop="ours"), "the program does not take 'shop'"),
+        (lambda e: e.predict(review="good", lm="openai/other"), "the program does not take 'lm'"),
     ],
 )
 def test_wrong_values_are_one_line_and_store_nothing(staging: Environment, call: Any, words: str) -> None:

@@ -10,7 +10,7 @@ import dspy
 import numpy as np
 import pytest
 
-from dspy_nb.core.data.metrics import exact_match, token_f1
+from dspy_nb.core.data.metrics import MetricError, exact_match, token_f1
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
 from dspy_nb.core.statistics.verdicts import bca_interval, clustered_interval, wilson_interval
@@ -130,17 +130,36 @@ def test_errors_of_the_language_model_are_named() -> None:
 
 
 @pytest.mark.parametrize("returned", [None, math.nan, "right", [1], 85.0, -0.5])
-def test_a_metric_that_returns_no_score_is_an_error_on_every_example(returned) -> None:
+def test_a_metric_that_returns_no_score_ends_the_evaluation_at_the_first_answer(returned) -> None:
+    asked = []
+
+    def program(number: int) -> dspy.Prediction:
+        asked.append(number)
+        return parity(number)
+
     def broken(gold, pred, trace=None):
         return returned
 
-    ev = evaluate(parity, examples(4), broken)
+    with pytest.raises(
+        MetricError, match=r"metric broken returned .* \(so with the first answer; no others"
+    ) as error:
+        evaluate(program, examples(40), broken, num_threads=1)
+    assert "\n" not in str(error.value)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("returned", [None, math.nan, "right", [1], 85.0, -0.5])
+def test_a_metric_that_returns_no_score_later_on_is_an_error_of_those_examples(returned) -> None:
+    def broken(gold, pred, trace=None):
+        return 1.0 if gold.number == 0 else returned
+
+    ev = evaluate(parity, examples(5), broken, num_threads=1)
     assert ev.errors.kinds == {"MetricError": 4}
     assert "metric broken returned" in ev.errors.messages[0]
     assert not ev.reliable
-    assert ev.score == 0.0
-    assert math.isnan(ev.score_without_errors)
-    assert all(result.score is None for result in ev.results)
+    assert ev.score == 0.2
+    assert ev.score_without_errors == 1.0
+    assert [result.score for result in ev.results] == [1.0] + [None] * 4
 
 
 @pytest.mark.parametrize(

@@ -465,6 +465,94 @@ def test_a_program_that_returns_nothing_fails_the_run_instead_of_scoring_0(name,
     assert engine.calls <= 30
 
 
+class Returns(dspy.Module):
+    """Answers with what a function makes of the prediction."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.predict = classifier()
+        self.make = make
+
+    def forward(self, review):
+        return self.make(self.predict(review=review))
+
+
+def as_text(prediction):
+    return prediction.sentiment
+
+
+def under_another_name(prediction):
+    return dspy.Prediction(label=prediction.sentiment)
+
+
+@pytest.mark.parametrize("name", CALLING)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (as_text, "NoPrediction: the program returned a str, not a dspy.Prediction"),
+        (under_another_name, "NoField: .*no field 'sentiment' in the answer; it has 'label'"),
+    ],
+)
+def test_a_program_that_answers_nothing_to_score_ends_every_optimizer_early(name, make, message, engine):
+    with pytest.raises(OptimizationFailed, match=message) as failure:
+        run_it(name, Returns(make), testset=None, valset=VAL if OPTIMIZERS[name].needs_valset else None)
+    assert "\n" not in str(failure.value)
+    assert engine.calls <= 60
+
+
+def test_a_program_that_answers_nothing_to_score_ends_before_the_search_where_there_is_a_testset(engine):
+    with pytest.raises(OptimizationFailed, match="no field 'sentiment'"):
+        run_it("BootstrapFewShot", Returns(under_another_name), testset=reviews(200, "more"))
+    assert engine.calls < 20
+
+
+def test_answers_without_the_field_are_counted_once_each_and_end_nothing(engine):
+    class NowAndThen(Returns):
+        def forward(self, review):
+            prediction = self.predict(review=review)
+            return self.make(prediction) if "5" in review else prediction
+
+    run = run_it("BootstrapFewShotWithRandomSearch", NowAndThen(under_another_name), testset=None)
+    assert run.status == "completed"
+    assert set(run.errors.kinds) == {"NoField"}
+
+
+def test_a_metric_that_asks_a_module_of_its_own_is_no_program_of_the_run(engine):
+    class Judge(dspy.Module):
+        def forward(self, gold, pred):
+            return float(gold.sentiment == pred.sentiment)
+
+    judge = Judge()
+    run = run_it("BootstrapFewShot", metric=lambda gold, pred, trace=None: judge(gold=gold, pred=pred))
+    assert run.errors.count == 0
+    assert run_it("BootstrapFewShot", metric=judge).errors.count == 0
+
+
+def test_a_teacher_that_cannot_be_called_is_refused(engine):
+    class Later(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.predict = classifier()
+
+        async def forward(self, review):
+            return self.predict(review=review)
+
+    with pytest.raises(InputError, match="the forward of Later is asynchronous"):
+        run_it("BootstrapFewShot", Returns(as_text), options={"teacher": Later()})
+    assert engine.calls == 0
+
+
+def test_fields_that_would_be_lost_in_demos_are_refused_where_demos_are_made(engine):
+    rows = [{"base": f"review {i} is good", "sentiment": "positive"} for i in range(6)]
+    data = [dspy.Example(row).with_inputs("base") for row in rows]
+    program = dspy.Predict("base -> sentiment")
+    with pytest.raises(InputError, match="cannot make a demo of self: it has a field called 'base'"):
+        run_it("BootstrapFewShot", program, trainset=data, valset=data, testset=None)
+    assert engine.calls == 0
+    run = run_it("LabeledFewShot", program, trainset=data, valset=None, testset=None)
+    assert all(demo["base"] for demo in run.program.demos)
+
+
 def test_single_errors_are_counted_with_their_message_and_end_nothing():
     engine = ScriptedEngine(
         failing=lambda number, request: ConnectionError("hiccup") if number % 9 == 0 else None

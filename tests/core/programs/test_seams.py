@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dspy
 import pytest
+from dspy.utils import BaseCallback
 
 from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.programs import quiet, seams
@@ -176,3 +177,69 @@ def test_every_name_that_dspy_prints_through_is_still_there() -> None:
     assert callable(importlib.import_module("dspy.clients.base_lm").pretty_print_history)
     with contextlib.redirect_stdout(io.StringIO()):
         assert logging.getLogger("dspy").handlers
+
+
+def made_of(name: str, role: str, make) -> dspy.Module:
+    given, answered = (name, "a") if role == "input" else ("q", name)
+    fields = {given: (str, dspy.InputField()), answered: (str, dspy.OutputField())}
+    return make(dspy.Signature(fields))
+
+
+def reaches(name: str, make) -> bool:
+    """Tell whether the value of an input called so is in the prompt, and an answer comes back."""
+    prompts: list[str] = []
+    answer = None
+    engine = ScriptedEngine(failing=lambda number, request: prompts.append(str(request.messages)))
+    with contextlib.suppress(Exception), dspy.context(lm=scripted_lm(engine)):
+        example = dspy.Example({name: "the value", "a": "x"}).with_inputs(name)
+        answer = made_of(name, "input", make)(**dict(example.inputs().items()))
+    return "the value" in "".join(prompts) and answer is not None
+
+
+@pytest.mark.parametrize(
+    "make", [dspy.Predict, dspy.ChainOfThought, lambda made: dspy.ReAct(made, tools=[], max_iters=0)]
+)
+def test_inputs_of_reserved_names_are_never_answered_and_others_are(make) -> None:
+    reserved = seams.reserved_names(made_of("q", "input", make))
+    for name in reserved.inputs | {"dspy_x"}:
+        assert not reaches(name, make), name
+    for name in ("prediction", "kwargs", "inputs", "items", "base", "augmented", "trace", "n", "temperature"):
+        assert name not in reserved.inputs
+        assert reaches(name, make), name
+
+
+@pytest.mark.parametrize("name", seams.reserved_names(dspy.ReAct("q -> a", tools=[])).outputs)
+def test_outputs_of_reserved_names_never_come_back_from_react(name) -> None:
+    program = made_of(name, "output", lambda made: dspy.ReAct(made, tools=[], max_iters=0))
+    found = None
+    with contextlib.suppress(TypeError), dspy.context(lm=scripted_lm()):
+        found = program(q="x").get(name)
+    assert not isinstance(found, str)
+
+
+@pytest.mark.parametrize("name", sorted(seams.DEMO_NAMES))
+def test_fields_of_these_names_are_lost_in_bootstrapped_demos(name) -> None:
+    program = made_of(name, "output", dspy.Predict)
+    optimizer = dspy.BootstrapFewShot(metric=lambda *_: True, max_bootstrapped_demos=1, max_labeled_demos=0)
+    kept = False
+    with contextlib.suppress(TypeError), dspy.context(lm=scripted_lm()):
+        examples = [dspy.Example({"q": "x", name: "y"}).with_inputs("q")]
+        kept = any(name in dict(demo) for demo in optimizer.compile(program, trainset=examples).demos)
+    assert not kept
+
+
+def test_gepa_makes_an_answer_a_pair_with_its_trace() -> None:
+    from dspy.teleprompt.bootstrap_trace import bootstrap_trace_data
+
+    returned = []
+
+    class Follower(BaseCallback):
+        def on_module_end(self, call_id, outputs, exception=None):
+            returned.append(outputs)
+
+    with dspy.context(lm=scripted_lm(), callbacks=[Follower()]):
+        bootstrap_trace_data(classifier(), reviews(1), metric=lambda *_: True, num_threads=1)
+    assert [type(answer) for answer in returned] == [tuple]
+    assert isinstance(seams.answer_of(returned[0]), dspy.Prediction)
+    assert seams.answer_of("text") == "text"
+    assert seams.answer_of(("text", 1)) == ("text", 1)
