@@ -301,7 +301,12 @@ DIFFERENT = [
 
 
 def both_ways(pairs):
-    return pytest.mark.parametrize(("gold", "pred"), [*pairs, *((b, a) for a, b in pairs)], ids=repr)
+    pairs = [*pairs, *((b, a) for a, b in pairs)]
+    return pytest.mark.parametrize(("gold", "pred"), pairs, ids=_name)
+
+
+def _name(value: Any) -> str:
+    return "object" if type(value) is object else repr(value)  # the same in every worker
 
 
 @both_ways(SAME)
