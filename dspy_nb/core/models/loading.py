@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.models.submission import package_versions
 from dspy_nb.core.models.version import ModelVersion, verified_files, verified_metadata
+from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.spec import compare_specs, rebuild, spec_of
 from dspy_nb.core.programs.state import check_state, load_state
 from dspy_nb.core.storage.files import parse_json
@@ -84,10 +85,10 @@ class Loader:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
-                return self._kept[key].deepcopy()
+                return copy_of(self._kept[key])
         loaded = _build(None, stored_program(version, files))
         with self._lock:
-            self._kept[key] = loaded.deepcopy()
+            self._kept[key] = copy_of(loaded)
             while len(self._kept) > _PROGRAMS_KEPT:
                 self._kept.popitem(last=False)
         return loaded
@@ -101,7 +102,7 @@ def _instance(program: dspy.Module | type[dspy.Module]) -> dspy.Module:
     import dspy
 
     if isinstance(program, dspy.Module):
-        return program.deepcopy()
+        return copy_of(program)
     if isinstance(program, type) and issubclass(program, dspy.Module):
         try:
             return program()

@@ -31,6 +31,7 @@ from dspy_nb.core.optimization.presets import get_preset
 from dspy_nb.core.optimization.replay import RunDirectory, describe_lm, describe_program, text_hash
 from dspy_nb.core.optimization.run import OptimizationRun, RunPlan, readable
 from dspy_nb.core.optimization.search import Search, Task
+from dspy_nb.core.programs.spec import predictors_of
 
 __all__ = ["estimate", "optimize"]
 
@@ -179,7 +180,7 @@ def _prepare(
     data, scored_by = _check_sets(program, chosen, trainset, valset, testset, metric)
     model = run_model(program, chosen)
     first = program[0] if chosen.name == "Ensemble" else program
-    predictors = len(first.predictors())
+    predictors = len(predictors_of(first))
     sizes = Sizes(len(data["train"]), len(data["val"]), predictors, calls_per_run(first))
     effective = resolve_options(chosen, given, sizes)
     for step_options in (effective, *(options for _, options in effective.get("steps", {}).values())):
@@ -321,7 +322,7 @@ def _student(program: Any, chosen: Optimizer) -> Any:
         return list(program)
     student = uncompiled(program)
     if chosen.resets_lms:
-        for predictor in student.predictors():
+        for predictor in predictors_of(student, frozen=False):
             predictor.lm = None  # the run's model is the pinned one; the result gets its pins back
     return student
 

@@ -13,7 +13,9 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.attempts import is_asynchronous
 from dspy_nb.core.optimization.optimizers import Optimizer
 from dspy_nb.core.programs.inputs import check_inputs, forward_of
+from dspy_nb.core.programs.copies import check_copies, student_of
 from dspy_nb.core.programs.seams import is_compiled, mark_compiled
+from dspy_nb.core.programs.spec import check_named, parameters_of, predictors_of
 
 __all__ = ["check_data", "check_models", "check_program", "check_teacher", "run_model", "uncompiled"]
 
@@ -41,12 +43,14 @@ def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> Non
             f"the program is compiled already and {optimizer.name} wants one that is not: pass the original "
             "program, or recompile=True to start from this one"
         )
-    if not program.named_predictors():
+    check_named(program)
+    if not predictors_of(program, frozen=False):
         raise InputError(
             f"{type(program).__name__} has no predictor to optimize (sub-modules that were compiled are frozen)"
         )
     if forward_of(program) is None:
         raise InputError(f"{type(program).__name__} has no forward method")
+    check_copies(program)
 
 
 def check_teacher(program: Any, teacher: Any) -> None:
@@ -57,7 +61,7 @@ def check_teacher(program: Any, teacher: Any) -> None:
     """
     if teacher is None:
         return
-    wanted, given = dict(program.named_predictors()), dict(teacher.named_predictors())
+    wanted, given = (dict(parameters_of(one, frozen=False)) for one in (program, teacher))
     if list(wanted) != list(given):
         raise InputError(
             f"teacher has the predictors {', '.join(given) or 'none'}, the program has {', '.join(wanted)}: "
@@ -73,7 +77,7 @@ def check_teacher(program: Any, teacher: Any) -> None:
 
 def uncompiled(program: dspy.Module) -> dspy.Module:
     """Return a copy of ``program`` that every optimizer accepts; instructions and demos stay."""
-    copy = program.deepcopy()
+    copy = student_of(program)
     mark_compiled(copy, False)
     return copy
 
@@ -131,7 +135,7 @@ def run_model(program: Any, optimizer: Optimizer) -> Any:
         InputError: there is none, or predictors are pinned to different models and the optimizer would
             lose them.
     """
-    predictors = program[0].predictors() if isinstance(program, Sequence) else program.predictors()
+    predictors = predictors_of(program[0] if isinstance(program, Sequence) else program, frozen=False)
     pinned = {id(p.lm): p.lm for p in predictors if p.lm is not None}
     configured = dspy.settings.lm
     if not pinned and configured is None:

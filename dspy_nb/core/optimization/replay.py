@@ -21,6 +21,7 @@ import dspy
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.seams import answer_cache, route_cache
+from dspy_nb.core.programs.spec import parameters_of
 from dspy_nb.core.storage.files import replace_file
 
 __all__ = ["RunDirectory", "describe_lm", "describe_program", "text_hash"]
@@ -82,7 +83,9 @@ class RunDirectory:
 def describe_program(program: dspy.Module) -> dict[str, Any]:
     """Return what makes ``program`` the program it is: its prompts and a hash of its code."""
     predictors = {}
-    for name, predictor in program.named_predictors():
+    for name, predictor in parameters_of(program, frozen=False):
+        if not isinstance(predictor, dspy.Predict):
+            continue
         signature = predictor.signature
         predictors[name] = {
             "instructions": signature.instructions,

@@ -6,22 +6,35 @@ is compared with the program by name, and a program of one plain predictor is re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel
 
 from dspy_nb.core.errors import Corrupt, InputError, Refused
 from dspy_nb.core.programs.field_types import is_plain, parse_type, same_type, type_text
-from dspy_nb.core.programs.seams import description_of, is_parameter, is_untyped, role_of, untyped
+from dspy_nb.core.programs.seams import (
+    description_of,
+    is_compiled,
+    is_parameter,
+    is_untyped,
+    role_of,
+    untyped,
+)
 
 if TYPE_CHECKING:
     import dspy
 
 __all__ = [
     "base_model",
+    "check_named",
     "check_spec",
     "class_path",
     "compare_specs",
     "parameters_of",
+    "predictors_of",
     "rebuild",
     "rebuild_predictor",
     "spec_of",
@@ -83,9 +96,12 @@ def spec_of(program: dspy.Module) -> dict[str, Any]:
                 f"the program cannot be registered: the forward of {name} was replaced on the object (as "
                 "KNNFewShot does), and DSPy's JSON state does not hold it"
             )
+    check_named(program)
     predictors = [_predictor_spec(path, parameter) for path, parameter in parameters_of(program)]
     if not predictors:
         raise InputError("the program cannot be registered: it has no predictors, so it has no state")
+    if twice := [path for path, n in Counter(item["path"] for item in predictors).items() if n > 1]:
+        raise InputError(f"the program cannot be registered: it has two predictors called {twice[0]}")
     if any(item["path"] == "metadata" for item in predictors):
         raise InputError(
             "the program cannot be registered: DSPy's JSON state has no room for one named 'metadata'"
@@ -197,38 +213,91 @@ def _signature(fields: list[dict[str, Any]]) -> type[dspy.Signature]:
         raise Corrupt(f"the signature cannot be built: {' '.join(str(error).split())[:200]}") from error
 
 
-def parameters_of(program: dspy.Module) -> Iterator[tuple[str, Any]]:
-    """Yield what DSPy's ``named_parameters`` does, under the same names, and what frozen sub-modules hold.
+def parameters_of(program: dspy.Module, *, frozen: bool = True) -> Iterator[tuple[str, Any]]:
+    """Yield every predictor of a program with its name, each once, however deep it lies.
 
-    DSPy leaves a sub-module that was compiled on its own out of the state of its parent.
+    The names are those of DSPy's ``named_parameters``, which looks into one list or dict only. Here lists and dicts
+    may lie in each other, and a plain object may hold predictors in its attributes. Those in a set have no name, and
+    are left out: ``check_named`` refuses them.
+
+    Args:
+        program: The program.
+        frozen: Whether to yield those of sub-modules that were compiled on their own too, which DSPy leaves out of
+            the state of their parent.
     """
+    yield from (item for item in _walk(program, frozen) if is_parameter(item[1]))
+
+
+def predictors_of(program: dspy.Module, *, frozen: bool = True) -> list[dspy.Predict]:
+    """Return those of ``parameters_of`` that are a ``dspy.Predict``."""
+    import dspy
+
+    return [part for _, part in parameters_of(program, frozen=frozen) if isinstance(part, dspy.Predict)]
+
+
+def check_named(program: dspy.Module) -> None:
+    """Check that no predictor stands in a set, where it has no name to be tuned, stored and loaded by.
+
+    Raises:
+        InputError: One does; the message names the attribute.
+    """
+    for name, value in _walk(program, frozen=True):
+        if isinstance(value, set | frozenset):
+            raise InputError(
+                f"the predictors in {name} stand in a set, so that they have no names to be tuned and stored by: "
+                "hold them in a list or a dict"
+            )
+
+
+def _walk(program: dspy.Module, frozen: bool) -> Iterator[tuple[str, Any]]:
+    """Yield the predictors, and the sets that hold some."""
     import dspy
 
     seen: set[int] = set()
 
     def walk(name: str, value: object) -> Iterator[tuple[str, Any]]:
-        if is_parameter(value):
-            if id(value) not in seen:
-                seen.add(id(value))
-                yield name, value
-        elif isinstance(value, dspy.Module) and id(value) not in seen:
+        if isinstance(value, str | bytes | int | float | None) or id(value) in seen:
+            return
+        if is_parameter(value) or (isinstance(value, set | frozenset) and any(map(_is_part, value))):
             seen.add(id(value))
-            for sub_name, sub_value in members(value):
-                yield from walk(f"{name}.{sub_name}" if name else sub_name, sub_value)
+            yield name, value
+        elif isinstance(value, dspy.Module):
+            if frozen or value is program or not is_compiled(value):
+                yield from walk_into(name, value, vars(value).items(), ".{}")
+        elif isinstance(value, list | tuple | deque):
+            yield from walk_into(name, value, enumerate(value), "[{}]")
+        elif isinstance(value, dict):
+            yield from walk_into(name, value, value.items(), "['{}']")
+        elif _holds_parts(value):
+            yield from walk_into(name, value, vars(value).items(), ".{}")
 
-    def members(module: object) -> Iterator[tuple[str, object]]:
-        for name, value in vars(module).items():
-            if isinstance(value, list | tuple):
-                yield from ((f"{name}[{index}]", item) for index, item in enumerate(value))
-            elif isinstance(value, dict):
-                yield from ((f"{name}['{key}']", item) for key, item in value.items())
-            else:
-                yield name, value
+    def walk_into(
+        name: str, value: object, items: Iterable[tuple[Any, object]], form: str
+    ) -> Iterator[tuple[str, Any]]:
+        seen.add(id(value))
+        for key, item in list(items):
+            yield from walk((name + form.format(key)).removeprefix("."), item)
 
     if is_parameter(program):
         yield "self", program
     else:
         yield from walk("", program)
+
+
+def _is_part(value: object) -> bool:
+    import dspy
+
+    return isinstance(value, dspy.Module) or is_parameter(value)
+
+
+def _holds_parts(value: object) -> bool:
+    """Tell whether a plain object has modules among its attributes; classes, functions and tools are code."""
+    import dspy
+
+    if isinstance(value, type | ModuleType | FunctionType | BaseModel | dspy.BaseLM):
+        return False
+    attributes = getattr(value, "__dict__", None)
+    return isinstance(attributes, dict) and any(map(_is_part, attributes.values()))
 
 
 def _predictor_spec(path: str, parameter: Any) -> dict[str, Any]:
