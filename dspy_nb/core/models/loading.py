@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dspy_nb.core.errors import InputError
+from dspy_nb.core.errors import InputError, RegistryWarning
 from dspy_nb.core.models.submission import package_versions
 from dspy_nb.core.models.version import ModelVersion, verified_files, verified_metadata
 from dspy_nb.core.programs.copies import copy_of
@@ -20,14 +20,10 @@ from dspy_nb.core.storage.files import parse_json
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["Loader", "RegistryWarning", "StoredProgram", "stored_program"]
+__all__ = ["Loader", "StoredProgram", "stored_program"]
 
 _PROGRAMS_KEPT: Final = 32
 _warned: set[tuple[str, str, str]] = set()
-
-
-class RegistryWarning(UserWarning):
-    """A version was made with another DSPy or Python than the one that loads it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from dspy_nb.core.optimization.preflight import (
     check_teacher,
     run_model,
     uncompiled,
+    warn_of_live_objects,
 )
 from dspy_nb.core.optimization.presets import get_preset
 from dspy_nb.core.optimization.replay import RunDirectory, describe_lm, describe_program, text_hash
@@ -178,6 +179,8 @@ def _prepare(
     if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
         raise InputError(f"num_threads must be a whole number, 1 or more, got {num_threads!r}")
     data, scored_by = _check_sets(program, chosen, trainset, valset, testset, metric)
+    if chosen.writes_demos:
+        warn_of_live_objects(program, data["train"])
     model = run_model(program, chosen)
     first = program[0] if chosen.name == "Ensemble" else program
     predictors = len(predictors_of(first))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,15 +10,27 @@ import dspy
 
 from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric
-from dspy_nb.core.errors import InputError
+from dspy_nb.core.errors import InputError, RegistryWarning
 from dspy_nb.core.evaluation.attempts import is_asynchronous
 from dspy_nb.core.optimization.optimizers import Optimizer
-from dspy_nb.core.programs.inputs import check_inputs, forward_of
 from dspy_nb.core.programs.copies import check_copies, student_of
+from dspy_nb.core.programs.demos import LiveObject, dump_demo
+from dspy_nb.core.programs.inputs import check_inputs, forward_of
 from dspy_nb.core.programs.seams import is_compiled, mark_compiled
 from dspy_nb.core.programs.spec import check_named, parameters_of, predictors_of
+from dspy_nb.core.programs.state import dump_state
+from dspy_nb.core.storage.files import dump_json
 
-__all__ = ["check_data", "check_models", "check_program", "check_teacher", "run_model", "uncompiled"]
+__all__ = [
+    "check_data",
+    "check_models",
+    "check_program",
+    "check_storable",
+    "check_teacher",
+    "run_model",
+    "uncompiled",
+    "warn_of_live_objects",
+]
 
 
 def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> None:
@@ -123,6 +136,33 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
     return checked
+
+
+def check_storable(program: dspy.Module, trainset: Iterable[dspy.Example]) -> None:
+    """Try to store the program with each labelled example as a demo, which is what the search may make of it.
+
+    Raises:
+        LiveObject: a field holds an object that has no content, such as a function: DSPy runs it, no file holds it.
+        InputError: a field holds what no file brings back the same; the message names it and its type.
+    """
+    dump_json(dump_state(program), "the state of the program")
+    signatures = {id(part.signature): part.signature for part in predictors_of(program, frozen=False)}
+    for number, example in enumerate(trainset):
+        for signature in signatures.values():
+            try:
+                dump_demo(example, signature)
+            except InputError as error:
+                raise type(error)(f"trainset[{number}]: {error}") from None
+
+
+def warn_of_live_objects(program: dspy.Module, trainset: Iterable[dspy.Example]) -> None:
+    """Warn of labelled examples that can be learned from and not be registered."""
+    try:
+        check_storable(program, trainset)
+    except LiveObject as error:
+        warnings.warn(
+            f"{error}; with it as a demo no registry takes the result", RegistryWarning, stacklevel=4
+        )
 
 
 def run_model(program: Any, optimizer: Optimizer) -> Any:

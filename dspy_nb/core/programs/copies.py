@@ -108,7 +108,7 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _copy_by_parts(program: dspy.Module, memo: dict[int, Any]) -> dspy.Module:
-    cls = type(program)
+    cls: Any = type(program)
     try:
         made = cls.__new__(cls)
     except Exception as error:

@@ -217,8 +217,8 @@ def parameters_of(program: dspy.Module, *, frozen: bool = True) -> Iterator[tupl
     """Yield every predictor of a program with its name, each once, however deep it lies.
 
     The names are those of DSPy's ``named_parameters``, which looks into one list or dict only. Here lists and dicts
-    may lie in each other, and a plain object may hold predictors in its attributes. Those in a set have no name, and
-    are left out: ``check_named`` refuses them.
+    may lie in each other, and a plain object may hold predictors in its attributes. Those in a set have no name,
+    and are left out: ``check_named`` refuses them.
 
     Args:
         program: The program.

@@ -20,10 +20,10 @@ from typing import Any
 
 from dspy_nb.core.arguments import check_texts
 from dspy_nb.core.deployment.environment import Environment
-from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
+from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused, RegistryWarning
 from dspy_nb.core.models.catalogue import Catalogue, as_reference
 from dspy_nb.core.models.evidence import check_evidence
-from dspy_nb.core.models.loading import RegistryWarning, stored_program
+from dspy_nb.core.models.loading import stored_program
 from dspy_nb.core.models.names import STAGES, Reference, check_model_id, check_version
 from dspy_nb.core.models.promotion import (
     decide_archive,
