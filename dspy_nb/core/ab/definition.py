@@ -12,6 +12,7 @@ import dspy
 from dspy_nb.core.arguments import check_text, number_between, probability, whole_number
 from dspy_nb.core.data.identity import place_of
 from dspy_nb.core.errors import Corrupt, InputError, Refused
+from dspy_nb.core.models.conditions import Conditions
 from dspy_nb.core.programs.lms import confusable, uncached, used_lms
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.registry.registry import Registry
@@ -151,6 +152,7 @@ class Programs:
         self._registry = registry
         self._given: list[Any] = [a, b]
         self._loaded: list[tuple[Any, dict[str, Any]]] | None = None
+        self._conditions: list[Conditions | None] = [None, None]
         self._lock = threading.Lock()
         self.names: list[str | None] = [None, None]
         self.asked = ["", ""]
@@ -185,6 +187,15 @@ class Programs:
                     # The cache would hand the answers of the one to the other.
                     (programs[0], settings[0]), (programs[1], settings[1]) = map(uncached, programs)
                 self._loaded = list(zip(programs, settings, strict=True))
+                refs = [ref if "@" in ref else None for ref in (found.a, found.b)]
+                versions = [None if ref is None else self._registry.get(ref) for ref in refs]
+                self._conditions = [
+                    version and Conditions.of(version, version.metadata) for version in versions
+                ]
+            for conditions, (program, own) in zip(self._conditions, self._loaded, strict=True):
+                if conditions is not None:
+                    with dspy.context(**own):
+                        conditions.compare(program, stacklevel=5)
             return self._loaded
 
     def _program(self, arm: int, ref: str) -> Any:

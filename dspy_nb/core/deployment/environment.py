@@ -30,6 +30,7 @@ from dspy_nb.core.deployment.restrictions import Restrictions
 from dspy_nb.core.deployment.serving import Answer, ask, route, route_to
 from dspy_nb.core.deployment.traffic import Route
 from dspy_nb.core.errors import DspyNbError, InputError, NotFound
+from dspy_nb.core.models.conditions import Conditions
 from dspy_nb.core.models.version import ModelVersion
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ class Environment(Canaries):
             served = self._served
             if served is not None and served.given is program and now < served.look_at:
                 served.restrictions.check_lm(self.name)
+                served.compare()
                 return served
             live, line = self.read(lambda state: (state.now, state.history[-1] if state.history else None))
             if live is None or line is None:
@@ -189,6 +191,7 @@ class Environment(Canaries):
             if served is None or served.given is not program or served.line != line:
                 served = self._loaded(live, line, program, restrictions)
             self._served = replace(served, restrictions=restrictions, look_at=now + _LOOK_EVERY_S)
+            served.compare()
             return self._served
 
     def _loaded(self, live: Live, line: Deployment, program: Program, accepted: Restrictions) -> _Served:
@@ -200,7 +203,9 @@ class Environment(Canaries):
             except DspyNbError:
                 logger.exception("%s: the canary is not served by this process", self.name)
                 live = live._replace(canary=None)
-        return _Served(line, live, program, loaded, candidate, accepted, 0.0)
+        refs = [live.ref, *([live.canary.candidate] if live.canary is not None else [])]
+        conditions = tuple(self._conditions(self.registry.get(ref), line.evidence) for ref in refs)
+        return _Served(line, live, program, loaded, candidate, accepted, conditions, 0.0)
 
     def check_health(
         self,
@@ -255,7 +260,13 @@ class _Served:
     program: dspy.Module
     candidate: dspy.Module | None
     restrictions: Restrictions
+    conditions: tuple[Conditions, ...]
     look_at: float
+
+    def compare(self) -> None:
+        """Warn of an adapter or a language model that is another than the versions were made with."""
+        for found, program in zip(self.conditions, (self.program, self.candidate), strict=False):
+            found.compare(program, stacklevel=5)
 
     def program_of(self, to: Route) -> dspy.Module:
         return self.candidate if to.is_b and self.candidate is not None else self.program

@@ -29,7 +29,13 @@ from dspy_nb.core.optimization.preflight import (
     warn_of_live_objects,
 )
 from dspy_nb.core.optimization.presets import get_preset
-from dspy_nb.core.optimization.replay import RunDirectory, describe_lm, describe_program, text_hash
+from dspy_nb.core.optimization.replay import (
+    RunDirectory,
+    describe_lm,
+    describe_program,
+    describe_schemas,
+    text_hash,
+)
 from dspy_nb.core.optimization.run import OptimizationRun, RunPlan, readable
 from dspy_nb.core.optimization.search import Search, Task
 from dspy_nb.core.programs.spec import predictors_of
@@ -338,5 +344,7 @@ def _manifest(plan: RunPlan, programs: Sequence[Any], models: Sequence[Any], met
         "options": {name: readable(value) for name, value in sorted(plan.options.items())},
         "seed": plan.seed,
         "models": [describe_lm(model) for model in models],
+        "adapter": dict(plan.adapter),
+        "schemas": [describe_schemas(program) for program in programs],
         **{f"{name}set": data["fingerprint"] for name, data in plan.datasets.items()},
     }

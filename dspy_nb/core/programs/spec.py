@@ -6,12 +6,14 @@ is compared with the program by name, and a program of one plain predictor is re
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from dspy_nb.core.errors import Corrupt, InputError, Refused
 from dspy_nb.core.programs.field_types import is_plain, parse_type, same_type, type_text
@@ -26,6 +28,7 @@ from dspy_nb.core.programs.seams import (
 
 if TYPE_CHECKING:
     import dspy
+    from pydantic.fields import FieldInfo
 
 __all__ = [
     "base_model",
@@ -33,10 +36,12 @@ __all__ = [
     "check_spec",
     "class_path",
     "compare_specs",
+    "different_schemas",
     "parameters_of",
     "predictors_of",
     "rebuild",
     "rebuild_predictor",
+    "schema_hash",
     "spec_of",
 ]
 
@@ -131,11 +136,19 @@ def check_spec(spec: object, where: str) -> None:
         raise Corrupt(f"{where}: the spec of the program is not as it should be")
 
 
-def compare_specs(stored: Mapping[str, Any], program: Mapping[str, Any], ref: str) -> None:
+def compare_specs(
+    stored: Mapping[str, Any], program: Mapping[str, Any], ref: str, *, schemas: bool = True
+) -> None:
     """Check that a program is the one that a version was made from.
 
+    Args:
+        stored: The spec of the version.
+        program: That of the program.
+        ref: The version.
+        schemas: Whether the schemas of the fields must be the same too.
+
     Raises:
-        Refused: A predictor, field, role or type differs; the message names it.
+        Refused: A predictor, field, role or type differs, or what a type is made of; the message names it.
     """
     theirs = {item["path"]: item for item in stored["predictors"]}
     ours = {item["path"]: item for item in program["predictors"]}
@@ -164,6 +177,11 @@ def compare_specs(stored: Mapping[str, Any], program: Mapping[str, Any], ref: st
                 f"{ref} does not fit the program: {path} is a {theirs[path]['kind']} in the version but a "
                 f"{ours[path]['kind']} in the program"
             )
+    for field, text in different_schemas(stored, program) if schemas else ():
+        raise Refused(
+            f"{ref} does not fit the program: what {text} is made of has changed, the type of field {field}: its "
+            "fields, values or constraints are others than in the version"
+        )
 
 
 def rebuild(spec: Mapping[str, Any], ref: str) -> dspy.Module:
@@ -331,8 +349,37 @@ def _field_spec(name: str, field: Any) -> dict[str, Any]:
         "type": text,
         "untyped": is_untyped(field),
         "desc": description_of(field),
+        "schema": schema_hash(field),
         "obstacle": obstacle,
     }
+
+
+def schema_hash(field: FieldInfo) -> str | None:
+    """Return a hash of the JSON schema of a field, which names each nested field, enum value and constraint.
+
+    ``None`` where the text of the type says as much, and where the type has no schema.
+    """
+    if is_plain(type_text(field.annotation)) and not field.metadata:
+        return None
+    try:
+        schema = TypeAdapter(field.rebuild_annotation()).json_schema()
+    except Exception:  # a type of one's own may refuse in its own way
+        return None
+    return hashlib.sha256(json.dumps(schema, default=str).encode()).hexdigest()[:16]
+
+
+def different_schemas(stored: Mapping[str, Any], program: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the name and the type of each field whose schema is known on both sides and differs."""
+    ours = {item["path"]: item["fields"] for item in program["predictors"]}
+    return [
+        (f"'{theirs['name']}' ({item['path']})", theirs["type"])
+        for item in stored["predictors"]
+        for theirs in item["fields"]
+        for own in ours.get(item["path"], ())
+        if own["name"] == theirs["name"]
+        and None not in (own.get("schema"), theirs.get("schema"))
+        and own["schema"] != theirs["schema"]
+    ]
 
 
 def _is_predictor_spec(item: object) -> bool:
@@ -350,6 +397,7 @@ def _is_predictor_spec(item: object) -> bool:
             and field["name"].isidentifier()
             and field["role"] in ("input", "output")
             and isinstance(field.get("untyped"), bool)
+            and isinstance(field.get("schema"), str | None)
             for field in item["fields"]
         )
     )

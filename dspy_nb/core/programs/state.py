@@ -86,6 +86,8 @@ def load_state(program: dspy.Module, state: Mapping[str, Any]) -> None:
     import dspy
 
     for path, parameter in parameters_of(program):
+        if path != "self" and path not in state:
+            continue  # stored before predictors this deep were found; who may, the caller has checked
         own = copy.deepcopy(state if path == "self" else state[path])
         own = {key: value for key, value in own.items() if path != "self" or key != "metadata"}
         known = _STATE_KEYS if isinstance(parameter, dspy.Predict) else set(parameter.dump_state())
