@@ -69,8 +69,8 @@ class Conditions:
         model = _model_of(program)
         if model is not None and self.language_model not in (None, model):
             self._warn(
-                f"{self.ref} was made with the language model {self.language_model}, this is {model}: its scores may "
-                "be others",
+                f"{self.ref} was made with the language model {self.language_model}, this is {model}: its "
+                "scores may be others",
                 stacklevel,
             )
         self.compare_evidence(program, stacklevel=stacklevel + 1)
