@@ -100,6 +100,9 @@ class Registry(Catalogue):
             InputError: Something given is wrong; nothing was written.
             Conflict: The version exists.
             RegistryError: It cannot be written; nothing is visible.
+
+        The adapter and the language model that the version records are those of the run, else those that DSPy is
+        configured with; without an adapter DSPy uses ChatAdapter.
         """
         check_model_id(model_id)
         if version is not None and bump is not None:
@@ -271,6 +274,9 @@ class Registry(Catalogue):
         self, ref: str | ModelVersion, /, *, predictor: str | None = None, **inputs: Any
     ) -> str:
         """Return the exact prompt of a version for ``inputs``, with the adapter that DSPy is configured with.
+
+        That is the one which would serve it here; the one that it was made with is in ``metadata["adapter"]``, as a
+        name, from which no adapter is ever built.
 
         Raises:
             InputError: ``inputs`` are not the input fields, or a predictor must be named.
