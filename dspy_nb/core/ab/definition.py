@@ -187,16 +187,18 @@ class Programs:
                     # The cache would hand the answers of the one to the other.
                     (programs[0], settings[0]), (programs[1], settings[1]) = map(uncached, programs)
                 self._loaded = list(zip(programs, settings, strict=True))
-                refs = [ref if "@" in ref else None for ref in (found.a, found.b)]
-                versions = [None if ref is None else self._registry.get(ref) for ref in refs]
-                self._conditions = [
-                    version and Conditions.of(version, version.metadata) for version in versions
-                ]
+                self._conditions = [self._conditions_of(ref) for ref in (found.a, found.b)]
             for conditions, (program, own) in zip(self._conditions, self._loaded, strict=True):
                 if conditions is not None:
                     with dspy.context(**own):
                         conditions.compare(program, stacklevel=5)
             return self._loaded
+
+    def _conditions_of(self, ref: str) -> Conditions | None:
+        if "@" not in ref:
+            return None
+        version = self._registry.get(ref)
+        return Conditions.of(version, version.metadata)
 
     def _program(self, arm: int, ref: str) -> Any:
         given = self._given[arm]

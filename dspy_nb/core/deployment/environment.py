@@ -63,6 +63,7 @@ class Environment(Canaries):
         super().__init__(registry, name)
         self._serving = threading.Lock()
         self._served: _Served | None = None
+        self._compared: tuple[Any, Any, Any] = (None, None, None)
         self._advance_at = 0.0
 
     def load(self, program: Program = None, *, unit: str | None = None) -> dspy.Module:
@@ -181,7 +182,7 @@ class Environment(Canaries):
             served = self._served
             if served is not None and served.given is program and now < served.look_at:
                 served.restrictions.check_lm(self.name)
-                served.compare()
+                self._compare(served)
                 return served
             live, line = self.read(lambda state: (state.now, state.history[-1] if state.history else None))
             if live is None or line is None:
@@ -191,8 +192,19 @@ class Environment(Canaries):
             if served is None or served.given is not program or served.line != line:
                 served = self._loaded(live, line, program, restrictions)
             self._served = replace(served, restrictions=restrictions, look_at=now + _LOOK_EVERY_S)
-            served.compare()
+            self._compare(served)
             return self._served
+
+    def _compare(self, served: _Served) -> None:
+        """Warn of another adapter or language model than the versions were made with, when either has changed."""
+        import dspy
+
+        now = (served.line, dspy.settings.adapter, dspy.settings.lm)
+        if all(a is b for a, b in zip(now, self._compared, strict=True)):
+            return
+        self._compared = now
+        for found, program in zip(served.conditions, (served.program, served.candidate), strict=False):
+            found.compare(program, stacklevel=5)
 
     def _loaded(self, live: Live, line: Deployment, program: Program, accepted: Restrictions) -> _Served:
         """Load what is live; a candidate that cannot be loaded here must not be in the way of that."""
@@ -262,11 +274,6 @@ class _Served:
     restrictions: Restrictions
     conditions: tuple[Conditions, ...]
     look_at: float
-
-    def compare(self) -> None:
-        """Warn of an adapter or a language model that is another than the versions were made with."""
-        for found, program in zip(self.conditions, (self.program, self.candidate), strict=False):
-            found.compare(program, stacklevel=5)
 
     def program_of(self, to: Route) -> dspy.Module:
         return self.candidate if to.is_b and self.candidate is not None else self.program

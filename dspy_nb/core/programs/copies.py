@@ -60,8 +60,13 @@ def check_copies(program: dspy.Module) -> None:
         InputError: They have not; the message names the predictor.
     """
     original = dict(parameters_of(program))
-    copies = [student_of(program)]
-    copies.append(copies[0].deepcopy())
+    try:
+        copies = [student_of(program)]
+        copies.append(copies[0].deepcopy())
+    except RecursionError:
+        raise InputError(
+            f"{type(program).__name__} contains itself, which DSPy cannot walk through"
+        ) from None
     for made in copies:
         copied = dict(parameters_of(made))
         for name in dict.fromkeys([*original, *copied]):
