@@ -50,7 +50,8 @@ class ScriptedEngine:
             time.sleep(self.delay_s)
         if error := self.failing(number, request):
             raise error
-        prompt = str(request.messages[-1].text)
+        parts = request.messages[-1].parts  # images and files beside the text
+        prompt = "\n".join(text for part in parts if (text := getattr(part, "text", None)))
         text = _answer(prompt, len(request.messages) > 1, str(request.system), number)
         return Response(
             id=f"scripted-{number}",

@@ -32,6 +32,7 @@ __all__ = [
     "OptimizationFailed",
     "Refused",
     "RegistryError",
+    "RegistryWarning",
 ]
 
 
@@ -82,6 +83,14 @@ class GateFailed(DspyNbError):
 
 class RegistryError(DspyNbError):
     """Base of what a registry can refuse or find wrong."""
+
+
+class RegistryWarning(UserWarning):
+    """A version, or a program that is to be one, does not fit what is here.
+
+    The version was made with another DSPy, Python, adapter or language model than the one in force; or the program
+    can be optimized and not be registered.
+    """
 
 
 class NotFound(RegistryError, LookupError):

@@ -161,6 +161,8 @@ class Comparison:
         }
         if self.b.program_sha256 is not None:
             evidence["program_sha256"] = self.b.program_sha256
+        if self.b.base_model is not None:
+            evidence["base_model"] = self.b.base_model
         if self.candidates > 1:
             evidence |= {"candidates": self.candidates, "overall_confidence": self.overall_confidence}
         return {**plain(evidence), **({"ref": self.b_name} if "@" in self.b_name else {})}

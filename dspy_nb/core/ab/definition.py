@@ -12,6 +12,7 @@ import dspy
 from dspy_nb.core.arguments import check_text, number_between, probability, whole_number
 from dspy_nb.core.data.identity import place_of
 from dspy_nb.core.errors import Corrupt, InputError, Refused
+from dspy_nb.core.models.conditions import Conditions
 from dspy_nb.core.programs.lms import confusable, uncached, used_lms
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.registry.registry import Registry
@@ -151,6 +152,7 @@ class Programs:
         self._registry = registry
         self._given: list[Any] = [a, b]
         self._loaded: list[tuple[Any, dict[str, Any]]] | None = None
+        self._conditions: list[Conditions | None] = [None, None]
         self._lock = threading.Lock()
         self.names: list[str | None] = [None, None]
         self.asked = ["", ""]
@@ -185,7 +187,18 @@ class Programs:
                     # The cache would hand the answers of the one to the other.
                     (programs[0], settings[0]), (programs[1], settings[1]) = map(uncached, programs)
                 self._loaded = list(zip(programs, settings, strict=True))
+                self._conditions = [self._conditions_of(ref) for ref in (found.a, found.b)]
+            for conditions, (program, own) in zip(self._conditions, self._loaded, strict=True):
+                if conditions is not None:
+                    with dspy.context(**own):
+                        conditions.compare(program, stacklevel=5)
             return self._loaded
+
+    def _conditions_of(self, ref: str) -> Conditions | None:
+        if "@" not in ref:
+            return None
+        version = self._registry.get(ref)
+        return Conditions.of(version, version.metadata)
 
     def _program(self, arm: int, ref: str) -> Any:
         given = self._given[arm]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import functools
 import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any, Final
 
 import dspy
 from pydantic import BaseModel
@@ -17,6 +19,9 @@ from pydantic import BaseModel
 from dspy_nb.core.errors import InputError
 
 __all__ = ["example_id", "fingerprint", "input_names", "value_key"]
+
+
+_FUNCTIONS: Final = (FunctionType, MethodType, BuiltinFunctionType)
 
 
 def fingerprint(examples: Iterable[dspy.Example]) -> str:
@@ -27,11 +32,13 @@ def fingerprint(examples: Iterable[dspy.Example]) -> str:
     shuffled data set is a score over the same data.
 
     Values are hashed as canonical JSON. Dates, enums, sets, bytes, NumPy values, dataclasses, pydantic and
-    DSPy types are spelled out by type and content; anything else by its ``repr``, or by its attributes
-    where the ``repr`` is a memory address.
+    DSPy types are spelled out by type and content; a ``dspy.Tool`` by what a language model sees of it (name,
+    description and arguments), a function by its module, its name and what it is bound to; anything else by its
+    ``repr``, or by its attributes where the ``repr`` is a memory address.
 
     Raises:
-        InputError: An item is not a ``dspy.Example``, or a value has no content that can be hashed.
+        InputError: An item is not a ``dspy.Example``, or a field has no content that can be hashed (a lock, a
+            lambda, a client); the message names the field.
     """
     rows = sorted(_row_digest(example, index) for index, example in enumerate(examples, 1))
     return hashlib.sha256(b"".join(rows)).hexdigest()
@@ -52,7 +59,7 @@ def example_id(example: dspy.Example) -> str:
             "mark them with example.with_inputs('field') or load_examples(..., inputs=['field'])"
         )
     inputs = {name: value for name, value in example.items() if name in keys}
-    return hashlib.sha256(_canonical_json(inputs)).hexdigest()[:16]
+    return hashlib.sha256(_canonical_fields(inputs)).hexdigest()[:16]
 
 
 def input_names(example: dspy.Example) -> set[str] | None:
@@ -77,8 +84,22 @@ def _row_digest(example: dspy.Example, index: int) -> bytes:
     if not isinstance(example, dspy.Example):
         raise InputError(f"item {index}: expected a dspy.Example, got {_kind(example)}")
     keys = input_names(example)
-    row = {"fields": dict(example.items()), "inputs": None if keys is None else sorted(keys)}
-    return hashlib.sha256(_canonical_json(row)).digest()
+    fields = dict(example.items())
+    row = {"fields": fields, "inputs": None if keys is None else sorted(keys)}
+    return hashlib.sha256(_canonical_fields(row, fields)).digest()
+
+
+def _canonical_fields(row: Mapping[str, Any], fields: Mapping[str, Any] | None = None) -> bytes:
+    """Return the canonical JSON of a row; what has none is told by the field of the example that it is in."""
+    try:
+        return _canonical_json(row)
+    except InputError:
+        for name, value in (row if fields is None else fields).items():
+            try:
+                _canonical_json(value)
+            except InputError as error:
+                raise InputError(f"field {name!r} of an example ({type(value).__name__}): {error}") from None
+        raise
 
 
 def _canonical_json(value: Any) -> bytes:
@@ -111,6 +132,12 @@ def _canonical(value: Any) -> Any:
 def _content(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return _sorted(value)
+    if isinstance(value, dspy.Tool):
+        return _canonical({"name": value.name, "desc": value.desc, "args": value.args})
+    if isinstance(value, functools.partial):
+        return _canonical([value.func, value.args, value.keywords])
+    if isinstance(value, _FUNCTIONS):
+        return _function(value)
     if isinstance(value, bytes | bytearray):
         return value.hex()
     if isinstance(value, datetime.date | datetime.time):
@@ -126,12 +153,31 @@ def _content(value: Any) -> Any:
     text = repr(value)
     if " at 0x" not in text:
         return text
-    if not hasattr(value, "__dict__") or callable(value):
-        raise InputError(
-            f"cannot hash a {type(value).__name__}: its repr is a memory address; "
-            "give plain data, a dataclass, a pydantic model or a class with its own __repr__"
-        )
+    if not hasattr(value, "__dict__") or callable(value):  # what is called may change with each call
+        raise _no_content(value)
     return _canonical(vars(value))
+
+
+def _function(value: Any) -> Any:
+    """Return where a function is defined and what it is bound to, which is what tells it in another process."""
+    if value.__name__ == "<lambda>":
+        raise _no_content(value)
+    bound = getattr(value, "__self__", None)
+    parts = {
+        "name": f"{value.__module__}.{value.__qualname__}",
+        "self": None if isinstance(bound, ModuleType) else bound,
+        "closure": [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()],
+        "defaults": getattr(value, "__defaults__", None),
+        "keywords": getattr(value, "__kwdefaults__", None),
+    }
+    return {name: _canonical(part) for name, part in parts.items()}
+
+
+def _no_content(value: Any) -> InputError:
+    return InputError(
+        f"cannot hash a {type(value).__name__}: its repr is a memory address; give plain data, a dataclass, a "
+        "pydantic model, a dspy.Tool, a named function or a class with its own __repr__"
+    )
 
 
 def _sorted(values: Iterable[Any]) -> list[Any]:

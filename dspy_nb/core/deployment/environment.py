@@ -30,6 +30,7 @@ from dspy_nb.core.deployment.restrictions import Restrictions
 from dspy_nb.core.deployment.serving import Answer, ask, route, route_to
 from dspy_nb.core.deployment.traffic import Route
 from dspy_nb.core.errors import DspyNbError, InputError, NotFound
+from dspy_nb.core.models.conditions import Conditions
 from dspy_nb.core.models.version import ModelVersion
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Environment(Canaries):
         super().__init__(registry, name)
         self._serving = threading.Lock()
         self._served: _Served | None = None
+        self._compared: tuple[Any, Any, Any] = (None, None, None)
         self._advance_at = 0.0
 
     def load(self, program: Program = None, *, unit: str | None = None) -> dspy.Module:
@@ -180,6 +182,7 @@ class Environment(Canaries):
             served = self._served
             if served is not None and served.given is program and now < served.look_at:
                 served.restrictions.check_lm(self.name)
+                self._compare(served)
                 return served
             live, line = self.read(lambda state: (state.now, state.history[-1] if state.history else None))
             if live is None or line is None:
@@ -189,7 +192,19 @@ class Environment(Canaries):
             if served is None or served.given is not program or served.line != line:
                 served = self._loaded(live, line, program, restrictions)
             self._served = replace(served, restrictions=restrictions, look_at=now + _LOOK_EVERY_S)
+            self._compare(served)
             return self._served
+
+    def _compare(self, served: _Served) -> None:
+        """Warn of another adapter or language model than the versions were made with, when either has changed."""
+        import dspy
+
+        now = (served.line, dspy.settings.adapter, dspy.settings.lm)
+        if all(a is b for a, b in zip(now, self._compared, strict=True)):
+            return
+        self._compared = now
+        for found, program in zip(served.conditions, (served.program, served.candidate), strict=False):
+            found.compare(program, stacklevel=5)
 
     def _loaded(self, live: Live, line: Deployment, program: Program, accepted: Restrictions) -> _Served:
         """Load what is live; a candidate that cannot be loaded here must not be in the way of that."""
@@ -200,7 +215,9 @@ class Environment(Canaries):
             except DspyNbError:
                 logger.exception("%s: the canary is not served by this process", self.name)
                 live = live._replace(canary=None)
-        return _Served(line, live, program, loaded, candidate, accepted, 0.0)
+        refs = [live.ref, *([live.canary.candidate] if live.canary is not None else [])]
+        conditions = tuple(self._conditions(self.registry.get(ref), line.evidence) for ref in refs)
+        return _Served(line, live, program, loaded, candidate, accepted, conditions, 0.0)
 
     def check_health(
         self,
@@ -255,6 +272,7 @@ class _Served:
     program: dspy.Module
     candidate: dspy.Module | None
     restrictions: Restrictions
+    conditions: tuple[Conditions, ...]
     look_at: float
 
     def program_of(self, to: Route) -> dspy.Module:

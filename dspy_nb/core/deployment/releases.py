@@ -24,6 +24,7 @@ from dspy_nb.core.deployment.history import (
 )
 from dspy_nb.core.deployment.restrictions import Restrictions, load_restrictions
 from dspy_nb.core.errors import Conflict, InputError, Refused
+from dspy_nb.core.models.conditions import Conditions, evidence_model
 from dspy_nb.core.models.evidence import check_evidence
 from dspy_nb.core.models.names import check_environment
 from dspy_nb.core.models.promotion import evidence_dict
@@ -206,6 +207,15 @@ class Releases:
         with self._log.lock:
             return self._log.read().live[-1]
 
+    def _conditions(self, version: ModelVersion, evidence: Mapping[str, Any] | None) -> Conditions:
+        """Return what a version was made under, and what the last evidence about it was gathered with."""
+        known = [
+            line.evidence
+            for line in self.registry.history(version.model_id)
+            if line.version == version.version
+        ]
+        return Conditions.of(version, version.metadata, evidence_model([*known, evidence]))
+
     def _accepted(self, ref: str | ModelVersion) -> ModelVersion:
         version = self.registry.get(ref)
         self.restrictions.check_version(version, self.name)
@@ -217,6 +227,7 @@ class Releases:
         proof = proof_of(version, evidence, by=by, reason=reason)
         verified_files(version.path, version.files, version.ref)
         _check_case(self)
+        self._conditions(version, proof).compare_evidence(stacklevel=4)
 
         def decide(state: EnvironmentState) -> dict[str, Any]:
             if seen is not None:

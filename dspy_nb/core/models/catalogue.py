@@ -80,7 +80,11 @@ class Catalogue:
         Raises:
             NotFound: There is no such version.
             Corrupt: A file of it was changed, added or removed.
-            Refused: The class is needed, or ``program`` has other predictors, fields, roles or types.
+            Refused: The class is needed, or ``program`` has other predictors, fields, roles or types, or a type
+                that is made of other parts.
+
+        Warns (``RegistryWarning``), once for each version and difference: DSPy, Python, adapter or language model
+        are others than those that it was made with.
         """
         return self._loader.load(self.get(ref), program)
 

@@ -9,24 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dspy_nb.core.errors import InputError
+from dspy_nb.core.errors import InputError, RegistryWarning
+from dspy_nb.core.models.conditions import Conditions
 from dspy_nb.core.models.submission import package_versions
 from dspy_nb.core.models.version import ModelVersion, verified_files, verified_metadata
-from dspy_nb.core.programs.spec import compare_specs, rebuild, spec_of
+from dspy_nb.core.programs.copies import copy_of
+from dspy_nb.core.programs.spec import compare_specs, different_schemas, rebuild, spec_of
 from dspy_nb.core.programs.state import check_state, load_state
 from dspy_nb.core.storage.files import parse_json
 
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["Loader", "RegistryWarning", "StoredProgram", "stored_program"]
+__all__ = ["Loader", "StoredProgram", "stored_program"]
 
 _PROGRAMS_KEPT: Final = 32
 _warned: set[tuple[str, str, str]] = set()
-
-
-class RegistryWarning(UserWarning):
-    """A version was made with another DSPy or Python than the one that loads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +70,35 @@ class Loader:
     """Loads programs and keeps the last ones, by the hash of their files; callers get copies."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], dspy.Module] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], tuple[dspy.Module, Mapping[str, Any]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def load(self, version: ModelVersion, program: dspy.Module | type[dspy.Module] | None) -> dspy.Module:
         """Return the program of ``version``; ``Registry.load`` says what it raises."""
+        loaded, metadata = self._load(version, program)
+        Conditions.of(version, metadata).compare(loaded, stacklevel=4)
+        return loaded
+
+    def _load(
+        self, version: ModelVersion, program: dspy.Module | type[dspy.Module] | None
+    ) -> tuple[dspy.Module, Mapping[str, Any]]:
         files = verified_files(version.path, version.files, version.ref)
         if program is not None:
-            return _build(_instance(program), stored_program(version, files))
+            stored = stored_program(version, files)
+            return _build(_instance(program), stored), stored.metadata
         key = version.files["model.json"][0], version.files["metadata.json"][0]
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
-                return self._kept[key].deepcopy()
-        loaded = _build(None, stored_program(version, files))
+                kept, metadata = self._kept[key]
+                return copy_of(kept), metadata
+        stored = stored_program(version, files)
+        loaded = _build(None, stored)
         with self._lock:
-            self._kept[key] = loaded.deepcopy()
+            self._kept[key] = copy_of(loaded), stored.metadata
             while len(self._kept) > _PROGRAMS_KEPT:
                 self._kept.popitem(last=False)
-        return loaded
+        return loaded, stored.metadata
 
 
 def _instance(program: dspy.Module | type[dspy.Module]) -> dspy.Module:
@@ -101,7 +109,7 @@ def _instance(program: dspy.Module | type[dspy.Module]) -> dspy.Module:
     import dspy
 
     if isinstance(program, dspy.Module):
-        return program.deepcopy()
+        return copy_of(program)
     if isinstance(program, type) and issubclass(program, dspy.Module):
         try:
             return program()
@@ -117,9 +125,37 @@ def _build(program: dspy.Module | None, stored: StoredProgram) -> dspy.Module:
     _warn_of_other_versions(stored)
     spec = stored.metadata["signature"]
     loaded = rebuild(spec, stored.ref) if program is None else program
-    compare_specs(spec, spec_of(loaded), stored.ref)
+    _check_fits(loaded, stored)
     load_state(loaded, stored.state)
     return loaded
+
+
+def _check_fits(program: dspy.Module, stored: StoredProgram) -> None:
+    """Check that a program is the one that was stored.
+
+    Versions without an adapter were stored before predictors were looked for deeper than DSPy does, and those
+    deeper ones are left as the class makes them. Another pydantic may write another schema of the same types,
+    which is no reason to refuse.
+    """
+    spec, own = stored.metadata["signature"], spec_of(program)
+    if "adapter" not in stored.metadata:
+        known = {item["path"] for item in spec["predictors"]} | {
+            name for name, _ in program.named_parameters()
+        }
+        own = {**own, "predictors": [item for item in own["predictors"] if item["path"] in known]}
+    packages, now = stored.metadata.get("packages"), package_versions().get("pydantic", "")
+    saved = packages.get("pydantic") if isinstance(packages, Mapping) else None
+    same_pydantic = not isinstance(saved, str) or saved.split(".")[:2] == now.split(".")[:2]
+    compare_specs(spec, own, stored.ref, schemas=same_pydantic)
+    for field, text in () if same_pydantic else different_schemas(spec, own):
+        if (stored.ref, field, now) not in _warned:
+            _warned.add((stored.ref, field, now))
+            warnings.warn(
+                f"{stored.ref} was made with pydantic {saved}, this is pydantic {now}: what {text} is made of, the "
+                f"type of field {field}, may have changed",
+                RegistryWarning,
+                stacklevel=6,
+            )
 
 
 def _warn_of_other_versions(stored: StoredProgram) -> None:
@@ -134,5 +170,5 @@ def _warn_of_other_versions(stored: StoredProgram) -> None:
             warnings.warn(
                 f"{stored.ref} was made with {name} {saved}, this is {name} {now[name]}: its prompts may differ",
                 RegistryWarning,
-                stacklevel=5,
+                stacklevel=6,
             )

@@ -16,6 +16,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.models.card import model_card
 from dspy_nb.core.models.stages import is_summary
 from dspy_nb.core.models.version import SCHEMA_VERSION
+from dspy_nb.core.programs.adapters import describe_adapter
 from dspy_nb.core.programs.spec import base_model, class_path, spec_of
 from dspy_nb.core.programs.state import dump_state
 from dspy_nb.core.storage.files import LARGEST_FILE, dump_json
@@ -26,6 +27,7 @@ __all__ = ["METADATA_FIELDS", "Submission", "git_commit", "package_versions", "s
 METADATA_FIELDS: Final = (
     "optimizer",
     "base_model",
+    "adapter",
     "num_training_examples",
     "validation_score",
     "hyperparameters",
@@ -60,6 +62,7 @@ _TYPES: Final = {
     "base_model": str,
     "created_at": str,
     "validation_score": Real,
+    "adapter": Mapping,
     "hyperparameters": Mapping,
     "usage": Mapping,
     "datasets": Mapping,
@@ -106,6 +109,7 @@ class Submission:
             raise InputError(f"metadata must not hold {', '.join(clash)}: the registry sets it")
         facts["created_at"] = facts.get("created_at") or utc_now()
         facts["base_model"] = facts["base_model"] or base_model(program)
+        facts["adapter"] = facts["adapter"] or describe_adapter()
         for name, wanted in _TYPES.items():
             if facts[name] is not None and not isinstance(facts[name], wanted):
                 raise InputError(f"metadata {name} must be a {wanted.__name__}, not {facts[name]!r:.80}")

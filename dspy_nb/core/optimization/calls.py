@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import dspy
 from dspy import teleprompt
 
+from dspy_nb.core.programs.copies import student_of
 from dspy_nb.core.programs.seams import seed_optuna
 
 __all__ = ["SEED_SETTING", "Job", "Made"]
@@ -49,7 +50,12 @@ class Job:
     def pick(self, function: Callable[..., Any], **extra: Any) -> dict[str, Any]:
         """Return the options that ``function`` takes, and ``extra``."""
         names = inspect.signature(function).parameters
-        return {name: value for name, value in self.options.items() if name in names} | extra
+        picked = {name: value for name, value in self.options.items() if name in names} | extra
+        if picked.get("teacher") is not None:
+            picked["teacher"] = student_of(
+                picked["teacher"]
+            )  # its predictors must be found like the student's
+        return picked
 
     @property
     def data(self) -> dict[str, Any]:
@@ -130,8 +136,9 @@ def make_knn(job: Job) -> Made:
     """KNNFewShot: takes its data in the constructor."""
     bootstrap = job.pick(teleprompt.BootstrapFewShot.__init__, metric=job.metric)
     options = job.options
-    optimizer = teleprompt.KNNFewShot(options["k"], list(job.trainset), options["vectorizer"], **bootstrap)
-    return optimizer, {"teacher": options["teacher"]}
+    cls = teleprompt.KNNFewShot
+    optimizer = cls(options["k"], list(job.trainset), options["vectorizer"], **bootstrap)
+    return optimizer, job.pick(cls.compile)
 
 
 def make_ensemble(job: Job) -> Made:

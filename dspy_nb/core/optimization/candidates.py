@@ -13,6 +13,9 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.programs.copies import copy_of
+from dspy_nb.core.programs.spec import parameters_of
+
 __all__ = ["Candidate", "Prompt", "Recorder"]
 
 
@@ -31,7 +34,7 @@ class Prompt:
     @classmethod
     def of(cls, program: dspy.Module) -> Prompt:
         """Take the prompt out of ``program``; later changes to the program do not show in it."""
-        predictors = program.named_predictors()
+        predictors = _tuned(program)
         return cls(
             {name: predictor.signature for name, predictor in predictors},
             {name: tuple(predictor.demos) for name, predictor in predictors},
@@ -39,9 +42,9 @@ class Prompt:
 
     def applied_to(self, program: dspy.Module) -> dspy.Module:
         """Return a copy of ``program`` with this prompt; pinned language models stay those of ``program``."""
-        models = {name: predictor.lm for name, predictor in program.named_predictors()}
-        copy = program.deepcopy()
-        for name, predictor in copy.named_predictors():
+        models = {name: predictor.lm for name, predictor in _tuned(program)}
+        copy = copy_of(program)
+        for name, predictor in _tuned(copy):
             predictor.lm = models[name]
             predictor.signature = self.signatures[name]
             predictor.demos = list(self.demos[name])
@@ -57,6 +60,12 @@ class Prompt:
         """What tells two prompts apart, as text."""
         demos = {name: [sorted(dict(d).items()) for d in demos] for name, demos in self.demos.items()}
         return repr((self.instructions, demos))
+
+
+def _tuned(program: dspy.Module) -> list[tuple[str, dspy.Predict]]:
+    """Return the predictors that an optimizer tunes, by name."""
+    parameters = parameters_of(program, frozen=False)
+    return [(name, part) for name, part in parameters if isinstance(part, dspy.Predict)]
 
 
 @dataclass(frozen=True)

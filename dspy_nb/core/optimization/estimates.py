@@ -15,6 +15,8 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.programs.spec import predictors_of
+
 __all__ = ["ESTIMATES", "Estimate", "Sizes", "calls_per_run"]
 
 
@@ -46,13 +48,13 @@ def calls_per_run(program: dspy.Module) -> int:
     One a predictor; ``ReAct`` may ask its own ``max_iters`` times, ``BestOfN`` and ``Refine`` run their module
     ``N`` times, and ``Refine`` asks for advice between them.
     """
-    times = {id(predictor): 1 for predictor in program.predictors()}
+    times = {id(predictor): 1 for predictor in predictors_of(program)}
     extra = 0
     for _, module in program.named_sub_modules():
         if isinstance(module, dspy.ReAct):
             times[id(module.react)] *= module.max_iters
         elif isinstance(module, dspy.BestOfN | dspy.Refine):
-            for predictor in module.module.predictors():
+            for predictor in predictors_of(module.module):
                 times[id(predictor)] *= module.N
             extra += module.N - 1 if isinstance(module, dspy.Refine) else 0
     return sum(times.values()) + extra

@@ -26,12 +26,20 @@ from dspy_nb.core.optimization.preflight import (
     check_teacher,
     run_model,
     uncompiled,
+    warn_of_live_objects,
 )
 from dspy_nb.core.optimization.presets import get_preset
-from dspy_nb.core.optimization.replay import RunDirectory, describe_lm, describe_program, text_hash
+from dspy_nb.core.optimization.replay import (
+    RunDirectory,
+    describe_lm,
+    describe_program,
+    describe_schemas,
+    text_hash,
+)
 from dspy_nb.core.optimization.run import OptimizationRun, RunPlan, readable
 from dspy_nb.core.optimization.search import Search, Task
 from dspy_nb.core.programs.declared import declared_types
+from dspy_nb.core.programs.spec import predictors_of
 
 __all__ = ["estimate", "optimize"]
 
@@ -178,9 +186,11 @@ def _prepare(
     if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
         raise InputError(f"num_threads must be a whole number, 1 or more, got {num_threads!r}")
     data, scored_by = _check_sets(program, chosen, trainset, valset, testset, metric)
+    if chosen.writes_demos:
+        warn_of_live_objects(program, data["train"])
     model = run_model(program, chosen)
     first = program[0] if chosen.name == "Ensemble" else program
-    predictors = len(first.predictors())
+    predictors = len(predictors_of(first))
     sizes = Sizes(len(data["train"]), len(data["val"]), predictors, calls_per_run(first))
     effective = resolve_options(chosen, given, sizes)
     for step_options in (effective, *(options for _, options in effective.get("steps", {}).values())):
@@ -325,7 +335,7 @@ def _student(program: Any, chosen: Optimizer) -> Any:
         return list(program)
     student = uncompiled(program)
     if chosen.resets_lms:
-        for predictor in student.predictors():
+        for predictor in predictors_of(student, frozen=False):
             predictor.lm = None  # the run's model is the pinned one; the result gets its pins back
     return student
 
@@ -338,5 +348,7 @@ def _manifest(plan: RunPlan, programs: Sequence[Any], models: Sequence[Any], met
         "options": {name: readable(value) for name, value in sorted(plan.options.items())},
         "seed": plan.seed,
         "models": [describe_lm(model) for model in models],
+        "adapter": dict(plan.adapter),
+        "schemas": [describe_schemas(program) for program in programs],
         **{f"{name}set": data["fingerprint"] for name, data in plan.datasets.items()},
     }

@@ -49,6 +49,7 @@ class Optimizer:
         feedback: True if it learns from a metric's textual feedback.
         refuses_compiled: True if it rejects a program that another optimizer has compiled.
         replaces_program: True if its result is a program of another kind, not the student with other prompts.
+        writes_demos: True if labelled examples may become demos of its result.
         resets_lms: True if it takes away language models that were pinned on predictors.
         check: refuses options and sizes that would fail later, and completes the options.
     """
@@ -65,6 +66,7 @@ class Optimizer:
     feedback: bool = False
     refuses_compiled: bool = False
     replaces_program: bool = False
+    writes_demos: bool = True
     resets_lms: bool = True
     check: Callable[[dict[str, Any], set[str], Sizes], None] = lambda options, given, sizes: None
 
@@ -245,6 +247,7 @@ _TABLE = (
         compares_on="trainset",
         resets_lms=False,
         check=checks.check_copro,
+        writes_demos=False,
     ),
     Optimizer(
         "BootstrapFewShotWithRandomSearch",
@@ -277,6 +280,7 @@ _TABLE = (
         refuses_compiled=True,
         replaces_program=True,
         check=checks.check_knn,
+        writes_demos=False,
     ),
     Optimizer(
         "SIMBA",
@@ -295,6 +299,7 @@ _TABLE = (
         resets_lms=False,
         imports=("gepa.core.engine",),
         check=checks.check_gepa,
+        writes_demos=False,
     ),
     Optimizer(
         "Ensemble",
@@ -303,6 +308,7 @@ _TABLE = (
         defaults={"reduce_fn": dspy.majority},
         replaces_program=True,
         resets_lms=False,
+        writes_demos=False,
     ),
     Optimizer(
         "BetterTogether",

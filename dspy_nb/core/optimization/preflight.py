@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,14 +10,28 @@ import dspy
 
 from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric
-from dspy_nb.core.errors import InputError
+from dspy_nb.core.errors import InputError, RegistryWarning
 from dspy_nb.core.evaluation.attempts import is_asynchronous
 from dspy_nb.core.optimization.optimizers import Optimizer
 from dspy_nb.core.programs import calls
+from dspy_nb.core.programs.copies import check_copies, student_of
+from dspy_nb.core.programs.demos import LiveObject, dump_demo
 from dspy_nb.core.programs.inputs import forward_of
 from dspy_nb.core.programs.seams import DEMO_NAMES, is_compiled, mark_compiled
+from dspy_nb.core.programs.spec import check_named, parameters_of, predictors_of
+from dspy_nb.core.programs.state import dump_state
+from dspy_nb.core.storage.files import dump_json
 
-__all__ = ["check_data", "check_models", "check_program", "check_teacher", "run_model", "uncompiled"]
+__all__ = [
+    "check_data",
+    "check_models",
+    "check_program",
+    "check_storable",
+    "check_teacher",
+    "run_model",
+    "uncompiled",
+    "warn_of_live_objects",
+]
 
 # Those that ask a teacher and make demos of what it did.
 _BOOTSTRAPPING = (
@@ -49,7 +64,8 @@ def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> Non
             f"the program is compiled already and {optimizer.name} wants one that is not: pass the original "
             "program, or recompile=True to start from this one"
         )
-    if not program.named_predictors():
+    check_named(program)
+    if not predictors_of(program, frozen=False):
         raise InputError(
             f"{type(program).__name__} has no predictor to optimize (sub-modules that were compiled are frozen)"
         )
@@ -63,6 +79,7 @@ def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> Non
                     f"{optimizer.name} cannot make a demo of {name}: it has a field called {clash[0]!r}, which "
                     "DSPy takes for something else: rename it"
                 )
+    check_copies(program)
 
 
 def check_teacher(program: Any, teacher: Any) -> None:
@@ -74,7 +91,7 @@ def check_teacher(program: Any, teacher: Any) -> None:
     if teacher is None:
         return
     calls.check_program(teacher)
-    wanted, given = dict(program.named_predictors()), dict(teacher.named_predictors())
+    wanted, given = (dict(parameters_of(one, frozen=False)) for one in (program, teacher))
     if list(wanted) != list(given):
         raise InputError(
             f"teacher has the predictors {', '.join(given) or 'none'}, the program has {', '.join(wanted)}: "
@@ -90,7 +107,7 @@ def check_teacher(program: Any, teacher: Any) -> None:
 
 def uncompiled(program: dspy.Module) -> dspy.Module:
     """Return a copy of ``program`` that every optimizer accepts; instructions and demos stay."""
-    copy = program.deepcopy()
+    copy = student_of(program)
     mark_compiled(copy, False)
     return copy
 
@@ -139,6 +156,33 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
     return checked
 
 
+def check_storable(program: dspy.Module, trainset: Iterable[dspy.Example]) -> None:
+    """Try to store the program with each labelled example as a demo, which is what the search may make of it.
+
+    Raises:
+        LiveObject: a field holds an object that has no content, such as a function: DSPy runs it, no file holds it.
+        InputError: a field holds what no file brings back the same; the message names it and its type.
+    """
+    dump_json(dump_state(program), "the state of the program")
+    signatures = {id(part.signature): part.signature for part in predictors_of(program, frozen=False)}
+    for number, example in enumerate(trainset):
+        for signature in signatures.values():
+            try:
+                dump_demo(example, signature)
+            except InputError as error:
+                raise type(error)(f"trainset[{number}]: {error}") from None
+
+
+def warn_of_live_objects(program: dspy.Module, trainset: Iterable[dspy.Example]) -> None:
+    """Warn of labelled examples that can be learned from and not be registered."""
+    try:
+        check_storable(program, trainset)
+    except LiveObject as error:
+        warnings.warn(
+            f"{error}; with it as a demo no registry takes the result", RegistryWarning, stacklevel=4
+        )
+
+
 def run_model(program: Any, optimizer: Optimizer) -> Any:
     """Return the language model that ``program`` is optimized on.
 
@@ -149,7 +193,7 @@ def run_model(program: Any, optimizer: Optimizer) -> Any:
         InputError: there is none, or predictors are pinned to different models and the optimizer would
             lose them.
     """
-    predictors = program[0].predictors() if isinstance(program, Sequence) else program.predictors()
+    predictors = predictors_of(program[0] if isinstance(program, Sequence) else program, frozen=False)
     pinned = {id(p.lm): p.lm for p in predictors if p.lm is not None}
     configured = dspy.settings.lm
     if not pinned and configured is None:

@@ -1,7 +1,7 @@
 """A run directory: nothing that a run has paid for is paid for twice.
 
     run_dir/
-      manifest.json   what the run is: program, data, metric, optimizer, options, seed, language models
+      manifest.json   what the run is: program, data, metric, optimizer, options, seed, language models, adapter
       cache/          every LM answer, as DSPy's own disk cache (only plain types are ever unpickled from it)
       events.jsonl    what happened
 
@@ -22,12 +22,14 @@ import dspy
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.seams import answer_cache, route_cache
+from dspy_nb.core.programs.spec import parameters_of, schema_hash
 from dspy_nb.core.storage.files import replace_file
 
-__all__ = ["RunDirectory", "describe_lm", "describe_program", "text_hash"]
+__all__ = ["RunDirectory", "describe_lm", "describe_program", "describe_schemas", "text_hash"]
 
 _SETTING = "dspy_nb_cache"
 _SCHEMA_VERSION = 1
+_ADDED = ("adapter", "schemas")  # since the first release
 
 
 class RunDirectory:
@@ -72,7 +74,9 @@ class RunDirectory:
         except ValueError:
             raise InputError(f"run_dir {self.path}: manifest.json is damaged; use a new run_dir") from None
         mine = json.loads(json.dumps(manifest))
-        changed = sorted(name for name in {*there, *mine} if there.get(name) != mine.get(name))
+        # What older versions did not write is not known, and a prompt that differs finds no answer in the cache.
+        unknown = {name for name in _ADDED if name not in there}
+        changed = sorted(name for name in {*there, *mine} - unknown if there.get(name) != mine.get(name))
         if changed:
             raise InputError(
                 f"run_dir {self.path} belongs to another run: {', '.join(changed)} changed; "
@@ -83,7 +87,9 @@ class RunDirectory:
 def describe_program(program: dspy.Module) -> dict[str, Any]:
     """Return what makes ``program`` the program it is: its prompts and a hash of its code."""
     predictors = {}
-    for name, predictor in program.named_predictors():
+    for name, predictor in parameters_of(program, frozen=False):
+        if not isinstance(predictor, dspy.Predict):
+            continue
         signature = predictor.signature
         predictors[name] = {
             "instructions": signature.instructions,
@@ -95,6 +101,15 @@ def describe_program(program: dspy.Module) -> dict[str, Any]:
         "class": type(program).__qualname__,
         "code": _source_hash(type(program)),
         "predictors": predictors,
+    }
+
+
+def describe_schemas(program: dspy.Module) -> dict[str, dict[str, str | None]]:
+    """Return a hash of what the types of the fields are made of, by predictor and field."""
+    return {
+        name: {key: schema_hash(info) for key, info in predictor.signature.fields.items()}
+        for name, predictor in parameters_of(program, frozen=False)
+        if isinstance(predictor, dspy.Predict)
     }
 
 

@@ -15,6 +15,7 @@ from dspy_nb.core.evaluation.pairing import Difference, paired_difference
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
 from dspy_nb.core.optimization.candidates import Candidate
 from dspy_nb.core.optimization.estimates import Estimate
+from dspy_nb.core.programs.adapters import describe_adapter
 from dspy_nb.core.programs.usage import Usage
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class RunPlan:
         estimate: LM calls expected.
         datasets: "train", "val", "test" (those given) to {"n", "fingerprint"}.
         given: the options that were given, those of the preset included; the others have their defaults.
+        adapter: class and options of the DSPy adapter in force.
     """
 
     optimizer: str
@@ -52,6 +54,7 @@ class RunPlan:
     estimate: Estimate
     datasets: Mapping[str, Mapping[str, Any]]
     given: Mapping[str, Any] = field(default_factory=dict)
+    adapter: Mapping[str, Any] = field(default_factory=describe_adapter)
 
 
 @dataclass(frozen=True)
@@ -235,6 +238,7 @@ class OptimizationRun:
         metadata = {
             "optimizer": self.plan.optimizer,
             "base_model": self.plan.base_model,
+            "adapter": dict(self.plan.adapter),
             "num_training_examples": self.plan.datasets.get("train", {}).get("n"),
             "validation_score": self.score,
             "baseline_score": self.baseline_score,

@@ -27,6 +27,7 @@ from dspy_nb.core.optimization.run import Result, RunPlan, as_error
 from dspy_nb.core.programs import quiet
 from dspy_nb.core.programs.interrupts import Interrupts
 from dspy_nb.core.programs.seams import is_compiled, mark_compiled
+from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.programs.usage import Usage
 
 __all__ = ["Search", "Task"]
@@ -271,7 +272,7 @@ class Search:
         scored = len(task.testset) + (0 if task.optimizer.scores_student else len(task.valset))
         if not scored or not task.reserve:
             return
-        foreseen = scored * len(task.program.predictors())
+        foreseen = scored * len(predictors_of(task.program))
         calls = max(task.reserve, task.reserve * (usage.lm_calls + usage.cache_hits) // foreseen)
         more = 1 + task.plan.num_threads / max(usage.lm_calls, 1)
         self._reserve = Usage(

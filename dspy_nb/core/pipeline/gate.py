@@ -55,6 +55,7 @@ class GateResult:
         data_fingerprint: Identity of the data set.
         ref: The version whose stored evaluation was checked, if it was one.
         program_sha256: Hash of the prompts and demos of the program that was evaluated, if it has them.
+        base_model: The language models that it was evaluated with, if known.
     """
 
     passed: bool
@@ -67,6 +68,7 @@ class GateResult:
     data_fingerprint: str
     ref: str | None = None
     program_sha256: str | None = None
+    base_model: str | None = None
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -103,7 +105,7 @@ class GateResult:
 
     def to_evidence(self) -> dict[str, Any]:
         """Return what a registry stores of it, see ``Registry.attach`` and ``Registry.promote``."""
-        subject = {"ref": self.ref, "program_sha256": self.program_sha256}
+        subject = {"ref": self.ref, "program_sha256": self.program_sha256, "base_model": self.base_model}
         subject = {name: value for name, value in subject.items() if value is not None}
         return {"kind": "gate", **subject, **self.to_dict()}
 
@@ -260,6 +262,7 @@ class QualityGate:
             data_fingerprint=measured.data_fingerprint,
             ref=ref,
             program_sha256=measured.program_sha256,
+            base_model=measured.base_model,
         )
         if raises and not result.passed:
             raise GateFailed(list(result.reasons))

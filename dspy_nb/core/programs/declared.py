@@ -6,6 +6,8 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.programs.spec import predictors_of
+
 __all__ = ["declared_types"]
 
 
@@ -15,7 +17,7 @@ def declared_types(*programs: Any) -> dict[str, tuple[Any, ...]]:
     for program in programs:
         if not isinstance(program, dspy.Module):
             continue
-        for predictor in program.predictors():
+        for predictor in predictors_of(program):
             signature = getattr(predictor, "signature", None)
             for name, field in getattr(signature, "output_fields", {}).items():
                 types = found.setdefault(name, [])

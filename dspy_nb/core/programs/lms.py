@@ -8,7 +8,9 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.seams import engine_as_given
+from dspy_nb.core.programs.spec import predictors_of
 
 __all__ = ["answers_repeat", "confusable", "rollouts", "uncached", "used_lms"]
 
@@ -101,8 +103,8 @@ def uncached(program: Any, lm: Any = None) -> tuple[Any, dict[str, Any]]:
     settings = {} if default is None else {"lm": default.copy(cache=False)}
     if not any(predictor.lm for predictor in _predictors(program)):
         return program, settings
-    copy = program.deepcopy()
-    for original, copied in zip(_predictors(program), copy.predictors(), strict=True):
+    copy = copy_of(program)
+    for original, copied in zip(_predictors(program), _predictors(copy), strict=True):
         copied.lm = original.lm and original.lm.copy(cache=False)
     return copy, settings
 
@@ -112,14 +114,14 @@ def _with_rollout(program: Any, rollout_id: int) -> Any:
     predictors = _predictors(program)
     if not any(predictor.lm for predictor in predictors):
         return program
-    copy = program.deepcopy()
-    for original, copied in zip(predictors, copy.predictors(), strict=True):
+    copy = copy_of(program)
+    for original, copied in zip(predictors, _predictors(copy), strict=True):
         copied.lm = original.lm and original.lm.copy(rollout_id=rollout_id)
     return copy
 
 
 def _predictors(program: Any) -> list[Any]:
-    return list(program.predictors()) if isinstance(program, dspy.Module) else []
+    return predictors_of(program) if isinstance(program, dspy.Module) else []
 
 
 def _setting(predictor: Any, default: Any, name: str) -> Any:

@@ -6,24 +6,42 @@ is compared with the program by name, and a program of one plain predictor is re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import json
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel, TypeAdapter
 
 from dspy_nb.core.errors import Corrupt, InputError, Refused
 from dspy_nb.core.programs.field_types import is_plain, parse_type, same_type, type_text
-from dspy_nb.core.programs.seams import description_of, is_parameter, is_untyped, role_of, untyped
+from dspy_nb.core.programs.seams import (
+    description_of,
+    is_compiled,
+    is_parameter,
+    is_untyped,
+    role_of,
+    untyped,
+)
 
 if TYPE_CHECKING:
     import dspy
+    from pydantic.fields import FieldInfo
 
 __all__ = [
     "base_model",
+    "check_named",
     "check_spec",
     "class_path",
     "compare_specs",
+    "different_schemas",
     "parameters_of",
+    "predictors_of",
     "rebuild",
     "rebuild_predictor",
+    "schema_hash",
     "spec_of",
 ]
 
@@ -83,9 +101,12 @@ def spec_of(program: dspy.Module) -> dict[str, Any]:
                 f"the program cannot be registered: the forward of {name} was replaced on the object (as "
                 "KNNFewShot does), and DSPy's JSON state does not hold it"
             )
+    check_named(program)
     predictors = [_predictor_spec(path, parameter) for path, parameter in parameters_of(program)]
     if not predictors:
         raise InputError("the program cannot be registered: it has no predictors, so it has no state")
+    if twice := [path for path, n in Counter(item["path"] for item in predictors).items() if n > 1]:
+        raise InputError(f"the program cannot be registered: it has two predictors called {twice[0]}")
     if any(item["path"] == "metadata" for item in predictors):
         raise InputError(
             "the program cannot be registered: DSPy's JSON state has no room for one named 'metadata'"
@@ -115,11 +136,19 @@ def check_spec(spec: object, where: str) -> None:
         raise Corrupt(f"{where}: the spec of the program is not as it should be")
 
 
-def compare_specs(stored: Mapping[str, Any], program: Mapping[str, Any], ref: str) -> None:
+def compare_specs(
+    stored: Mapping[str, Any], program: Mapping[str, Any], ref: str, *, schemas: bool = True
+) -> None:
     """Check that a program is the one that a version was made from.
 
+    Args:
+        stored: The spec of the version.
+        program: That of the program.
+        ref: The version.
+        schemas: Whether the schemas of the fields must be the same too.
+
     Raises:
-        Refused: A predictor, field, role or type differs; the message names it.
+        Refused: A predictor, field, role or type differs, or what a type is made of; the message names it.
     """
     theirs = {item["path"]: item for item in stored["predictors"]}
     ours = {item["path"]: item for item in program["predictors"]}
@@ -148,6 +177,11 @@ def compare_specs(stored: Mapping[str, Any], program: Mapping[str, Any], ref: st
                 f"{ref} does not fit the program: {path} is a {theirs[path]['kind']} in the version but a "
                 f"{ours[path]['kind']} in the program"
             )
+    for field, text in different_schemas(stored, program) if schemas else ():
+        raise Refused(
+            f"{ref} does not fit the program: what {text} is made of has changed, the type of field {field}: its "
+            "fields, values or constraints are others than in the version"
+        )
 
 
 def rebuild(spec: Mapping[str, Any], ref: str) -> dspy.Module:
@@ -197,38 +231,91 @@ def _signature(fields: list[dict[str, Any]]) -> type[dspy.Signature]:
         raise Corrupt(f"the signature cannot be built: {' '.join(str(error).split())[:200]}") from error
 
 
-def parameters_of(program: dspy.Module) -> Iterator[tuple[str, Any]]:
-    """Yield what DSPy's ``named_parameters`` does, under the same names, and what frozen sub-modules hold.
+def parameters_of(program: dspy.Module, *, frozen: bool = True) -> Iterator[tuple[str, Any]]:
+    """Yield every predictor of a program with its name, each once, however deep it lies.
 
-    DSPy leaves a sub-module that was compiled on its own out of the state of its parent.
+    The names are those of DSPy's ``named_parameters``, which looks into one list or dict only. Here lists and dicts
+    may lie in each other, and a plain object may hold predictors in its attributes. Those in a set have no name,
+    and are left out: ``check_named`` refuses them.
+
+    Args:
+        program: The program.
+        frozen: Whether to yield those of sub-modules that were compiled on their own too, which DSPy leaves out of
+            the state of their parent.
     """
+    yield from (item for item in _walk(program, frozen) if is_parameter(item[1]))
+
+
+def predictors_of(program: dspy.Module, *, frozen: bool = True) -> list[dspy.Predict]:
+    """Return those of ``parameters_of`` that are a ``dspy.Predict``."""
+    import dspy
+
+    return [part for _, part in parameters_of(program, frozen=frozen) if isinstance(part, dspy.Predict)]
+
+
+def check_named(program: dspy.Module) -> None:
+    """Check that no predictor stands in a set, where it has no name to be tuned, stored and loaded by.
+
+    Raises:
+        InputError: One does; the message names the attribute.
+    """
+    for name, value in _walk(program, frozen=True):
+        if isinstance(value, set | frozenset):
+            raise InputError(
+                f"the predictors in {name} stand in a set, so that they have no names to be tuned and stored by: "
+                "hold them in a list or a dict"
+            )
+
+
+def _walk(program: dspy.Module, frozen: bool) -> Iterator[tuple[str, Any]]:
+    """Yield the predictors, and the sets that hold some."""
     import dspy
 
     seen: set[int] = set()
 
     def walk(name: str, value: object) -> Iterator[tuple[str, Any]]:
-        if is_parameter(value):
-            if id(value) not in seen:
-                seen.add(id(value))
-                yield name, value
-        elif isinstance(value, dspy.Module) and id(value) not in seen:
+        if isinstance(value, str | bytes | int | float | None) or id(value) in seen:
+            return
+        if is_parameter(value) or (isinstance(value, set | frozenset) and any(map(_is_part, value))):
             seen.add(id(value))
-            for sub_name, sub_value in members(value):
-                yield from walk(f"{name}.{sub_name}" if name else sub_name, sub_value)
+            yield name, value
+        elif isinstance(value, dspy.Module):
+            if frozen or value is program or not is_compiled(value):
+                yield from walk_into(name, value, vars(value).items(), ".{}")
+        elif isinstance(value, list | tuple | deque):
+            yield from walk_into(name, value, enumerate(value), "[{}]")
+        elif isinstance(value, dict):
+            yield from walk_into(name, value, value.items(), "['{}']")
+        elif _holds_parts(value):
+            yield from walk_into(name, value, vars(value).items(), ".{}")
 
-    def members(module: object) -> Iterator[tuple[str, object]]:
-        for name, value in vars(module).items():
-            if isinstance(value, list | tuple):
-                yield from ((f"{name}[{index}]", item) for index, item in enumerate(value))
-            elif isinstance(value, dict):
-                yield from ((f"{name}['{key}']", item) for key, item in value.items())
-            else:
-                yield name, value
+    def walk_into(
+        name: str, value: object, items: Iterable[tuple[Any, object]], form: str
+    ) -> Iterator[tuple[str, Any]]:
+        seen.add(id(value))
+        for key, item in list(items):
+            yield from walk((name + form.format(key)).removeprefix("."), item)
 
     if is_parameter(program):
         yield "self", program
     else:
         yield from walk("", program)
+
+
+def _is_part(value: object) -> bool:
+    import dspy
+
+    return isinstance(value, dspy.Module) or is_parameter(value)
+
+
+def _holds_parts(value: object) -> bool:
+    """Tell whether a plain object has modules among its attributes; classes, functions and tools are code."""
+    import dspy
+
+    if isinstance(value, type | ModuleType | FunctionType | BaseModel | dspy.BaseLM):
+        return False
+    attributes = getattr(value, "__dict__", None)
+    return isinstance(attributes, dict) and any(map(_is_part, attributes.values()))
 
 
 def _predictor_spec(path: str, parameter: Any) -> dict[str, Any]:
@@ -262,8 +349,37 @@ def _field_spec(name: str, field: Any) -> dict[str, Any]:
         "type": text,
         "untyped": is_untyped(field),
         "desc": description_of(field),
+        "schema": schema_hash(field),
         "obstacle": obstacle,
     }
+
+
+def schema_hash(field: FieldInfo) -> str | None:
+    """Return a hash of the JSON schema of a field, which names each nested field, enum value and constraint.
+
+    ``None`` where the text of the type says as much, and where the type has no schema.
+    """
+    if is_plain(type_text(field.annotation)) and not field.metadata:
+        return None
+    try:
+        schema = TypeAdapter(field.rebuild_annotation()).json_schema()
+    except Exception:  # a type of one's own may refuse in its own way
+        return None
+    return hashlib.sha256(json.dumps(schema, default=str).encode()).hexdigest()[:16]
+
+
+def different_schemas(stored: Mapping[str, Any], program: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the name and the type of each field whose schema is known on both sides and differs."""
+    ours = {item["path"]: item["fields"] for item in program["predictors"]}
+    return [
+        (f"'{theirs['name']}' ({item['path']})", theirs["type"])
+        for item in stored["predictors"]
+        for theirs in item["fields"]
+        for own in ours.get(item["path"], ())
+        if own["name"] == theirs["name"]
+        and None not in (own.get("schema"), theirs.get("schema"))
+        and own["schema"] != theirs["schema"]
+    ]
 
 
 def _is_predictor_spec(item: object) -> bool:
@@ -281,6 +397,7 @@ def _is_predictor_spec(item: object) -> bool:
             and field["name"].isidentifier()
             and field["role"] in ("input", "output")
             and isinstance(field.get("untyped"), bool)
+            and isinstance(field.get("schema"), str | None)
             for field in item["fields"]
         )
     )

@@ -12,7 +12,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from dspy_nb.core.errors import Corrupt
+from dspy_nb.core.errors import Corrupt, InputError
+from dspy_nb.core.programs.demos import dump_demo, load_demo
 from dspy_nb.core.programs.seams import dependency_versions
 from dspy_nb.core.programs.spec import parameters_of
 from dspy_nb.core.storage.files import dump_json
@@ -26,15 +27,34 @@ _STATE_KEYS: Final = {"traces", "train", "demos", "signature", "lm", "fields"}
 
 
 def dump_state(program: dspy.Module) -> dict[str, Any]:
-    """Return DSPy's own JSON state, which ``program.load`` of DSPy reads too, without language models."""
-    states: dict[str, Any] = {}
-    for path, parameter in parameters_of(program):
-        if hasattr(parameter, "lm"):
-            parameter = copy.copy(parameter)
-            parameter.lm = None
-        states[path] = parameter.dump_state()
+    """Return DSPy's own JSON state, which ``program.load`` of DSPy reads too, without language models.
+
+    Demos are those of ``dump_demo``: columns of the data that are no fields are left out where they are no JSON.
+
+    Raises:
+        InputError: A demo cannot be stored; the message names the field and its type.
+    """
+    states = {path: _dump_parameter(parameter) for path, parameter in parameters_of(program)}
     state = states["self"] if list(states) == ["self"] else states
     return {**state, "metadata": {"dependency_versions": dependency_versions()}}
+
+
+def _dump_parameter(parameter: Any) -> dict[str, Any]:
+    import dspy
+
+    bare = copy.copy(parameter)
+    if hasattr(bare, "lm"):
+        bare.lm = None
+    if not isinstance(parameter, dspy.Predict):
+        return dict(bare.dump_state())
+    bare.demos = []
+    state = dict(bare.dump_state())
+    if "demos" in state:
+        try:
+            state["demos"] = [dump_demo(demo, parameter.signature) for demo in parameter.demos]
+        except InputError as error:
+            raise type(error)(f"the state of the program cannot be stored: {error}") from None
+    return state
 
 
 def program_digest(program: dspy.Module) -> str:
@@ -66,11 +86,15 @@ def load_state(program: dspy.Module, state: Mapping[str, Any]) -> None:
     import dspy
 
     for path, parameter in parameters_of(program):
+        if path != "self" and path not in state:
+            continue  # stored before predictors this deep were found; who may, the caller has checked
         own = copy.deepcopy(state if path == "self" else state[path])
         own = {key: value for key, value in own.items() if path != "self" or key != "metadata"}
         known = _STATE_KEYS if isinstance(parameter, dspy.Predict) else set(parameter.dump_state())
         if unknown := set(own) - known:
             raise Corrupt(f"the state of {path} has unknown keys: {', '.join(sorted(unknown))}")
+        if isinstance(parameter, dspy.Predict) and "demos" in own:
+            own["demos"] = [load_demo(demo, parameter.signature) for demo in own["demos"]]
         lm = getattr(parameter, "lm", None)
         try:
             parameter.load_state(own)

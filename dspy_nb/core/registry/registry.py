@@ -20,10 +20,10 @@ from typing import Any
 
 from dspy_nb.core.arguments import check_texts, user_path
 from dspy_nb.core.deployment.environment import Environment
-from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
+from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused, RegistryWarning
 from dspy_nb.core.models.catalogue import Catalogue, as_reference
 from dspy_nb.core.models.evidence import check_evidence
-from dspy_nb.core.models.loading import RegistryWarning, stored_program
+from dspy_nb.core.models.loading import stored_program
 from dspy_nb.core.models.names import STAGES, Reference, check_model_id, check_version
 from dspy_nb.core.models.promotion import (
     decide_archive,
@@ -100,6 +100,9 @@ class Registry(Catalogue):
             InputError: Something given is wrong; nothing was written.
             Conflict: The version exists.
             RegistryError: It cannot be written; nothing is visible.
+
+        The adapter and the language model that the version records are those of the run, else those that DSPy is
+        configured with; without an adapter DSPy uses ChatAdapter.
         """
         check_model_id(model_id)
         if version is not None and bump is not None:
@@ -271,6 +274,9 @@ class Registry(Catalogue):
         self, ref: str | ModelVersion, /, *, predictor: str | None = None, **inputs: Any
     ) -> str:
         """Return the exact prompt of a version for ``inputs``, with the adapter that DSPy is configured with.
+
+        That is the one which would serve it here; the one that it was made with is in ``metadata["adapter"]``, as a
+        name, from which no adapter is ever built.
 
         Raises:
             InputError: ``inputs`` are not the input fields, or a predictor must be named.

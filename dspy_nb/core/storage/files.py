@@ -9,9 +9,12 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
-from datetime import date
-from pathlib import Path
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path, PurePath
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
@@ -132,7 +135,8 @@ def make_folders(folder: Path) -> None:
 def dump_json(value: object, what: str) -> bytes:
     """Return ``value`` as indented UTF-8 JSON that ends with a line break.
 
-    Dates become ISO text, numpy scalars plain numbers, language models their name, functions their name.
+    Dates become ISO text, enums their value, numpy scalars plain numbers, language models and functions
+    their name, UUIDs, decimals, durations and paths text.
 
     Raises:
         InputError: Something in ``value`` is no JSON (NaN included); the message names ``what``.
@@ -140,6 +144,12 @@ def dump_json(value: object, what: str) -> bytes:
     try:
         # Python's own encoder is four times slower with an indent than without one.
         return msgspec.json.format(_ENCODER.encode(value).encode(), indent=1) + b"\n"
+    except UnicodeEncodeError as error:
+        half = f"U+{ord(error.object[error.start]):04X}"
+        raise InputError(
+            f"{what} cannot be stored: it holds {half}, half of a surrogate pair, which is no text by itself: "
+            "remove it"
+        ) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{what} cannot be stored as JSON: {_one_line(error)}") from error
 
@@ -157,8 +167,12 @@ def parse_json(content: bytes, path: object) -> Any:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, date):
+    if isinstance(value, date | time):
         return value.isoformat()
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, UUID | Decimal | timedelta | PurePath):
+        return str(value)
     if isinstance(value, Mapping):
         return dict(value)
     item = getattr(value, "item", None)

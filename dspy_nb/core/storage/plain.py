@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any
 
 import dspy
@@ -15,20 +16,35 @@ __all__ = ["plain"]
 
 def plain(value: Any) -> Any:
     """Return JSON data: an unknown type becomes what it dumps as, holds, or prints."""
-    if value is None or isinstance(value, str | int):
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair is no text
+    if value is None or isinstance(value, int):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {_text(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, dspy.Example):
         return plain(dict(value.items()))
+    if isinstance(value, dspy.Tool):
+        return plain({"name": value.name, "desc": value.desc, "args": value.args})
     if isinstance(value, BaseModel):
         return plain({name: getattr(value, name) for name in type(value).model_fields})
     if callable(getattr(value, "tolist", None)):  # NumPy
         return plain(value.tolist())
-    return str(value)
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes | bytearray):
+        return value.decode("utf-8", "backslashreplace")
+    if callable(value) and hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
+    text = plain(value) if isinstance(value, Enum) else str(value)
+    return str(text).encode("utf-8", "backslashreplace").decode()

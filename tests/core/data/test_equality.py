@@ -305,7 +305,7 @@ def both_ways(pairs):
     return pytest.mark.parametrize(("gold", "pred"), pairs, ids=_name)
 
 
-def _name(value: Any) -> str:
+def _name(value: object) -> str:
     return "object" if type(value) is object else repr(value)  # the same in every worker
 
 

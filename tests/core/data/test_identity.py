@@ -6,10 +6,12 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import functools
 import hashlib
 import os
 import subprocess
 import sys
+import threading
 import uuid
 
 import dspy
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 
 from dspy_nb.core.data.identity import example_id, fingerprint, value_key
 from dspy_nb.core.errors import InputError
+from tests import ROOT
 
 
 def example(**fields):
@@ -109,6 +112,121 @@ def test_equal_values_have_equal_identities_whatever_holds_them():
     assert value_key(np.float64(0.5)) == value_key(0.5)
     assert value_key(np.array([[1, 2]])) == value_key([[1, 2]])
     assert value_key(Opaque([1])) == value_key(Opaque([1]))
+
+
+def search(query: str) -> str:
+    """Find it."""
+    return query
+
+
+def bound_to(value):
+    def inner(query: str) -> str:
+        return f"{query} {value}"
+
+    return inner
+
+
+def with_default(query: str = "a") -> str:
+    return query
+
+
+class Client:
+    def __init__(self, address):
+        self.address = address
+
+    def search(self, query: str) -> str:
+        return query
+
+
+CALLABLES = [
+    search,
+    with_default,
+    bound_to(1),
+    bound_to(2),
+    len,
+    [].append,
+    ["a"].append,
+    functools.partial(search, query="a"),
+    functools.partial(search, query="b"),
+    Client("a").search,
+    Client("b").search,
+    Client,
+    dspy.Tool(search),
+    dspy.Tool(search, name="other"),
+    dspy.Tool(search, desc="other"),
+    dspy.Tool(search, arg_desc={"query": "what to find"}),
+    dspy.Tool(Client("a").search),
+    {"search": dspy.Tool(search)},
+    dspy.Audio(data="AAAA", audio_format="wav"),
+    dspy.Audio(data="BBBB", audio_format="wav"),
+    dspy.File(file_id="f-1"),
+    dspy.File(file_id="f-2"),
+    dspy.Code["python"](code="a"),
+    dspy.Code["python"](code="b"),
+    dspy.Reasoning(content="a"),
+    dspy.ToolCalls.from_dict_list([{"name": "search", "args": {"query": "a"}}]),
+    dspy.ToolCalls.from_dict_list([{"name": "search", "args": {"query": "b"}}]),
+    [dspy.Image(url="https://example.com/a.png")],
+]
+
+
+def test_tools_functions_and_media_are_told_apart():
+    assert len({value_key(value) for value in CALLABLES}) == len(CALLABLES)
+
+
+def test_a_tool_is_what_a_language_model_sees_of_it_and_a_function_what_it_is_bound_to():
+    locked = threading.Lock()
+    assert value_key(dspy.Tool(lambda query: locked, name="search", desc="d", args={})) == value_key(
+        dspy.Tool(search, desc="d", args={})
+    )
+    assert value_key(bound_to([1])) == value_key(bound_to([1]))
+    assert value_key(Client("a").search) == value_key(Client("a").search)
+
+
+def test_the_identity_of_tools_and_functions_is_the_same_in_every_process():
+    code = (
+        "import dspy; from dspy_nb.core.data.identity import example_id;"
+        "from tests.core.data.test_identity import *;"
+        "tools = [dspy.Tool(search), dspy.Tool(lambda a: a, name='same', desc='')];"
+        "print(example_id(dspy.Example(tools=tools, f=search, p=CALLABLES[7], g=bound_to(1)).with_inputs("
+        "'tools', 'f', 'p', 'g')))"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(seen) == 1
+    assert len(seen.pop().strip()) == 16
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (threading.Lock(), "lock"),
+        (lambda: None, "function"),
+        ((n for n in ()), "generator"),
+        ([object()], "list"),
+        (bound_to(threading.Lock()), "function"),
+        (Client(threading.Lock()), "Client"),
+        (Client(threading.Lock()).search, "method"),
+        (dspy.LM("openai/x"), "LM"),
+    ],
+)
+def test_a_live_object_is_refused_by_the_name_of_its_field(value, kind):
+    data = [dspy.Example(q="a", client=value, z=1).with_inputs("q", "client")]
+    for identify in (fingerprint, lambda data: example_id(data[0])):
+        with pytest.raises(
+            InputError, match=rf"field 'client' of an example \({kind}\): cannot hash"
+        ) as refused:
+            identify(data)
+        assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("value", [object(), lambda: None, [object()]])

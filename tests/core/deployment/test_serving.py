@@ -113,7 +113,10 @@ def was_live(served: Served, made: list[Made], late_s: float = 0.0) -> bool:
 
 
 def registered(registry: nb.Registry, make) -> list[str]:
-    return [registry.register(instructed(make(), f"v{i}"), "pair", version=f"1.{i}.0").ref for i in range(4)]
+    with dspy.context(adapter=dspy.JSONAdapter()):  # which serves them, too
+        return [
+            registry.register(instructed(make(), f"v{i}"), "pair", version=f"1.{i}.0").ref for i in range(4)
+        ]
 
 
 @pytest.mark.heavy

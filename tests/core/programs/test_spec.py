@@ -194,11 +194,11 @@ def test_what_is_no_program_is_refused() -> None:
             spec_of(program)
 
 
-def test_demos_that_are_no_json_are_refused_and_dates_become_text() -> None:
+def test_demos_that_are_no_text_are_refused_and_sets_and_dates_are_stored_as_they_are_shown() -> None:
     program = dspy.Predict("a -> b")
-    program.demos = [{"a": {1, 2}, "b": "x"}]
-    with pytest.raises(InputError, match="a set is no JSON value"):
-        dump_json(dump_state(program), "the state of the program")
+    program.demos = [{"a": {1}, "b": "x"}]
+    demos = json.loads(dump_json(dump_state(program), "the state of the program"))["demos"]
+    assert demos == [{"a": [1], "b": "x", "dspy_nb_types": {"a": "set"}}]
     program.demos = [{"a": date(2026, 1, 2), "b": Answer(text="x")}]
     demos = json.loads(dump_json(dump_state(program), "the state"))["demos"]
     assert demos == [{"a": "2026-01-02", "b": {"text": "x"}}]
