@@ -21,6 +21,7 @@ import pytest
 
 from dspy_nb.core.data.equality import is_gap, same_exactly, same_normalized, same_stripped, word_set
 from dspy_nb.core.data.metrics import accuracy, exact_match, partial_credit, token_f1
+from tests import name_of
 
 NOON = dt.datetime(2020, 1, 2, 12, tzinfo=dt.UTC)
 DAY = dt.date(2020, 1, 2)
@@ -302,11 +303,7 @@ DIFFERENT = [
 
 def both_ways(pairs):
     pairs = [*pairs, *((b, a) for a, b in pairs)]
-    return pytest.mark.parametrize(("gold", "pred"), pairs, ids=_name)
-
-
-def _name(value: object) -> str:
-    return "object" if type(value) is object else repr(value)  # the same in every worker
+    return pytest.mark.parametrize(("gold", "pred"), pairs, ids=name_of)
 
 
 @both_ways(SAME)

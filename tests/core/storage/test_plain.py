@@ -19,6 +19,7 @@ import pytest
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.files import dump_json
 from dspy_nb.core.storage.plain import plain
+from tests import name_of
 
 
 class Mood(enum.Enum):
@@ -58,7 +59,7 @@ def search(query: str) -> str:
         (search, "search"),
         (dspy.Tool(search), {"name": "search", "desc": "Find it.", "args": {"query": {"type": "string"}}}),
     ],
-    ids=repr,
+    ids=name_of,
 )
 def test_a_value_becomes_json_data_that_can_be_written(value: Any, data: Any) -> None:
     assert plain(value) == data
