@@ -125,7 +125,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         )
         if exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    elif here != there:
+    elif number and here != there:
         lines.append("they were recorded on another kind of processor")
     config.stash[_LINES] = lines
 

@@ -154,7 +154,7 @@ def _no_option(
         gold = example.get(field)
         key = repr(gold)
         if key not in known:
-            items = _items(gold) if many else (gold,)
+            items = _items(metric.read(field, gold)) if many else (gold,)
             known[key] = all(_is_option(metric, example, field, item, options) for item in items)
         if not known[key]:
             wrong.append(index)
