@@ -82,7 +82,7 @@ def _verdict(found: Comparison) -> str:
     if not found.complete:
         return f"{text}. Interrupted after {found.n:,} of {count(found.n_planned, 'example')}."
     if found.more_needed is not None:
-        return f"{text}. If that is the true difference, about {found.more_needed:,} more examples would settle it."
+        return f"{text}. If it goes on like this, about {found.more_needed:,} more examples would settle it."
     return f"{text}, after all {count(found.n, 'example')}."
 
 

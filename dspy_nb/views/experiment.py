@@ -65,7 +65,7 @@ def _verdict(found: ExperimentStatus) -> str:
         return f"{text}; settled after {found.n_at_verdict:,} of {count(found.n, 'unit')}."
     text += f", after {count(found.n, 'unit')}."
     if found.more_needed is not None:
-        text += f" If that is the true difference, about {found.more_needed:,} more units would settle it."
+        text += f" If it goes on like this, about {found.more_needed:,} more units would settle it."
     return text
 
 

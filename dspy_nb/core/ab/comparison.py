@@ -66,8 +66,11 @@ class Comparison:
         n_planned: Examples that it could have had.
         b_wins: Examples on which B scored higher.
         a_wins: Examples on which A did.
-        more_needed: About how many more examples would settle it, if the true difference is the one seen;
-            ``None`` if it is settled or nothing can be said.
+        more_needed: About how many more examples would settle it: the sequence that decides is played on from where
+            it stands, with differences like those seen, and half of the time it takes at most so many; with one
+            look, how many it takes in all, less those there are, with a power of 80 %.
+            ``None`` if it is settled, no number up to a million is enough, or nothing can be said: there is
+            no difference, and no margin for it to lie within.
         method: The test and the interval, in words.
         margin: Largest difference that makes no practical difference.
         confidence: 1 − α of the interval, after the correction for several candidates.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dspy_nb.core.ab.comparison import Comparison, Flip
 from dspy_nb.core.ab.duel import A, Duel
 from dspy_nb.core.evaluation.scorecard import Evaluation
-from dspy_nb.core.statistics.sample_sizes import more_needed
+from dspy_nb.core.statistics.sample_sizes import more_needed, more_needed_alike, more_needed_paired
 from dspy_nb.core.statistics.verdicts import (
     Ratio,
     Verdict,
@@ -185,7 +185,7 @@ def comparison_of(
         n_planned=terms.planned,
         b_wins=b_wins,
         a_wins=a_wins,
-        more_needed=_more_needed(differences, effect, terms)
+        more_needed=_more_needed(duel, effect, terms)
         if finding.verdict == "inconclusive" and not math.isnan(finding.interval[0])
         else None,
         method=finding.method,
@@ -240,12 +240,21 @@ def _warnings(a: Evaluation, b: Evaluation, finding: Finding, discordant: int, t
     return warnings
 
 
-def _more_needed(differences: Sequence[float], effect: float, terms: Terms) -> int | None:
-    n = len(differences)
+def _more_needed(duel: Duel, effect: float, terms: Terms) -> int | None:
+    """Return what the test that decides takes beyond what was counted, at the confidence of one candidate."""
+    n, differences = duel.n, duel.differences
     if n == 0:
         return None
+    if terms.sequential:
+        from dspy_nb.core.statistics.forecast import more_examples  # imports numpy
+
+        return more_examples(duel.sequence, differences, terms.margin)
+    if duel.binary:
+        return more_needed_paired(n, *duel.wins, terms.margin, terms.level)
+    if max(differences) - min(differences) < 1e-12:
+        return more_needed_alike(n, effect, terms.margin, terms.level)
     variance = max(math.fsum((d - effect) ** 2 for d in differences) / n, 1 / (n + 2))
-    return more_needed(n, effect, variance, terms.margin, terms.level, sequential=terms.sequential)
+    return more_needed(n, effect, variance, terms.margin, terms.level)
 
 
 def _latency_ratio(a: Evaluation, b: Evaluation, confidence: float) -> Ratio | None:

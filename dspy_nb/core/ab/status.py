@@ -118,8 +118,10 @@ class ExperimentStatus:
         p_value: Of no difference, valid at every look.
         n: Units counted: in the order of assignment, up to the first one whose outcome is still open.
         n_at_verdict: Units that the verdict took; ``None`` without one.
-        more_needed: About how many more units would settle it, if the true difference is the one seen;
-            ``None`` if it is settled or nothing can be said.
+        more_needed: About how many more units would settle it: the sequence that decides is played on from where
+            it stands, with outcomes like those seen, and half of the time it takes at most so many.
+            ``None`` if it is settled, no number up to a million is enough, or nothing can be said: there is
+            no difference, and no margin for it to lie within.
         a: The program in use.
         b: The one that may replace it.
         total: Requests to both.

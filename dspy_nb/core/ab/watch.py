@@ -15,8 +15,8 @@ from dspy_nb.core.ab.status import Arm, Conclusion, ExperimentStatus, FixedTest
 from dspy_nb.core.ab.traffic import Traffic
 from dspy_nb.core.evaluation.scorecard import Latency
 from dspy_nb.core.evaluation.summary import quantile
+from dspy_nb.core.statistics.forecast import more_units
 from dspy_nb.core.statistics.proportions import score_interval
-from dspy_nb.core.statistics.sample_sizes import more_needed
 from dspy_nb.core.statistics.verdicts import (
     critical_value,
     newcombe_interval,
@@ -48,6 +48,7 @@ class Watch:
         self._ledger: Ledger | None = None
         self._next = 0  # index of the first event that is not in the ledger
         self._saved = 0  # units in the ledger when it was last stored
+        self._forecast: tuple[int, float, int | None] | None = None  # at how many units, at which split, what
         self._digests = [""]  # of 0, 1, 2, ... full blocks of units
 
     def status(self) -> ExperimentStatus:
@@ -124,7 +125,7 @@ class Watch:
             p_value=ledger.sequence.p_value,
             n=ledger.n,
             n_at_verdict=None if verdict == "inconclusive" else ledger.n_at_verdict,
-            more_needed=_more_needed(found, ledger, splits[-1][0]) if open_question else None,
+            more_needed=self._more_needed(ledger, splits[-1][0]) if open_question else None,
             a=a,
             b=b,
             total=a.requests + b.requests,
@@ -181,6 +182,21 @@ class Watch:
             return None
         below = [quantile(ordered, share) / 1000 for share in (0.5, 0.95, 0.99)]
         return Latency(len(ordered), float(ordered.mean()) / 1000, *map(float, below))
+
+    def _more_needed(self, ledger: Ledger, split: float) -> int | None:
+        """Return the figure of these units, which takes longer than the rest: worked out once."""
+        if (known := self._forecast) is None or known[:2] != (ledger.n, split):
+            figure = more_units(
+                ledger.sequence,
+                ledger.units,
+                ledger.successes,
+                split,
+                self._definition.margin,
+                effect=ledger.effect,
+                graded=ledger.graded,
+            )
+            known = self._forecast = (ledger.n, split, figure)
+        return known[2]
 
     def _fingerprint(self, n: int) -> str:
         """Return a hash of the first ``n`` units; those of full blocks are kept."""
@@ -256,14 +272,3 @@ def _warnings(a: Arm, b: Arm, held_back: int) -> tuple[str, ...]:
             text += ", and that differs so much that it alone may explain the verdict"
         warnings.append(text)
     return tuple(warnings)
-
-
-def _more_needed(found: Definition, ledger: Ledger, split: float) -> int | None:
-    if math.isnan(ledger.effect):
-        return None
-    variance = 0.0
-    for units, total, share in zip(ledger.units, ledger.successes, (1 - split, split), strict=True):
-        rate = total / units
-        # No outcome has a larger variance at this mean than yes or no.
-        variance += max(rate * (1 - rate), 1 / (units + 2)) / share
-    return more_needed(ledger.n, ledger.effect, variance, found.margin, found.confidence)

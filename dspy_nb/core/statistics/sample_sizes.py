@@ -1,26 +1,33 @@
 """Sample sizes: how many examples a test needs when it looks once, at a size fixed in advance; how many more.
 
 An anytime-valid sequence decides at about the same median size, but needs 1.6 to 1.9 times as many examples
-to decide with a power of 80 %.
+to decide with a power of 80 %. How many more it needs from where it stands is in ``forecast``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from dspy_nb.core.arguments import number_between, probability
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.statistics.proportions import NORMAL, critical_value
+from dspy_nb.core.statistics.means import bca_interval
+from dspy_nb.core.statistics.proportions import (
+    NORMAL,
+    critical_value,
+    mcnemar,
+    paired_difference_interval,
+)
 
 __all__ = [
-    "PRICE_OF_LOOKING", "Plan", "more_needed", "plan", "sample_size_mean", "sample_size_paired",
-    "sample_size_unpaired",
+    "MOST", "Plan", "more_needed", "more_needed_alike", "more_needed_paired", "plan", "sample_size_mean",
+    "sample_size_paired", "sample_size_unpaired",
 ]  # fmt: skip
 
-PRICE_OF_LOOKING = 1.75
-"""Size of a sequential design to that of a fixed one, both with a power of 80 %: 1.6 to 1.9 in simulations."""
+MOST = 1_000_000
+"""Beyond so many more examples, no verdict is in sight."""
 
 _POWER = 0.8
 _NO_GAP = 1e-9
@@ -104,10 +111,8 @@ def sample_size_unpaired(
     return _rounded_up((z_test * at_null + z_power * at_effect) / abs(p_a - p_b))
 
 
-def more_needed(
-    n: int, effect: float, variance: float, margin: float, confidence: float, *, sequential: bool = True
-) -> int | None:
-    """Return how many more examples a verdict takes, with a power of 80 %, if the effect is the one seen.
+def more_needed(n: int, effect: float, variance: float, margin: float, confidence: float) -> int | None:
+    """Return how many more graded examples one look takes, with a power of 80 %, if the effect is the one seen.
 
     Args:
         n: Examples counted so far.
@@ -115,7 +120,6 @@ def more_needed(
         variance: n times the variance of that mean, more than 0.
         margin: Largest difference that makes no practical difference, at least 0.
         confidence: 1 − α of the verdict, in (0, 1).
-        sequential: Whether the verdict may come at any look, which takes ``PRICE_OF_LOOKING`` as many.
 
     Returns:
         At least 1; ``None`` where no number is known to be enough: there is no effect, and no margin for it
@@ -127,8 +131,88 @@ def more_needed(
     gap = max(abs(effect), margin - abs(effect))
     if gap < _NO_GAP:
         return None
-    needed = variance * (sum(_test_and_power(confidence, _POWER)) / gap) ** 2
-    return max(1, math.ceil(needed * (PRICE_OF_LOOKING if sequential else 1) - n))
+    return max(1, math.ceil(variance * (sum(_test_and_power(confidence, _POWER)) / gap) ** 2 - n))
+
+
+def more_needed_paired(n: int, b_wins: int, a_wins: int, margin: float, confidence: float) -> int | None:
+    """Return how many more yes/no examples one look takes, with a power of 80 %, if the rates are those seen.
+
+    The test is the one that decides: McNemar's exact one with Tango's interval for a better program, Tango's
+    interval within the margin for one that is as good. Its power is that of giving the verdict where chance
+    moves the difference, at the size in question, against it by as much as it does once in five times.
+
+    Args:
+        n: Examples counted so far, at least 1.
+        b_wins: Examples that only B got right.
+        a_wins: Examples that only A got right.
+        margin: Largest difference that makes no practical difference, at least 0.
+        confidence: 1 − α of the verdict, in (0, 1).
+
+    Returns:
+        At least 1; ``None`` where no number up to ``MOST`` is enough.
+    """
+    effect, discordance = abs(b_wins - a_wins) / n, (b_wins + a_wins) / n
+    if effect < _NO_GAP and margin < _NO_GAP:
+        return None
+
+    def decides(size: int) -> bool:
+        error = math.sqrt((discordance - effect**2) / size)
+        wins, losses = _wins(size, discordance, max(0.0, effect - NORMAL.inv_cdf(_POWER) * error))
+        if mcnemar(0, wins, losses, 0).exact_p <= 1 - confidence:
+            low, _ = paired_difference_interval(size - wins - losses, wins, losses, 0, confidence)
+            if low > 0:
+                return True
+        # Out of the margin it may get on either side, so it must not get further more often than that.
+        unlucky = NORMAL.inv_cdf((1 + _POWER) / 2) * error
+        wins, losses = _wins(size, discordance, min(discordance, effect + unlucky))
+        low, high = paired_difference_interval(size - wins - losses, wins, losses, 0, confidence)
+        return -margin <= low and high <= margin
+
+    return _least_more(n, decides)
+
+
+def more_needed_alike(n: int, difference: float, margin: float, confidence: float) -> int | None:
+    """Return how many more graded examples one look takes where every difference so far was the same.
+
+    It has nothing to resample, and its interval is Wilson's; if all to come are the same, it will be.
+
+    Args:
+        n: Examples counted so far, at least 1.
+        difference: The score of B less that of A, on every one of them.
+        margin: Largest difference that makes no practical difference, at least 0.
+        confidence: 1 − α of the verdict, in (0, 1).
+
+    Returns:
+        At least 1; ``None`` where no number up to ``MOST`` is enough.
+    """
+    import numpy as np
+
+    def decides(size: int) -> bool:
+        low, high = bca_interval(np.full(size, difference), confidence, bounds=(-1.0, 1.0))
+        better = (low > 0 or high < 0) and 2.0 ** (1 - size) <= 1 - confidence  # and the sign-flip test
+        return (-margin <= low and high <= margin) or better
+
+    return None if abs(difference) < _NO_GAP and margin < _NO_GAP else _least_more(n, decides)
+
+
+def _least_more(n: int, decides: Callable[[int], bool]) -> int | None:
+    """Return by how much n must grow until a test decides, by doubling and halving."""
+    low, high = n, n + 1
+    while not decides(high):
+        low, high = high, n + 2 * (high - n)
+        if low - n >= MOST:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high - n
+
+
+def _wins(size: int, discordance: float, effect: float) -> tuple[int, int]:
+    """Return whole numbers of wins for the better program and for the other one."""
+    both = round(size * discordance)
+    wins = min(both, round(size * (discordance + effect) / 2))
+    return wins, both - wins
 
 
 def _test_and_power(confidence: float, power: float) -> tuple[float, float]:

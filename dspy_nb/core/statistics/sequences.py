@@ -11,7 +11,7 @@ difference in the cell.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -132,6 +132,31 @@ class BettingSequence:
         assumption is broken (a difference that drifts, a wrong order, a wrong split).
         """
         return self._interval
+
+    @property
+    def ends(self) -> Cells:
+        """The candidates for the difference: every end that the interval may have."""
+        return self._cells
+
+    @property
+    def zero(self) -> int:
+        """Which of the candidates is a difference of 0 and no other."""
+        return self._zero
+
+    def standing(self, cells: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the log-wealth of the bets against some candidates, and whether each is rejected.
+
+        Args:
+            cells: Their places in ``ends``.
+
+        Returns:
+            Shapes (cells, nodes) and (cells,). Against one that is rejected nothing is bet any more: minus
+            infinity.
+        """
+        wealth = np.full((len(cells), self._log_wealth.shape[1]), -np.inf)
+        tracked = np.isin(cells, self._rows)
+        wealth[tracked] = self._log_wealth[np.searchsorted(self._rows, np.array(cells)[tracked])]
+        return wealth, ~self._left[list(cells)]
 
     def _steps_at_once(self) -> int:
         return max(1, _NUMBERS_AT_ONCE // self._log_wealth.size)
@@ -311,6 +336,26 @@ class PairedSequence(BettingSequence):
                 self._bet(np.log((1 - x) * self._factors[0] + x * self._factors[1]))
             self.b_wins, self.a_wins = int(b_wins[-1]), int(a_wins[-1])
         return self.interval
+
+    def fresh(self) -> PairedSequence:
+        """Return a sequence of the same kind to which nothing was added yet."""
+        return PairedSequence(self.confidence, self.binary, points=self._cells.high)
+
+    def log_factors(self, differences: NDArray[Any], cells: Sequence[int]) -> NDArray[Any]:
+        """Return what each difference adds to the log-wealth against some candidates, while all are tracked.
+
+        Args:
+            differences: Shape (differences,).
+            cells: Places of the candidates in ``ends``.
+
+        Returns:
+            Shape (differences, cells, nodes).
+        """
+        factors = self._factors[:, list(cells)]
+        if self.binary:
+            return np.asarray(factors[differences.astype(int) + 1])
+        x = (1 + differences[:, None, None]) / 2
+        return np.asarray(np.log((1 - x) * factors[0] + x * factors[1]))
 
     def _log_evalues(self, b_wins: NDArray[Any], a_wins: NDArray[Any]) -> NDArray[Any]:
         """Return the logarithm of ``paired_evalue`` after each step."""

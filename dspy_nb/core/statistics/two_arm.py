@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -125,6 +125,43 @@ class TwoArmSequence(BettingSequence):
             self._bet(log_factors.reshape(-1, *self._against.shape))
         self._sum, self._sum_of_squares = float(sums[-1]), float(squares[-1])
         return self.interval
+
+    def fresh(self) -> TwoArmSequence:
+        """Return a sequence of the same kind to which nothing was added yet."""
+        return TwoArmSequence(self.confidence, points=self._cells.high)
+
+    @property
+    def past(self) -> tuple[float, float]:
+        """The sum of all outcomes, and of the squares of their distances from the mean of those before."""
+        return self._sum, self._sum_of_squares
+
+    def log_factors(
+        self, kinds: tuple[NDArray[Any], NDArray[Any]], split: float, past: NDArray[Any], cells: Sequence[int]
+    ) -> NDArray[Any]:
+        """Return what an outcome would add to the log-wealth against some candidates, after several pasts.
+
+        Args:
+            kinds: Of each kind of outcome, whether it is one of B, and its value; shapes (kinds,).
+            split: The probability of B.
+            past: Of each past the number of outcomes, and what ``past`` says; shape (3, pasts).
+            cells: Places of the candidates in ``ends``, all of which must be tracked.
+
+        Returns:
+            Shape (pasts, kinds, cells, bets).
+        """
+        is_b, y = kinds
+        number, total, squares = past[:, :, None]
+        centre = (total + 2) / (number + 4)
+        variance = np.maximum((squares + 1) / (number + 4), _LEAST_VARIANCE)
+        x = np.where(is_b, (y - centre) / split, -(y - centre) / (1 - split))  # shape (pasts, kinds)
+        against = self._against[list(cells)]
+        signs = np.repeat([1, -1], len(_EFFECTS))
+        on_more = np.maximum(centre / split, (1 - centre) / (1 - split))
+        on_less = np.maximum((1 - centre) / split, centre / (1 - split))
+        worst = np.where(signs > 0, on_more, on_less)
+        wanted = split * (1 - split) / variance * np.tile(_EFFECTS, 2)
+        bets = np.minimum(wanted[:, None], _LARGEST_BET / (against + worst[:, None]))
+        return np.asarray(np.log1p(bets[:, None] * (x[:, :, None, None] * signs - against)))
 
     def _keep(self, kept: NDArray[Any]) -> None:
         super()._keep(kept)

@@ -83,6 +83,25 @@ def test_with_no_difference_and_no_margin_nobody_knows_how_many_more():
     assert "fewer than 10" in found.warnings[-1]
 
 
+@pytest.mark.parametrize("sequential", [True, False])
+@pytest.mark.parametrize("metric", [METRIC, lambda e, p, t=None: 0.5])
+def test_of_identical_programs_it_says_exactly_how_many_more_settle_it(sequential, metric):
+    def after(n):
+        return compare(program(0.7), program(0.7), examples(n), metric, margin=0.02, sequential=sequential)
+
+    said = after(100).more_needed
+    assert after(100 + said - 1).verdict == "inconclusive"
+    assert after(100 + said).verdict == "no practical difference"
+
+
+def test_of_several_candidates_each_needs_more_than_it_would_alone():
+    baseline, candidate = program(0.6, 1), program(0.7, 2)
+    alone = compare(baseline, candidate, examples(60), METRIC)
+    one, _ = nb.compare_many(baseline, [candidate, program(0.65, 3)], examples(60), METRIC, names=list("abc"))
+    assert one.effect == alone.effect
+    assert one.more_needed > alone.more_needed
+
+
 def test_the_same_seed_gives_the_same_comparison():
     first, second = (compare(program(0.6, 1), program(0.7, 2), examples(100), METRIC, seed=3) for _ in "ab")
     assert first.path == second.path

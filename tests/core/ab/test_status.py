@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dspy_nb.core.ab import watch
 from dspy_nb.core.ab.comparison import Step
 from dspy_nb.core.ab.experiment import Experiment
 from dspy_nb.core.ab.ledger import Ledger
@@ -103,6 +104,40 @@ def test_grades_that_add_up_to_a_whole_number_are_grades(tmp_path: Path) -> None
     experiment = begin(tmp_path)
     traffic(experiment, [True, False] * 2, [0.5] * 4)
     assert "graded" in (experiment.status().fixed.refused or "")
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_how_many_more_units_settle_it_is_worked_out_once_for_the_same_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: bool
+) -> None:
+    experiment = begin(tmp_path)
+    is_b, outcomes, _ = arms(120, 0.6, 0.75, seed=3)
+    traffic(experiment, is_b.tolist(), outcomes.tolist())
+    first = experiment.status()
+    assert first.verdict == "inconclusive"
+    assert 50 < (first.more_needed or 0) < 5000
+    worked_out = []
+    forecast = watch.more_units
+    monkeypatch.setattr(watch, "more_units", lambda *a, **k: worked_out.append(a) or forecast(*a, **k))
+    if changes:
+        experiment.set_split(0.1)  # what is to come has less of B
+        assert (experiment.status().more_needed or 0) > (first.more_needed or 0)
+    assert experiment.status().more_needed == experiment.status().more_needed
+    assert len(worked_out) == changes
+    assert Experiment.open("t", registry=tmp_path).status().more_needed == experiment.status().more_needed
+
+
+def test_arms_that_never_fail_are_told_to_be_alike_after_about_as_many_units_as_were_said(
+    tmp_path: Path,
+) -> None:
+    experiment = begin(tmp_path, margin=0.05)
+    is_b, _, _ = arms(2000, 1, 1, seed=4)
+    traffic(experiment, is_b[:100].tolist(), [1.0] * 100)
+    said = experiment.status().more_needed
+    ledger = Ledger(0.95, 0.05)
+    ledger.add(is_b, np.ones(2000), np.full(2000, 0.5))
+    assert ledger.n_at_verdict is not None
+    assert 0.5 < (ledger.n_at_verdict - 100) / (said or 1) < 1.5
 
 
 def test_a_sample_ratio_mismatch_blocks_the_verdict(tmp_path: Path) -> None:

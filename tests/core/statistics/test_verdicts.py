@@ -15,7 +15,7 @@ from scipy.stats import binom, binomtest, bootstrap, permutation_test
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.statistics import verdicts as stats
-from dspy_nb.core.statistics.sample_sizes import PRICE_OF_LOOKING, more_needed
+from dspy_nb.core.statistics.sample_sizes import more_needed, more_needed_paired
 from tests import ROOT
 from tests.properties import tries
 
@@ -249,11 +249,40 @@ def test_graded_sizes_follow_the_normal_approximation():
 
 def test_what_is_still_needed_is_what_the_test_takes_less_what_was_counted():
     fixed = stats.sample_size_mean(0.05, 0.2)
-    assert more_needed(100, -0.05, 0.2**2, 0.0, 0.95, sequential=False) == fixed - 100
-    assert more_needed(100, 0.05, 0.2**2, 0.0, 0.95) == pytest.approx(PRICE_OF_LOOKING * fixed - 100, abs=2)
+    assert more_needed(100, -0.05, 0.2**2, 0.0, 0.95) == fixed - 100
     assert more_needed(10_000, 0.05, 0.2**2, 0.0, 0.95) == 1
-    assert more_needed(100, 0.0, 0.2**2, 0.05, 0.95, sequential=False) == fixed - 100
+    assert more_needed(100, 0.0, 0.2**2, 0.05, 0.95) == fixed - 100
     assert more_needed(100, 0.0, 0.2**2, 0.0, 0.95) is None
+
+
+@pytest.mark.parametrize(
+    ("n", "b_wins", "a_wins", "margin"),
+    [(60, 9, 3, 0.0), (60, 3, 9, 0.0), (100, 20, 10, 0.1), (100, 15, 15, 0.05), (50, 5, 5, 0.02)],
+)
+def test_what_one_look_still_needs_gives_the_exact_test_a_power_of_80_percent(n, b_wins, a_wins, margin):
+    size = n + more_needed_paired(n, b_wins, a_wins, margin, 0.95)
+    rng = np.random.default_rng(1)
+    shares = [b_wins / n, a_wins / n, 1 - (b_wins + a_wins) / n]
+    settled = 0
+    for b, a, _ in rng.multinomial(size, shares, 200).tolist():
+        interval = stats.paired_difference_interval(size - a - b, a, b, 0)
+        exact = stats.mcnemar(size - a - b, a, b, 0).exact_p <= 0.05
+        verdict = stats.decide(*interval, margin)
+        settled += verdict == "no practical difference" or (verdict != "inconclusive" and exact)
+    assert 0.7 <= settled / 200 <= 0.93
+
+
+@pytest.mark.parametrize("margin", [0.01, 0.05])
+def test_one_look_at_programs_that_never_differ_needs_what_tangos_interval_takes(margin):
+    size = 20 + more_needed_paired(20, 0, 0, margin, 0.95)
+    assert stats.paired_difference_interval(size, 0, 0, 0)[1] <= margin
+    assert stats.paired_difference_interval(size - 1, 0, 0, 0)[1] > margin
+
+
+def test_one_look_without_a_difference_or_a_margin_never_settles_anything():
+    assert more_needed_paired(20, 0, 0, 0.0, 0.95) is None
+    assert more_needed_paired(20, 4, 4, 0.0, 0.95) is None
+    assert more_needed_paired(1000, 101, 100, 0.001, 0.95) is None
 
 
 @pytest.mark.parametrize(
