@@ -17,7 +17,7 @@ ISOLATED := scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
   export JUPYTER_PREFER_ENV_PATH=1; unset JUPYTER_PATH DSPY_NB_LM DSPY_NB_REGISTRY;
 
 PYTEST := $(BIN)/python -m pytest
-NOTEBOOKS := -p tests.recorded --nbmake --nbmake-timeout=900 --timeout=1800 notebooks/*.ipynb
+NOTEBOOKS := -n 2 -p tests.recorded --nbmake --nbmake-timeout=900 --timeout=1800 notebooks/*.ipynb
 
 .PHONY: help
 help:
