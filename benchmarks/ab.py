@@ -7,7 +7,7 @@ agree on 70 % of the examples. Examples to a verdict are simulated with the sequ
 counted in whole comparisons, whose programs make one call an answer, with 8 threads, so what is under way when
 the verdict falls counts too. Times of updates are CPU time of one thread; an event of live traffic is a request
 that is assigned, answered by a program that does nothing, and given its outcome. How often verdicts are wrong is
-simulated by the slow tests: ``pytest tests/test_sequences.py tests/test_compare_many.py -m slow -s``.
+simulated by the slow tests: ``pytest tests/core/statistics tests/core/ab -m slow -s``.
 """
 
 from __future__ import annotations
