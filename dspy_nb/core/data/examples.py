@@ -39,8 +39,9 @@ def load_examples(
             .csv or .tsv: with a header), a pandas DataFrame, or an iterable of dicts or ``dspy.Example``.
         inputs: The names of the fields that the program is given; all others are labels. May be left out
             if every item is a ``dspy.Example`` that has its inputs set.
-        sep: What separates the cells of a table, such as ``";"``; the file may then have any name. A space, or
-            a longer text, separates without quotes, and the last of ``names`` takes the rest of its line.
+        sep: What separates the cells of a table, such as ``";"``; the file may then have any name. What is no
+            comma, semicolon, tab or bar separates without quotes, and the last of ``names`` takes the rest of
+            its line.
         encoding: Of a file that is not UTF-8, such as ``"latin-1"``.
         names: The names of the columns of a table that has no header.
         labels: What the values of a field stand for: ``{"label": {0: "negative", 1: "positive"}}``, or a

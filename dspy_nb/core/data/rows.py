@@ -27,6 +27,7 @@ FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 """How the names of the files end that can be read."""
 
 _JSON = FORMATS[:3]
+_QUOTING = (",", ";", "\t", "|")  # cells between these may be quoted
 _LINES_LOOKED_AT = 20
 
 
@@ -195,7 +196,7 @@ def _object(value: Any, where: str) -> Mapping[str, Any]:
 
 def _table_rows(text: str, path: Path, layout: Layout) -> Iterator[Row]:
     sep = layout.sep or ("\t" if path.suffix.lower() == ".tsv" else ",")
-    rows = _split_rows(text, path, sep, layout) if len(sep) > 1 or sep == " " else _cells(text, path, sep)
+    rows = _cells(text, path, sep) if sep in _QUOTING else _split_rows(text, path, sep, layout)
     header = list(layout.names)
     if not header:
         _, header = next(rows, (1, []))

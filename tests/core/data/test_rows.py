@@ -126,6 +126,17 @@ def test_lines_of_a_class_and_a_text_load_without_parsing(tmp_path: Path) -> Non
     ]
 
 
+def test_the_last_name_takes_the_rest_of_a_line_whatever_separates(tmp_path: Path) -> None:
+    file = written(tmp_path / "data.txt", "DESC:manner: how so?\nENTY:animal\n")
+    assert fields(load_examples(file, "text", sep=":", names=["label", "text"])) == [
+        {"label": "DESC", "text": "manner: how so?"},
+        {"label": "ENTY", "text": "animal"},
+    ]
+    file = written(tmp_path / "more.txt", '0 ||| it\'s "fine" ||| really\n')
+    (example,) = load_examples(file, "text", sep=" ||| ", names=["label", "text"])
+    assert example.text == 'it\'s "fine" ||| really'
+
+
 def test_labels_may_be_said_for_several_fields_of_any_source() -> None:
     rows = [{"text": "a", "kind": True, "stars": 1.0}, {"text": "b", "kind": False, "stars": 2.0}]
     labels = {"kind": {True: "yes", False: "no"}, "stars": lambda n: round(n)}
