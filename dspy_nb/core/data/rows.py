@@ -131,7 +131,7 @@ def _decoded(data: bytes, path: Path, encoding: str) -> str:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         byte = error.object[error.start]
-        hint = "; another encoding is said with encoding='latin-1', say" if is_utf8 else ""
+        hint = "; if it is another encoding: load_examples(..., encoding='latin-1')" if is_utf8 else ""
         name = "UTF-8" if is_utf8 else encoding
         raise InputError(f"{path}, line {line}: not {name} text (byte 0x{byte:02x}){hint}") from None
 
@@ -205,7 +205,9 @@ def _table_rows(text: str, path: Path, layout: Layout) -> Iterator[Row]:
                 raise InputError(f"{path}, line 1: column {number} has no name")
         _refuse_duplicates(header, f"{path}, line 1")
         if layout.sep is None and len(header) == 1 and (looks := _separator(text)):
-            raise InputError(f"{path}: its cells look separated by {looks!r}: give sep={looks!r}")
+            raise InputError(
+                f"{path}: its cells look separated by {looks!r}: load_examples(..., sep={looks!r})"
+            )
     for line, cells in rows:
         if layout.names and line == 1 and len(cells) < len(header) and set(cells) <= set(header):
             continue  # a header after all, that does not name all columns

@@ -38,7 +38,7 @@ def test_a_table_with_another_separator_is_told_what_it_looks_like(
     tmp_path: Path, name: str, sep: str
 ) -> None:
     file = written(tmp_path / name, f"text{sep}label\ngood{sep}1\nbad{sep}0\n")
-    with pytest.raises(InputError, match=r"its cells look separated by .*: give sep="):
+    with pytest.raises(InputError, match=r"its cells look separated by .*: load_examples\(\.\.\., sep="):
         load_examples(file, "text")
     assert len(load_examples(file, "text", sep=sep)) == 2
 
