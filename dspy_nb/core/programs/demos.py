@@ -119,17 +119,12 @@ def _restored(plain: Any, annotation: Any) -> Any:
     if isinstance(annotation, enum.EnumMeta):
         members: list[Any] = list(annotation)
         return next((member for member in members if _text(_strict(_shown(member))) == text), plain)
-    for by_name in (
-        None,
-        True,
-    ):  # DSPy shows models by the names of their fields, also where they have aliases
+    for by_name in (None, True):  # DSPy shows models by the names of their fields, whatever aliases they have
         try:
             value = _adapter(annotation).validate_json(text, by_name=by_name)
             if _text(_strict(_shown(value))) == text or _text(_strict(_shown_alone(value))) == text:
                 return value
-        except (
-            Exception
-        ):  # validators are the user's own: whatever they raise, the plain value is shown the same
+        except Exception:  # validators are the user's own; the plain value is shown the same
             continue
     return plain
 
