@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 
@@ -46,16 +47,27 @@ def examples(n: int, word: str = "example"):
 
 
 def watched(clock, panel: ABPanel, share_b: float, n: int, **options):
-    """Compare under the eyes of the panel, drawn each time, and return also what it showed."""
+    """Compare under the eyes of the panel, drawn each time, and return also what it showed.
+
+    After 20 answers the new program waits until the panel has shown what they changed.
+    """
     seen = []
+    asked, shown = itertools.count(1), threading.Event()
 
     def listen(duels, planned):
         clock.now += 1
         panel(duels, planned)
         seen.append(panel._head.value + panel._body.value)
+        if duels[0].flips(1):
+            shown.set()
+
+    def answer(x: str) -> dspy.Prediction:
+        if next(asked) > 20:
+            assert shown.wait(HANG_S)
+        return answers(share_b)(x)
 
     found = nb.compare_many(
-        answers(0.3), [answers(share_b)], examples(n, options.pop("word", "example")), nb.exact_match("y"),
+        answers(0.3), [answer], examples(n, options.pop("word", "example")), nb.exact_match("y"),
         on_event=listen, stop=panel.stop, names=["old", "new"], **options,
     )  # fmt: skip
     return found[0], seen
