@@ -58,7 +58,7 @@ def watched(clock, panel: ABPanel, share_b: float, n: int, **options):
         clock.now += 1
         panel(duels, planned)
         seen.append(panel._head.value + panel._body.value)
-        if duels[0].flips(1):
+        if "fixed" in read(seen[-1]):
             shown.set()
 
     def answer(x: str) -> dspy.Prediction:
