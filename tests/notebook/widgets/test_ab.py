@@ -49,7 +49,7 @@ def examples(n: int, word: str = "example"):
 def watched(clock, panel: ABPanel, share_b: float, n: int, **options):
     """Compare under the eyes of the panel, drawn each time, and return also what it showed.
 
-    After 20 answers the new program waits until the panel has shown what they changed.
+    After 8 answers, long before the verdict, the new program waits until the panel has shown what they changed.
     """
     seen = []
     asked, shown = itertools.count(1), threading.Event()
@@ -62,7 +62,7 @@ def watched(clock, panel: ABPanel, share_b: float, n: int, **options):
             shown.set()
 
     def answer(x: str) -> dspy.Prediction:
-        if next(asked) > 20:
+        if next(asked) > 8:
             assert shown.wait(HANG_S)
         return answers(share_b)(x)
 
