@@ -8,7 +8,9 @@ from typing import Any
 import dspy
 import pytest
 
+from dspy_nb.core.data.identity import place_of
 from dspy_nb.core.deployment import environment as deployment_module
+from dspy_nb.core.deployment import serving
 from dspy_nb.core.deployment.canary_state import CanaryStatus
 from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.objectives import MonitorSettings
@@ -27,7 +29,9 @@ def registry(tmp_path: Path) -> Registry:
 
 
 @pytest.fixture
-def staging(registry: Registry) -> Environment:
+def staging(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """An environment where the same users get the candidate in every run, though the time is in a canary's salt."""
+    monkeypatch.setattr(serving, "place_of", lambda salt, unit: place_of(salt.rpartition("\n")[0], unit))
     environment = registry.environment("staging")
     environment._advance_at = math.inf  # it goes on when a test says so
     environment.deploy("m@1.0.0")
