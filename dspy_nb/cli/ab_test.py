@@ -93,6 +93,7 @@ def _experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--num-threads", type=int, metavar="N", help="Examples at a time.")
 @click.option("--timeout", type=float, metavar="S", help="Seconds after which an answer is an error.")
+@click.option("--stop-after", type=float, metavar="S", help="End after so many seconds, with what is done.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order of the examples.")
 @lm_option
 @click.option(
@@ -124,6 +125,7 @@ def ab_test(
     not_worse: bool,
     num_threads: int | None,
     timeout: float | None,
+    stop_after: float | None,
     seed: int,
     lm: str | None,
     reports: tuple[str, ...],
@@ -192,6 +194,7 @@ def ab_test(
             sequential=not one_look,
             num_threads=num_threads,
             timeout_s=timeout,
+            stop_after_s=stop_after,
             seed=seed,
             registry=registry,
             program=own,

@@ -70,6 +70,7 @@ def _condition_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--repeats", type=int, default=1, show_default=True, metavar="N", help="Times for each example."
 )
 @click.option("--timeout", type=float, metavar="S", help="Seconds after which an example is an error.")
+@click.option("--stop-after", type=float, metavar="S", help="End after so many seconds, with what is done.")
 @click.option(
     "--confidence", type=float, default=0.95, show_default=True, metavar="C", help="Of the intervals."
 )
@@ -97,6 +98,7 @@ def evaluate(
     num_threads: int | None,
     repeats: int,
     timeout: float | None,
+    stop_after: float | None,
     confidence: float,
     seed: int,
     lm: str | None,
@@ -143,6 +145,7 @@ def evaluate(
             by=by,
             repeats=repeats,
             timeout_s=timeout,
+            stop_after_s=stop_after,
             seed=seed,
             on_event=TerminalEvaluationProgress() if sys.stderr.isatty() else None,
         )

@@ -25,6 +25,7 @@ _BUDGET: Final = {
     "seconds": "budget_seconds",
     "tokens": "budget_tokens",
     "usd": "budget_usd",
+    "call_seconds": "budget_call_seconds",
 }
 _DATA: Final = {"train": "train_data", "val": "val_data", "test": "test_data"}
 
@@ -60,6 +61,9 @@ _OPTIONS: Final = (
     ),
     click.option("--budget-tokens", type=int, metavar="N", help="Stop after so many tokens."),
     click.option("--budget-usd", type=float, metavar="X", help="Stop after so many US dollars."),
+    click.option(
+        "--budget-call-seconds", type=float, metavar="S", help="A request that takes longer is an error."
+    ),
     click.option("--seed", type=int, default=0, show_default=True, help="For whatever is drawn at random."),
     click.option("--num-threads", type=int, metavar="N", help="Program calls at a time."),
     click.option(

@@ -33,8 +33,8 @@ __all__ = ["CompareMagics"]
 _LAST_COMPARISON = "_dspy_comparison"
 _NEEDED = ("a", "b", "--data", "--metric")
 _OF_A_COMPARISON = (
-    "a", "b", "data", "metric", "margin", "confidence", "max_examples", "one_look", "threads", "timeout", "seed",
-    "program",
+    "a", "b", "data", "metric", "margin", "confidence", "max_examples", "one_look", "threads", "timeout",
+    "stop_after", "seed", "program",
 )  # fmt: skip
 
 
@@ -60,6 +60,7 @@ class CompareMagics(Magics):
     @argument("--one-look", action="store_true", help="answer all, and look once with an exact test")
     @argument("--threads", metavar="N", type=int, help="examples at a time")
     @argument("--timeout", metavar="S", type=float, help="seconds after which an answer is an error")
+    @argument("--stop-after", metavar="S", type=float, help="end after so many seconds, with what is done")
     @argument("--seed", metavar="N", type=int, help="of the order of the examples")
     @argument("--program", metavar="NAME", help="a program of the versions' class, where it is your own")
     @argument("--registry", metavar="DIR", help="folder of the registry")
@@ -132,6 +133,7 @@ class CompareMagics(Magics):
                 if arguments.threads is None
                 else arguments.threads,
                 timeout_s=arguments.timeout,
+                stop_after_s=arguments.stop_after,
                 seed=arguments.seed or 0,
                 registry=registry,
                 program=own_class,

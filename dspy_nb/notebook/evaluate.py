@@ -61,6 +61,7 @@ class EvaluateMagics(Magics):
     @argument("--threads", metavar="N", type=int, help="examples at a time")
     @argument("--repeats", metavar="N", type=int, default=1, help="times that each example is evaluated")
     @argument("--timeout", metavar="S", type=float, help="seconds after which an example is an error")
+    @argument("--stop-after", metavar="S", type=float, help="end after so many seconds, with what is done")
     @argument("--confidence", metavar="C", type=float, help="of the intervals")
     @argument(
         "--gate",
@@ -116,6 +117,7 @@ class EvaluateMagics(Magics):
             label=arguments.label,
             repeats=arguments.repeats,
             timeout_s=arguments.timeout,
+            stop_after_s=arguments.stop_after,
             on_event=None if quiet else evaluation_progress(),
         )
         self.shell.user_ns[_LAST_EVALUATION] = evaluation

@@ -78,6 +78,9 @@ class DspyNbMagics(Magics):
     @argument("--budget-seconds", metavar="S", type=float, help="stop after so many seconds")
     @argument("--budget-tokens", metavar="N", type=int, help="stop after so many tokens")
     @argument("--budget-usd", metavar="X", type=float, help="stop after so many US dollars")
+    @argument(
+        "--budget-call-seconds", metavar="S", type=float, help="a request that takes longer is an error"
+    )
     @argument("--seed", metavar="N", type=int, default=0, help="for whatever is drawn at random")
     @argument("--threads", metavar="N", type=int, help="program calls at a time")
     @argument("--run-dir", metavar="DIR", help="keep every LM answer, so that nothing is paid twice")
@@ -110,7 +113,11 @@ class DspyNbMagics(Magics):
         what = _task(arguments, namespace)
         expected = estimate(**what)
         budget = Budget(
-            arguments.budget_calls, arguments.budget_seconds, arguments.budget_tokens, arguments.budget_usd
+            arguments.budget_calls,
+            arguments.budget_seconds,
+            arguments.budget_tokens,
+            arguments.budget_usd,
+            arguments.budget_call_seconds,
         )
         if arguments.dry_run:
             return None if silent else expected

@@ -105,5 +105,7 @@ def stopped(stopped_by: str | None, limits: Mapping[str, float]) -> str:
         "stop": "stopped on request",
         "interrupt": "interrupted",
         "errors": "stopped because the program kept failing",
+        "metric": "stopped because the metric returned what is no score",
+        "failure": "stopped because the optimizer failed",
     }
     return others.get(stopped_by, f"stopped by {stopped_by}")

@@ -22,6 +22,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import check_examples, check_metrics
 from dspy_nb.core.programs.calls import check_calls
 from dspy_nb.core.programs.declared import declared_types
+from dspy_nb.core.programs.interrupts import StopAfter
 
 __all__ = ["compare", "compare_many"]
 
@@ -38,6 +39,7 @@ def compare(
     sequential: bool = True,
     num_threads: int | None = None,
     timeout_s: float | None = None,
+    stop_after_s: float | None = None,
     seed: int = 0,
     lm: Any = None,
     lm_a: Any = None,
@@ -70,6 +72,7 @@ def compare(
         sequential: False answers all examples and looks once, with an exact test of fixed size.
         num_threads: Examples under way at once; ``dspy.settings.num_threads`` by default.
         timeout_s: An answer that takes longer is a failure.
+        stop_after_s: End after so many seconds, as if stopped, also when a call never returns.
         seed: Of the order, and of the bootstrap.
         lm: The LM of both in place of the configured one; predictors with their own LM keep it.
         lm_a: The LM of A alone.
@@ -104,6 +107,7 @@ def compare(
         sequential=sequential,
         num_threads=num_threads,
         timeout_s=timeout_s,
+        stop_after_s=stop_after_s,
         seed=seed,
         lm=lm,
         lms=(lm_a, lm_b),
@@ -129,6 +133,7 @@ def compare_many(
     sequential: bool = True,
     num_threads: int | None = None,
     timeout_s: float | None = None,
+    stop_after_s: float | None = None,
     seed: int = 0,
     lm: Any = None,
     lms: Sequence[Any] | None = None,
@@ -159,6 +164,7 @@ def compare_many(
         sequential: As in :func:`compare`.
         num_threads: As in :func:`compare`.
         timeout_s: As in :func:`compare`.
+        stop_after_s: As in :func:`compare`.
         seed: As in :func:`compare`.
         lm: The LM of all in place of the configured one; predictors with their own LM keep it.
         lms: One LM for each, that of the baseline first, ``None`` for the usual one: one program on several
@@ -197,6 +203,8 @@ def compare_many(
         num_threads = whole_number("num_threads", num_threads, minimum=1)
     if timeout_s is not None:
         timeout_s = number_between("timeout_s", timeout_s, 0, math.inf, ends=False)
+    if stop_after_s is not None:
+        stop_after_s = number_between("stop_after_s", stop_after_s, 0, math.inf, ends=False)
     order = _order(examples, seed)
     repeated = len(examples) - len(order)
     order = order[:max_examples]
@@ -208,8 +216,8 @@ def compare_many(
     metrics = {name: function.declaring(types) for name, function in metrics.items()}
     for arm in arms:
         check_calls("dataset", examples, arm.program, metrics.values())
-    stop = stop or threading.Event()
-    contest = Contest(examples, metrics, terms, order, num_threads, timeout_s, adapter, stop, warnings)
+    ending = StopAfter(stop, stop_after_s)
+    contest = Contest(examples, metrics, terms, order, num_threads, timeout_s, adapter, ending, warnings)
     return fight(contest, arms, on_event)
 
 

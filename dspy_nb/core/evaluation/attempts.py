@@ -16,7 +16,7 @@ from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction
 from dspy_nb.core.programs.calls import check_answer
-from dspy_nb.core.programs.usage import Meter, Usage
+from dspy_nb.core.programs.usage import Meter, Usage, watch_requests
 
 __all__ = [
     "Abandoned",
@@ -104,7 +104,7 @@ class ExampleMeter(Meter):
     DSPy notifies the meter within each LM call: of a call that was paid for by ``add_usage`` and then,
     in the same thread, by an entry in the history; of a cache hit by the entry alone. So the meter needs no
     callback (a single one, even empty, costs 240 µs a call), and once it is closed it can stop a program
-    between two of its LM calls.
+    before its next request.
     """
 
     def __init__(self, parent: Any = None) -> None:
@@ -133,6 +133,18 @@ class ExampleMeter(Meter):
         self.keep_usage(lm, usage_entry)  # for get_total_tokens
         if self._closed:
             raise Abandoned
+
+    def sending(self, completions: int) -> None:
+        """Let no request be sent for an example that nobody waits for."""
+        super().sending(completions)
+        if self._closed:
+            raise Abandoned
+
+    def failed(self, completions: int) -> None:
+        """Count a request that failed, whether it is tried again or not."""
+        super().failed(completions)
+        with self._lock:
+            self._calls += 1
 
     def _clear(self) -> None:
         self._calls = self._hits = 0
@@ -260,6 +272,7 @@ def _telling_of_metric(error: Exception) -> int:
 
 def meter_settings(meter: ExampleMeter) -> dict[str, Any]:
     """Return the DSPy settings under which a meter counts what a program uses."""
+    watch_requests()
     return {
         "usage_tracker": meter,
         "caller_modules": [*(dspy.settings.caller_modules or ()), meter],

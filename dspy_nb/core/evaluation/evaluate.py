@@ -37,6 +37,7 @@ from dspy_nb.core.evaluation.summary import (
 from dspy_nb.core.events import forgiving, now
 from dspy_nb.core.programs.calls import check_calls
 from dspy_nb.core.programs.declared import declared_types
+from dspy_nb.core.programs.interrupts import StopAfter
 from dspy_nb.core.programs.lms import answers_repeat, rollouts, used_lms
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.programs.usage import Usage
@@ -57,6 +58,7 @@ def evaluate(
     by: str | Callable[[dspy.Example], Any] | None = None,
     repeats: int = 1,
     timeout_s: float | None = None,
+    stop_after_s: float | None = None,
     executor: Executor | None = None,
     max_error_rate: float = 0.05,
     seed: int = 0,
@@ -89,6 +91,7 @@ def evaluate(
         repeats: Times each example is evaluated, each with a ``rollout_id`` of its own. Needs LMs with a
             temperature other than 0.
         timeout_s: An example that takes longer, metric included, is an error of kind ``Timeout``.
+        stop_after_s: End after so many seconds, as if stopped, also when a call never returns.
         executor: Where to run instead of in threads of this process: any executor, such as a
             ``ProcessPoolExecutor`` or a Dask cluster's ``client.get_executor()``.
         max_error_rate: Above this share of errors the result is not ``reliable``.
@@ -117,6 +120,8 @@ def evaluate(
     max_error_rate = number_between("max_error_rate", max_error_rate, 0, 1)
     if timeout_s is not None:
         timeout_s = number_between("timeout_s", timeout_s, 0, math.inf, ends=False)
+    if stop_after_s is not None:
+        stop_after_s = number_between("stop_after_s", stop_after_s, 0, math.inf, ends=False)
     if num_threads is not None:
         num_threads = whole_number("num_threads", num_threads, minimum=1)
     if executor is not None and not callable(getattr(executor, "submit", None)):
@@ -159,6 +164,7 @@ def evaluate(
 
     progress(0, 0)
     opening = Opening()
+    stop = StopAfter(stop, stop_after_s)
     limits: dict[str, Any] = {"num_threads": num_threads, "timeout_s": timeout_s, "stop": stop}
     outcomes = run(work, jobs, **limits, progress=progress, opening=opening)
     if opening.error is not None:

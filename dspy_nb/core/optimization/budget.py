@@ -17,13 +17,19 @@ class Budget:
     """Limits of a run; ``None`` means no limit.
 
     The limit on LM calls is never exceeded. Time, tokens and dollars are known only when a call is over, so
-    the calls then in flight may exceed those limits; no call is started after that.
+    the calls then in flight may exceed those limits; no call is started after that. Calls that are in flight
+    when a run stops, whatever stops it, are waited for so that they are counted; those that do not return in
+    time are left behind in their threads, and the run ends without them.
 
     Attributes:
         lm_calls: uncached LM calls, see :class:`Usage`.
         seconds: wall-clock seconds.
         tokens: prompt and completion tokens together.
         usd: US dollars, for models whose price DSPy knows.
+        call_seconds: seconds that a single request may take; one that takes longer is an error, and not
+            tried again.
+        grace: seconds that a run which was stopped waits for the calls in flight, 5 by default. A second
+            interrupt ends the wait at once.
 
     Raises:
         InputError: a limit is not a positive number.
@@ -33,9 +39,13 @@ class Budget:
     seconds: float | None = None
     tokens: int | None = None
     usd: float | None = None
+    call_seconds: float | None = None
+    grace: float = 5.0
 
     def __post_init__(self) -> None:
-        for name, limit in self.limits().items():
+        if isinstance(self.grace, bool) or not isinstance(self.grace, int | float) or not self.grace >= 0:
+            raise InputError(f"budget: grace={self.grace!r} is not a number of seconds, 0 or more")
+        for name, limit in self.to_dict().items():
             whole = name in ("lm_calls", "tokens")
             if (
                 isinstance(limit, bool)
@@ -46,9 +56,16 @@ class Budget:
                 raise InputError(f"budget: {name}={limit!r} is not a positive {kind}")
 
     def limits(self) -> dict[str, float]:
-        """Return the limits that are set, by name."""
+        """Return the limits of the whole run that are set, by name."""
         limits = {"lm_calls": self.lm_calls, "seconds": self.seconds, "tokens": self.tokens, "usd": self.usd}
         return {name: limit for name, limit in limits.items() if limit is not None}
+
+    def to_dict(self) -> dict[str, float]:
+        """Return all limits that are set, by name."""
+        return self.limits() | self._call_limit()
+
+    def _call_limit(self) -> dict[str, float]:
+        return {} if self.call_seconds is None else {"call_seconds": self.call_seconds}
 
     def __str__(self) -> str:
         """Return the limits in words."""
@@ -57,8 +74,9 @@ class Budget:
             "seconds": "{:,g} s",
             "tokens": "{:,} tokens",
             "usd": "${:,.2f}",
+            "call_seconds": "{:,g} s a call",
         }
-        return ", ".join(words[name].format(limit) for name, limit in self.limits().items()) or "no limit"
+        return ", ".join(words[name].format(limit) for name, limit in self.to_dict().items()) or "no limit"
 
 
 @dataclass
@@ -66,7 +84,7 @@ class ErrorCount:
     """Errors of a run that were not fatal.
 
     Attributes:
-        count: program calls and metric calls that raised.
+        count: program calls and metric calls that raised, and LM calls that took too long.
         kinds: how many of each exception type, by name.
         first: the first message of each kind.
         fatal: the error that ended the run, if one did.

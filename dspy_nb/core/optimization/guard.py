@@ -9,24 +9,24 @@ worker has raised.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import dspy
 from dspy import AdapterParseError, ContextWindowExceededError, LMError
 from dspy.utils import BaseCallback
 
-from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
 from dspy_nb.core.programs.seams import answer_of, current_call
-from dspy_nb.core.programs.usage import Meter, Usage
+from dspy_nb.core.programs.usage import CallTimeout, Meter, Usage, watch_requests
 
-__all__ = ["Follower", "Guard", "StopRun", "ending_on_no_score"]
+__all__ = ["SCORING", "Follower", "Guard", "StopRun"]
 
 
 class StopRun(BaseException):
@@ -39,13 +39,26 @@ class StopRun(BaseException):
 
 @dataclass
 class _Call:
-    """One LM request under way."""
+    """One LM call under way.
+
+    Attributes:
+        n: completions that are reserved for it.
+        sent: completions that it asked for so far, those of its retries included.
+        sent_within: the same of LM calls that it is made of.
+        paid: whether an answer has come.
+    """
 
     n: int
+    sent: int = 0
+    sent_within: int = 0
     paid: bool = False
     prompt_tokens: int | None = 0
     completion_tokens: int | None = 0
     usd: float | None = 0.0
+
+    @property
+    def asked(self) -> int:
+        return max(self.sent, self.sent_within)
 
 
 # A run whose calls break on more than half of the occasions has nothing to learn from, and one whose calls all
@@ -54,7 +67,8 @@ class _Call:
 _ERRORS_BEFORE_GIVING_UP = 10
 _HOPELESS_ERROR_RATE = 0.5
 _FAILURES_IN_A_ROW = 25
-_SCORING: ContextVar[bool] = ContextVar("dspy_nb_scoring", default=False)
+SCORING: ContextVar[bool] = ContextVar("dspy_nb_scoring", default=False)
+"""Whether a metric is at work, whose LM calls are none of the program."""
 _NOT_BROKEN = (AdapterParseError, ContextWindowExceededError)  # answers that better prompts may mend
 
 
@@ -114,16 +128,23 @@ class Guard(BaseCallback):
         self._deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
         self._settled = threading.Condition()
         self._calls: dict[str, _Call] = {}
+        self._within: dict[str, str] = {}
         self._modules: set[str] = set()
+        self._busy: dict[object, threading.Thread] = {}
         self._answering: set[str] = set()
         self._program_calls = 0
         self._broken = 0
         self._broken_in_a_row = 0
-        self._meter = Meter(self._on_usage, self._on_price)
+        self._meter = self._make_meter()
+
+    def _make_meter(self) -> Meter:
+        outside = dspy.settings.usage_tracker
+        return _GuardMeter(self._on_usage, self._on_price, outside, self.budget.call_seconds, guard=self)
 
     def settings(self) -> dict[str, Any]:
         """Return the DSPy settings that put this guard in force, for ``dspy.context``."""
-        self._meter = Meter(self._on_usage, self._on_price, parent=dspy.settings.usage_tracker)
+        watch_requests()
+        self._meter = self._make_meter()
         return {
             "callbacks": [self, *dspy.settings.callbacks],
             "usage_tracker": self._meter,
@@ -163,7 +184,8 @@ class Guard(BaseCallback):
         """
         error = _mendable(error) or error
         with self._settled:
-            self.errors.add(error, where)
+            if not isinstance(error, CallTimeout):  # counted when the language model raised it
+                self.errors.add(error, where)
             if isinstance(error, _NOT_BROKEN):
                 return
             self._broken += 1
@@ -172,9 +194,43 @@ class Guard(BaseCallback):
             raise self.halt("errors")
 
     def wait_for_calls(self, timeout_s: float) -> None:
-        """Wait until no LM call is in flight, at most ``timeout_s`` seconds."""
+        """Wait until no call of a model, a program or a metric is under way, at most ``timeout_s`` seconds."""
         with self._settled:
-            self._settled.wait_for(lambda: not self._calls, timeout_s)
+            self._settled.wait_for(lambda: not self._busy, timeout_s)
+
+    def release(self) -> list[threading.Thread]:
+        """Leave what is still under way: its requests are counted, and what it does later counts no more.
+
+        Returns:
+            The threads that it keeps busy.
+        """
+        with self._settled:
+            self.usage += Usage(lm_calls=sum(call.asked for call in self._calls.values()))
+            self._calls.clear()
+            left = list(dict.fromkeys(self._busy.values()))
+        self._on_call, self._follower = lambda: None, None
+        return left
+
+    def is_set(self) -> bool:
+        """Tell whether the work is to stop, also when no call comes that could be refused."""
+        with contextlib.suppress(StopRun):
+            self._check()
+        return self.reason is not None
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """Take note that this thread is at work."""
+        key = object()
+        self._busy[key] = threading.current_thread()
+        try:
+            yield
+        finally:
+            self._rest(key)
+
+    def _rest(self, key: object) -> None:
+        with self._settled:
+            self._busy.pop(key, None)
+            self._settled.notify_all()
 
     def _check(self) -> None:
         if self.reason is not None:
@@ -196,10 +252,12 @@ class Guard(BaseCallback):
             if self._follower is not None:
                 self._follower.on_program_start(instance)
         self._modules.add(call_id)
+        self._busy[call_id] = threading.current_thread()
 
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Count a program call that failed."""
         self._modules.discard(call_id)
+        self._rest(call_id)
         if exception is None and (call_id in self._answering or (outputs is None and self._is_outermost())):
             exception = _no_prediction(answer_of(outputs))
         self._answering.discard(call_id)
@@ -210,34 +268,39 @@ class Guard(BaseCallback):
 
     def _is_outermost(self) -> bool:
         """Tell whether this is no call within a program, nor within a metric that asks a language model."""
-        return current_call() not in self._modules and not _SCORING.get()
+        return current_call() not in self._modules and not SCORING.get()
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Reserve the call's share of the budget, or stop."""
         n = inputs.get("kwargs", {}).get("n") or getattr(instance, "kwargs", {}).get("n") or 1
         with self._settled:
             self._check()  # in here: once wait_for_calls has found none in flight, a stop lets none begin
-            if current_call() in self._calls:
+            outer = current_call() or ""
+            if (outer := self._within.get(outer, outer)) in self._calls:
+                self._within[call_id] = outer
                 return  # a language model made of another one: the outer call is the one that counts
             self._check_spent()
-            while not self._fits(n):
-                self._settled.wait(0.05)  # calls in flight may turn out to be cache hits
-                self._check()
+            self._wait_until_fits(n)
             self._calls[call_id] = _Call(n)
+            self._busy[call_id] = threading.current_thread()
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Settle the call: free what it reserved and add what it used."""
         with self._settled:
+            self._rest(call_id)
+            if isinstance(exception, CallTimeout) and call_id not in self._within:
+                self.errors.add(exception)  # here, for an optimizer may go on without the answer
+            self._within.pop(call_id, None)
             call = self._calls.pop(call_id, None)
             if call is None:
                 return
             if call.paid:
-                self.usage += Usage(call.n, 0, call.prompt_tokens, call.completion_tokens, call.usd)
+                asked = call.asked or call.n
+                self.usage += Usage(asked, 0, call.prompt_tokens, call.completion_tokens, call.usd)
             elif exception is not None:
-                self.usage += Usage(lm_calls=1)
+                self.usage += Usage(lm_calls=max(1, call.asked))
             else:
                 self.usage += Usage(cache_hits=1)
-            self._settled.notify_all()
         self._on_call()
 
     def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
@@ -261,16 +324,53 @@ class Guard(BaseCallback):
         if self._follower is not None:
             self._follower.on_evaluate_end(call_id, outputs, exception)
 
+    def on_request(self, completions: int) -> None:
+        """Refuse a request for which there is no budget left; the first one of a call has its share reserved."""
+        with self._settled:
+            call, within = self._request()
+            if call is None:
+                return
+            self._check()
+            if call.asked:
+                self._check_spent()
+            asked = max(call.sent, call.sent_within + completions) if within else call.sent + completions
+            if asked > call.n:
+                self._wait_until_fits(asked - call.n)
+                call.n = asked
+            self._add_request(completions)
+
+    def on_failed_request(self, completions: int) -> None:
+        """Count a request that failed as one, for however many completions it asked."""
+        with self._settled:
+            self._add_request(1 - completions)
+
+    def _request(self) -> tuple[_Call | None, bool]:
+        """Return the call that counts, and whether this one is within it."""
+        this = current_call() or ""
+        return self._calls.get(self._within.get(this, this)), this in self._within
+
+    def _add_request(self, completions: int) -> None:
+        call, within = self._request()
+        if call is not None and within:
+            call.sent_within += completions
+        elif call is not None:
+            call.sent += completions
+
+    def _wait_until_fits(self, n: int) -> None:
+        while not self._fits(n):
+            self._settled.wait(0.05)
+            self._check()
+
     def _fits(self, n: int) -> bool:
         limit = self.budget.lm_calls
         if limit is None:
             return True
-        reserved = sum(call.n for call in self._calls.values())
-        if self.usage.lm_calls + reserved + n <= limit:
+        left = limit - self.usage.lm_calls - n
+        if sum(call.n for call in self._calls.values()) <= left:
             return True
-        if self.usage.lm_calls + n > limit or not reserved or _in_event_loop():
+        if sum(call.n for call in self._calls.values() if call.asked) > left or _in_event_loop():
             raise self.halt("lm_calls")
-        return False
+        return False  # some may turn out to be cache hits
 
     def _check_spent(self) -> None:
         for name, spent in (("tokens", self.usage.tokens), ("usd", self.usage.usd)):
@@ -292,6 +392,24 @@ class Guard(BaseCallback):
         call = self._calls.get(current_call() or "")
         if call is not None and call.paid:
             call.usd = usd
+
+
+class _GuardMeter(Meter):
+    """Tells the guard of every request, besides what was used."""
+
+    def __init__(self, *arguments: Any, guard: Guard) -> None:
+        super().__init__(*arguments)
+        self._guard = guard
+
+    def sending(self, completions: int) -> None:
+        """Reserve it, or stop."""
+        super().sending(completions)
+        self._guard.on_request(completions)
+
+    def failed(self, completions: int) -> None:
+        """Count it."""
+        super().failed(completions)
+        self._guard.on_failed_request(completions)
 
 
 def _mendable(error: BaseException) -> BaseException | None:
@@ -316,50 +434,3 @@ def _in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-# -- metrics ----------------------------------------------------------------------------------------------------
-
-
-def ending_on_no_score(metric: Metric | None, guard: Guard) -> Metric | None:
-    """Return ``metric`` in a form that stops ``guard`` when it returns what is no score between 0 and 1.
-
-    DSPy would take such a value for a 0, or fail at the very end. Whatever else the metric raises is counted:
-    the guard ends a run in which most calls break.
-    """
-    if metric is None:
-        return None
-
-    def end(error: MetricError) -> StopRun:
-        guard.errors.fatal = error
-        return guard.halt("metric")
-
-    def count(error: Exception) -> None:
-        guard.add_error(error, "" if metric.label in str(error) else f"metric {metric.label}: ")
-
-    return _Watched(**{f.name: getattr(metric, f.name) for f in fields(metric)}, end=end, count=count)
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class _Watched(Metric):
-    """The metric, what makes the exception that ends the run, and what hears of all others."""
-
-    end: Callable[[MetricError], StopRun] = lambda error: StopRun("metric")
-    count: Callable[[Exception], None] = lambda error: None
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        outside = _SCORING.set(True)
-        try:
-            score = super().__call__(*arguments, **named)
-            if 0 <= float(score) <= 1:
-                return score
-            raise MetricError(f"metric {self.label} returned {float(score):g}; a score is between 0 and 1")
-        except MetricError as error:
-            raise self.end(error) from None
-        except NoPrediction:
-            raise  # counted when the program returned it
-        except Exception as error:
-            self.count(error)
-            raise
-        finally:
-            _SCORING.reset(outside)

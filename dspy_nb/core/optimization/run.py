@@ -72,6 +72,7 @@ class Result:
     test_before: Evaluation | None = None
     test_after: Evaluation | None = None
     origin: str = "optimizer"
+    left_behind: tuple[str, ...] = ()
 
 
 class OptimizationRun:
@@ -180,9 +181,16 @@ class OptimizationRun:
     def stopped_by(self) -> str | None:
         """What ended the run early, ``None`` when the optimizer finished by itself.
 
-        One of "lm_calls", "seconds", "tokens", "usd" (the budget), "stop", "interrupt" and "errors".
+        One of "lm_calls", "seconds", "tokens", "usd" (the budget), "stop", "interrupt", "errors" (most calls
+        failed), "metric" (it returned what is no score) and "failure" (the optimizer itself failed). After the
+        last three :attr:`errors` holds what happened, and a warning has said it.
         """
         return self.result.stopped_by
+
+    @property
+    def left_behind(self) -> tuple[str, ...]:
+        """Names of the threads whose calls had not returned when the run ended; what they do counts no more."""
+        return self.result.left_behind
 
     @property
     def origin(self) -> str:
@@ -248,7 +256,7 @@ class OptimizationRun:
             "metric": self.plan.metric,
             "seed": self.plan.seed,
             "num_threads": self.plan.num_threads,
-            "budget": self.plan.budget.limits(),
+            "budget": self.plan.budget.to_dict(),
             "usage": self.usage.to_dict(),
             "errors": self.errors.count,
             "datasets": {name: dict(data) for name, data in self.plan.datasets.items()},

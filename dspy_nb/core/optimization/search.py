@@ -7,9 +7,11 @@ import importlib
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import dspy
 
@@ -21,9 +23,11 @@ from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.optimization.calls import SEED_SETTING, Job
 from dspy_nb.core.optimization.candidates import BatchRecorder, Candidate, Prompt, Recorder
 from dspy_nb.core.optimization.estimates import MIPRO_AUTO
-from dspy_nb.core.optimization.guard import Guard, StopRun, ending_on_no_score
+from dspy_nb.core.optimization.guard import Guard, StopRun
 from dspy_nb.core.optimization.optimizers import Optimizer
 from dspy_nb.core.optimization.run import Result, RunPlan, as_error
+from dspy_nb.core.optimization.supervisor import Supervisor
+from dspy_nb.core.optimization.watched_metric import ending_on_no_score
 from dspy_nb.core.programs import quiet
 from dspy_nb.core.programs.interrupts import Interrupts
 from dspy_nb.core.programs.seams import is_compiled, mark_compiled
@@ -35,7 +39,6 @@ __all__ = ["Search", "Task"]
 logger = logging.getLogger(__name__)
 
 _PROGRESS_EVERY_S = 0.25
-_GRACE_S = 30.0  # how long an LM call that is in flight at a stop is waited for, so that it is counted
 _EXCERPT = 120
 _NO_LIMIT = 10**9  # DSPy's own limit on errors would cut a run short; the guard decides instead
 
@@ -93,6 +96,7 @@ class Search:
         self._cut_by: str | None = None
         self._baseline_score: float | None = None
         self._interrupts = Interrupts(stop)
+        self._supervisor = Supervisor(self._interrupts, task.plan.budget.grace)
         self._phase: str | None = None
         self._recorder = self._make_recorder()
 
@@ -141,6 +145,13 @@ class Search:
             if known is None and task.valset:
                 score = _score(self._measure("validation examples", program, task.valset))
             after = self._measure("held-out examples, after", program, task.testset)
+        left_behind = tuple(self._supervisor.left_behind)
+        if left_behind:
+            warnings.warn(
+                f"calls had not returned {task.plan.budget.grace:g} s after the stop: they count as LM calls, and "
+                f"are left behind in {', '.join(left_behind)}",
+                stacklevel=2,
+            )
         reason = reason or self._cut_by
         if self._stop.is_set():
             reason = "interrupt" if self._interrupts.happened else "stop"
@@ -156,6 +167,7 @@ class Search:
             test_before=before,
             test_after=after,
             origin="optimizer" if compiled is not None else "given" if best is None else "candidate",
+            left_behind=left_behind,
         )
 
     # -- the search ----------------------------------------------------------------------------------
@@ -174,30 +186,46 @@ class Search:
         )
         self._phase = None
         try:
-            with self._in_force(guard):
-                optimizer, arguments = task.optimizer.make(job)
-                compiled = optimizer.compile(job.student, **arguments)
+            compiled = self._supervisor.run(guard, partial(self._compile, job, guard))
             if guard.nothing_worked:
                 raise OptimizationFailed(f"every call failed: {guard.errors}")
             return compiled, None
         except (StopRun, KeyboardInterrupt):
-            pass
+            return None, self._explain(guard)
         except OptimizationFailed:
             raise
-        except Exception as error:
-            guard.halt("failed")  # for the threads that it leaves behind
-            raise OptimizationFailed(f"{task.optimizer.name} failed: {as_error(error)}") from error
-        finally:
-            guard.wait_for_calls(_GRACE_S)
-        return None, self._explain(guard)
+        except (
+            BaseException
+        ) as error:  # one that is no Exception, such as SystemExit, ends a run, and no kernel
+            failure = OptimizationFailed(f"{task.optimizer.name} failed: {as_error(error)}")
+            guard.errors.fatal = error
+            return None, self._keep_or_raise(guard, "failure", failure, error)
+
+    def _compile(self, job: Job, guard: Guard) -> Any:
+        with self._in_force(guard):
+            optimizer, arguments = self._task.optimizer.make(job)
+            return optimizer.compile(job.student, **arguments)
+
+    def _keep_or_raise(self, guard: Guard, reason: str, error: Exception, cause: Any = None) -> str:
+        """Return ``reason``, with a warning, if a candidate besides the program as given was scored; else raise."""
+        given = self._recorder.find(self._task.program)
+        if guard.nothing_worked or all(c is given for c in self._recorder.candidates if c.full):
+            raise error from cause
+        warnings.warn(f"{as_error(error)}; the best candidate until then is kept", stacklevel=2)
+        return reason
 
     def _explain(self, guard: Guard) -> str:
         """Return why ``guard`` stopped the search, or raise if that leaves nothing worth returning."""
         reason = guard.reason or "stop"
         if reason == "metric":
-            raise guard.errors.fatal or InputError("the metric failed")
+            fatal = guard.errors.fatal
+            error = fatal if isinstance(fatal, Exception) else InputError("the metric failed")
+            return self._keep_or_raise(guard, reason, error)
         if reason == "errors" and guard.hopeless:
-            raise OptimizationFailed(f"most calls fail, so there is nothing to learn from: {guard.errors}")
+            failure = OptimizationFailed(
+                f"most calls fail, so there is nothing to learn from: {guard.errors}"
+            )
+            return self._keep_or_raise(guard, reason, failure)
         if reason.startswith("unknown "):
             what = {"usd": "its price is unknown", "tokens": "it does not report them"}[reason.split()[1]]
             raise InputError(
@@ -291,14 +319,17 @@ class Search:
         guard = self._guard(left)
         self._phase = f"scoring {len(examples)} {what}"
         try:
-            with self._in_force(guard):
-                return evaluate(
+            with self._supervisor.settling(guard), self._in_force(guard), self._interrupts.breaking_off():
+                found = evaluate(
                     program,
                     examples,
                     ending_on_no_score(self._task.metric, guard),
                     num_threads=self._task.plan.num_threads,
-                    stop=self._stop,
+                    stop=cast("threading.Event", guard),
                 )
+                if not found.complete:
+                    raise guard.halt("stop")
+                return found
         except (StopRun, KeyboardInterrupt):
             self._cut_by = self._explain(guard)
             return None
@@ -311,8 +342,6 @@ class Search:
                 ) from error
             self._cut_by = "errors"  # what the search has found is not thrown away
             return None
-        finally:
-            guard.wait_for_calls(_GRACE_S)
 
     # -- limits, counts and events -----------------------------------------------------------------------
 
@@ -336,16 +365,13 @@ class Search:
         for module in self._task.optimizer.imports:
             importlib.import_module(module)
         quiet.install()
-        with (
-            dspy.context(
-                lm=self._task.model,
-                max_errors=_NO_LIMIT,
-                **guard.settings(),
-                **quiet.QUIET_SETTINGS,
-                **{SEED_SETTING: self._task.plan.seed},
-                **self._task.settings,
-            ),
-            self._interrupts.breaking_off(),
+        with dspy.context(
+            lm=self._task.model,
+            max_errors=_NO_LIMIT,
+            **guard.settings(),
+            **quiet.QUIET_SETTINGS,
+            **{SEED_SETTING: self._task.plan.seed},
+            **self._task.settings,
         ):
             yield
 

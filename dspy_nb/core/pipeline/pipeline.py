@@ -243,17 +243,27 @@ class _Pipeline:
                 self.testset,
                 self.task.metric,
                 num_threads=self.task.num_threads,
+                stop_after_s=self.task.budget.seconds,
                 seed=self.task.seed,
                 on_event=self.on_evaluation,
             )
-            if not found.complete:
-                raise KeyboardInterrupt
+            self._check_complete(found, "evaluation")
             self.registry.attach(version, found, by=self.by)
         self.evaluation = found
         self.folder.write("evaluation.json", found.to_dict())
         low, high = found.interval
         message = f"score {found.score:.1%} [{low:.1%}, {high:.1%}] on {found.n:,} held-out examples"
         return Step("evaluate", "passed", message)
+
+    def _check_complete(self, found: Evaluation | Comparison, what: str) -> None:
+        """Raise where a step was ended before it was over; nothing is noted then, so that it can be repeated."""
+        limit = self.task.budget.seconds
+        if not found.complete and limit is not None and found.duration_s >= limit:
+            raise InputError(
+                f"the {what} was not over after {limit:,g} s, the budget's: run again to repeat this step"
+            )
+        if not found.complete:
+            raise KeyboardInterrupt
 
     def _measured(self) -> Evaluation:
         if self.evaluation is None:
@@ -294,11 +304,11 @@ class _Pipeline:
             max_examples=len(self.testset),  # all, and that was settled beforehand
             sequential=False,  # nobody watches, and one look tells more of the same examples
             num_threads=self.task.num_threads,
+            stop_after_s=self.task.budget.seconds,
             seed=self.task.seed,
             on_event=self.on_comparison,
         )
-        if not found.complete:
-            raise KeyboardInterrupt
+        self._check_complete(found, "comparison")
         found = self.comparison = replace(found, a_name=baseline.ref, b_name=version.ref)
         passed, message = passes(found, self.rules.inconclusive)
         evidence = {**found.to_evidence(), "passed": passed}

@@ -38,7 +38,7 @@ class PipelineTask:
         testset: Labelled examples that the search never sees: the gate and the comparison rest on them.
         metric: What scores an answer.
         arguments: Others of ``optimize``: valset, optimizer, options, preset, recompile.
-        budget: Limits of the optimization.
+        budget: Limits of the optimization; its seconds also bound the evaluation and the comparison, each.
         seed: For whatever is drawn at random.
         num_threads: Program calls at a time.
     """

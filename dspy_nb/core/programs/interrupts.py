@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from types import FrameType
 
-__all__ = ["Interrupts"]
+__all__ = ["Interrupts", "StopAfter", "leave_behind"]
 
 
 class Interrupts:
@@ -55,3 +57,32 @@ class Interrupts:
             yield
         finally:
             self._breaks_off = False
+
+
+class StopAfter(threading.Event):
+    """A stop that also comes by itself, after some time.
+
+    Args:
+        stop: the one of the caller, if there is one.
+        seconds: after how many, from now on; ``None`` for never.
+    """
+
+    def __init__(self, stop: threading.Event | None, seconds: float | None) -> None:
+        super().__init__()
+        self._stop = stop
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+
+    def is_set(self) -> bool:
+        """Tell whether anything has stopped it."""
+        if (self._stop is not None and self._stop.is_set()) or (
+            self._deadline is not None and time.monotonic() >= self._deadline
+        ):
+            self.set()
+        return super().is_set()
+
+
+def leave_behind(threads: Iterable[threading.Thread]) -> None:
+    """Let the process end while these threads are at work: at its end Python waits for those of thread pools."""
+    pools = getattr(concurrent.futures.thread, "_threads_queues", {})
+    for thread in threads:
+        pools.pop(thread, None)

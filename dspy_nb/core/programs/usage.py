@@ -3,18 +3,26 @@
 DSPy's own ``track_usage`` reports nothing for threaded work, because its tracker is deep-copied into each
 worker; and its history does not tell a cache hit from a call without usage. A :class:`Meter` is both the
 tracker that DSPy notifies of every answer that was not cached, and a listener on DSPy's history, where the
-price of a call appears.
+price of a call appears. DSPy tells nobody of the requests that it sends again after an error, so those are
+watched where it sends them.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import functools
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import dspy
+from dspy.clients import execution
 from dspy.utils.usage_tracker import UsageTracker
 
-__all__ = ["Meter", "Usage"]
+__all__ = ["CallTimeout", "Meter", "Usage", "watch_requests"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,7 @@ class Usage:
 
     Attributes:
         lm_calls: completions asked of a language model and not found in a cache. A request for n
-            completions counts as n; a call that failed counts as one.
+            completions counts as n, one that failed as one, and so does each time that DSPy tried again.
         cache_hits: requests answered from a cache.
         prompt_tokens: tokens sent, ``None`` if any call did not report them.
         completion_tokens: tokens received, likewise.
@@ -70,6 +78,7 @@ class Meter(UsageTracker):
             in the thread and context of the call, before it ends.
         on_price: called with (dollars or None) for each call that ended well, cached or not, likewise.
         parent: a tracker that was active outside, which goes on being notified.
+        call_seconds: how long an answer may take.
     """
 
     def __init__(
@@ -77,10 +86,15 @@ class Meter(UsageTracker):
         on_usage: Callable[[int | None, int | None], None],
         on_price: Callable[[float | None], None],
         parent: Any = None,
+        call_seconds: float | None = None,
     ) -> None:
         super().__init__()
         self._on_usage = on_usage
         self._parent = parent
+        limits = [
+            limit for limit in (call_seconds, getattr(parent, "call_seconds", None)) if limit is not None
+        ]
+        self.call_seconds = min(limits, default=None)
         self.history = _PriceListener(on_price)  # DSPy appends each call to its caller modules' history
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Meter:
@@ -92,6 +106,20 @@ class Meter(UsageTracker):
         self._on_usage(usage_entry.get("prompt_tokens"), usage_entry.get("completion_tokens"))
         if self._parent is not None:
             self._parent.add_usage(lm, usage_entry)
+
+    def sending(self, completions: int) -> None:
+        """Take note of a request that is about to be sent, a retry included; what this raises, the call raises.
+
+        Args:
+            completions: how many it asks for.
+        """
+        if isinstance(self._parent, Meter):
+            self._parent.sending(completions)
+
+    def failed(self, completions: int) -> None:
+        """Take note that the last request of this thread or task failed."""
+        if isinstance(self._parent, Meter):
+            self._parent.failed(completions)
 
     def keep_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
         """Add one call to what DSPy's tracker tells of this one, such as its total tokens."""
@@ -107,3 +135,71 @@ class _PriceListener(list):  # type: ignore[type-arg]
 
     def append(self, entry: Any) -> None:
         self._on_price(entry.get("cost"))
+
+
+class CallTimeout(dspy.LMError):
+    """A request was not answered in time. DSPy does not try it again."""
+
+
+def watch_requests() -> None:
+    """Let the :class:`Meter` in force hear of every request, retries included, and hold its time limit.
+
+    Calling it again does no harm.
+    """
+    attempt, attempt_async = execution._attempt, execution._aattempt
+    if hasattr(attempt, "dspy_nb"):
+        return
+
+    def watched(lm: Any, call: Any, backend: Any, request: Any, *rest: Any) -> None:
+        meter = dspy.settings.usage_tracker
+        if not isinstance(meter, Meter):
+            return attempt(lm, call, backend, request, *rest)
+        completions = call.n if request is None else 1
+        meter.sending(completions)
+        try:
+            _within(meter.call_seconds, functools.partial(attempt, lm, call, backend, request, *rest))
+        except Exception:
+            meter.failed(completions)
+            raise
+
+    async def watched_async(lm: Any, call: Any, backend: Any, request: Any, *rest: Any) -> None:
+        meter = dspy.settings.usage_tracker
+        if not isinstance(meter, Meter):
+            return await attempt_async(lm, call, backend, request, *rest)
+        completions = call.n if request is None else 1
+        meter.sending(completions)
+        try:
+            async with asyncio.timeout(meter.call_seconds) as limit:
+                await attempt_async(lm, call, backend, request, *rest)
+        except Exception as error:
+            meter.failed(completions)
+            if limit.expired():
+                raise _call_timeout(meter.call_seconds) from error
+            raise
+
+    watched.dspy_nb = True  # type: ignore[attr-defined]
+    execution._attempt, execution._aattempt = watched, watched_async
+
+
+def _within(seconds: float | None, work: Callable[[], None]) -> None:
+    """Do the work, in a thread that is left behind if it takes longer."""
+    if seconds is None:
+        work()
+        return
+    ended: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(work())  # type: ignore[func-returns-value]
+        except BaseException as error:
+            ended.set_exception(error)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(run,), name="dspy-nb-call", daemon=True).start()
+    if not wait([ended], seconds).done:
+        raise _call_timeout(seconds)
+    ended.result()
+
+
+def _call_timeout(seconds: float | None) -> CallTimeout:
+    return CallTimeout(f"no answer within {seconds:g} s")

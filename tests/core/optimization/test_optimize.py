@@ -784,13 +784,17 @@ def test_textual_feedback_reaches_gepa_and_only_gepa(engine):
     assert all(demo.sentiment == labels[demo.review] for demo in run.program.demos)
 
 
-def test_a_failing_step_of_better_together_fails_the_run(engine, monkeypatch):
+def test_a_failing_step_of_better_together_ends_the_run_with_the_best_of_the_steps_before(
+    engine, monkeypatch
+):
     def broken(self, student, *, trainset, eval_kwargs=None):
         raise RuntimeError("step is broken")
 
     monkeypatch.setattr(dspy.COPRO, "compile", broken)
-    with pytest.raises(OptimizationFailed, match="step is broken"):
-        run_it("BetterTogether")
+    with pytest.warns(UserWarning, match="step is broken; the best candidate"):
+        run = run_it("BetterTogether")
+    assert (run.stopped_by, run.origin) == ("failure", "candidate")
+    assert run.score == max(candidate.score for candidate in run.candidates if candidate.full)
 
 
 def test_outside_a_run_dspy_shows_what_it_always_showed(engine, capfd):

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import dspy
 import pytest
+from dspy.lm15 import RateLimitError, Request
 from dspy.utils import BaseCallback
 
 from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.programs import quiet, seams
-from dspy_nb.core.programs.usage import Meter
+from dspy_nb.core.programs.usage import Meter, watch_requests
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
 
@@ -243,3 +244,29 @@ def test_gepa_makes_an_answer_a_pair_with_its_trace() -> None:
     assert isinstance(seams.answer_of(returned[0]), dspy.Prediction)
     assert seams.answer_of("text") == "text"
     assert seams.answer_of(("text", 1)) == ("text", 1)
+
+
+def test_every_request_of_a_call_is_heard_of_also_those_that_dspy_sends_again() -> None:
+    class Requests(Meter):
+        def __init__(self) -> None:
+            super().__init__(lambda *_: None, lambda *_: None)
+            self.sent: list[int] = []
+            self.lost: list[int] = []
+
+        def sending(self, completions: int) -> None:
+            self.sent.append(completions)
+
+        def failed(self, completions: int) -> None:
+            self.lost.append(completions)
+
+    def failing(number: int, request: Request) -> Exception | None:
+        return RateLimitError("too many", retry_after=0.0) if number < 3 else None
+
+    watch_requests()
+    meter = Requests()
+    engine = ScriptedEngine(failing=failing)
+    with dspy.context(usage_tracker=meter):
+        scripted_lm(engine, num_retries=3)("hello")
+    assert (meter.sent, meter.lost) == ([1, 1, 1], [1, 1])
+    scripted_lm(engine)("hello")  # outside, nobody listens
+    assert len(meter.sent) == 3

@@ -1,0 +1,62 @@
+"""The metric as an optimizer gets it: what it returns and raises is looked at, and when it is at work."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from typing import Any
+
+from dspy_nb.core.data.metrics import Metric, MetricError
+from dspy_nb.core.errors import NoPrediction
+from dspy_nb.core.optimization.guard import SCORING, Guard, StopRun
+
+__all__ = ["ending_on_no_score"]
+
+
+def ending_on_no_score(metric: Metric | None, guard: Guard) -> Metric | None:
+    """Return ``metric`` in a form that stops ``guard`` when it returns what is no score between 0 and 1.
+
+    DSPy would take such a value for a 0, or fail at the very end. Whatever else the metric raises is counted:
+    the guard ends a run in which most calls break.
+    """
+    if metric is None:
+        return None
+
+    def end(error: MetricError) -> StopRun:
+        guard.errors.fatal = error
+        return guard.halt("metric")
+
+    def count(error: Exception) -> None:
+        guard.add_error(error, "" if metric.label in str(error) else f"metric {metric.label}: ")
+
+    plain = {f.name: getattr(metric, f.name) for f in fields(metric)}
+    return _Watched(**plain, end=end, count=count, busy=guard.busy)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class _Watched(Metric):
+    """The metric, what makes the exception that ends the run, what hears of all others, and of threads at work."""
+
+    end: Callable[[MetricError], StopRun] = lambda error: StopRun("metric")
+    count: Callable[[Exception], None] = lambda error: None
+    busy: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        outside = SCORING.set(True)
+        try:
+            with self.busy():
+                score = super().__call__(*arguments, **named)
+            if 0 <= float(score) <= 1:
+                return score
+            raise MetricError(f"metric {self.label} returned {float(score):g}; a score is between 0 and 1")
+        except MetricError as error:
+            raise self.end(error) from None
+        except NoPrediction:
+            raise  # counted when the program returned it
+        except Exception as error:
+            self.count(error)
+            raise
+        finally:
+            SCORING.reset(outside)
