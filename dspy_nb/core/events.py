@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -152,6 +153,14 @@ class Broadcaster:
                     if position not in self._broken:
                         self._broken.add(position)
                         logger.warning("listener %r failed; the run goes on", listener, exc_info=True)
+
+
+def warn_of(message: str) -> None:
+    """Warn of what cost something; where warnings are errors it is logged, for a warning must not cost the rest."""
+    try:
+        warnings.warn(message, stacklevel=3)
+    except UserWarning:
+        logger.warning(message)
 
 
 def forgiving(listener: Callable[..., object] | None, of: str) -> Callable[..., None]:

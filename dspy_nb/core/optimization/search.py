@@ -7,7 +7,6 @@ import importlib
 import logging
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ import dspy
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction, OptimizationFailed
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
-from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Failed, Progress, Started
+from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Failed, Progress, Started, warn_of
 from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.optimization.calls import SEED_SETTING, Job
 from dspy_nb.core.optimization.candidates import BatchRecorder, Candidate, Prompt, Recorder
@@ -147,10 +146,9 @@ class Search:
             after = self._measure("held-out examples, after", program, task.testset)
         left_behind = tuple(self._supervisor.left_behind)
         if left_behind:
-            warnings.warn(
+            warn_of(
                 f"calls had not returned {task.plan.budget.grace:g} s after the stop: they count as LM calls, and "
-                f"are left behind in {', '.join(left_behind)}",
-                stacklevel=2,
+                f"are left behind in {', '.join(left_behind)}"
             )
         reason = reason or self._cut_by
         if self._stop.is_set():
@@ -211,7 +209,7 @@ class Search:
         given = self._recorder.find(self._task.program)
         if guard.nothing_worked or all(c is given for c in self._recorder.candidates if c.full):
             raise error from cause
-        warnings.warn(f"{as_error(error)}; the best candidate until then is kept", stacklevel=2)
+        warn_of(f"{as_error(error)}; the best candidate until then is kept")
         return reason
 
     def _explain(self, guard: Guard) -> str:

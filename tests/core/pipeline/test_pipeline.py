@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import dspy_nb as nb
 from dspy_nb.cli.main import main
+from dspy_nb.core.pipeline import pipeline
 from dspy_nb.core.pipeline.folder import next_folder
 from dspy_nb.core.pipeline.pipeline import STEPS, PipelineRules, PipelineTask, run_pipeline
-from tests.moments import interrupting
+from tests.moments import HANG_S, interrupting
 from tests.scripted import ScriptedEngine, classifier, reviews, write_reviews
 
 _APP = """
@@ -74,6 +77,34 @@ def ran(capsys, *arguments: str, status: int = 0):
 def live(registry: nb.Registry, environment: str = "production") -> str | None:
     current = registry.environment(environment).current
     return None if current is None else current.ref
+
+
+# -- limits -------------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_is_not_over_in_time_is_said_and_the_same_call_repeats_it(registry, monkeypatch):
+    task = PipelineTask(
+        program=classifier(),
+        trainset=reviews(8),
+        testset=reviews(20, tag="held out"),
+        metric=nb.exact_match("sentiment"),
+        arguments={"optimizer": "LabeledFewShot", "options": {"k": 2}},
+        budget=nb.Budget(seconds=HANG_S),
+    )
+    rules = PipelineRules(gate=nb.QualityGate(min_score=0.5), margin=0.3)
+    run_pipeline(task, "sentiment", rules, registry=registry, folder="first")
+    stopped = threading.Event()
+    stopped.set()
+
+    def hangs(*programs, stop_after_s: float, **named):
+        return replace(nb.compare(*programs, **named, stop=stopped), duration_s=stop_after_s)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "compare", hangs)
+        with pytest.raises(nb.InputError, match=r"the comparison was not over after 120 s, the budget's"):
+            run_pipeline(task, "sentiment", rules, registry=registry, folder="second")
+    found = run_pipeline(task, "sentiment", rules, registry=registry, folder="second")
+    assert (found.shipped, found.ref) == (True, "sentiment@1.1.0")
 
 
 # -- both outcomes ------------------------------------------------------------------------------------------
