@@ -74,7 +74,7 @@ full: lint model
 .PHONY: record
 record: model
 	@$(ISOLATED) export DSPY_NB_LOCAL_ASKED="$$scratch/asked"; mkdir "$$scratch/asked"; \
-	  $(PYTEST) -m "local_model and not slow" --ignore=tests/core/local --ignore=tests/core/optimization tests; \
+	  $(PYTEST) -m "local_model and not slow" --ignore=tests/core/local --ignore=tests/core/optimization/test_optimize_local.py tests; \
 	  $(PYTEST) $(NOTEBOOKS); \
 	  $(BIN)/python -m tests.recorded "$$scratch/asked"
 

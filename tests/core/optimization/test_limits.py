@@ -14,18 +14,21 @@ import dspy
 import pytest
 from dspy.lm15 import RateLimitError, Request
 
+from dspy_nb import demo
 from dspy_nb.core.ab.compare import compare
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.errors import InputError, OptimizationFailed
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.events import Completed
+from dspy_nb.core.local.engine import local_lm
 from dspy_nb.core.optimization import guard, search
 from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.guard import Guard
 from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.core.optimization.run import OptimizationRun
 from dspy_nb.core.programs.usage import Meter, watch_requests
-from tests import name_of
+from dspy_nb.core.registry.registry import Registry
+from tests import ROOT, name_of
 from tests.children import Children
 from tests.core.optimization.test_optimize import CALLING, EVALUATING, OPTIONS
 from tests.moments import HANG_S, Clock
@@ -245,6 +248,30 @@ def test_a_lost_call_of_an_asynchronous_program_is_one_error() -> None:
         found = evaluate(Asynchronous(), TRAIN[:6], METRIC, num_threads=2)
     assert dict(found.errors.kinds) == {"CallTimeout": 1}
     assert found.usage.lm_calls == engine.calls
+
+
+@pytest.mark.local_model
+def test_a_call_of_the_embedded_model_that_hangs_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = local_lm()
+    complete, over, asked = lm.engine.complete, threading.Event(), []
+
+    def hang_once(request: Request) -> Any:
+        asked.append(request)
+        if len(asked) == 5:
+            over.wait(HANG_S)
+        return complete(request)
+
+    monkeypatch.setattr(lm.engine, "complete", hang_once)
+    with dspy.context(lm=lm, adapter=dspy.JSONAdapter()):
+        run = optimize(
+            Registry(ROOT / "registry").load("sentiment@1.0.0"), trainset=demo.reviews()[:4],
+            valset=demo.reviews()[4:10], metric=METRIC, optimizer="LabeledFewShot", options={"k": 0},
+            budget=Budget(call_seconds=10), num_threads=2,
+        )  # fmt: skip
+    over.set()
+    assert run.stopped_by is None
+    assert dict(run.errors.kinds) == {"CallTimeout": 1}
+    assert run.usage.lm_calls == len(asked) == 12
 
 
 @pytest.mark.parametrize("grace", [-1, "5", None, True, float("nan")], ids=str)

@@ -1,6 +1,5 @@
 """Every supported optimizer on the embedded model, with tiny budgets."""
 
-import threading
 from typing import Literal
 
 import dspy
@@ -13,7 +12,6 @@ from dspy_nb.core.local.engine import local_lm
 from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.core.optimization.optimizers import OPTIMIZERS
-from tests.moments import HANG_S
 
 pytestmark = [pytest.mark.local_model, pytest.mark.usefixtures("computed")]
 
@@ -118,32 +116,6 @@ def test_a_budget_stops_the_embedded_model_at_the_call(engine):
     assert run.stopped_by == "lm_calls"
     assert run.usage.lm_calls == engine.calls == 7
     assert run.score is not None
-
-
-def test_a_call_of_the_embedded_model_that_hangs_is_one_error(engine, monkeypatch):
-    complete, over, asked = type(engine).complete, threading.Event(), []
-
-    def hang_once(self, request):
-        asked.append(request)
-        if len(asked) == 5:
-            over.wait(HANG_S)
-        return complete(self, request)
-
-    monkeypatch.setattr(type(engine), "complete", hang_once)
-    run = optimize(
-        dspy.Predict(Sentiment),
-        trainset=TRAIN,
-        valset=VAL,
-        metric=exact_match("sentiment"),
-        optimizer="BootstrapFewShotWithRandomSearch",
-        options={"num_candidate_programs": 1},
-        budget=Budget(call_seconds=20),
-        num_threads=2,
-    )
-    over.set()
-    assert run.stopped_by is None
-    assert dict(run.errors.kinds) == {"CallTimeout": 1}
-    assert run.usage.lm_calls == len(asked)
 
 
 def test_an_ensemble_of_programs_answers_with_the_embedded_model(engine):
