@@ -320,16 +320,20 @@ class Prepared:
         return self.environment._deploy(self.version, self._seen, by, reason, evidence)
 
 
+_SMOKE_S = 300.0
+
+
 def try_out(program: dspy.Module, smoke: Smoke, failed: str) -> None:
     """Run a smoke test.
 
     Raises:
-        Refused: It failed.
+        Refused: It failed, or was not over after five minutes.
         InputError: ``smoke`` is none of what it may be, or the program does not take its inputs.
     """
     if smoke is None:
         return
     from dspy_nb.core.programs.calls import check_answer, check_call  # imports dspy
+    from dspy_nb.core.programs.interrupts import within
 
     samples = [smoke] if isinstance(smoke, Mapping) else smoke
     if not callable(samples) and not (
@@ -339,13 +343,16 @@ def try_out(program: dspy.Module, smoke: Smoke, failed: str) -> None:
     if not callable(samples):
         for sample in samples:
             check_call(program, sample)
-    fit = True
-    try:
+
+    def fits() -> bool:
         if callable(samples):
-            fit = samples(program) is not False
-        else:
-            for sample in samples:
-                check_answer(program, program(**sample))
+            return samples(program) is not False
+        for sample in samples:
+            check_answer(program, program(**sample))
+        return True
+
+    try:
+        fit = within(_SMOKE_S, fits)
     except Exception as error:
         words = " ".join(str(error).split())[:200]
         raise Refused(f"{failed}: its smoke test failed: {type(error).__name__}: {words}") from error

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import concurrent.futures.thread
 import contextlib
+import contextvars
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from types import FrameType
+from typing import TypeVar
 
-__all__ = ["Interrupts", "StopAfter", "leave_behind"]
+__all__ = ["Interrupts", "StopAfter", "TookTooLong", "leave_behind", "within"]
+
+T = TypeVar("T")
 
 
 class Interrupts:
@@ -79,6 +84,31 @@ class StopAfter(threading.Event):
         ):
             self.set()
         return super().is_set()
+
+
+class TookTooLong(Exception):
+    """Work was not done in time."""
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """Return what ``work`` returns, or raise what it raises; its thread is left behind if it is late.
+
+    Raises:
+        TookTooLong: It has not ended after so many seconds.
+    """
+    ended: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(work())
+        except BaseException as error:
+            ended.set_exception(error)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(run,), name="dspy-nb-call", daemon=True).start()
+    if not wait([ended], seconds).done:
+        raise TookTooLong(f"no answer within {seconds:g} s")
+    return ended.result()
 
 
 def leave_behind(threads: Iterable[threading.Thread]) -> None:

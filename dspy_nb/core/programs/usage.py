@@ -10,17 +10,16 @@ watched where it sends them.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import dspy
 from dspy.clients import execution
 from dspy.utils.usage_tracker import UsageTracker
+
+from dspy_nb.core.programs.interrupts import TookTooLong, within
 
 __all__ = ["CallTimeout", "Meter", "Usage", "watch_requests"]
 
@@ -156,8 +155,12 @@ def watch_requests() -> None:
             return attempt(lm, call, backend, request, *rest)
         completions = call.n if request is None else 1
         meter.sending(completions)
+        work = functools.partial(attempt, lm, call, backend, request, *rest)
         try:
-            _within(meter.call_seconds, functools.partial(attempt, lm, call, backend, request, *rest))
+            work() if meter.call_seconds is None else within(meter.call_seconds, work)
+        except TookTooLong as error:
+            meter.failed(completions)
+            raise CallTimeout(str(error)) from None
         except Exception:
             meter.failed(completions)
             raise
@@ -171,35 +174,11 @@ def watch_requests() -> None:
         try:
             async with asyncio.timeout(meter.call_seconds) as limit:
                 await attempt_async(lm, call, backend, request, *rest)
-        except Exception as error:
+        except Exception:
             meter.failed(completions)
             if limit.expired():
-                raise _call_timeout(meter.call_seconds) from error
+                raise CallTimeout(f"no answer within {meter.call_seconds:g} s") from None
             raise
 
     watched.dspy_nb = True  # type: ignore[attr-defined]
     execution._attempt, execution._aattempt = watched, watched_async
-
-
-def _within(seconds: float | None, work: Callable[[], None]) -> None:
-    """Do the work, in a thread that is left behind if it takes longer."""
-    if seconds is None:
-        work()
-        return
-    ended: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            ended.set_result(work())  # type: ignore[func-returns-value]
-        except BaseException as error:
-            ended.set_exception(error)
-
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(run,), name="dspy-nb-call", daemon=True).start()
-    if not wait([ended], seconds).done:
-        raise _call_timeout(seconds)
-    ended.result()
-
-
-def _call_timeout(seconds: float | None) -> CallTimeout:
-    return CallTimeout(f"no answer within {seconds:g} s")

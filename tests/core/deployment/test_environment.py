@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,12 @@ import dspy
 import pytest
 
 from dspy_nb.core.deployment import environment as deployment_module
+from dspy_nb.core.deployment import releases
 from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.releases import LINK, read_link
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
 from dspy_nb.core.registry.registry import Registry
+from tests.moments import HANG_S
 from tests.registry_samples import GATE, QA, program, registry_of, said
 from tests.scripted import ScriptedEngine, scripted_lm
 
@@ -299,6 +302,16 @@ def test_preparing_tries_a_version_out_and_switching_makes_it_live(staging: Envi
     assert said(staging.load()) == "Version 1."
     with pytest.raises(Conflict, match=r"changed meanwhile, m@1\.1\.0 is live"):
         prepared.switch()
+
+
+def test_a_smoke_test_that_hangs_refuses_the_deployment(
+    staging: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "_SMOKE_S", 0.1)
+    over = threading.Event()
+    with pytest.raises(Refused, match=r"its smoke test failed: TookTooLong: no answer within 0.1 s"):
+        staging.prepare("m@1.1.0", smoke=lambda _: over.wait(HANG_S))
+    over.set()
 
 
 @pytest.mark.parametrize("smoke", [{"review": "Good."}, lambda _: False, lambda _: 1 / 0])
