@@ -13,6 +13,8 @@ from typing import Any
 import dspy
 import pytest
 from dspy.lm15 import RateLimitError, Request
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dspy_nb import demo
 from dspy_nb.core.ab.compare import compare
@@ -32,6 +34,7 @@ from tests import ROOT, name_of
 from tests.children import Children
 from tests.core.optimization.test_optimize import CALLING, EVALUATING, OPTIONS
 from tests.moments import HANG_S, Clock
+from tests.properties import tries
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
 METRIC = exact_match("sentiment")
@@ -98,6 +101,24 @@ def test_a_stop_ends_every_optimizer_though_a_call_never_comes_back(
     assert run.stopped_by == "stop"
     assert run.usage.lm_calls == engine.calls
     assert 0 < len(run.left_behind) <= 5  # four calls, and the thread that waits for them
+
+
+@pytest.mark.heavy
+@tries(0.15)
+@given(st.sampled_from(CALLING), st.integers(1, 70), st.booleans(), st.integers(1, 8), st.booleans())
+def test_wherever_a_call_hangs_a_run_ends_and_counts_what_it_sent(
+    name: str, place: int, all_hang: bool, threads: int, tested: bool
+) -> None:
+    engine = Hanging(lambda number: number >= place if all_hang else number == place)
+    stop = threading.Event()
+    threading.Thread(target=lambda: engine.hung.wait(HANG_S) and stop.set(), daemon=True).start()
+    with warnings.catch_warnings(action="ignore"):
+        run = run_it(engine, name, stop=stop, num_threads=threads, testset=TEST if tested else None)
+    assert run.usage.lm_calls == engine.calls
+    assert run.stopped_by == ("stop" if engine.hung.is_set() else None)
+    assert bool(run.left_behind) == engine.hung.is_set()
+    engine.hung.set()
+    engine.over.set()
 
 
 @pytest.mark.parametrize("hangs", [1, 11, 30], ids=["before", "at first", "later"])
