@@ -178,7 +178,7 @@ class Catalogue:
     def _log(self, model_id: str) -> Log[ModelState]:
         with self._lock:
             if model_id not in self._logs:
-                self._logs[model_id] = Log(self._folder(model_id) / "log", ModelState)
+                self._logs[model_id] = Log(self._folder(model_id) / "log", ModelState, self.root)
             return self._logs[model_id]
 
     def _existing(self, model_id: str) -> Log[ModelState]:

@@ -18,6 +18,7 @@ from dspy_nb.core.models.version import ModelVersion, verified_files, verified_m
 from dspy_nb.core.programs.state import check_state
 from dspy_nb.core.storage.files import (
     LARGEST_FILE,
+    NOT_FLUSHED,
     dump_json,
     explained,
     parse_json,
@@ -65,6 +66,7 @@ def export_version(version: ModelVersion, path: Path) -> Path:
             write_file(target, buffer.getvalue())
         except FileExistsError:
             raise Conflict(f"{target} exists: choose another name") from None
+    with explained(f"flush {target}, which {NOT_FLUSHED}"):
         sync_folder(target.absolute().parent)
     return target
 
