@@ -165,7 +165,10 @@ class Catalogue:
 
     def environments(self) -> Names:
         """Return the names of all environments in which something was ever deployed, sorted."""
-        return [name for name in self.folder_names("environments") if self._environment_log(name).exists()]
+        with explained(f"read {self.root}"):
+            return [
+                name for name in self.folder_names("environments") if self._environment_log(name).exists()
+            ]
 
     def to_frame(self, model_id: str | None = None) -> pd.DataFrame:
         """Return the versions as a table, one row each, the newest of each model first."""

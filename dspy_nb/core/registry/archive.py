@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -60,7 +61,7 @@ def export_version(version: ModelVersion, path: Path) -> Path:
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in {_MANIFEST: dump_json(manifest, "the manifest"), **files}.items():
             archive.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED)
-    target = path / f"{version.model_id}-{version.version}.zip" if path.is_dir() else path
+    target = path / f"{version.model_id}-{version.version}.zip" if os.path.isdir(path) else path  # noqa: PTH112 (it raises nothing)
     with explained(f"write {target}"):
         try:
             write_file(target, buffer.getvalue())

@@ -175,7 +175,7 @@ def sync_folder(folder: Path | str) -> None:
 
 def make_folders(folder: Path) -> None:
     """Create ``folder`` and its missing parents, each flushed to the disk."""
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return
     make_folders(folder.parent)
     with contextlib.suppress(FileExistsError):
