@@ -102,7 +102,9 @@ def _anchors(root: Path, problems: list[Problem]) -> dict[Path, Anchor]:
             try:
                 anchor = read_anchor(path)
             except RegistryError as error:
-                message = f"{error}: restore it from git, or remove it: the next log entry writes it anew"
+                message = (
+                    f"{error}: restore it from git, or remove it: the next entry of the log makes it anew"
+                )
                 problems.append(Problem("corrupt", path, message))
                 continue
             if anchor is not None:

@@ -5,6 +5,7 @@ On disk, under the root::
     models/<model>/<version>/   model.json  metadata.json  README.md  [evaluation.json]
     models/<model>/log/         000001.json  000002.json  ...
     environments/<name>/        log/  current
+    anchors/                    models/<model>.json  environments/<name>.json: how far each log goes
     config.toml                 optional: what promotions require, what environments accept
 
 A version's folder is staged, renamed and flushed, and only then becomes visible, through a log entry that carries

@@ -118,7 +118,8 @@ def test_an_anchor_that_is_behind_or_not_there_is_no_finding(registry: Registry)
     before = anchor.read_bytes()
     registry.promote("m@1.1.0", "deprecated")
     newest = anchor.read_bytes()
-    for content in (before, b"", bytes(40)):  # a crash in between, a power cut
+    half = newest[:40] + before[40:]
+    for content in (before, b"", bytes(40), half):  # a crash in between, a power cut
         anchor.write_bytes(content)
         assert registry.check() == []
     registry.promote("m@1.1.0", "archived")
@@ -129,13 +130,17 @@ def test_an_anchor_that_is_behind_or_not_there_is_no_finding(registry: Registry)
 @pytest.mark.parametrize(
     "content", [b"<<<<<<< HEAD\n{}", b"[]", b'{"number": 0, "checksum": ""}', b'{"number": true}']
 )
-def test_what_is_no_anchor_is_named_and_written_anew(registry: Registry, content: bytes) -> None:
+def test_what_is_no_anchor_is_named_left_alone_and_can_be_removed(registry: Registry, content: bytes) -> None:
     anchor = registry.root / "anchors/models/m.json"
     anchor.write_bytes(content)
     with pytest.raises(Corrupt):
         read_anchor(anchor)
     assert found(registry) == {"corrupt anchors/models/m.json"}
     registry.promote("m@1.0.0", "staging")
+    assert anchor.read_bytes() == content
+    anchor.unlink()
+    registry.promote("m@1.0.0", "development")
+    assert read_anchor(anchor) is not None
     assert registry.check() == []
 
 
@@ -171,3 +176,22 @@ def test_two_views_that_write_in_turn_leave_an_anchor_that_is_right(registry: Re
     assert anchor is not None
     assert anchor.number == 9
     assert registry.check() == []
+
+
+def test_a_copy_that_shares_its_files_keeps_its_own_anchor(registry: Registry) -> None:
+    anchor, copy = registry.root / "anchors/models/m.json", registry.root.parent / "copy.json"
+    copy.hardlink_to(anchor)  # as backups do
+    before = copy.read_bytes()
+    registry.promote("m@1.0.0", "staging")
+    assert copy.read_bytes() == before != anchor.read_bytes()
+    assert registry.check() == []
+
+
+def test_an_anchor_of_another_layout_is_written_over_as_a_whole(registry: Registry) -> None:
+    anchor = registry.root / "anchors/models/m.json"
+    anchor.write_text(json.dumps(json.loads(anchor.read_bytes()), indent=8) + 100 * "\n")
+    registry.promote("m@1.0.0", "staging")
+    known = read_anchor(anchor)
+    assert known is not None
+    assert known.number == 4
+    assert anchor.read_bytes() == known.to_bytes()
