@@ -221,7 +221,7 @@ def test_in_a_folder_that_cannot_be_written_everything_says_so_and_reading_goes_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
 ) -> None:
     registry = Registry(tmp_path / "registry")
-    for _ in range(2):
+    for _ in range(3):
         registry.register(program(), "m")
     environment = registry.environment("e")
     environment.deploy("m@1.0.0")
@@ -244,7 +244,7 @@ def test_in_a_folder_that_cannot_be_written_everything_says_so_and_reading_goes_
         lambda: registry.register(program(), "m"),
         lambda: registry.register(program(), "new"),
         lambda: registry.promote("m", "staging"),
-        lambda: registry.archive("m@1.0.0"),
+        lambda: registry.archive("m@1.2.0"),
         lambda: environment.deploy("m@1.0.0"),
         environment.rollback,
         lambda: registry.environment("new").deploy("m"),
@@ -254,7 +254,7 @@ def test_in_a_folder_that_cannot_be_written_everything_says_so_and_reading_goes_
         assert "\n" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
     assert Registry(registry.root).check() == []
-    assert registry.get("m").version == "1.1.0"
+    assert registry.get("m").version == "1.2.0"
     assert registry.load("m") is not None
     assert environment.current is not None
     assert environment.current.version == "1.1.0"
