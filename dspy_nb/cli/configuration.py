@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +31,7 @@ import click
 
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.storage.config import parse_toml
 
 __all__ = ["Configuration", "config_option", "find_configuration", "options", "set_variables"]
 
@@ -149,11 +149,9 @@ def _read(path: Path) -> dict[str, Any] | None:
         content = path.read_bytes()
         if path.name == _PROJECT and b"dspy_nb" not in content:
             return None  # whatever is wrong with it is no concern of ours
-        values = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:  # bad TOML, or no UTF-8
-        raise InputError(f"{path} is not valid TOML: {error}") from None
+    values = parse_toml(content, path)
     if path.name == _PROJECT:
         values = values.get("tool", {}).get("dspy_nb")
         if values is not None and not isinstance(values, dict):

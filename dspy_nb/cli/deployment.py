@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -55,7 +56,8 @@ def promote(
 
     registry, proof = open_registry(root), _read_evidence(evidence)
     version = registry.promote(ref, stage, evidence=proof, force=force, reason=reason, by=by)
-    _note(advice_on_promotion(registry.history(version.model_id)))
+    with contextlib.suppress(nb.RegistryError):  # it is done, whatever the disk says now
+        _note(advice_on_promotion(registry.history(version.model_id)))
     print_result(as_json, version_facts(version), lambda: f"{version.ref} is in {version.stage}")
 
 
@@ -71,7 +73,8 @@ def archive(
 ) -> None:
     r"""Archive a version, or the old ones of a model.
 
-    What is in production, or live in an environment, is never archived.
+    What is in production, or live in an environment, is never archived. Neither is what a roll-back would return
+    to, unless it is named itself, with a warning.
 
     \b
     Examples:

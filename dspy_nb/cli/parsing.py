@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import importlib.util
 import json
+import os
 import sys
 import sysconfig
 import traceback
@@ -75,10 +76,12 @@ def load_object(text: str) -> Any:
 
 def _module(place: str) -> ModuleType:
     file = user_path("the file", place) if place.endswith(".py") else None
-    if file is not None and not file.is_file():
+    if file is not None and not os.path.isfile(file):  # noqa: PTH113 (it raises nothing)
         raise InputError(f"no such file: {place}")
     try:
         return _import(place) if file is None else _import_file(file)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"cannot import {place}: {type(error).__name__}: {error}{_place(error)}") from error
 
@@ -92,23 +95,54 @@ def _place(error: Exception) -> str:
 
 def _import(name: str) -> ModuleType:
     _add_working_directory()
+    top = name.partition(".")[0]
+    for own in (Path(f"{top}.py"), Path(top, "__init__.py")):
+        if own.is_file() and _is_elsewhere(top, own):
+            raise InputError(f"{top} is a module of Python or of a package too: name the file, {own}:name")
     return importlib.import_module(name)
 
 
 def _add_working_directory() -> None:
+    """Let modules be found in the working directory, after all others: none may take the place of a library."""
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)
+
+
+def _is_elsewhere(name: str, file: Path) -> bool:
+    """Return whether the name of a module means another one than the one in ``file``."""
+    if name in sys.builtin_module_names or name in sys.stdlib_module_names:
+        return True
+    module = sys.modules.get(name)
+    try:
+        spec = importlib.util.find_spec(name) if module is None else None
+    except (ImportError, ValueError):
+        return False
+    where = spec.origin if spec is not None else getattr(module, "__file__", None)
+    if where is None:
+        return spec is not None or module is not None
+    with contextlib.suppress(OSError):
+        return not file.samefile(where)
+    return True
 
 
 def _import_file(path: Path) -> ModuleType:
     name = path.stem
+    while _is_elsewhere(name, path):
+        name += "_"  # not in the place of the other one, which is in use
+    before = sys.modules.get(name)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+        raise
     return module
 
 

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dspy_nb.core.errors import InputError
 
@@ -176,6 +176,21 @@ def check_text(name: str, value: object) -> str:
     ):
         raise InputError(f"{name} must be text without control characters, got {value!r:.80}")
     return value
+
+
+DEEPEST: Final = 100
+"""How many lists and dicts of JSON data may hold each other: more than data has, less than Python's recursion."""
+
+
+def is_too_deep(value: object) -> bool:
+    """Return whether more than ``DEEPEST`` lists and dicts hold each other, without recursion."""
+    level, depth = [value], 0
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        if depth > DEEPEST:
+            return True
+        level = [part for item in level for part in (item.values() if isinstance(item, dict) else item)]
+    return False
 
 
 def returns_later(function: object) -> str | None:

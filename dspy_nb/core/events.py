@@ -249,12 +249,14 @@ def read_events(path: str | Path) -> list[Event]:
         lines = user_path("the event log", path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(f"cannot read the event log {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"cannot read the event log {path}: it is not UTF-8 text") from None
     events: list[Event] = []
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
             events.append(_KINDS[record.pop("event")](**record))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             if number == len(lines):
                 break
             raise InputError(f"{path}, line {number}: not an event") from None

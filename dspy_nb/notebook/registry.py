@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from IPython.core.magic import Magics, line_magic, magics_class, needs_local_sco
 from IPython.core.magic_arguments import argument, magic_arguments
 from IPython.display import display
 
-from dspy_nb.core.errors import InputError
+from dspy_nb.core.errors import InputError, RegistryError
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.notebook.arguments import check_name, find, help_option, parse, say, without_semicolon
@@ -80,7 +81,8 @@ class RegistryMagics(Magics):
             force=arguments.force,
             reason=arguments.reason,
         )
-        _advise(advice_on_promotion(registry.history(version.model_id)))
+        with contextlib.suppress(RegistryError):  # it is done, whatever the disk says now
+            _advise(advice_on_promotion(registry.history(version.model_id)))
         return None if silent else version
 
     @magic_arguments()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -59,6 +61,47 @@ def test_a_file_is_imported_under_its_own_name(tmp_path: Path) -> None:
     file = tmp_path / "dspy_nb_test_file.py"
     file.write_text("from dataclasses import dataclass\n\n@dataclass\nclass Thing:\n    name: str = 'x'\n")
     assert load_object(f"{file}:Thing").__module__ == "dspy_nb_test_file"
+
+
+@pytest.mark.parametrize("name", ["json", "colorsys", "dspy", "sys", "__main__", "yaml"])
+def test_a_file_with_the_name_of_a_library_takes_nothing_from_it(workplace: Path, name: str) -> None:
+    before = sys.modules.get(name)
+    Path(f"{name}.py").write_text("class Thing: pass\nx = 7\n")
+    thing = load_object(f"{name}.py:Thing")
+    assert load_object(f"{name}.py:x") == 7
+    assert sys.modules[thing.__module__].Thing is not None  # where pickle and dataclasses look for it
+    assert sys.modules.get(name) is before
+    if name == "colorsys":
+        assert importlib.import_module(name).rgb_to_hsv
+
+
+@pytest.mark.parametrize("name", ["json", "colorsys", "yaml"])
+def test_a_library_is_not_taken_for_a_module_of_the_working_directory(workplace: Path, name: str) -> None:
+    Path(f"{name}.py").write_text("x = 7\n")
+    with pytest.raises(InputError, match=rf"name the file, {name}\.py:name"):
+        load_object(f"{name}:x")
+    load_object("tests.scripted:classifier")  # the working directory can be imported from now on
+    assert importlib.util.find_spec(name).origin != str(Path(f"{name}.py").absolute())
+
+
+def test_a_module_of_the_working_directory_is_found(workplace: Path) -> None:
+    Path("dspy_nb_test_here.py").write_text("x = 7\n")
+    assert load_object("dspy_nb_test_here:x") == load_object("dspy_nb_test_here.py:x") == 7
+
+
+def test_two_files_of_one_name_are_two_modules(workplace: Path) -> None:
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        Path(folder, "dspy_nb_test_two.py").write_text(f"class Thing: where = {folder!r}\n")
+    a, b = (load_object(f"{folder}/dspy_nb_test_two.py:Thing") for folder in ("a", "b"))
+    assert [sys.modules[thing.__module__].Thing for thing in (a, b)] == [a, b]
+
+
+def test_a_file_that_fails_leaves_no_module_behind(workplace: Path) -> None:
+    Path("dspy_nb_test_fails.py").write_text("1 / 0\n")
+    with pytest.raises(InputError, match="ZeroDivisionError"):
+        load_object("dspy_nb_test_fails.py:x")
+    assert "dspy_nb_test_fails" not in sys.modules
 
 
 def test_a_syntax_error_is_one_input_error(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ class Experiment:
             }
         )
         self._programs = Programs(self.registry, a, b, names)
-        if a is None and not path.exists():
+        if a is None and not os.path.exists(path):  # noqa: PTH110 (it raises nothing)
             known = ", ".join(experiments(self.registry)) or "none"
             raise NotFound(
                 f"no experiment {name!r} to go on with: give a= and b= to begin one (known: {known})"

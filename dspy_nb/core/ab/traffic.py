@@ -264,7 +264,7 @@ def _fact(connection: sqlite3.Connection, name: str) -> Any:
     found = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     try:
         return None if found is None else json.loads(found[0])
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise Corrupt(
             f"the file of traffic holds no JSON under {name!r}: restore it from a backup"
         ) from error

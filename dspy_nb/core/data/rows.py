@@ -15,7 +15,7 @@ from typing import Any
 
 import dspy
 
-from dspy_nb.core.arguments import user_path
+from dspy_nb.core.arguments import DEEPEST, is_too_deep, user_path
 from dspy_nb.core.errors import InputError
 
 __all__ = ["FORMATS", "Layout", "Row", "read_rows", "source_name"]
@@ -168,12 +168,19 @@ def _is_json(text: str) -> bool:
 
 def _parse_json(text: str, where: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unique_fields)
+        value = json.loads(text, object_pairs_hook=_unique_fields)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         raise InputError(f"{where}: not valid JSON ({error.msg} at {place})") from None
-    except (_DuplicateField, RecursionError) as error:
+    except RecursionError:
+        deep = True
+    except _DuplicateField as error:
         raise InputError(f"{where}: {error}") from None
+    else:
+        deep = is_too_deep(value)
+    if deep:
+        raise InputError(f"{where}: not valid JSON (nested deeper than {DEEPEST} levels)")
+    return value
 
 
 class _DuplicateField(Exception):

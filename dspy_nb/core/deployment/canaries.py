@@ -88,10 +88,7 @@ class Canaries(Releases):
             self._accepted(version)
             return decide_canary(state, self.name, version.ref, rules, proof, reason)
 
-        self._append(decide, "canary-start", by)
-        running = self.read(lambda state: state.canary)
-        assert running is not None
-        return running
+        return Canary.started(self._write(decide, "canary-start", by))
 
     def canary_status(self) -> CanaryStatus | None:
         """Return how the canary stands, None if none is running; nothing is changed by this.

@@ -23,13 +23,13 @@ from dspy_nb.core.deployment.history import (
     decide_rollback,
 )
 from dspy_nb.core.deployment.restrictions import Restrictions, load_restrictions
-from dspy_nb.core.errors import Conflict, InputError, Refused
+from dspy_nb.core.errors import Conflict, InputError, Refused, RegistryError
 from dspy_nb.core.models.conditions import Conditions, evidence_model
 from dspy_nb.core.models.evidence import check_evidence
 from dspy_nb.core.models.names import check_environment
 from dspy_nb.core.models.promotion import evidence_dict
 from dspy_nb.core.models.version import ModelVersion, verified_files
-from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log
+from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Entry, Log
 
 if TYPE_CHECKING:
     import dspy
@@ -53,7 +53,7 @@ class Releases:
         self.name = check_environment(name)
         self.registry = registry
         self.folder = registry.root / "environments" / name
-        self._log = Log(self.folder / "log", EnvironmentState)
+        self._log = Log(self.folder / "log", EnvironmentState, registry.root)
 
     def __repr__(self) -> str:
         """Return the name and the folder of the registry."""
@@ -262,11 +262,33 @@ class Releases:
     def _append(
         self, decide: Callable[[EnvironmentState], dict[str, Any]], action: str, by: str | None
     ) -> Deployment:
+        return self._line(self._write(decide, action, by))
+
+    def _write(
+        self, decide: Callable[[EnvironmentState], dict[str, Any]], action: str, by: str | None
+    ) -> Entry:
+        """Append to the log; once that is done, nothing that fails can make it undone."""
         entry = self._log.append(decide, action, by=by)
         assert entry is not None
-        update_link(self.folder, self._live)
+        made = self._line(entry)
+
+        def live() -> str:
+            try:
+                return self._live()
+            except (RegistryError, IndexError):
+                return made.ref
+
+        update_link(self.folder, live)
         self._changed()
-        return self.history()[entry.number - 1]
+        return entry
+
+    def _line(self, entry: Entry) -> Deployment:
+        """Return the line of an entry that this process has just written, from memory."""
+        with self._log.lock:
+            history = self._log.state.history
+            if len(history) >= entry.number:
+                return history[entry.number - 1]
+        return self.history()[entry.number - 1]  # git has just put another history in its place
 
 
 def proof_of(version: ModelVersion, evidence: object, **texts: object) -> dict[str, Any] | None:

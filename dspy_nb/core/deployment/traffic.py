@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dspy_nb.core.arguments import check_text, number_between
 from dspy_nb.core.errors import InputError, NotFound
+from dspy_nb.core.storage.files import parse_json
 from dspy_nb.core.storage.sqlite import TrafficFile
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class LiveTraffic:
             with self.file.writing() as connection:
                 stored = "SELECT seen, state FROM tests WHERE name = ?"
                 seen, text = connection.execute(stored, (name,)).fetchone() or (0, None)
-                state = None if text is None else json.loads(text)
+                state = None if text is None else parse_json(str(text).encode(), self.path)
                 overdue = self.clock() - wait_s
                 rows = connection.execute(query, (overdue, *values, seen)).fetchall()
                 blocked = next((index for index, row in enumerate(rows) if not row[5]), len(rows))

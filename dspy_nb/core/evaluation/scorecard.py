@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
-from dspy_nb.core.arguments import user_path
+from dspy_nb.core.arguments import DEEPEST, is_too_deep, user_path
 from dspy_nb.core.doors import through
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.attempts import Failure
@@ -312,8 +312,12 @@ class Evaluation:
         """
         try:
             data = json.loads(user_path("the report", path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{os.fspath(path)}: no evaluation can be read ({error})") from error
+        if is_too_deep(data):
+            raise InputError(
+                f"{os.fspath(path)}: no evaluation can be read (nested deeper than {DEEPEST} levels)"
+            )
         return cls.from_dict(data, source=os.fspath(path))
 
     @classmethod

@@ -165,7 +165,10 @@ class Catalogue:
 
     def environments(self) -> Names:
         """Return the names of all environments in which something was ever deployed, sorted."""
-        return [name for name in self.folder_names("environments") if self._environment_log(name).exists()]
+        with explained(f"read {self.root}"):
+            return [
+                name for name in self.folder_names("environments") if self._environment_log(name).exists()
+            ]
 
     def to_frame(self, model_id: str | None = None) -> pd.DataFrame:
         """Return the versions as a table, one row each, the newest of each model first."""
@@ -178,7 +181,7 @@ class Catalogue:
     def _log(self, model_id: str) -> Log[ModelState]:
         with self._lock:
             if model_id not in self._logs:
-                self._logs[model_id] = Log(self._folder(model_id) / "log", ModelState)
+                self._logs[model_id] = Log(self._folder(model_id) / "log", ModelState, self.root)
             return self._logs[model_id]
 
     def _existing(self, model_id: str) -> Log[ModelState]:

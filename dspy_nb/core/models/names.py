@@ -14,6 +14,7 @@ __all__ = [
     "BUMPS",
     "STAGES",
     "Reference",
+    "check_bump",
     "check_environment",
     "check_experiment",
     "check_model_id",
@@ -122,6 +123,16 @@ def rank(version: str) -> tuple[bool, SortKey]:
     return key[3], key
 
 
+def check_bump(bump: object) -> None:
+    """Check which part of a version is to be raised.
+
+    Raises:
+        InputError: It is none of major, minor, patch, prerelease.
+    """
+    if bump not in BUMPS:
+        raise InputError(f"bump {_shown(bump)} is not known: use one of {', '.join(BUMPS)}")
+
+
 def next_version(taken: Iterable[str], bump: str) -> str:
     """Return the version that follows the highest one of ``taken`` (semver precedence).
 
@@ -131,8 +142,7 @@ def next_version(taken: Iterable[str], bump: str) -> str:
     Raises:
         InputError: ``bump`` is none of major, minor, patch, prerelease.
     """
-    if bump not in BUMPS:
-        raise InputError(f"bump {_shown(bump)} is not known: use one of {', '.join(BUMPS)}")
+    check_bump(bump)
     highest = max(taken, key=sort_key, default=None)
     if highest is None:
         return "1.0.0-rc.1" if bump == "prerelease" else "1.0.0"

@@ -81,6 +81,7 @@ def decide_archive(
     staging: bool,
     reason: str | None,
     live: Mapping[str, str],
+    next_live: Mapping[str, str],
 ) -> dict[str, Any] | None:
     """Return the body of the log entry that archives versions, None if there is nothing to archive.
 
@@ -91,6 +92,7 @@ def decide_archive(
         staging: Whether versions in staging may be archived too.
         reason: Why.
         live: Reference of each version that is served -> the environment that does.
+        next_live: Reference of each version that a roll-back would make live -> the environment.
 
     Raises:
         NotFound: There is no such version.
@@ -109,7 +111,7 @@ def decide_archive(
     chosen = [
         version
         for version in newest_first[keep_latest:]
-        if state.records[version].stage not in spared and f"{model_id}@{version}" not in live
+        if state.records[version].stage not in spared and f"{model_id}@{version}" not in {*live, *next_live}
     ]
     return {"versions": chosen, "reason": reason} if chosen else None
 

@@ -7,7 +7,6 @@ what any crash leaves there: a folder that no entry names, which nobody sees and
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import shutil
@@ -16,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dspy_nb.core.errors import Conflict
+from dspy_nb.core.errors import Conflict, RegistryError
 from dspy_nb.core.models.names import next_version
 from dspy_nb.core.models.stages import ModelState
-from dspy_nb.core.storage.files import explained, make_folders, write_file
+from dspy_nb.core.storage.files import explained, make_folders, put_in_place, stage_folder, write_file
 from dspy_nb.core.storage.flushing import Unflushed
 from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log
 
@@ -27,7 +26,6 @@ __all__ = ["STAGING_PREFIX", "free_version", "publish"]
 
 STAGING_PREFIX: Final = ".staging-"
 
-_TAKEN: Final = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 _GIT_FILES: Final = {
     ".gitattributes": b"# The log holds hashes of these files: no line-ending conversion.\n* -text\n",
     ".gitignore": b".staging-*\n.tmp-*\nexperiments/*.sqlite3*\n",
@@ -85,8 +83,9 @@ def publish(
         try:
             log.append(decide, "register", by=by, after=unflushed)
         except BaseException:
-            if version not in log.read().records:
-                _remove_folder(folder, version)
+            with contextlib.suppress(RegistryError):  # what cannot be told stays: an orphan at worst
+                if version not in log.read().records:
+                    _remove_folder(folder, version)
             raise
     return True
 
@@ -96,10 +95,17 @@ def _make_root(root: Path) -> None:
     make_folders(root)
     for name, content in _GIT_FILES.items():
         path = f"{root}{os.sep}{name}"
-        if not os.path.exists(path):
+        try:
+            os.lstat(path)
+        except FileNotFoundError:
             temporary = f"{root}{os.sep}{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
             write_file(temporary, content)
-            os.replace(temporary, path)  # whole or not at all, also if this process is killed
+            try:
+                os.replace(temporary, path)  # whole or not at all, also if this process is killed
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
 
 
 def _put_folder(folder: Path, version: str, files: Mapping[str, bytes], unflushed: Unflushed) -> bool:
@@ -110,23 +116,9 @@ def _put_folder(folder: Path, version: str, files: Mapping[str, bytes], unflushe
     make_folders(folder)
     staging = f"{folder}{os.sep}{STAGING_PREFIX}{uuid.uuid4().hex}"
     target = f"{folder}{os.sep}{version}"
-    try:
-        os.mkdir(staging)
-        for name, content in files.items():
-            unflushed.create(f"{staging}{os.sep}{name}", content)
-        unflushed.add_folder(staging)
-        if os.name == "nt":
-            unflushed.flush()  # Windows does not rename a folder while a file in it is open
-        try:
-            os.rename(staging, target)
-        except OSError as error:
-            if error.errno not in _TAKEN:
-                raise
-            shutil.rmtree(staging, ignore_errors=True)
-            return False
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    stage_folder(staging, files, unflushed)
+    if not put_in_place(staging, target):
+        return False
     try:
         unflushed.add_folder(folder)
     except BaseException:

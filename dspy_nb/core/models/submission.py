@@ -12,6 +12,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Final
 
+from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.models.card import model_card
 from dspy_nb.core.models.stages import is_summary
@@ -107,6 +108,8 @@ class Submission:
         facts = {**dict.fromkeys(METADATA_FIELDS), **(given.get("metadata") or {}), **(metadata or {})}
         if clash := sorted(_OURS & set(facts)):
             raise InputError(f"metadata must not hold {', '.join(clash)}: the registry sets it")
+        if is_too_deep(facts):
+            raise InputError(f"the metadata cannot be stored: it is nested deeper than {DEEPEST} levels")
         facts["created_at"] = facts.get("created_at") or utc_now()
         facts["base_model"] = facts["base_model"] or base_model(program)
         facts["adapter"] = facts["adapter"] or describe_adapter()

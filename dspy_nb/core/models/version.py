@@ -105,6 +105,8 @@ def verified_files(path: Path, files: Files, ref: str) -> dict[str, bytes]:
         Corrupt: One differs from what the log recorded, is missing, or should not be there.
         RegistryError: One cannot be read.
     """
+    if os.path.islink(path):  # noqa: PTH114 (pathlib takes longer)
+        raise Corrupt(f"{ref}: {path} is a link: the registry holds plain folders only")
     with explained(f"read {path}"):
         try:
             names = set(os.listdir(path))  # noqa: PTH208 (names only)

@@ -7,7 +7,6 @@ Some come with the package; a user's own are kept in ``presets.toml`` in the use
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -16,6 +15,7 @@ from typing import Any
 
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.storage.config import parse_toml
 from dspy_nb.core.storage.files import replace_file
 
 __all__ = ["Preset", "get_preset", "list_presets", "save_preset", "user_presets_file"]
@@ -59,13 +59,16 @@ def list_presets(path: str | Path | None = None) -> list[Preset]:
     Raises:
         InputError: the file is not a valid file of presets; the message names the preset and the key.
     """
-    packaged = resources.files(__package__).joinpath("presets.toml").read_text("utf-8")
+    packaged = resources.files(__package__).joinpath("presets.toml").read_bytes()
     own = user_path("the file of presets", path) if path is not None else user_presets_file()
     found: dict[str, Preset] = {}
-    if own.exists():
-        found = _read(own.read_text(encoding="utf-8"), str(own))
-    elif path is not None:
-        raise InputError(f"no such file: {path}")
+    try:
+        found = _read(own.read_bytes(), str(own))
+    except FileNotFoundError:
+        if path is not None:
+            raise InputError(f"no such file: {path}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {own}: {error.strerror}") from None
     for name, preset in _read(packaged, "package").items():
         found.setdefault(name, preset)
     return list(found.values())
@@ -104,7 +107,7 @@ def save_preset(preset: Preset, path: str | Path | None = None) -> Path:
         raise InputError(f"preset name {preset.name!r}: use letters, digits, dots, dashes and underscores")
     file = user_path("the file of presets", path) if path is not None else user_presets_file()
     try:
-        there = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        there = parse_toml(file.read_bytes(), file) if file.exists() else {}
         there[preset.name] = {
             "description": preset.description,
             "optimizer": optimizer.name,
@@ -114,8 +117,6 @@ def save_preset(preset: Preset, path: str | Path | None = None) -> Path:
         text = tomli_w.dumps(there)
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, text.encode())
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{file} is not valid TOML: {error}") from None
     except TypeError as error:
         raise InputError(f"preset {preset.name!r}: an option cannot be written to TOML: {error}") from None
     except OSError as error:
@@ -123,11 +124,8 @@ def save_preset(preset: Preset, path: str | Path | None = None) -> Path:
     return file
 
 
-def _read(text: str, source: str) -> dict[str, Preset]:
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{source} is not valid TOML: {error}") from None
+def _read(content: bytes, source: str) -> dict[str, Preset]:
+    tables = parse_toml(content, source)
     kinds = {"description": str, "optimizer": str, "options": dict, "recommended_for": list}
     presets = {}
     for name, table in tables.items():

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter
 
+from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.programs.field_types import parse_type, type_text
 
@@ -96,6 +97,8 @@ def _stored(name: str, value: Any, annotation: Any) -> tuple[Any, str | None]:
     """Return a value as JSON, and its own type where the declared one does not bring it back."""
     if annotation is str and (value is None or type(value) in (str, bool)):
         return _checked(name, value, value), None
+    if is_too_deep(value):
+        raise InputError(f"the field {name!r} of a demo is nested deeper than {DEEPEST} levels")
     for shown in (_shown(value), _shown_alone(value)):
         plain = _checked(name, value, _strict(shown))
         if _shown_alike(_restored(plain, annotation), value):

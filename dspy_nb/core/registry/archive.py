@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -18,6 +19,7 @@ from dspy_nb.core.models.version import ModelVersion, verified_files, verified_m
 from dspy_nb.core.programs.state import check_state
 from dspy_nb.core.storage.files import (
     LARGEST_FILE,
+    NOT_FLUSHED,
     dump_json,
     explained,
     parse_json,
@@ -59,12 +61,13 @@ def export_version(version: ModelVersion, path: Path) -> Path:
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in {_MANIFEST: dump_json(manifest, "the manifest"), **files}.items():
             archive.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED)
-    target = path / f"{version.model_id}-{version.version}.zip" if path.is_dir() else path
+    target = path / f"{version.model_id}-{version.version}.zip" if os.path.isdir(path) else path  # noqa: PTH112 (it raises nothing)
     with explained(f"write {target}"):
         try:
             write_file(target, buffer.getvalue())
         except FileExistsError:
             raise Conflict(f"{target} exists: choose another name") from None
+    with explained(f"flush {target}, which {NOT_FLUSHED}"):
         sync_folder(target.absolute().parent)
     return target
 

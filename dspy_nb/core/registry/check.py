@@ -13,14 +13,16 @@ from dspy_nb.core.deployment.objectives import load_settings
 from dspy_nb.core.deployment.releases import LINK, link_target, read_link
 from dspy_nb.core.deployment.restrictions import load_restrictions
 from dspy_nb.core.deployment.traffic import TRAFFIC_FILE
-from dspy_nb.core.errors import DspyNbError, InputError
+from dspy_nb.core.errors import DspyNbError, InputError, RegistryError
 from dspy_nb.core.models.names import check_model_id, check_version
 from dspy_nb.core.models.promotion import load_requirements
 from dspy_nb.core.models.publishing import STAGING_PREFIX
 from dspy_nb.core.models.stages import ModelState, Record
 from dspy_nb.core.models.version import verified_files, verified_metadata
+from dspy_nb.core.storage.anchor import ANCHORS, Anchor, anchor_of, read_anchor
+from dspy_nb.core.storage.entry import is_entry_name
 from dspy_nb.core.storage.files import explained
-from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log, is_entry_name
+from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log
 
 __all__ = ["Problem", "check_registry"]
 
@@ -28,15 +30,17 @@ __all__ = ["Problem", "check_registry"]
 # SQLite keeps what is not yet in the file itself beside it.
 _TRAFFIC_FILES: Final = tuple(f"{TRAFFIC_FILE}{end}" for end in ("", "-wal", "-shm", "-journal"))
 
+_RESTORE: Final = "restore it from git or a backup, or remove {} to go on with what is there"
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something that is not as it should be.
 
     Attributes:
-        kind: ``corrupt`` (a log or a version cannot be trusted), ``orphan`` (left by a process that stopped
-            half-way; nobody sees it), ``stale`` (the link ``current`` of an environment, which is for other
-            tools, does not say what its log says) or ``foreign`` (not part of a registry).
+        kind: ``corrupt`` (a log or a version cannot be trusted, or something is lost), ``orphan`` (left by a
+            process that stopped half-way; nobody sees it), ``stale`` (the link ``current`` of an environment,
+            which is for other tools, does not say what its log says) or ``foreign`` (not part of a registry).
         path: Where.
         message: What is wrong and what to do about it, on one line.
     """
@@ -65,12 +69,71 @@ def check_registry(root: Path) -> list[Problem]:
         load_settings(root / "config.toml", "production")
     except InputError as error:
         problems.append(Problem("corrupt", root / "config.toml", f"{error}: correct it"))
+    problems += [_stray(root / name) for name in _names(root) if name.startswith(TEMPORARY_PREFIX)]
+    anchors = _anchors(root, problems)  # before the logs, which may grow meanwhile
     registered: dict[str, Mapping[str, Record] | None] = {}
     for name in _folders(root / "models", "model", problems):
-        problems += _check_model(name, root / "models" / name, registered)
+        log = Log(root / "models" / name / "log", ModelState, root)
+        problems += _check_model(name, log, registered)
+        problems += _check_end(log, root, anchors)
     for name in _folders(root / "environments", "environment", problems):
-        problems += _check_environment(name, root / "environments" / name, registered)
+        place = Log(root / "environments" / name / "log", EnvironmentState, root)
+        problems += _check_environment(name, place, registered)
+        problems += _check_end(place, root, anchors)
+    for path, anchor in anchors.items():
+        lost = f"{path.stem} had {anchor.number} log entries, and is gone"
+        problems.append(Problem("corrupt", path, f"{lost}: {_RESTORE.format(path)}"))
     return problems
+
+
+def _anchors(root: Path, problems: list[Problem]) -> dict[Path, Anchor]:
+    """Return what the anchors say, by file; add to ``problems`` what is none."""
+    found: dict[Path, Anchor] = {}
+    for kind in ("models", "environments"):
+        folder = root / ANCHORS / kind
+        if os.path.islink(folder) or os.path.islink(folder.parent):  # noqa: PTH114 (it raises nothing)
+            problems.append(Problem("corrupt", folder, f"{folder} is a link: make it a folder"))
+            continue
+        for name in _names(folder):
+            path = folder / name
+            if not name.endswith(".json") or name.startswith("."):
+                problems.append(_stray(path))
+                continue
+            try:
+                anchor = read_anchor(path)
+            except RegistryError as error:
+                message = (
+                    f"{error}: restore it from git, or remove it: the next entry of the log makes it anew"
+                )
+                problems.append(Problem("corrupt", path, message))
+                continue
+            if anchor is not None:
+                found[path] = anchor
+    return found
+
+
+def _check_end(
+    log: Log[ModelState] | Log[EnvironmentState], root: Path, anchors: dict[Path, Anchor]
+) -> Iterator[Problem]:
+    """Compare the end of a log with its anchor, which is taken out of ``anchors``."""
+    path = anchor_of(root, log.folder)
+    anchor = anchors.pop(path, None)
+    try:
+        log.read()
+    except DspyNbError:
+        return  # that is a problem already
+    if log.torn is not None:
+        message = (
+            f"{log.torn} was not finished by a process that stopped half-way: the next entry takes its place"
+        )
+        yield Problem("orphan", Path(log.torn), message)
+    if anchor is None or anchor.is_held_by(log.entries):
+        return
+    if anchor.number > len(log.entries):
+        lost = f"{log.folder} ends with entry {len(log.entries)}, and had {anchor.number}"
+    else:
+        lost = f"{log.folder}: entry {anchor.number} is not the one that was written there"
+    yield Problem("corrupt", log.folder, f"{lost}: {_RESTORE.format(path)}")
 
 
 def _folders(parent: Path, what: str, problems: list[Problem]) -> Iterator[str]:
@@ -94,9 +157,9 @@ def _folders(parent: Path, what: str, problems: list[Problem]) -> Iterator[str]:
 
 
 def _check_environment(
-    name: str, folder: Path, registered: Mapping[str, Mapping[str, Record] | None]
+    name: str, log: Log[EnvironmentState], registered: Mapping[str, Mapping[str, Record] | None]
 ) -> Iterator[Problem]:
-    log = Log(folder / "log", EnvironmentState)
+    folder = log.folder.parent
     try:
         state = log.read()
     except DspyNbError as error:
@@ -114,6 +177,9 @@ def _check_environment(
             f"environment({name!r}).relink() corrects it"
         )
         yield Problem("stale", folder / LINK, message)
+    if not state.live and (found := read_link(folder)) is not None:
+        message = f"{folder / LINK} says {found}, and the log is empty: restore it from git or a backup"
+        yield Problem("corrupt", log.folder, message)
     for stray in _names(folder):
         if stray not in ("log", LINK, *_TRAFFIC_FILES):
             yield _stray(folder / stray)
@@ -121,10 +187,10 @@ def _check_environment(
 
 
 def _check_model(
-    model_id: str, folder: Path, registered: dict[str, Mapping[str, Record] | None]
+    model_id: str, log: Log[ModelState], registered: dict[str, Mapping[str, Record] | None]
 ) -> Iterator[Problem]:
     """Verify one model, and add what its log holds to ``registered``; None if it cannot be read."""
-    log = Log(folder / "log", ModelState)
+    folder = log.folder.parent
     registered[model_id] = None
     try:
         records = log.read().records

@@ -5,6 +5,7 @@ On disk, under the root::
     models/<model>/<version>/   model.json  metadata.json  README.md  [evaluation.json]
     models/<model>/log/         000001.json  000002.json  ...
     environments/<name>/        log/  current
+    anchors/                    models/<model>.json  environments/<name>.json: how far each log goes
     config.toml                 optional: what promotions require, what environments accept
 
 A version's folder is staged, renamed and flushed, and only then becomes visible, through a log entry that carries
@@ -14,6 +15,7 @@ the sha256 of each of its files. It never changes. Everything else is a fold ove
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
 from dspy_nb.core.models.catalogue import Catalogue, as_reference
 from dspy_nb.core.models.evidence import check_evidence
 from dspy_nb.core.models.loading import stored_program
-from dspy_nb.core.models.names import STAGES, Reference, check_model_id, check_version
+from dspy_nb.core.models.names import STAGES, Reference, check_bump, check_model_id, check_version
 from dspy_nb.core.models.promotion import (
     decide_archive,
     decide_attach,
@@ -109,6 +111,7 @@ class Registry(Catalogue):
             raise InputError("give either version= or bump=, not both")
         if version is not None:
             check_version(version)
+        check_bump(bump := "minor" if bump is None else bump)
         check_texts(notes=notes, parent=parent, by=by)
         submission = Submission(what, model_id, metadata=metadata, evaluation=evaluation, notes=notes)
         log = self._log(model_id)
@@ -118,8 +121,8 @@ class Registry(Catalogue):
                 self._check_case(model_id)
             if parent is not None and parent not in state.records:
                 raise NotFound(f"parent {parent!r} is not a version of {model_id}")
-            chosen = version or free_version(log.folder.parent, state, bump or "minor")
-            ancestor = parent or state.latest
+            chosen = free_version(log.folder.parent, state, bump) if version is None else version
+            ancestor = state.latest if parent is None else parent
             files, summary = submission.files(chosen, ancestor), submission.summary(ancestor)
             if self._publish(model_id, chosen, files, summary, notes, by):
                 return self._written(model_id, chosen)
@@ -209,7 +212,9 @@ class Registry(Catalogue):
     ) -> list[ModelVersion]:
         """Archive one version, or all but the latest ones of a model.
 
-        What is in production is never touched, nor what an environment serves: a roll-back could not return to it.
+        What is in production is never touched, nor what an environment serves. What a roll-back of an environment
+        would return to is archived only where it is named, with a warning (``RegistryWarning``): until it is
+        promoted to another stage, the roll-back will be refused.
 
         Args:
             what: A reference such as ``sentiment@1.0.0``, or a model id together with ``keep_latest``.
@@ -234,10 +239,19 @@ class Registry(Catalogue):
         if not is_model and keep_latest is not None:
             raise InputError("keep_latest= goes with a model id, not with one version")
 
-        live = self._live()
+        live, next_live = self._live()
 
         def decide(state: ModelState) -> dict[str, Any] | None:
-            return decide_archive(state, reference, keep_latest, staging, reason, live)
+            body = decide_archive(state, reference, keep_latest, staging, reason, live, next_live)
+            for version in body["versions"] if body else ():
+                if where := next_live.get(f"{reference.model_id}@{version}"):
+                    warnings.warn(
+                        f"a roll-back of {where} would return to {reference.model_id}@{version}, and is refused "
+                        "once that is archived",
+                        RegistryWarning,
+                        stacklevel=5,
+                    )
+            return body
 
         entry = self._existing(reference.model_id).append(decide, "archive", by=by)
         versions = entry.body["versions"] if entry else ()
@@ -325,16 +339,20 @@ class Registry(Catalogue):
         check_evidence(version, evidence)
         return as_reference(version)
 
-    def _live(self) -> dict[str, str]:
-        """Return what is served now, live or as a canary: reference -> name of an environment that does."""
+    def _live(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return what is served now, live or as a canary, and what a roll-back would make live.
+
+        Both are references, each with the name of an environment that does.
+        """
         live: dict[str, str] = {}
+        next_live: dict[str, str] = {}
         for name in self.environments():
-            now = self.environment(name).read(lambda state: state.now)
-            if now is not None:
-                live[now.ref] = name
-                if now.canary is not None:
-                    live[now.canary.candidate] = name
-        return live
+            stack, canary = self.environment(name).read(lambda state: (state.live[-2:], state.canary))
+            live.update(dict.fromkeys(stack[-1:], name))
+            next_live.update(dict.fromkeys(stack[:-1], name))
+            if canary is not None:
+                live[canary.candidate] = name
+        return live, next_live
 
     def _publish(
         self,

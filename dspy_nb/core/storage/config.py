@@ -1,14 +1,15 @@
-"""The settings that are committed with a registry: tables of its ``config.toml``."""
+"""Settings in TOML: the tables of a registry's ``config.toml``, and whatever else people write by hand."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.files import explained
 
-__all__ = ["read_table"]
+__all__ = ["parse_toml", "read_table"]
 
 
 def read_table(config: Path, name: str) -> dict[str, Any]:
@@ -20,17 +21,29 @@ def read_table(config: Path, name: str) -> dict[str, Any]:
     """
     with explained(f"read {config}"):
         try:
-            text = config.read_text("utf-8")
+            content = config.read_bytes()
         except FileNotFoundError:
             return {}
-        except UnicodeDecodeError as error:
-            raise InputError(f"{config} is not UTF-8 text") from error
-    import tomllib
-
-    try:
-        table = tomllib.loads(text).get(name, {})
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{config} is not valid TOML: {error}") from error
+    table = parse_toml(content, config).get(name, {})
     if not isinstance(table, dict):
         raise InputError(f"{config}: {name} is not a table")
     return table
+
+
+def parse_toml(content: bytes, path: object) -> dict[str, Any]:
+    """Return what TOML says.
+
+    Raises:
+        InputError: It is none, or nested too deep; the message names ``path``.
+    """
+    import tomllib
+
+    try:
+        values = tomllib.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not valid TOML: it is not UTF-8 text") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from error
+    if is_too_deep(values):
+        raise InputError(f"{path} is nested deeper than {DEEPEST} levels")
+    return values

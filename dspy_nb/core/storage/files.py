@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from datetime import date, time, timedelta
@@ -18,17 +19,21 @@ from uuid import UUID
 
 import msgspec
 
+from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.errors import Corrupt, InputError, RegistryError
 from dspy_nb.core.storage.flushing import Unflushed
 
 __all__ = [
     "LARGEST_FILE",
+    "NOT_FLUSHED",
     "dump_json",
     "explained",
     "make_folders",
     "parse_json",
+    "put_in_place",
     "read_file",
     "replace_file",
+    "stage_folder",
     "sync_folder",
     "write_file",
 ]
@@ -36,6 +41,9 @@ __all__ = [
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 LARGEST_FILE: Final = 64 * 2**20
+NOT_FLUSHED: Final = "is written but might not survive a power cut"
+_TOO_DEEP: Final = b"\n" + b" " * (DEEPEST + 1)
+_TAKEN: Final = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 @contextlib.contextmanager
@@ -83,8 +91,51 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
+
+
+def stage_folder(staging: str, files: Mapping[str, bytes], unflushed: Unflushed) -> None:
+    """Create the folder ``staging`` with ``files`` in it; nothing is left of it if that fails.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    try:
+        os.mkdir(staging)
+        for name, content in files.items():
+            unflushed.create(f"{staging}{os.sep}{name}", content)
+        unflushed.add_folder(staging)
+        if os.name == "nt":
+            unflushed.flush()  # Windows does not rename a folder while a file in it is open
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def put_in_place(staging: str, target: str) -> bool:
+    """Rename a folder that holds something, or remove it and return False if the name is taken.
+
+    No file system replaces a folder that holds something, nor a file, by a folder: of any number of writers who
+    want the same name one gets it, and it is complete from the first moment on.
+
+    Raises:
+        OSError: It cannot be renamed; ``staging`` is removed.
+    """
+    try:
+        os.rename(staging, target)
+    except OSError as error:
+        if error.errno not in _TAKEN and os.path.isdir(target) and not os.path.lexists(staging):
+            return True  # it was done, and the answer of a file server was lost
+        shutil.rmtree(staging, ignore_errors=True)
+        if error.errno in _TAKEN:
+            return False
+        raise
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return True
 
 
 def read_file(path: Path | str) -> bytes:
@@ -124,7 +175,7 @@ def sync_folder(folder: Path | str) -> None:
 
 def make_folders(folder: Path) -> None:
     """Create ``folder`` and its missing parents, each flushed to the disk."""
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return
     make_folders(folder.parent)
     with contextlib.suppress(FileExistsError):
@@ -139,11 +190,12 @@ def dump_json(value: object, what: str) -> bytes:
     their name, UUIDs, decimals, durations and paths text.
 
     Raises:
-        InputError: Something in ``value`` is no JSON (NaN included); the message names ``what``.
+        InputError: Something in ``value`` is no JSON (NaN included), or nested too deep; the message names
+            ``what``.
     """
     try:
         # Python's own encoder is four times slower with an indent than without one.
-        return msgspec.json.format(_ENCODER.encode(value).encode(), indent=1) + b"\n"
+        text = msgspec.json.format(_ENCODER.encode(value).encode(), indent=1) + b"\n"
     except UnicodeEncodeError as error:
         half = f"U+{ord(error.object[error.start]):04X}"
         raise InputError(
@@ -152,18 +204,24 @@ def dump_json(value: object, what: str) -> bytes:
         ) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{what} cannot be stored as JSON: {_one_line(error)}") from error
+    if _TOO_DEEP in text:
+        raise InputError(f"{what} cannot be stored as JSON: it is nested deeper than {DEEPEST} levels")
+    return text
 
 
 def parse_json(content: bytes, path: object) -> Any:
     """Parse strict JSON (no NaN).
 
     Raises:
-        Corrupt: It is none; the message names ``path``.
+        Corrupt: It is none, or nested too deep; the message names ``path``.
     """
     try:
-        return msgspec.json.decode(content)
+        value = msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
         raise Corrupt(f"{path} is not valid JSON: {_one_line(error)}") from error
+    if content.count(b"[") + content.count(b"{") > DEEPEST and is_too_deep(value):
+        raise Corrupt(f"{path} is nested deeper than {DEEPEST} levels")
+    return value
 
 
 def _plain(value: object) -> object:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import stat
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
@@ -13,6 +16,12 @@ __all__ = ["Unflushed"]
 
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 _THREADS: Final = 6  # a version has three or four files and two folders, and comes with an entry of the log
+
+# What a system says that does not flush folders, or does not open them: names are as safe there as they can be.
+_NO_FOLDERS: Final = {
+    errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM,
+    errno.EISDIR,
+}  # fmt: skip
 
 
 class Unflushed:
@@ -45,14 +54,19 @@ class Unflushed:
 
     def add_folder(self, folder: Path | str) -> None:
         """Have the names in ``folder`` flushed too, so that what was created or renamed there survives."""
-        if os.name != "nt":  # Windows cannot open a folder, and its metadata journal needs no flush
+        if os.name == "nt":  # it cannot open a folder, and its metadata journal needs no flush
+            return
+        try:
             self._descriptors.append(os.open(folder, os.O_RDONLY))
+        except OSError as error:
+            if error.errno not in _NO_FOLDERS:
+                raise
 
     def flush(self) -> None:
         """Flush all of it to the disk; nothing is left to flush then, also if it fails.
 
         Raises:
-            OSError: Something could not be flushed.
+            OSError: Something could not be flushed. A folder that the system never flushes is none of it.
         """
         try:
             _flush_all(self._descriptors)
@@ -61,7 +75,8 @@ class Unflushed:
 
     def _close(self) -> None:
         while self._descriptors:
-            os.close(self._descriptors.pop())
+            with contextlib.suppress(OSError):  # what counts is what the flush said
+                os.close(self._descriptors.pop())
 
 
 def _flush_all(descriptors: list[int]) -> None:
@@ -78,8 +93,16 @@ def _flush(descriptor: int) -> BaseException | None:
     try:
         os.fsync(descriptor)
     except BaseException as error:  # raised by whoever waits, and not before all are through
-        return error
+        return None if _is_refusal(error, descriptor) else error
     return None
+
+
+def _is_refusal(error: BaseException, descriptor: int) -> bool:
+    """Return whether an error says that the system does not flush folders, rather than that it failed."""
+    with contextlib.suppress(OSError):
+        if isinstance(error, OSError) and error.errno in _NO_FOLDERS:
+            return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+    return False
 
 
 _Work = SimpleQueue[tuple[int, SimpleQueue[BaseException | None]]]

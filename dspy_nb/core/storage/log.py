@@ -6,7 +6,24 @@ Delta Lake protocol). Two writers who both want number 17: one gets it, the othe
 Nothing is locked, nothing is overwritten, and state is a fold over the entries.
 
 Each entry carries its number, the checksum of the entry before it, and its own checksum, so that a torn,
-edited, renamed, missing or foreign file is found when the log is read.
+edited, renamed, missing or foreign file is found when the log is read. An anchor outside the log (anchor.py)
+says how far it goes.
+
+The name is what decides. Before an entry has it, a failure leaves nothing that anybody sees, and the error says so;
+once it has it, the entry is written, whatever the disk says when it is asked again, and nothing is read from it any
+more to answer the writer.
+
+How a file gets a name that nobody else has:
+
+- by a hard link, wherever there are such links;
+- elsewhere (FAT, some network and container mounts) the entry is a folder with that name, which holds the file:
+  renaming a folder never replaces a file, nor a folder that holds something. So an entry is never seen half-written
+  there either, and a slow writer needs no protection: until its rename it has nothing that could be taken away.
+
+Older versions wrote into the named file itself where there were no links, and a kill could leave it torn. A torn
+last entry that its anchor does not know was never acknowledged: readers take it for absent, and the next writer
+moves it out of the way, as soon as it has not grown for a second. A lock on the file itself makes sure that only a
+torn file is ever moved. Any other entry that is not whole is damage.
 """
 
 from __future__ import annotations
@@ -14,76 +31,46 @@ from __future__ import annotations
 import contextlib
 import errno
 import getpass
-import hashlib
 import os
 import random
-import re
+import shutil
+import stat
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from dspy_nb.core.errors import Conflict, Corrupt, InputError, Refused
+from dspy_nb.core.errors import Conflict, Corrupt
+from dspy_nb.core.storage.anchor import anchor_of, confirm, read_anchor
+from dspy_nb.core.storage.entry import Entry, entry_name, is_entry_name, is_torn, seal, verified
 from dspy_nb.core.storage.files import (
-    LARGEST_FILE,
-    dump_json,
+    NOT_FLUSHED,
     explained,
     make_folders,
-    parse_json,
+    put_in_place,
     read_file,
-    sync_folder,
-    write_file,
+    stage_folder,
 )
 from dspy_nb.core.storage.flushing import Unflushed
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "TEMPORARY_PREFIX",
-    "Entry",
-    "Log",
-    "LogState",
-    "current_user",
-    "is_entry_name",
-    "utc_now",
-]
+__all__ = ["TEMPORARY_PREFIX", "Entry", "Log", "LogState", "current_user", "utc_now"]
 
-SCHEMA_VERSION: Final = 1
 TEMPORARY_PREFIX: Final = ".tmp-"
 
-_NAME: Final = re.compile(r"(?:[0-9]{6}|[1-9][0-9]{6,11})\.json", re.ASCII)
-_SEAL: Final = b',\n "checksum": "'
-_SEAL_END: Final = b'"\n}\n'
-_HEAD: Final = ("schema_version", "number", "previous", "action", "at", "by")
+_INSIDE: Final = "entry.json"  # the file of an entry that is a folder
 _PATIENCE_S: Final = 60.0
-_TORN_AFTER_S: Final = 1.0  # an entry that is not complete so long after it was begun will not be
+_TORN_AFTER_S: Final = 1.0  # an entry that is not complete and has not grown for so long will not be
+_LONG_AGO_S: Final = 60.0  # by the clock of a file server, which may be another one
 
 # What os.link raises where the file system has no hard links (FAT, some network and container mounts).
 _NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a log.
-
-    Attributes:
-        number: 1, 2, 3, ...
-        action: What was done, a verb such as ``register``.
-        at: When, ISO 8601 in UTC.
-        by: Who.
-        body: Everything else, as parsed from JSON; not to be changed.
-        checksum: sha256 of the entry, in hex.
-    """
-
-    number: int
-    action: str
-    at: str
-    by: str
-    body: Mapping[str, Any]
-    checksum: str
+_Signature = tuple[int, ...]
+_UNKNOWN: Final[_Signature] = ()
 
 
 class LogState(Protocol):
@@ -104,16 +91,30 @@ class Log(Generic[S]):
 
     Reading costs one ``stat`` and one failed ``open`` when nothing is new, and one file per new entry. The
     state belongs to the log: callers read it and hold ``lock`` while they do, and never change it.
+
+    Attributes:
+        folder: Of the log.
+        lock: Held while the state is read.
+        torn: The path of a last entry that somebody did not finish, as of the last ``read``; it does not count.
     """
 
-    def __init__(self, folder: Path, new_state: Callable[[], S]) -> None:
-        """Open the log in ``folder``, which need not exist yet."""
+    def __init__(self, folder: Path, new_state: Callable[[], S], root: Path | None = None) -> None:
+        """Open the log in ``folder``, which need not exist yet.
+
+        Args:
+            folder: Of the log.
+            new_state: Makes the state of an empty log.
+            root: Of the registry that the log belongs to, where its anchor is; without it there is none.
+        """
         self.folder = folder
         self.lock = threading.RLock()
+        self.torn: str | None = None
+        self._root = root
+        self._anchor = None if root is None else anchor_of(root, folder)
         self._new_state = new_state
         self._entries: list[Entry] = []
         self._state = new_state()
-        self._last_signature: tuple[int, int, int] | None = None
+        self._last_signature: _Signature | None = None
         self._prefix = f"{folder}{os.sep}"  # pathlib takes longer to join a path than the system to open it
 
     @property
@@ -130,21 +131,25 @@ class Log(Generic[S]):
         """Take in what is new and return the state.
 
         Raises:
-            Corrupt: An entry is missing, torn, edited or foreign, or its action cannot follow.
+            Corrupt: An entry is missing, torn, edited or foreign, its action cannot follow, or a folder is a link.
             Refused: An entry was written by a newer dspy_nb.
             RegistryError: The folder cannot be read.
         """
         with self.lock, explained(f"read {self.folder}"):
             if self._entries and self._signature(len(self._entries)) != self._last_signature:
                 self._forget()  # another branch was checked out, or a backup was restored
+            self.torn = None
             try:
                 if not self._entries:
+                    self._refuse_links()
                     self._check_gapless()
                 known = len(self._entries)
-                while self._take_in(len(self._entries) + 1):
-                    pass
+                while (entry := self._next()) is not None:
+                    self._take(entry)
                 if len(self._entries) > known:
                     self._last_signature = self._signature(len(self._entries))
+            except OSError:
+                raise  # what is known stays known
             except BaseException:
                 self._forget()
                 raise
@@ -177,8 +182,8 @@ class Log(Generic[S]):
             RegistryError: The entry cannot be written (disk full, read-only, ...); nothing has changed,
                 unless the message says that it is written and could not be flushed.
         """
-        with after or Unflushed() as unflushed:
-            return self._append(decide, action, current_user() if by is None else by, unflushed)
+        with after or Unflushed() as unflushed, Unflushed() as name:
+            return self._append(decide, action, current_user() if by is None else by, unflushed, name)
 
     def _append(
         self,
@@ -186,6 +191,7 @@ class Log(Generic[S]):
         action: str,
         by: str,
         unflushed: Unflushed,
+        name: Unflushed,
     ) -> Entry | None:
         deadline = time.monotonic() + _PATIENCE_S
         attempt = 0
@@ -197,39 +203,73 @@ class Log(Generic[S]):
                 body = decide(state)
                 if body is None:
                     return None
-                content, entry = _seal(number, previous, action, utc_now(), by, body)
+                content, entry = seal(number, previous, action, utc_now(), by, body)
                 state.check(entry)
-                with explained(f"write {self.folder / _name(number)}"):
-                    make_folders(self.folder)
-                    if self._put(_name(number), content, unflushed):
-                        self.read()
-                        return entry
+                torn, target = self.torn, self._path(entry_name(number))
+                with explained(f"write {target}"):
+                    if attempt == 0:
+                        make_folders(self.folder)
+                        name.add_folder(
+                            self.folder
+                        )  # opened now: once the entry is written, only a flush is left
+                    written = torn is None and self._put(target, content, unflushed)
+                if written:
+                    self._know(entry)
+                    with explained(f"flush {target}, which {NOT_FLUSHED}"):
+                        name.flush()
+                    if self._anchor is not None:
+                        confirm(self._anchor, self._entries)
+                    return entry
+            if torn is not None:
+                with explained(f"move {torn}, which is torn, out of the way"):
+                    _move_away(torn, self._path(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"))
             attempt += 1
             if time.monotonic() > deadline:
                 raise Conflict(f"{self.folder}: other writers were faster for {_PATIENCE_S:.0f} s: try again")
             time.sleep(random.uniform(0, min(0.05, 0.001 * 2 ** min(attempt, 6))))
 
-    def _put(self, name: str, content: bytes, unflushed: Unflushed) -> bool:
-        """Create the complete, flushed file ``name``, or return False if it exists."""
-        target, temporary = self._path(name), self._path(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    def _put(self, target: str, content: bytes, unflushed: Unflushed) -> bool:
+        """Create the complete, flushed file ``target``, or return False if it exists."""
+        temporary = self._path(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
         try:
             unflushed.create(temporary, content)
             unflushed.flush()
             try:
                 os.link(temporary, target)
             except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                # Exclusive as well, but not complete at once: readers allow for that, see _read_entry.
-                write_file(target, content)
-        except FileExistsError:
-            return False
+                if error.errno in _NO_LINKS:
+                    return self._put_folder(target, content)
+                if _is_same_file(temporary, target):
+                    return True  # it was done, and the answer of a file server was lost
+                if isinstance(error, FileExistsError):
+                    return False
+                raise
+            return True
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        with explained(f"flush {target}, which is written but might not survive a power cut"):
-            sync_folder(self.folder)
-        return True
+
+    def _put_folder(self, target: str, content: bytes) -> bool:
+        staging = self._path(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+        with Unflushed() as unflushed:
+            stage_folder(staging, {_INSIDE: content}, unflushed)
+            try:
+                unflushed.flush()
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
+        return put_in_place(staging, target)
+
+    def _know(self, entry: Entry) -> None:
+        """Take in an entry that this process has just written, from memory."""
+        try:
+            self._take(entry)
+        except BaseException:
+            self._forget()
+            raise
+        self._last_signature = _UNKNOWN
+        with contextlib.suppress(OSError):
+            self._last_signature = self._signature(entry.number)
 
     def _path(self, name: str) -> str:
         return f"{self._prefix}{name}"
@@ -239,12 +279,21 @@ class Log(Generic[S]):
         self._state = self._new_state()
         self._last_signature = None
 
-    def _signature(self, number: int) -> tuple[int, int, int] | None:
+    def _signature(self, number: int) -> _Signature | None:
         try:
-            status = os.stat(self._path(_name(number)), follow_symlinks=False)
+            status = os.stat(self._path(entry_name(number)), follow_symlinks=False)
         except FileNotFoundError:
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def _refuse_links(self) -> None:
+        """Refuse folders that are links: what is written would be elsewhere, and a clone may name any place."""
+        below = self.folder.relative_to(self._root).parts if self._root is not None else (self.folder.name,)
+        place = str(self._root or self.folder.parent)
+        for part in below:
+            place = f"{place}{os.sep}{part}"
+            if os.path.islink(place):
+                raise Corrupt(f"{place} is a link: the registry holds plain folders only")
 
     def _check_gapless(self) -> None:
         try:
@@ -252,27 +301,100 @@ class Log(Generic[S]):
         except FileNotFoundError:
             return
         for number in range(1, len(names) + 1):
-            if _name(number) not in names:
+            if entry_name(number) not in names:
                 raise Corrupt(
-                    f"{self.folder / _name(number)} is missing, but later entries exist: restore it from git "
+                    f"{self.folder / entry_name(number)} is missing, but later entries exist: restore it from git "
                     "or a backup"
                 )
 
-    def _take_in(self, number: int) -> bool:
-        path = self._path(_name(number))
+    def _next(self) -> Entry | None:
+        """Return the entry after the last one that is known, None if there is none."""
+        number = len(self._entries) + 1
+        path = self._path(entry_name(number))
         try:
-            entry = _read_entry(path, number, self._entries[-1].checksum if self._entries else "")
+            content = _content(path)
         except FileNotFoundError:
-            return False
+            return None
+        if is_torn(content) and self._may_be_torn(number):
+            self.torn = path
+            return None
+        entry = verified(content, path, number, self._entries[-1].checksum if self._entries else "")
         self._state.check(entry)
+        return entry
+
+    def _may_be_torn(self, number: int) -> bool:
+        """Return whether nobody was told of an entry that is not whole: else it is damage.
+
+        It is the last one, its anchor does not know it, and it is a file: a folder was whole when it got its name.
+        """
+        if os.path.lexists(self._path(entry_name(number + 1))) or os.path.isdir(
+            self._path(entry_name(number))
+        ):
+            return False
+        anchor = None
+        if self._anchor is not None:
+            with contextlib.suppress(Corrupt):
+                anchor = read_anchor(self._anchor)
+        return anchor is None or anchor.number < number
+
+    def _take(self, entry: Entry) -> None:
         self._state.apply(entry)
         self._entries.append(entry)
-        return True
 
 
-def is_entry_name(name: str) -> bool:
-    """Return whether ``name`` is the file name of an entry, such as ``000017.json``."""
-    return _NAME.fullmatch(name) is not None and name != "000000.json"
+def _content(path: str) -> bytes:
+    """Return what an entry's file holds, or the file in it where it is a folder."""
+    try:
+        return read_file(path)
+    except (Corrupt, PermissionError):
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise
+    return read_file(f"{path}{os.sep}{_INSIDE}")
+
+
+def _is_same_file(a: str, b: str) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.lstat(a), os.lstat(b))
+    return False
+
+
+def _move_away(torn: str, aside: str) -> None:
+    """Rename a torn entry, unless it grows, is whole after all, or is moved by somebody else right now.
+
+    Only who holds the lock on a file renames it, and only while it has the name: a name that somebody else has
+    given to a whole entry meanwhile is left alone.
+
+    Raises:
+        Corrupt: The file system has no locks: a person has to remove it.
+    """
+    late = time.monotonic() + _TORN_AFTER_S
+    with contextlib.suppress(FileNotFoundError), open(torn, "rb") as file:
+        before = os.fstat(file.fileno())
+        while time.monotonic() < late and time.time() - before.st_mtime < _LONG_AGO_S:
+            time.sleep(0.02)
+            if os.fstat(file.fileno()).st_size != before.st_size:
+                return
+        try:
+            _lock(file.fileno())
+            if os.path.samestat(before, os.lstat(torn)) and is_torn(file.read()):
+                os.rename(torn, aside)
+        except BlockingIOError:
+            return
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise Corrupt(
+                f"{torn} was torn by a process that stopped half-way, and cannot be moved away "
+                f"({error.strerror or error}): remove it"
+            ) from error
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        raise OSError(errno.ENOTSUP, "no locks")
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def current_user() -> str:
@@ -286,64 +408,3 @@ def current_user() -> str:
 def utc_now() -> str:
     """Return the time now, ISO 8601 in UTC to the microsecond."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _name(number: int) -> str:
-    return f"{number:06d}.json"
-
-
-def _seal(
-    number: int, previous: str, action: str, at: str, by: str, body: Mapping[str, Any]
-) -> tuple[bytes, Entry]:
-    """Return the file content of an entry, and the entry as a reader will see it."""
-    if clash := set(body) & {*_HEAD, "checksum"}:
-        raise ValueError(f"a log entry's body must not hold {sorted(clash)}")
-    head = dict(zip(_HEAD, (SCHEMA_VERSION, number, previous, action, at, by), strict=True))
-    sealed = dump_json(head | dict(body), "the log entry").removesuffix(b"\n}\n")
-    checksum = hashlib.sha256(sealed).hexdigest()
-    content = sealed + _SEAL + checksum.encode() + _SEAL_END
-    if len(content) > LARGEST_FILE:
-        raise InputError(f"the log entry has {len(content):,} bytes: it may have {LARGEST_FILE:,}")
-    return content, Entry(number, action, at, by, _body(parse_json(content, "the log entry")), checksum)
-
-
-def _body(values: Mapping[str, Any]) -> dict[str, Any]:
-    body = dict(values)
-    for key in (*_HEAD, "checksum"):
-        body.pop(key, None)
-    return body
-
-
-def _read_entry(path: str, number: int, previous: str) -> Entry:
-    """Read and verify one entry."""
-    content = read_file(path)
-    late = time.monotonic() + _TORN_AFTER_S  # by our own clock as well: a file server may have another one
-    while not content.endswith(_SEAL_END) and time.monotonic() < late:
-        # Without hard links a writer's file grows in place; a torn one is a prefix of what it will be.
-        if time.time() - Path(path).stat().st_mtime > _TORN_AFTER_S:
-            break
-        time.sleep(0.01)
-        content = read_file(path)
-    sealed, _, seal = content.rpartition(_SEAL)
-    checksum = hashlib.sha256(sealed).hexdigest()
-    if seal != checksum.encode() + _SEAL_END:
-        raise Corrupt(f"{path} is torn or was edited: restore it from git or a backup")
-    values = parse_json(content, path)
-    if not isinstance(values, dict):
-        raise Corrupt(f"{path} is not a log entry")
-    schema, number_inside, previous_inside, action, at, by = (values.get(key) for key in _HEAD)
-    if not isinstance(schema, int) or schema < 1:
-        raise Corrupt(f"{path} is not a log entry")
-    if schema > SCHEMA_VERSION:
-        raise Refused(
-            f"{path} was written by a newer dspy_nb (schema {schema}, this reads {SCHEMA_VERSION}): upgrade"
-        )
-    if number_inside != number or isinstance(number_inside, bool):
-        raise Corrupt(f"{path} says that it is entry {number_inside!r}: it was renamed or copied")
-    if previous_inside != previous:
-        raise Corrupt(
-            f"{path} does not continue the entry before it: two histories were mixed, keep one branch's log"
-        )
-    if not (isinstance(action, str) and isinstance(at, str) and isinstance(by, str)):
-        raise Corrupt(f"{path} is not a log entry")
-    return Entry(number, action, at, by, _body(values), checksum)

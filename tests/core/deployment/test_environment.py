@@ -11,7 +11,7 @@ from dspy_nb.core.deployment import environment as deployment_module
 from dspy_nb.core.deployment import releases
 from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.releases import LINK, read_link
-from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
+from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused, RegistryWarning
 from dspy_nb.core.registry.registry import Registry
 from tests.moments import HANG_S
 from tests.registry_samples import GATE, QA, program, registry_of, said
@@ -108,7 +108,8 @@ def test_a_changed_file_is_found_before_the_switch(registry: Registry, staging: 
 def test_an_archived_version_does_not_come_back_unnoticed(registry: Registry, staging: Environment) -> None:
     for number in range(3):
         staging.deploy(f"m@1.{number}.0")
-    registry.archive("m@1.1.0")
+    with pytest.warns(RegistryWarning, match=r"a roll-back of staging would return to m@1\.1\.0"):
+        registry.archive("m@1.1.0")
     with pytest.raises(Refused, match="steps=2 goes further back"):
         staging.rollback()
     assert staging.rollback(steps=2).ref == "m@1.0.0"

@@ -261,5 +261,5 @@ def test_any_name_stays_in_the_error_tree_and_in_the_registry(
 
     stays_in_the_error_tree(deploy)
     assert {path.name for path in tmp_path.iterdir()} == {"registry"}
-    known = {"models", "environments", ".gitignore", ".gitattributes"}
+    known = {"models", "environments", "anchors", ".gitignore", ".gitattributes"}
     assert {path.name for path in root.iterdir()} <= known

@@ -42,7 +42,7 @@ def follow(state: ModelState, what: str, target: Any) -> None:
             body = {"version": target, "files": FILES, "summary": SUMMARY, "reason": None}
             take(state, "register", body)
     elif what == "keep":
-        archived = decide_archive(state, parse_reference("m"), target, True, None, {})
+        archived = decide_archive(state, parse_reference("m"), target, True, None, {}, {})
         if archived is not None:
             take(state, "archive", archived)
     elif target in state.records and what in TRANSITIONS[state.records[target].stage]:

@@ -113,6 +113,9 @@ def test_the_files_on_disk_are_those_of_the_design(registry: Registry) -> None:
     assert tree(registry.root) == [
         ".gitattributes",
         ".gitignore",
+        "anchors",
+        "anchors/models",
+        "anchors/models/sentiment.json",
         "models",
         "models/sentiment",
         "models/sentiment/1.0.0",

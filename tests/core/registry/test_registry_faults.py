@@ -257,6 +257,10 @@ def test_branches_that_promote_the_same_model_conflict_visibly(repository: Regis
         repository.get("a")
     git(folder, "checkout", "--ours", "registry/models/a/log/000002.json")
     assert repository.history("a")[-1].by == "right"
+    (problem,) = repository.check()
+    assert problem.path == repository.root / "anchors/models/a.json"
+    git(folder, "checkout", "--ours", str(problem.path))
+    assert repository.check() == []
 
 
 @tries(1.5, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -280,7 +284,12 @@ def test_any_names_stay_in_the_error_tree_and_in_the_registry(
     ):
         stays_in_the_error_tree(call)
     assert {path.name for path in tmp_path.iterdir()} <= {"registry"}
-    assert {path.name for path in registry.root.glob("*")} <= {"models", ".gitignore", ".gitattributes"}
+    assert {path.name for path in registry.root.glob("*")} <= {
+        "models",
+        "anchors",
+        ".gitignore",
+        ".gitattributes",
+    }
 
 
 json_values = st.recursive(

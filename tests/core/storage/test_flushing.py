@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +118,53 @@ def test_threads_flush_at_once(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 5 * 20 * 4
 
 
+def is_folder(descriptor: int) -> bool:
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+
+
+@pytest.mark.parametrize("name", ["EINVAL", "ENOTSUP", "ENOSYS", "EBADF", "EACCES", "EPERM"])
+@pytest.mark.parametrize("call", ["fsync", "open"])
+def test_a_system_that_flushes_no_folders_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, name: str
+) -> None:
+    real = getattr(os, call)
+
+    def refuse(what: Any, *more: Any) -> Any:
+        if is_folder(what) if call == "fsync" else Path(what).is_dir():
+            raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
+        return real(what, *more)
+
+    monkeypatch.setattr(os, call, refuse)
+    registry = Registry(tmp_path / "registry")
+    registry.register(program(), "m")
+    registry.promote("m", "staging")
+    registry.environment("e").deploy("m")
+    assert registry.export_version("m", tmp_path / "m.zip").is_file()
+    assert Registry(registry.root).check() == []
+
+
+@pytest.mark.parametrize(
+    ("folders", "number"), [(True, errno.EIO), (True, errno.ENOSPC), (False, errno.EINVAL)]
+)
+def test_a_flush_that_failed_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: bool, number: int
+) -> None:
+    real = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if is_folder(descriptor) is folders:
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    registry = Registry(tmp_path / "registry")
+    with pytest.raises(
+        RegistryError, match=os.strerror(number) if number != errno.ENOSPC else "disk is full"
+    ):
+        registry.register(program(), "m")
+    assert Registry(registry.root).models() == []
+
+
 def test_nothing_to_flush_is_flushed(tmp_path: Path) -> None:
     Unflushed().flush()
 
@@ -172,7 +221,7 @@ def test_in_a_folder_that_cannot_be_written_everything_says_so_and_reading_goes_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
 ) -> None:
     registry = Registry(tmp_path / "registry")
-    for _ in range(2):
+    for _ in range(3):
         registry.register(program(), "m")
     environment = registry.environment("e")
     environment.deploy("m@1.0.0")
@@ -195,7 +244,7 @@ def test_in_a_folder_that_cannot_be_written_everything_says_so_and_reading_goes_
         lambda: registry.register(program(), "m"),
         lambda: registry.register(program(), "new"),
         lambda: registry.promote("m", "staging"),
-        lambda: registry.archive("m@1.0.0"),
+        lambda: registry.archive("m@1.2.0"),
         lambda: environment.deploy("m@1.0.0"),
         environment.rollback,
         lambda: registry.environment("new").deploy("m"),
@@ -205,7 +254,7 @@ def test_in_a_folder_that_cannot_be_written_everything_says_so_and_reading_goes_
         assert "\n" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
     assert Registry(registry.root).check() == []
-    assert registry.get("m").version == "1.1.0"
+    assert registry.get("m").version == "1.2.0"
     assert registry.load("m") is not None
     assert environment.current is not None
     assert environment.current.version == "1.1.0"

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dspy_nb.core.errors import Corrupt, DspyNbError, InputError, Refused, RegistryError
+from dspy_nb.core.errors import Corrupt, InputError, Refused, RegistryError
 from dspy_nb.core.storage import files as durable
 from dspy_nb.core.storage import log as log_module
 from dspy_nb.core.storage.log import Entry, Log
@@ -168,18 +168,57 @@ def test_every_flipped_byte_of_an_entry_is_found(tmp_path: Path) -> None:
             os.pwrite(file.fileno(), bytes([byte]), position)
 
 
-@pytest.mark.parametrize("length", [0, 1, 20, -1])
-def test_a_torn_last_entry_is_found(tmp_path: Path, length: int) -> None:
+def tear(path: Path, length: int, fill: bytes = b"") -> None:
+    """Leave the beginning of an entry, as a process did that was killed long ago."""
+    path.write_bytes(path.read_bytes()[:length] + fill)
+    os.utime(path, (1, 1))
+
+
+LENGTHS = [0, 1, 2, 20, 21, 40, -1, -2, -3, -4, -10, -68, -69, -70, -75, -80, -84, -85, -90]
+
+
+@pytest.mark.parametrize("fill", [b"", bytes(7)], ids=["cut", "zeros"])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_torn_last_entry_is_absent_and_the_next_one_takes_its_place(
+    tmp_path: Path, length: int, fill: bytes
+) -> None:
     log = open_log(tmp_path)
     add(log, 1)
-    path = tmp_path / "000001.json"
-    path.write_bytes(path.read_bytes()[:length])
-    os.utime(path, (1, 1))  # nobody is writing it
-    with pytest.raises(Corrupt, match="torn or was edited"):
-        open_log(tmp_path).read()
+    add(log, 2)
+    tear(tmp_path / "000002.json", length, fill)
+    reader = open_log(tmp_path)
+    assert (reader.read().total, log.read().total) == (1, 1)
+    assert reader.torn == str(tmp_path / "000002.json")
+    assert add(reader, 30).number == 2
+    assert (reader.torn, log.read().total, open_log(tmp_path).read().total) == (None, 31, 31)
+    (aside,) = (path for path in tmp_path.iterdir() if path.name.startswith(".tmp-"))
+    assert aside.stat().st_mtime == 1
 
 
-def test_an_entry_that_still_grows_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torn_entry_with_others_after_it_is_damage(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    for number in range(3):
+        add(log, number)
+    tear(tmp_path / "000002.json", 40)
+    for call in (open_log(tmp_path).read, lambda: add(open_log(tmp_path), 1)):
+        with pytest.raises(Corrupt, match="torn or was edited"):
+            call()
+
+
+def test_a_torn_entry_that_nobody_can_lock_is_left_to_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    add(open_log(tmp_path), 1)
+    tear(tmp_path / "000001.json", 40)
+    monkeypatch.setattr(log_module, "_lock", no_locks)
+    with pytest.raises(Corrupt, match=r"No locks available.*: remove it"):
+        add(open_log(tmp_path), 1)
+
+
+def test_an_entry_that_still_grows_is_not_moved_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add(open_log(tmp_path), 1)
     path = tmp_path / "000001.json"
     content = path.read_bytes()
@@ -188,12 +227,31 @@ def test_an_entry_that_still_grows_is_waited_for(tmp_path: Path, monkeypatch: py
 
     def wait(seconds: float) -> None:
         waited.append(seconds)
-        path.write_bytes(content if len(waited) == 3 else content[: 40 + len(waited)])
+        path.write_bytes(content if len(waited) == 9 else content[: 40 + len(waited)])
 
     monkeypatch.setattr(log_module, "_TORN_AFTER_S", HANG_S)
     monkeypatch.setattr(time, "sleep", wait)
-    assert open_log(tmp_path).read().total == 1
-    assert len(waited) == 3
+    assert open_log(tmp_path).read().total == 0  # readers do not wait: nobody was told of it
+    assert add(open_log(tmp_path), 2).number == 2
+    assert open_log(tmp_path).read().total == 3
+    assert len(waited) >= 9
+
+
+def test_of_two_who_move_a_torn_entry_away_the_slower_one_leaves_what_took_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(open_log(tmp_path), 1)
+    tear(tmp_path / "000001.json", 40)
+    real = log_module._lock
+
+    def late(descriptor: int) -> None:
+        monkeypatch.setattr(log_module, "_lock", real)
+        assert add(open_log(tmp_path), 10).number == 1
+        real(descriptor)
+
+    monkeypatch.setattr(log_module, "_lock", late)
+    assert add(open_log(tmp_path), 20).number == 2
+    assert open_log(tmp_path).read().total == 30
 
 
 def test_a_missing_entry_is_found(tmp_path: Path) -> None:
@@ -269,15 +327,36 @@ def test_file_systems_without_hard_links_work_as_well(
     def no_links(*_: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "no links here")
 
-    monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(log_module, "_TORN_AFTER_S", HANG_S)  # however late the other one is with the rest
+    with_links = open_log(tmp_path)
+    add(with_links, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", no_links)
+        append_from_threads(tmp_path)
+    assert add(with_links, 1).number == 32
+    assert open_log(tmp_path).read().numbers == list(range(1, 33))
+    assert {path.is_dir() for path in tmp_path.iterdir()} == {True, False}
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def append_from_threads(tmp_path: Path) -> None:
     a, b = open_log(tmp_path), open_log(tmp_path)
     threads = [threading.Thread(target=lambda log=log: [add(log, 1) for _ in range(15)]) for log in (a, b)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert open_log(tmp_path).read().numbers == list(range(1, 31))
+
+
+@pytest.mark.parametrize("damage", ["edited", "cut"])
+def test_an_entry_that_is_a_folder_is_verified_like_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no")))
+    add(open_log(tmp_path), 1)
+    inside = tmp_path / "000001.json/entry.json"
+    inside.write_bytes(inside.read_bytes().replace(b'"add": 1', b'"add": 2') if damage == "edited" else b"{")
+    with pytest.raises(Corrupt, match="torn or was edited"):
+        open_log(tmp_path).read()
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "link"])
@@ -345,9 +424,9 @@ def test_any_bytes_as_an_entry_stay_in_the_error_tree(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "000001.json").write_bytes(content)
-        os.utime(folder / "000001.json", (1, 1))  # long complete: nobody waits for the rest of it
-        with pytest.raises(DspyNbError):
-            open_log(folder).read()
+        log = open_log(folder)
+        stays_in_the_error_tree(log.read)
+        assert log.entries == ()
 
 
 class LogMachine(RuleBasedStateMachine):
