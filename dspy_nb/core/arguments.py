@@ -53,10 +53,15 @@ def number_between(name: str, value: object, low: float, high: float, *, ends: b
     Raises:
         InputError: It is not a number, or is out of bounds.
     """
-    number = float(value) if isinstance(value, Real) else math.nan
+    try:
+        number = float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number) or not (low <= number <= high if ends else low < number < high):
         left, right = ("[", "]") if ends else ("(", ")")
-        raise InputError(f"{name} must be a finite number in {left}{low:g}, {high:g}{right}, got {value!r}")
+        raise InputError(
+            f"{name} must be a finite number in {left}{low:g}, {high:g}{right}, got {value!r:.80}"
+        )
     return number
 
 

@@ -242,12 +242,6 @@ class LiveTraffic:
             found = connection.execute(query, tuple(values)).fetchone()[0]
         return None if found is None else float(found)
 
-    def raise_once(self, deployment: int, objective: str, facts: Any) -> bool:
-        """Store an alert; return whether it is new: then, and only then, this process tells others of it."""
-        with self.file.writing() as connection:
-            row = (deployment, objective, self.clock(), json.dumps(facts, allow_nan=False))
-            return connection.execute("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?, ?)", row).rowcount == 1
-
     def count(self, which: str, values: Iterable[Any] = ()) -> int:
         """Return the number of requests."""
         with self.file.reading() as connection:

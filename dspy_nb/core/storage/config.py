@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.storage.files import explained
+from dspy_nb.core.storage.files import explained, read_file
 
 __all__ = ["read_table"]
 
@@ -16,11 +16,11 @@ def read_table(config: Path, name: str) -> dict[str, Any]:
 
     Raises:
         InputError: The file is no TOML, or ``name`` is not a table.
-        RegistryError: It cannot be read.
+        RegistryError: It cannot be read, or is no plain file.
     """
     with explained(f"read {config}"):
         try:
-            text = config.read_text("utf-8")
+            text = read_file(config, links=True).decode("utf-8")
         except FileNotFoundError:
             return {}
         except UnicodeDecodeError as error:
@@ -29,7 +29,7 @@ def read_table(config: Path, name: str) -> dict[str, Any]:
 
     try:
         table = tomllib.loads(text).get(name, {})
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also for a number of too many digits
         raise InputError(f"{config} is not valid TOML: {error}") from error
     if not isinstance(table, dict):
         raise InputError(f"{config}: {name} is not a table")

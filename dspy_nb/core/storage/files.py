@@ -87,8 +87,12 @@ def replace_file(path: Path, content: bytes) -> None:
         raise
 
 
-def read_file(path: Path | str) -> bytes:
+def read_file(path: Path | str, *, links: bool = False) -> bytes:
     """Return the content of a regular file.
+
+    Args:
+        path: The file.
+        links: Whether it may be a link to one.
 
     Raises:
         FileNotFoundError: There is none.
@@ -96,7 +100,8 @@ def read_file(path: Path | str) -> bytes:
         OSError: It cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | _BINARY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))
+        flags = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(path, flags if links else flags | _NO_FOLLOW)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise Corrupt(f"{path} is a link: the registry holds plain files only") from error
