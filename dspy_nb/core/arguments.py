@@ -159,6 +159,10 @@ def user_path(name: str, value: object, kind: str = "path") -> Path:
     """
     if not isinstance(value, str | os.PathLike) or not isinstance(text := os.fspath(value), str):
         raise InputError(f"{name} must be a {kind}, not a {type(value).__name__}")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise InputError(f"{name} must be a {kind}, got {text!r:.80}") from None
     if not text or "\0" in text:
         raise InputError(f"{name} must be a {kind}, got {text!r:.80}")
     return Path(os.path.expanduser(text))  # noqa: PTH111 (it raises where there is no such user)
