@@ -260,8 +260,8 @@ class Environment(Canaries):
         self._advance_at = now + _ADVANCE_EVERY_S
         try:
             self.advance_canary()
-        except DspyNbError:
-            logger.exception("%s: the canary cannot go on", self.name)
+        except DspyNbError as error:
+            logger.error("%s: the canary cannot go on: %s", self.name, error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ class HealthReport:
         alert_id: What the alert of that is known by, to receivers that may get it twice; None without one.
         rolled_back: The roll-back that this look made.
         rollback_error: Why it made none although it was to.
+        missing: What it could not count: a sentence about each damaged file of traffic.
     """
 
     environment: str
@@ -96,6 +97,7 @@ class HealthReport:
     alert_id: str | None = None
     rolled_back: Deployment | None = None
     rollback_error: str | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -129,7 +131,7 @@ class HealthReport:
         """Return the report that ``to_dict`` wrote."""
         values = {name: value for name, value in data.items() if name != "verdict"}
         values["objectives"] = tuple(_objective(item) for item in values["objectives"])
-        values["alerts"] = tuple(values["alerts"])
+        values |= {name: tuple(values[name]) for name in ("alerts", "missing")}
         if values["rolled_back"] is not None:
             values["rolled_back"] = Deployment(**values["rolled_back"])
         return cls(**values)
@@ -137,14 +139,13 @@ class HealthReport:
     def sentence(self) -> str:
         """Return the finding on one line, for logs and alerts."""
         what = f"{self.ref} in {self.environment} is {self.verdict}"
-        if not self.degraded:
-            return what
         parts = [describe(item) for item in self.degraded]
         if self.rolled_back is not None:
             parts.append(f"rolled back to {self.rolled_back.ref}")
         if self.rollback_error is not None:
             parts.append(f"not rolled back: {self.rollback_error}")
-        return f"{what}: {'; '.join(parts)}"
+        parts += self.missing
+        return f"{what}: {'; '.join(parts)}" if parts else what
 
 
 def _objective(values: Mapping[str, Any]) -> ObjectiveHealth:

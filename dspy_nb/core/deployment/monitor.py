@@ -83,6 +83,7 @@ def _look_at(environment: Canaries, settings: MonitorSettings, alerts: Alerts) -
         objectives=tuple(
             _look(environment.traffic, objective, live.number, settings) for objective in watched
         ),
+        missing=environment.traffic.missing(live.at),
     )
     if report.verdict != "degraded":
         return report

@@ -21,12 +21,14 @@ from dspy_nb.core.models.stages import ModelState, Record
 from dspy_nb.core.models.version import verified_files, verified_metadata
 from dspy_nb.core.storage.files import explained
 from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log, is_entry_name
+from dspy_nb.core.storage.sqlite import is_aside, verify_traffic
 
 __all__ = ["Problem", "check_registry"]
 
 
 # SQLite keeps what is not yet in the file itself beside it.
-_TRAFFIC_FILES: Final = tuple(f"{TRAFFIC_FILE}{end}" for end in ("", "-wal", "-shm", "-journal"))
+_BESIDE: Final = ("-wal", "-shm", "-journal")
+_TRAFFIC_FILES: Final = tuple(f"{TRAFFIC_FILE}{end}" for end in ("", *_BESIDE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,10 @@ class Problem:
     """Something that is not as it should be.
 
     Attributes:
-        kind: ``corrupt`` (a log or a version cannot be trusted), ``orphan`` (left by a process that stopped
-            half-way; nobody sees it), ``stale`` (the link ``current`` of an environment, which is for other
-            tools, does not say what its log says) or ``foreign`` (not part of a registry).
+        kind: ``corrupt`` (a log, a version or a file of traffic cannot be trusted), ``orphan`` (left by a process
+            that stopped half-way, or set aside because it is damaged; nobody sees it), ``stale`` (the link
+            ``current`` of an environment, which is for other tools, does not say what its log says) or
+            ``foreign`` (not part of a registry).
         path: Where.
         message: What is wrong and what to do about it, on one line.
     """
@@ -70,6 +73,7 @@ def check_registry(root: Path) -> list[Problem]:
         problems += _check_model(name, root / "models" / name, registered)
     for name in _folders(root / "environments", "environment", problems):
         problems += _check_environment(name, root / "environments" / name, registered)
+    problems += _check_experiments(root / "experiments")
     return problems
 
 
@@ -114,10 +118,34 @@ def _check_environment(
             f"environment({name!r}).relink() corrects it"
         )
         yield Problem("stale", folder / LINK, message)
+    yield from _check_traffic(folder / TRAFFIC_FILE)
     for stray in _names(folder):
         if stray not in ("log", LINK, *_TRAFFIC_FILES):
-            yield _stray(folder / stray)
+            yield from _damaged_or_stray(folder / stray)
     yield from _strays_of(log.folder)
+
+
+def _check_experiments(folder: Path) -> Iterator[Problem]:
+    for name in _names(folder):
+        if name.endswith(".sqlite3"):
+            yield from _check_traffic(folder / name)
+        elif is_aside(name):
+            yield from _damaged_or_stray(folder / name)
+
+
+def _check_traffic(path: Path) -> Iterator[Problem]:
+    try:
+        verify_traffic(path)
+    except DspyNbError as error:
+        yield Problem("corrupt", path, f"{error}: what is served sets it aside, or restore it from a backup")
+
+
+def _damaged_or_stray(path: Path) -> Iterator[Problem]:
+    if not is_aside(path.name):
+        yield _stray(path)
+    elif not path.name.endswith(_BESIDE) or not path.with_name(path.name.rpartition("-")[0]).exists():
+        message = f"{path} was set aside because it is damaged: take from it what you need, and remove it"
+        yield Problem("orphan", path, message)
 
 
 def _check_model(
