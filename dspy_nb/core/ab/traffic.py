@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dspy_nb.core.arguments import check_text, number_between, probability
 from dspy_nb.core.errors import Corrupt, InputError, NotFound
-from dspy_nb.core.storage.sqlite import TrafficFile, read_aside
+from dspy_nb.core.storage.damaged import read_aside
+from dspy_nb.core.storage.sqlite import TrafficFile
 
 if TYPE_CHECKING:
     import sqlite3
@@ -342,9 +343,7 @@ def _fact(connection: sqlite3.Connection, name: str) -> Any:
     try:
         return None if found is None else json.loads(found[0])
     except ValueError as error:
-        raise Corrupt(
-            f"the file of traffic holds no JSON under {name!r}: restore it from a backup"
-        ) from error
+        raise ValueError(f"no JSON under {name!r}") from error
 
 
 def _like(text: str, definition: dict[str, Any]) -> bool:

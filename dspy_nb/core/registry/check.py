@@ -19,9 +19,10 @@ from dspy_nb.core.models.promotion import load_requirements
 from dspy_nb.core.models.publishing import STAGING_PREFIX
 from dspy_nb.core.models.stages import ModelState, Record
 from dspy_nb.core.models.version import verified_files, verified_metadata
+from dspy_nb.core.storage.damaged import is_aside
 from dspy_nb.core.storage.files import explained
 from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log, is_entry_name
-from dspy_nb.core.storage.sqlite import is_aside, verify_traffic
+from dspy_nb.core.storage.sqlite import verify_traffic
 
 __all__ = ["Problem", "check_registry"]
 

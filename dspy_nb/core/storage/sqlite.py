@@ -11,18 +11,17 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from dspy_nb.core.errors import Corrupt, DspyNbError, InputError, Refused, RegistryError
+from dspy_nb.core.storage.damaged import ENDS, asides_of, identity_of, is_damage, set_aside, signature_of
 from dspy_nb.core.storage.files import explained, make_folders
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["Aside", "TrafficFile", "is_aside", "read_aside", "verify_traffic"]
+__all__ = ["TrafficFile", "verify_traffic"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +30,6 @@ _T = TypeVar("_T")
 _BUSY_S: Final = 60.0
 _SCHEMA_VERSION: Final = 1
 _OTHERS_WRITE_WITHIN_S: Final = 0.1
-_ENDS: Final = ("", "-journal", "-shm", "-wal")  # what SQLite keeps beside a file
-_DAMAGED: Final = ".damaged-"
-_STAMP: Final = "%Y%m%dT%H%M%S%fZ"
 
 # Events are numbered 1, 2, 3, ... in the order of assignment and never deleted. What status() reads of them
 # comes first in a row, because SQLite reads a row from the left.
@@ -49,21 +45,6 @@ CREATE INDEX waiting ON events (assigned_at) WHERE first = 1 AND outcome IS NULL
 CREATE TABLE changes (id INTEGER PRIMARY KEY, number INTEGER NOT NULL);
 PRAGMA user_version = {_SCHEMA_VERSION};
 """
-
-
-class Aside(NamedTuple):
-    """A damaged file that was set aside: where it is, and since when another one stands in its place."""
-
-    path: Path
-    at: str
-
-    def sentence(self) -> str:
-        """Return what a verdict must say of it."""
-        n, at = _outcomes_in(self.path), self.at[:19].replace("T", " ")
-        how_many = "they" if n is None else f"{n:,}"
-        return (
-            f"outcomes before {at} UTC are not counted: {how_many} are in {self.path.name}, which is damaged"
-        )
 
 
 class TrafficFile:
@@ -126,26 +107,28 @@ class TrafficFile:
         except Corrupt as error:
             damage = error
         with self._setting_aside:
-            fresh, before = _Slot(self._opened), _signature(self.path)
+            fresh, found, before = _Slot(self._opened), identity_of(self.path), signature_of(self.path)
             try:
                 time.sleep(_OTHERS_WRITE_WITHIN_S)
                 with self._same_file(), fresh.using(self.path, "BEGIN IMMEDIATE", "write") as connection:
                     return work(connection)
             except Corrupt as error:
-                if not _is_damage(error) or before != _signature(self.path):
+                untouched = before == signature_of(self.path) or found != identity_of(self.path)
+                if not is_damage(error) or not untouched:
                     raise damage from None
-                aside = self._replaces = _set_aside(self.path)
-                self._identity = None
+                if (aside := set_aside(self.path, found)) is not None:
+                    self._identity, self._replaces = None, aside
+                    logger.error("%s; it is kept as %s, and a new file goes on", damage, aside.name)
             finally:
                 fresh.close()  # after it has moved: a file that is closed is tidied up
-            self.close()
-            logger.error("%s; it is kept as %s, and a new file goes on", damage, aside.name)
+            if self._identity is None:
+                self.close()
         with self.writing() as connection:
             return work(connection)
 
     def missing(self, since: str = "") -> tuple[str, ...]:
         """Return a sentence about each file that was set aside, since a time in ISO 8601, and is still there."""
-        return tuple(aside.sentence() for aside in _asides(self.path) if aside.at >= since)
+        return tuple(aside.sentence() for aside in asides_of(self.path) if aside.at >= since)
 
     @contextlib.contextmanager
     def _same_file(self) -> Iterator[None]:
@@ -153,9 +136,10 @@ class TrafficFile:
 
         If the one that was opened was set aside, by whichever process, this one goes on with the new one.
         """
-        if self._identity is not None and self._identity != _identity(self.path):
+        if self._identity is not None and self._identity != identity_of(self.path):
             self._replaces = next(
-                (aside.path for aside in _asides(self.path) if _identity(aside.path) == self._identity), None
+                (aside.path for aside in asides_of(self.path) if identity_of(aside.path) == self._identity),
+                None,
             )
             if self._replaces is None:
                 raise RegistryError(
@@ -166,7 +150,7 @@ class TrafficFile:
             self.close()
         yield
         if self._identity is None:
-            self._identity = _identity(self.path)
+            self._identity = identity_of(self.path)
             self.generation += 1
 
     def _opened(self) -> sqlite3.Connection:
@@ -225,21 +209,16 @@ class _Slot:
                 raise InputError(f"a text with half of a surrogate pair cannot be stored: {error}") from None
             except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
                 # Arguments were checked before: it is what a row holds.
-                raise Corrupt(f"{path} holds what no file of traffic does: {error!r:.200}") from error
+                why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                raise Corrupt(
+                    f"{path} holds what no file of traffic does ({why}): restore it from a backup"
+                ) from error
 
     def close(self) -> None:
         with self._lock:
             if self._connection is not None and self._pid == os.getpid():
                 self._connection.close()
                 self._connection = None
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)  # noqa: PTH116 (pathlib takes longer)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _opened(path: Path, schema: str, fill: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
@@ -276,12 +255,12 @@ def _is_there(path: Path) -> bool:
         status = path.stat()
     except FileNotFoundError:
         if log.is_file() and log.stat().st_size:
-            _set_aside(path)  # SQLite would remove it: nothing is left that it belongs to
+            set_aside(path, None)  # SQLite would remove it: nothing is left that it belongs to
         return False
     if not stat.S_ISREG(status.st_mode):
         raise Corrupt(f"{path} is not a file of traffic, and no file at all: move it away")
     if status.st_size == 0:
-        _set_aside(path)
+        set_aside(path, (status.st_dev, status.st_ino))
         return False
     return True
 
@@ -304,7 +283,7 @@ def _create(path: Path, schema: str, fill: Callable[[sqlite3.Connection], None])
         with contextlib.suppress(OSError):
             os.link(temporary, path)
     finally:
-        for end in _ENDS:
+        for end in ENDS:
             with contextlib.suppress(OSError):
                 temporary.with_name(f"{temporary.name}{end}").unlink()
 
@@ -323,68 +302,10 @@ def _version(connection: sqlite3.Connection) -> int:
 
 def _explained(error: sqlite3.Error, path: Path, doing: str) -> RegistryError:
     text = " ".join(str(error).split())[:200]
-    if _is_damage(error) or any(words in text for words in ("already exists", "no such", "not decode")):
+    if is_damage(error) or any(words in text for words in ("already exists", "no such", "not decode")):
         return Corrupt(f"{path} is not a file of traffic: {text}")
     cause = {"database is locked": f"another process held it for {_BUSY_S:g} s"}.get(text, text)
     return RegistryError(f"cannot {doing} {path}: {cause}")
-
-
-# -- damaged files ----------------------------------------------------------------------------------------------
-
-
-def _is_damage(error: BaseException | None) -> bool:
-    """Tell whether SQLite says that the file itself is damaged, whatever else may be wrong."""
-    import sqlite3
-
-    while error is not None:
-        # The low byte is the kind, the others say more.
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return True
-        if isinstance(error, UnicodeDecodeError) and b"malformed" in error.object:  # it says so in no UTF-8
-            return True
-        error = error.__cause__
-    return False
-
-
-def _signature(path: Path) -> list[tuple[int, int]]:
-    """Return what changes when somebody writes."""
-    found = []
-    for end in ("", "-wal"):
-        with contextlib.suppress(OSError):
-            status = path.with_name(f"{path.name}{end}").stat()
-            if status.st_size:  # an empty log is made by whoever opens the file
-                found.append((status.st_size, status.st_mtime_ns))
-    return found
-
-
-def _set_aside(path: Path) -> Path:
-    """Give a damaged file and what SQLite keeps beside it another name; nothing in them is changed.
-
-    Raises:
-        RegistryError: The disk refuses it.
-    """
-    aside = path.with_name(f"{path.name}{_DAMAGED}{datetime.now(UTC):{_STAMP}}")
-    with explained(f"set {path} aside"):
-        for end in reversed(
-            _ENDS
-        ):  # the file itself last: beside a new one the log of an old one is taken for its own
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(f"{path}{end}", f"{aside}{end}")  # noqa: PTH104
-    return aside
-
-
-def _asides(path: Path) -> list[Aside]:
-    """Return what was set aside for the file, oldest first."""
-    found = {}
-    beginning = f"{path.name}{_DAMAGED}"
-    with contextlib.suppress(OSError):
-        for name in os.listdir(path.parent):  # noqa: PTH208 (names only)
-            name = name.removesuffix("-wal").removesuffix("-shm")
-            with contextlib.suppress(ValueError):
-                if name.startswith(beginning):
-                    at = datetime.strptime(name.removeprefix(beginning), _STAMP).isoformat()
-                    found[name] = Aside(path.with_name(name), at)
-    return [found[name] for name in sorted(found)]
 
 
 def verify_traffic(path: Path) -> None:
@@ -412,30 +333,3 @@ def verify_traffic(path: Path) -> None:
         raise Corrupt(f"{path} is not a file of traffic: its tables have no readable names") from error
     if found != "ok":
         raise Corrupt(f"{path} is not a file of traffic: {' '.join(str(found).split())[:200]}")
-
-
-def is_aside(name: str) -> bool:
-    """Tell whether a file of that name, or what SQLite keeps beside it, was set aside by ``TrafficFile.serve``."""
-    return _DAMAGED in name
-
-
-def read_aside(path: Path, query: str) -> list[Any]:
-    """Return what can be read of a damaged file: the rows, or none."""
-    import sqlite3
-
-    with contextlib.suppress(sqlite3.Error, OSError, UnicodeDecodeError):
-        if not path.stat().st_size:  # SQLite would remove its log
-            return []
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        try:
-            return connection.execute(query).fetchall()
-        finally:
-            connection.close()
-    return []
-
-
-@cache
-def _outcomes_in(path: Path) -> int | None:
-    """Return the number of outcomes in a damaged file, None where that cannot be read; nobody writes to it."""
-    found = read_aside(path, "SELECT count(outcome) FROM events")
-    return found[0][0] if found and isinstance(found[0][0], int) else None

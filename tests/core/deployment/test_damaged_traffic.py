@@ -6,7 +6,8 @@ import contextlib
 import os
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage import sqlite
 from dspy_nb.views.monitor import canary_text, health_html, health_text
 from tests import name_of
+from tests.children import FORKED, Children
 from tests.properties import tries
 from tests.registry_samples import EVALUATION, registry_of
 from tests.scripted import scripted_lm
@@ -176,6 +178,28 @@ def test_a_process_that_had_the_file_open_goes_on_with_the_new_one(environment: 
     assert again(environment).check_health(SETTINGS)["quality"].n == 4
 
 
+def observe_together(root: Path, together: Barrier) -> Iterator[int]:
+    os.fsync = lambda _: None
+    sqlite._OTHERS_WRITE_WITHIN_S = 0.001  # type: ignore[misc]
+    environment = Registry(root).environment("staging")
+    together.wait()
+    for _ in range(25):
+        environment.observe(True)
+        yield 1
+
+
+@pytest.mark.parametrize("damage", [garbage, empty], ids=name_of)
+def test_of_many_processes_that_find_the_damage_one_sets_it_aside_and_none_loses_a_request(
+    environment: Environment, children: Children, damage: Callable[[Path], None]
+) -> None:
+    damage(closed(environment))
+    together = FORKED.Barrier(4)
+    writers = [children(observe_together, environment.registry.root, together) for _ in range(4)]
+    assert sum(sum(writer.rest()) for writer in writers) == 100
+    assert len([file for file in asides(environment) if not file.name.endswith(("-wal", "-shm"))]) == 1
+    assert again(environment).traffic.count("1") == 100
+
+
 @pytest.mark.parametrize("damage", [garbage, truncated, header, middle], ids=name_of)
 def test_who_only_looks_is_told_and_moves_nothing(
     environment: Environment, damage: Callable[[Path], None]
@@ -198,7 +222,7 @@ def test_a_file_that_somebody_writes_to_stays_where_it_is(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     garbage(closed(environment))
-    monkeypatch.setattr(sqlite, "_signature", lambda _: object())
+    monkeypatch.setattr(sqlite, "signature_of", lambda _: object())
     serving = again(environment)
     assert answers(serving) == ""
     with pytest.raises(Corrupt, match=r"traffic\.sqlite3 is not a file of traffic"):
