@@ -23,6 +23,7 @@ from dspy_nb.core.storage.flushing import Unflushed
 
 __all__ = [
     "LARGEST_FILE",
+    "check_target",
     "dump_json",
     "explained",
     "make_folders",
@@ -85,6 +86,31 @@ def replace_file(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_target(what: str, path: Path) -> None:
+    """Find out, before anything is spent, whether ``replace_file`` can write a file.
+
+    Args:
+        what: What the message calls it.
+        path: The file; its folder must be there.
+
+    Raises:
+        InputError: It cannot, or what is there is no file.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}") if path.name else path
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{what} {path}: that is no file")
+        if not path.parent.is_dir():
+            raise InputError(f"{what} {path}: there is no folder {path.parent}")
+        write_file(temporary, b"\n")
+        temporary.unlink()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise InputError(f"{what} {str(path)[:200]!r} cannot be written: {reason or error}") from None
 
 
 def read_file(path: Path | str, *, links: bool = False) -> bytes:
