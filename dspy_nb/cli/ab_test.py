@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 import dspy_nb as nb
 from dspy_nb.cli.evaluate import own_metric
-from dspy_nb.cli.output import json_option, lm_option, print_result, registry_option
+from dspy_nb.cli.output import json_option, lm_option, print_result, registry_option, write_late
 from dspy_nb.cli.task import lm_settings
 
 __all__ = ["ab_test"]
@@ -209,13 +209,14 @@ def ab_test(
         ".html": lambda: _page(title, comparison_html(result)),
         ".json": lambda: json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False),
     }
-    for report in reports:
-        _write(Path(report), written[Path(report).suffix]())
+    failures = [write_late(_writing(written[report.suffix]()), report) for report in map(Path, reports)]
     if attach:
         for version, one in zip(versions[1:], found, strict=True):
             if version is not None and one.n:
                 registry.attach(version, _evidence(one, not_worse))
     print_result(as_json, data, lambda: comparison_text(result))
+    for failure in filter(None, failures):
+        raise failure
     if any(_accepted(one, not_worse) for one in found):
         return 0
     verdicts = ", ".join(f"{one.b_name}: {one.verdict}" for one in found)
@@ -258,18 +259,22 @@ def _metric_of(versions: Sequence[nb.ModelVersion | None]) -> str:
 
 
 def _check_reports(reports: Sequence[str]) -> None:
+    from dspy_nb.core.storage.files import check_target
+
     for report in map(Path, reports):
         if report.suffix not in _SUFFIXES:
             raise nb.InputError(f"--report {report}: the name must end in {', '.join(_SUFFIXES)}")
-        if not report.parent.is_dir():
-            raise nb.InputError(f"--report {report}: there is no folder {report.parent}")
+        check_target("--report", report)
 
 
-def _write(path: Path, text: str) -> None:
+def _writing(text: str) -> Callable[[Path], None]:
     from dspy_nb.core.storage.files import explained, replace_file
 
-    with explained(f"write {path}"):
-        replace_file(path, text.encode())
+    def write(path: Path) -> None:
+        with explained(f"write {path}"):
+            replace_file(path, text.encode())
+
+    return write
 
 
 def _page(title: str, body: str) -> str:

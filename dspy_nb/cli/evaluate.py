@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 import dspy_nb as nb
-from dspy_nb.cli.output import json_option, lm_option, print_result, registry_option
+from dspy_nb.cli.output import json_option, lm_option, print_result, registry_option, write_late
 from dspy_nb.cli.task import lm_settings
 
 __all__ = ["evaluate", "gate", "own_metric"]
@@ -122,6 +123,7 @@ def evaluate(
     import dspy
 
     from dspy_nb.cli import parsing
+    from dspy_nb.core.storage.files import check_target
     from dspy_nb.views.progress.evaluation import TerminalEvaluationProgress
 
     if attach and model is None:
@@ -133,7 +135,8 @@ def evaluate(
     names = parsing.input_fields(program) if inputs is None else [name.strip() for name in inputs.split(",")]
     metrics = [parsing.load_metric(name) for name in metric_names or own_metric(version)]
     examples = nb.load_examples(test_data, names)
-    _check_folder(out)
+    if out is not None:
+        check_target("--out", Path(out))
     with dspy.context(**lm_settings(lm)):
         evaluation = nb.evaluate(
             program,
@@ -149,14 +152,15 @@ def evaluate(
             seed=seed,
             on_event=TerminalEvaluationProgress() if sys.stderr.isatty() else None,
         )
-    if out is not None:
-        evaluation.save(out)
+    failure = None if out is None else write_late(evaluation.save, Path(out))
     result = None if reference is None else reference.check(evaluation, raises=False)
     if attach and version is not None and evaluation.complete:
         registry.attach(version, evaluation if result is None else result)
     data = {**evaluation.to_dict(results=False), "gate": None if result is None else result.to_dict()}
     report = evaluation.report() + ("" if result is None else f"\n\n{result.report()}")
     print_result(as_json, data, lambda: report)
+    if failure is not None:
+        raise failure
     if result is not None and not result.passed:
         raise nb.GateFailed(list(result.reasons))
     return 0 if evaluation.complete and evaluation.errors.count < evaluation.n else 1
@@ -223,10 +227,3 @@ def _resolved(quality: nb.QualityGate | None, registry: nb.Registry) -> nb.Quali
 
 def _evaluation(text: str, registry: nb.Registry) -> nb.Evaluation | nb.ModelVersion:
     return nb.Evaluation.load(text) if text.endswith(".json") else registry.get(text)
-
-
-def _check_folder(out: str | None) -> None:
-    from pathlib import Path
-
-    if out is not None and not Path(out).parent.is_dir():
-        raise nb.InputError(f"--out {out}: there is no folder {Path(out).parent}")

@@ -20,7 +20,9 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from dspy_nb.cli.output import write_late
 from dspy_nb.core.errors import DspyNbError, InputError
+from dspy_nb.core.storage.files import check_target
 from dspy_nb.views.wording import duration, excerpt
 
 __all__ = ["NotebookFailed", "read_notebook", "run_notebook"]
@@ -138,6 +140,8 @@ def run_notebook(
         KeyboardInterrupt: It was interrupted; the kernel is gone.
     """
     notebook = read_notebook(source, parameters)
+    check_target("the executed copy", copy)
+    failure = None
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dspy-nb-") as scratch:
         variables = {**os.environ, "IPYTHONDIR": scratch, **(environment or {})}
@@ -149,7 +153,9 @@ def run_notebook(
         except (CellExecutionError, RuntimeError) as error:
             raise NotebookFailed(f"{console.place}{_reason(error)}; see {copy}") from error
         finally:
-            nbformat.write(notebook, copy)  # type: ignore[no-untyped-call]
+            failure = write_late(lambda path: nbformat.write(notebook, path), copy)  # type: ignore[no-untyped-call]
+    if failure is not None:
+        raise failure
     for number, cell in enumerate(notebook.cells):
         # IPython's UsageError and whatever else ends a notebook without an error in its reply.
         if cell.cell_type == "code" and cell.source.strip() and cell.execution_count is None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["json_option", "lm_option", "print_result", "registry_option"]
+import dspy_nb as nb
+
+__all__ = ["json_option", "lm_option", "print_result", "registry_option", "write_late"]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -29,6 +34,28 @@ registry_option = click.option(
     metavar="DIR",
     help="Folder of the registry.",
 )
+
+
+def write_late(write: Callable[[Path], object], target: Path) -> nb.DspyNbError | None:
+    """Write a file of results that were paid for; where that fails, keep it elsewhere and say where.
+
+    Args:
+        write: Writes it to a path.
+        target: Where it belongs.
+
+    Returns:
+        What to raise when everything else is done, ``None`` if it was written.
+    """
+    try:
+        write(target)
+        return None
+    except (nb.DspyNbError, OSError, UnicodeError) as error:
+        failure = error if isinstance(error, nb.DspyNbError) else nb.InputError(f"{target}: {error}")
+    with contextlib.suppress(nb.DspyNbError, OSError, UnicodeError):
+        kept = Path(tempfile.mkdtemp(prefix="dspy-nb-")) / target.name
+        write(kept)
+        click.echo(f"Not written to {target}; it is kept in {kept}", err=True)
+    return failure
 
 
 def print_result(as_json: bool, data: Any, text: Callable[[], str]) -> None:

@@ -212,7 +212,17 @@ def _keep_reports(result: PipelineResult) -> None:
         pages |= {"ab.md": parts[-1], "ab.html": comparison_html(result.comparison)}
     summary = "\n".join(parts)
     for name, text in {**pages, "summary.md": summary}.items():
-        (result.folder / name).write_text(text, encoding="utf-8")
+        with _said(f"{result.folder / name} is not written"):
+            (result.folder / name).write_text(text, encoding="utf-8")
     if job := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(job).open("a", encoding="utf-8") as file:
+        with _said("the summary of the job is not written"), Path(job).open("a", encoding="utf-8") as file:
             file.write(summary)
+
+
+@contextlib.contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Say what failed, for what was decided stands whether or not its reports can be written."""
+    try:
+        yield
+    except (OSError, UnicodeError) as error:
+        click.echo(f"Note: {what}: {' '.join(str(error).split())[:200]}", err=True)

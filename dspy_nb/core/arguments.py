@@ -53,10 +53,15 @@ def number_between(name: str, value: object, low: float, high: float, *, ends: b
     Raises:
         InputError: It is not a number, or is out of bounds.
     """
-    number = float(value) if isinstance(value, Real) else math.nan
+    try:
+        number = float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number) or not (low <= number <= high if ends else low < number < high):
         left, right = ("[", "]") if ends else ("(", ")")
-        raise InputError(f"{name} must be a finite number in {left}{low:g}, {high:g}{right}, got {value!r}")
+        raise InputError(
+            f"{name} must be a finite number in {left}{low:g}, {high:g}{right}, got {value!r:.80}"
+        )
     return number
 
 
@@ -154,6 +159,10 @@ def user_path(name: str, value: object, kind: str = "path") -> Path:
     """
     if not isinstance(value, str | os.PathLike) or not isinstance(text := os.fspath(value), str):
         raise InputError(f"{name} must be a {kind}, not a {type(value).__name__}")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise InputError(f"{name} must be a {kind}, got {text!r:.80}") from None
     if not text or "\0" in text:
         raise InputError(f"{name} must be a {kind}, got {text!r:.80}")
     return Path(os.path.expanduser(text))  # noqa: PTH111 (it raises where there is no such user)

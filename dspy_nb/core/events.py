@@ -6,15 +6,19 @@ whatever thread they come from. A listener that raises is logged once and the ru
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
+import os
+import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
@@ -185,50 +189,114 @@ def forgiving(listener: Callable[..., object] | None, of: str) -> Callable[..., 
 
 
 class EventLog:
-    """A listener that appends each event to a file, one JSON object a line, readable after a crash."""
+    """A listener that appends each event to a file, one JSON object a line, readable after a crash.
+
+    Once it is open it harms nobody: an event that cannot be written is counted, and that is logged once. A file
+    that is deleted or moved away meanwhile, by a rotation of logs for instance, is begun anew.
+
+    Attributes:
+        lost: How many events could not be written.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = user_path("log_file", path)
-        self._file: IO[str] | None = None
+        self.lost = 0
+        self._descriptor: int | None = None
 
     def open(self) -> None:
         """Open the file, and make its folder where there is none.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: it cannot be written, is no ordinary file, or holds something else than events.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _drop_torn_line(self.path)
-            self._file = self.path.open("a", encoding="utf-8")
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _AT_ONCE, 0o666)
         except OSError as error:
-            raise InputError(f"log file {self.path} cannot be written: {error.strerror or error}") from None
+            raise InputError(f"log file {self.path} cannot be written: {_reason(error)}") from None
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise InputError(f"log file {self.path} is no ordinary file: name one that is, or a new one")
+            _drop_torn_line(descriptor, self.path)
+        except BaseException as error:
+            os.close(descriptor)
+            if isinstance(error, OSError):
+                raise InputError(f"log file {self.path} cannot be read: {_reason(error)}") from None
+            raise
+        self._descriptor = descriptor
 
     def __call__(self, event: Event) -> None:
         """Append ``event`` and hand it to the operating system."""
-        if self._file is None:
-            self.open()
-        assert self._file is not None
         values = {each.name: getattr(event, each.name) for each in fields(event) if each.name != "prompt"}
-        line = {"event": type(event).__name__, **values}
-        self._file.write(json.dumps(line, default=str) + "\n")
-        self._file.flush()
+        line = json.dumps({"event": type(event).__name__, **values}, default=str) + "\n"
+        try:
+            self._append(line.encode())
+        except (OSError, InputError) as error:
+            self.lost += 1
+            if self.lost == 1:
+                why = _reason(error) if isinstance(error, OSError) else error
+                logger.warning("log file %s: an event is not in it: %s; the run goes on", self.path, why)
 
     def close(self) -> None:
         """Close the file; a later event opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self.lost > 1:
+            logger.warning("log file %s: %d events are not in it", self.path, self.lost)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def _append(self, line: bytes) -> None:
+        """Write a whole line, or nothing."""
+        if self._descriptor is None or self._is_moved():
+            self._let_go()
+            self.open()
+        assert self._descriptor is not None
+        before, written = os.fstat(self._descriptor).st_size, 0
+        try:
+            while written < len(line):
+                written += os.write(self._descriptor, line[written:])
+        except OSError:
+            if os.fstat(self._descriptor).st_size == before + written:  # nobody else has written meanwhile
+                os.ftruncate(self._descriptor, before)
+            raise
+
+    def _is_moved(self) -> bool:
+        assert self._descriptor is not None
+        try:
+            there = os.stat(self.path)  # noqa: PTH116 (pathlib takes longer)
+        except FileNotFoundError:
+            return True
+        return not os.path.samestat(there, os.fstat(self._descriptor))
 
 
-def _drop_torn_line(path: Path) -> None:
-    """Cut off what a crash left of a last line, so that the next event starts on its own."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        content = file.read()
-        if content and not content.endswith(b"\n"):
-            file.truncate(content.rfind(b"\n") + 1)
+_AT_ONCE: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a pipe would wait
+_LONGEST_LINE: Final = 2**20
+_BEGINNING: Final = b'{"event": "'
+
+
+def _reason(error: OSError) -> str:
+    return "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+
+
+def _drop_torn_line(descriptor: int, path: Path) -> None:
+    """Cut off what a crash left of a last line, so that the next event starts on its own.
+
+    Raises:
+        InputError: The last line is none of an event, so it is nobody's to cut or to go on with.
+    """
+    size = os.fstat(descriptor).st_size
+    os.lseek(descriptor, max(size - _LONGEST_LINE, 0), os.SEEK_SET)
+    end = os.read(descriptor, _LONGEST_LINE)
+    torn = end[end.rfind(b"\n") + 1 :]
+    last = torn or end[:-1].rpartition(b"\n")[2]
+    if last[: len(_BEGINNING)] != _BEGINNING[: len(last)] or len(last) == _LONGEST_LINE:
+        raise InputError(f"log file {path} holds something else than the events of runs: name another")
+    if torn:
+        os.ftruncate(descriptor, size - len(torn))
 
 
 def read_events(path: str | Path) -> list[Event]:
@@ -243,21 +311,25 @@ def read_events(path: str | Path) -> list[Event]:
         The events, oldest first.
 
     Raises:
-        InputError: the file is missing, or a line other than the last is not an event.
+        InputError: the file is missing or no ordinary file, or a line other than the last is not an event.
     """
+    events: list[Event] = []
+    broken = 0
     try:
-        lines = user_path("the event log", path).read_text(encoding="utf-8").splitlines()
+        descriptor = os.open(user_path("the event log", path), os.O_RDONLY | _AT_ONCE)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise InputError(f"cannot read the event log {path}: it is no ordinary file")
+            for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), start=1):
+                if broken:
+                    break
+                try:
+                    record = json.loads(line)
+                    events.append(_KINDS[record.pop("event")](**record))
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                    broken = number
+            else:
+                return events  # whole, or all but a last line
     except OSError as error:
         raise InputError(f"cannot read the event log {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"cannot read the event log {path}: it is not UTF-8 text") from None
-    events: list[Event] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            events.append(_KINDS[record.pop("event")](**record))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            if number == len(lines):
-                break
-            raise InputError(f"{path}, line {number}: not an event") from None
-    return events
+    raise InputError(f"{path}, line {broken}: not an event")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dspy_nb.core.deployment.canary_state import Arm, CanaryStatus
 from dspy_nb.core.deployment.health import HealthReport, ObjectiveHealth
 from dspy_nb.views.documents import (
@@ -52,6 +54,7 @@ def _health(report: HealthReport) -> Document:
         blocks.append(Note(f"Rolled back: {report.rolled_back.ref} is live in {report.environment} now."))
     if report.rollback_error is not None:
         blocks.append(Note(f"Not rolled back: {report.rollback_error}.", warning=True))
+    blocks += _missing(report.missing)
     blocks.append(
         Table(
             (
@@ -73,6 +76,10 @@ def _health(report: HealthReport) -> Document:
     since = report.live_since[:19].replace("T", " ")
     subtitle = f"live since {since} UTC · level: {report.level_source}"
     return Document(f"{report.environment}: {report.ref} is {report.verdict}", blocks, subtitle)
+
+
+def _missing(sentences: Sequence[str]) -> list[Block]:
+    return [Note(f"{text[0].upper()}{text[1:]}.", warning=True) for text in sentences]
 
 
 def _verdict(report: HealthReport) -> str:
@@ -116,6 +123,7 @@ def _canary(status: CanaryStatus) -> Document:
     difference = UNKNOWN if low != low else f"{100 * low:+.1f} to {100 * high:+.1f} points"  # NaN
     blocks: list[Block] = [
         Note(words[status.decision], warning=status.decision == "rollback"),
+        *_missing(status.missing),
         Table(
             ("", "version", "share", "outcomes", "mean outcome"),
             [

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -205,6 +208,7 @@ def test_a_terminal_gets_a_bar_and_a_pipe_gets_nothing(capsys, monkeypatch):
         ([*command(_WEAK, _STRONG), "--attach"], "--attach needs versions"),
         ([*command(_WEAK, _STRONG), "--report", "report.pdf"], "must end in .md, .html, .json"),
         ([*command(_WEAK, _STRONG), "--report", "nowhere/report.md"], "there is no folder nowhere"),
+        ([*command(_WEAK, _STRONG), "--report", f"{'x' * 250}.md"], "cannot be written: File name too long"),
         ([*command(_WEAK, _STRONG), "--lm", "gpt"], "--lm 'gpt' is not provider/model"),
     ],
 )
@@ -214,6 +218,26 @@ def test_mistakes_are_one_line_cost_nothing_and_exit_2(line, message, capsys, en
     (error,) = said(capsys)[1]
     assert message in error
     assert engine.calls == 0
+
+
+def test_a_report_that_cannot_be_written_in_the_end_is_kept_elsewhere(folder, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    real = Path.replace
+
+    def replace(path, target):
+        if target == Path("report.md"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    assert main([*command(_WEAK, _STRONG), "--report", "report.md", "--report", "report.json"]) == 2
+    (kept,) = tmp_path.glob("dspy-nb-*/report.md")
+    assert kept.read_text().startswith("### A/B: ")
+    assert (folder / "report.json").exists()
+    out, err = said(capsys)
+    assert "A/B" in out
+    assert f"Not written to report.md; it is kept in {kept}" in err
+    assert "cannot write report.md: the file system is read-only" in err[-1]
 
 
 # -- online -------------------------------------------------------------------------------------------------

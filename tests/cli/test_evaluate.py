@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import runpy
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -133,6 +136,10 @@ def test_an_unknown_price_fails_the_gate(capsys):
         ([*_WEAK, "--gate", "accuracy=1"], "must be like min_score=0.85"),
         ([*_WEAK, "--attach"], "--attach needs the --model"),
         ([*_WEAK, "--out", "nowhere/report.json"], "there is no folder nowhere"),
+        ([*_WEAK, "--out", "."], "--out .: that is no file"),
+        ([*_WEAK, "--out", "/dev/null"], "--out /dev/null: that is no file"),
+        ([*_WEAK, "--out", "test.jsonl/report.json"], "--out test.jsonl/report.json: "),
+        ([*_WEAK, "--out", "x" * 250], "cannot be written: File name too long"),
         ([*_WEAK, "--label", "colour"], "label 'colour': example 1 has no such value"),
         ([*_WEAK, "--gate", "not_worse_than=missing.json"], "missing.json: no evaluation can be read"),
         ([*_WEAK, "--gate", "not_worse_than=sentiment@1.0.0"], "sentiment"),
@@ -160,3 +167,24 @@ def test_the_exit_status_reaches_the_shell(folder, children: Children):
     command = children(run_the_command, "gate", str(folder / "weak.json"), "--min-score", "0.99")
     assert command.status == 1
     assert len(command.errors.strip().splitlines()) == 1
+
+
+def test_a_report_that_cannot_be_written_in_the_end_is_kept_elsewhere(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    real = os.write
+
+    def write(descriptor, content):
+        if b"schema_version" in bytes(content) and "dspy-nb-" not in str(
+            Path(f"/proc/self/fd/{descriptor}").readlink()
+        ):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, content)
+
+    monkeypatch.setattr(os, "write", write)
+    assert main([*_STRONG, "--out", "report.json"]) == 2
+    out, err = said(capsys)
+    assert "40" in out  # the report is printed all the same
+    (kept,) = tmp_path.glob("dspy-nb-*/report.json")
+    assert err[0] == f"Not written to report.json; it is kept in {kept}"
+    assert "report.json cannot be written: No space left on device" in err[-1]
+    assert nb.Evaluation.load(kept).n == 40

@@ -75,7 +75,12 @@ class Definition:
         Raises:
             Corrupt: It is none.
         """
-        if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
+        kinds = {"str": str, "int": int, "float": int | float}
+        if (
+            not isinstance(values, dict)
+            or set(values) != {field.name for field in fields(cls)}
+            or not all(isinstance(values[field.name], kinds[str(field.type)]) for field in fields(cls))
+        ):
             raise Corrupt(f"{where} holds no definition of an experiment")
         return cls(**values)
 

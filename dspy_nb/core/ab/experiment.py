@@ -116,19 +116,22 @@ class Experiment:
                 f"no experiment {name!r} to go on with: give a= and b= to begin one (known: {known})"
             )
         traffic = Traffic(path, clock=clock)
-        stored = traffic.fact("definition")
-        if stored is None and a is None:
-            raise NotFound(f"experiment {name!r} was never begun: give a= and b=")
+        made = None if a is None else define(name, self._programs, given, clock())
+        if made is not None:
+            traffic.goes_on_as(made.to_dict(), made.split)
+        stored = traffic.begun(or_begin=made is not None)
         if stored is None:
-            made = define(name, self._programs, given, clock())
-            stored = traffic.set_fact("definition", made.to_dict())  # or what another process began with
+            raise NotFound(f"experiment {name!r} was never begun: give a= and b=")
         self.definition = Definition.from_dict(stored, path)
         check_given(self.definition, self._programs, given)
-        if not traffic.splits():
+        splits = traffic.splits()
+        traffic.goes_on_as(stored, splits[-1][0] if splits else self.definition.split)
+        if not splits:
             traffic.set_split(self.definition.split, only_first=True)
         traffic.within_s = self.definition.outcome_within_s
         self._traffic = traffic
         self._watch: Watch | None = None
+        self._watched = 0  # which file
         self._lock = threading.Lock()
         self._conclusion: Conclusion | None = None
 
@@ -149,14 +152,14 @@ class Experiment:
     @property
     def split(self) -> float:
         """The present probability with which a new unit goes to B."""
-        return self._traffic.splits()[-1][0]
+        return self._traffic.split()
 
     @property
     def conclusion(self) -> Conclusion | None:
         """How it ended; ``None`` while it runs."""
         if self._conclusion is None:
             stored = self._traffic.fact("conclusion")
-            self._conclusion = None if stored is None else Conclusion(**stored)
+            self._conclusion = None if stored is None else Conclusion.from_dict(stored, self._traffic.path)
         return self._conclusion
 
     def set_split(self, split: float) -> None:
@@ -169,6 +172,7 @@ class Experiment:
         if (ended := self.conclusion) is not None:
             raise Refused(f"{self.name} is concluded and serves {ended.winner} alone: begin a new experiment")
         self._traffic.set_split(split)
+        self._traffic.goes_on_as(self.definition.to_dict(), split)
 
     # -- serving --------------------------------------------------------------------------------------------
 
@@ -192,7 +196,8 @@ class Experiment:
             InputError: The unit or the id is wrong, or the id is that of another unit's request; or an input is
                 missing, or unknown to one of the programs. Nothing was stored.
             NoPrediction: The program returned no prediction; that was stored as a failure.
-            RegistryError: The file cannot be written; the program was not asked.
+            RegistryError: The file cannot be written; the program was not asked. A damaged one is set aside, and
+                the request is counted in a new one.
             Exception: Whatever the program raises, after it was stored as a failure.
         """
         if any(is_asynchronous(program) for program, _ in self._programs.load(self.definition)):
@@ -262,9 +267,10 @@ class Experiment:
                 latency_ms,
                 cached=usage.cache_hits > 0 and usage.lm_calls == 0,
                 error=None if error is None else type(error).__name__,
+                request_id=made.request_id,
             )
-        except RegistryError:
-            logger.exception("%s: how request %s ended is not stored", self.name, made.request_id)
+        except RegistryError as failure:
+            logger.error("%s: how request %s ended is not stored: %s", self.name, made.request_id, failure)
 
     # -- outcomes -------------------------------------------------------------------------------------------
 
@@ -310,11 +316,15 @@ class Experiment:
             Corrupt: It is damaged.
         """
         with self._lock:
-            if self._watch is None:
-                from dspy_nb.core.ab.watch import Watch  # imports numpy, which serving does not need
+            from dspy_nb.core.ab.watch import Watch  # imports numpy, which serving does not need
 
-                self._watch = Watch(self.definition, self._traffic)
-            return self._watch.status()
+            while True:
+                generation = self._traffic.file.generation
+                if self._watch is None or self._watched != generation:
+                    self._watch, self._watched = Watch(self.definition, self._traffic), generation
+                status = self._watch.status()
+                if self._traffic.file.generation == generation:  # else a damaged file was set aside meanwhile
+                    return status
 
     def conclude(
         self, reason: str | None = None, *, force: bool = False, by: str | None = None

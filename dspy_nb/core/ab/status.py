@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from dspy_nb.core.ab.comparison import Step
-from dspy_nb.core.errors import Refused
+from dspy_nb.core.errors import Corrupt, Refused
 from dspy_nb.core.evaluation.scorecard import Latency
 from dspy_nb.core.statistics.verdicts import Verdict
 from dspy_nb.core.storage.plain import plain
@@ -100,6 +100,18 @@ class Conclusion:
     reason: str | None
     forced: bool
     evidence: dict[str, Any]
+
+    @classmethod
+    def from_dict(cls, values: Any, where: object) -> Conclusion:
+        """Return the conclusion that a file holds.
+
+        Raises:
+            Corrupt: It is none.
+        """
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or set(values) != names or not isinstance(values["evidence"], dict):
+            raise Corrupt(f"{where} holds no conclusion of an experiment: restore it from a backup")
+        return cls(**values)
 
 
 @dataclass(frozen=True)

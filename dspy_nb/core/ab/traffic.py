@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dspy_nb.core.arguments import check_text, number_between, probability
 from dspy_nb.core.errors import Corrupt, InputError, NotFound
+from dspy_nb.core.storage.damaged import read_aside
 from dspy_nb.core.storage.sqlite import TrafficFile
 
 if TYPE_CHECKING:
@@ -65,12 +66,59 @@ class Traffic:
         self.clock = clock
         self.file = TrafficFile(path)
 
+    def goes_on_as(self, definition: dict[str, Any], split: float) -> None:
+        """Say what a new file begins with, should this one be damaged and set aside.
+
+        What the damaged file still tells of its facts and splits comes first.
+
+        Args:
+            definition: The fact of this name.
+            split: The present one.
+        """
+
+        def fill(connection: sqlite3.Connection, damaged: Path | None) -> None:
+            now = self.clock()
+            facts, splits = [("definition", json.dumps(definition))], [(split, now)]
+            if damaged is not None:
+                known = (
+                    "SELECT name, value FROM facts WHERE name != 'checkpoint' AND json_type(value) = 'object'"
+                )
+                known_facts = read_aside(damaged, f"{known} OR value = 'true'")
+                facts = [
+                    fact for fact in known_facts if fact[0] != "definition" or _like(fact[1], definition)
+                ] + facts
+                query = "SELECT split, set_at FROM splits WHERE split > 0 AND split < 1 ORDER BY id"
+                splits = read_aside(damaged, query) or splits
+            connection.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", facts)
+            connection.executemany("INSERT INTO splits (split, set_at) VALUES (?, ?)", splits)
+
+        self.file.fill = fill
+
     # -- facts and splits -----------------------------------------------------------------------------------
 
     def fact(self, name: str) -> Any:
         """Return what was stored under a name as JSON, ``None`` if nothing was."""
         with self.file.reading() as connection:
             return _fact(connection, name)
+
+    def begun(self, *, or_begin: bool) -> Any:
+        """Return the definition, of a new file if there is none or a damaged one; ``None`` where there is none.
+
+        Args:
+            or_begin: Whether to begin with what ``goes_on_as`` was told; else a damaged file is an error.
+        """
+        try:
+            stored = self.fact("definition")
+        except Corrupt:
+            if not or_begin:
+                raise
+            stored = None
+        return self.file.serve(self._begin) if stored is None and or_begin else stored
+
+    def _begin(self, connection: sqlite3.Connection) -> Any:
+        if _fact(connection, "definition") is None and self.file.fill is not None:
+            self.file.fill(connection, None)
+        return _fact(connection, "definition")
 
     def set_fact(self, name: str, value: Any, *, replace: bool = False) -> Any:
         """Store JSON under a name and return what is now stored: the first value, unless told to replace it."""
@@ -110,6 +158,16 @@ class Traffic:
         with self.file.reading() as connection:
             return connection.execute("SELECT split, set_at FROM splits ORDER BY id").fetchall()
 
+    def split(self) -> float:
+        """Return the present split.
+
+        Raises:
+            Corrupt: There is none.
+        """
+        if not (known := self.splits()):
+            raise Corrupt(f"{self.path} holds no split: restore it from a backup")
+        return known[-1][0]
+
     # -- requests -------------------------------------------------------------------------------------------
 
     def assign(
@@ -135,10 +193,13 @@ class Traffic:
             InputError: The request is known, with another unit; or no split was set. Nothing was added.
             RegistryError: The file cannot be written.
         """
-        with self.file.writing() as connection:
+
+        def add(connection: sqlite3.Connection) -> Assignment | None:
             if unless is not None and _fact(connection, unless) is not None:
                 return None
             return self._add(connection, unit, place, request_id)
+
+        return self.file.serve(add)
 
     def assign_many(self, requests: Iterable[tuple[str, float]]) -> list[Assignment]:
         """Add many requests (unit, place) at once, in this order of assignment: all of them or none."""
@@ -170,19 +231,30 @@ class Traffic:
         return _assignment(connection, int(number or 0))
 
     def finish(
-        self, number: int, latency_ms: float, *, cached: bool = False, error: str | None = None
+        self,
+        number: int,
+        latency_ms: float,
+        *,
+        cached: bool = False,
+        error: str | None = None,
+        request_id: str | None = None,
     ) -> None:
         """Store what a request took; a failed one has the outcome 0. Its first answer counts, later ones do not.
 
         Args:
             number: Of the request.
+            request_id: Its id too, for in a file that took the place of a damaged one the number is another's.
             latency_ms: Of the program.
             cached: Whether all its LM answers came from a cache.
             error: Name of the exception.
         """
-        with self.file.writing() as connection:
-            query = "SELECT assigned_at, outcome, late FROM events WHERE number = ? AND latency_us IS NULL"
-            found = connection.execute(query, (number,)).fetchone()
+
+        def update(connection: sqlite3.Connection) -> None:
+            query = (
+                "SELECT assigned_at, outcome, late FROM events WHERE number = ?1 AND latency_us IS NULL "
+                "AND request_id = ifnull(?2, request_id)"
+            )
+            found = connection.execute(query, (number, request_id)).fetchone()
             if found is None:
                 return
             assigned_at, outcome, late = found
@@ -196,6 +268,8 @@ class Traffic:
                 (round(latency_ms * 1000), int(cached), error, outcome, int(late), recorded_at, number),
             )
             connection.execute("INSERT INTO changes (number) VALUES (?)", (number,))
+
+        self.file.serve(update)
 
     # -- outcomes -------------------------------------------------------------------------------------------
 
@@ -216,12 +290,14 @@ class Traffic:
             for request_id, value in outcomes
         ]
         query = "SELECT number, outcome, late, assigned_at, error FROM events WHERE request_id = ?"
-        with self.file.writing() as connection:
+
+        def update(connection: sqlite3.Connection) -> None:
             for request_id, outcome in rows:
                 found = connection.execute(query, (request_id,)).fetchone()
                 if found is None:
+                    lost = "".join(f"; {sentence}" for sentence in self.file.missing())
                     raise NotFound(
-                        f"no request {request_id!r:.80} in {self.path.name}: was it assigned here?"
+                        f"no request {request_id!r:.80} in {self.path.name}: was it assigned here?{lost}"
                     )
                 number, known, late, assigned_at, error = found
                 if known is not None and known != outcome:
@@ -236,6 +312,8 @@ class Traffic:
                         (outcome, int(late or now - assigned_at > self.within_s), now, number),
                     )
                     connection.execute("INSERT INTO changes (number) VALUES (?)", (number,))
+
+        self.file.serve(update)
 
     def expire(self) -> int:
         """Close the books on units whose outcome is overdue: what is recorded later is late.
@@ -265,9 +343,13 @@ def _fact(connection: sqlite3.Connection, name: str) -> Any:
     try:
         return None if found is None else json.loads(found[0])
     except (ValueError, TypeError, RecursionError) as error:
-        raise Corrupt(
-            f"the file of traffic holds no JSON under {name!r}: restore it from a backup"
-        ) from error
+        raise ValueError(f"no JSON under {name!r}") from error
+
+
+def _like(text: str, definition: dict[str, Any]) -> bool:
+    """Tell whether a text, which is JSON, has the fields of a definition."""
+    found = json.loads(text)
+    return isinstance(found, dict) and set(found) == set(definition)
 
 
 def _split(connection: sqlite3.Connection) -> tuple[int, float] | None:

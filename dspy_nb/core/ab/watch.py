@@ -13,6 +13,7 @@ from dspy_nb.core.ab.definition import Definition
 from dspy_nb.core.ab.ledger import Ledger
 from dspy_nb.core.ab.status import Arm, Conclusion, ExperimentStatus, FixedTest
 from dspy_nb.core.ab.traffic import Traffic
+from dspy_nb.core.errors import Corrupt, DspyNbError
 from dspy_nb.core.evaluation.scorecard import Latency
 from dspy_nb.core.evaluation.summary import quantile
 from dspy_nb.core.statistics.forecast import more_units
@@ -52,9 +53,21 @@ class Watch:
         self._digests = [""]  # of 0, 1, 2, ... full blocks of units
 
     def status(self) -> ExperimentStatus:
-        """Read what is new and return the status."""
+        """Read what is new and return the status.
+
+        Raises:
+            Corrupt: What the file holds makes no sense.
+        """
+        try:
+            return self._look()
+        except DspyNbError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+            raise Corrupt(f"{self._traffic.path} holds what no experiment does: {error!r:.200}") from error
+
+    def _look(self) -> ExperimentStatus:
         raw = self._traffic.fact("conclusion")
-        conclusion = None if raw is None else Conclusion(**raw)
+        conclusion = None if raw is None else Conclusion.from_dict(raw, self._traffic.path)
         if conclusion is None:
             self._traffic.expire()
         self._columns.refresh(self._traffic)
@@ -135,7 +148,7 @@ class Watch:
             confidence=found.confidence,
             fixed=_fixed(found, ledger, a, b),
             srm_p_value=srm,
-            warnings=_warnings(a, b, held_back),
+            warnings=(*self._traffic.file.missing(), *_warnings(a, b, held_back)),
             path=tuple(path) if ledger.n else (),
             outcome_within_s=found.outcome_within_s,
             missing=found.missing,

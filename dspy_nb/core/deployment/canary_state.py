@@ -54,6 +54,7 @@ class CanaryStatus:
         number: Number of the log entry that started it.
         started_at: When, ISO 8601 in UTC.
         made: The line of the history that this look has made, if it made one.
+        missing: What could not be counted: a sentence about each damaged file of traffic.
     """
 
     environment: str
@@ -71,6 +72,7 @@ class CanaryStatus:
     number: int
     started_at: str
     made: Deployment | None = None
+    missing: tuple[str, ...] = ()
 
     def to_evidence(self) -> dict[str, Any]:
         """Return what the log keeps with a step."""
@@ -90,6 +92,7 @@ class CanaryStatus:
             "confidence": self.rules.confidence,
             "method": _METHOD,
             "share": self.share,
+            **({"missing": list(self.missing)} if self.missing else {}),
         }
 
     def to_dict(self) -> dict[str, Any]:

@@ -229,12 +229,14 @@ class Environment(Canaries):
 
         Objectives are the mean outcome against the level that the version was deployed on, and where the settings
         say so the share of requests that fail and that take too long. A degradation is told once for each
-        deployment and objective, whichever process finds it: to the log, to ``on_alert``, to the webhook. Where
-        the settings say so it is rolled back, unless an automatic roll-back brought the version back.
+        deployment and objective, whichever process finds it: to the log, to ``on_alert``, to the webhook. What
+        one of them has not taken, because it failed, took longer than ``timeout_s`` or the process died, is told
+        again by the next look of any process, with the same ``alert_id``. Where the settings say so it is rolled
+        back, unless an automatic roll-back brought the version back.
 
         Args:
             settings: What to hold it to; by default ``[monitor.<name>]`` of ``registry/config.toml``.
-            on_alert: Called with the report when a degradation is found.
+            on_alert: Called with the report when a degradation is found, in a thread of its own.
 
         Raises:
             NotFound: Nothing is live.
@@ -258,8 +260,8 @@ class Environment(Canaries):
         self._advance_at = now + _ADVANCE_EVERY_S
         try:
             self.advance_canary()
-        except DspyNbError:
-            logger.exception("%s: the canary cannot go on", self.name)
+        except DspyNbError as error:
+            logger.error("%s: the canary cannot go on: %s", self.name, error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from dspy_nb.core.deployment.history import Deployment
 from dspy_nb.core.deployment.traffic import Bin
@@ -79,8 +80,10 @@ class HealthReport:
         level_source: Where the level of the quality comes from, or why there is none.
         objectives: One for each objective.
         alerts: Names of the objectives of which this look was the first to find a degradation.
+        alert_id: What the alert of that is known by, to receivers that may get it twice; None without one.
         rolled_back: The roll-back that this look made.
         rollback_error: Why it made none although it was to.
+        missing: What it could not count: a sentence about each damaged file of traffic.
     """
 
     environment: str
@@ -91,8 +94,10 @@ class HealthReport:
     level_source: str
     objectives: tuple[ObjectiveHealth, ...]
     alerts: tuple[str, ...] = ()
+    alert_id: str | None = None
     rolled_back: Deployment | None = None
     rollback_error: str | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -121,17 +126,32 @@ class HealthReport:
             objective["bins"] = [list(part) for part in objective["bins"]] if bins else []
         return {"verdict": self.verdict, **data, "objectives": list(data["objectives"])}
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the report that ``to_dict`` wrote."""
+        values = {name: value for name, value in data.items() if name != "verdict"}
+        values["objectives"] = tuple(_objective(item) for item in values["objectives"])
+        values |= {name: tuple(values[name]) for name in ("alerts", "missing")}
+        if values["rolled_back"] is not None:
+            values["rolled_back"] = Deployment(**values["rolled_back"])
+        return cls(**values)
+
     def sentence(self) -> str:
         """Return the finding on one line, for logs and alerts."""
         what = f"{self.ref} in {self.environment} is {self.verdict}"
-        if not self.degraded:
-            return what
         parts = [describe(item) for item in self.degraded]
         if self.rolled_back is not None:
             parts.append(f"rolled back to {self.rolled_back.ref}")
         if self.rollback_error is not None:
             parts.append(f"not rolled back: {self.rollback_error}")
-        return f"{what}: {'; '.join(parts)}"
+        parts += self.missing
+        return f"{what}: {'; '.join(parts)}" if parts else what
+
+
+def _objective(values: Mapping[str, Any]) -> ObjectiveHealth:
+    low, high = values["interval"]
+    bins = tuple(Bin(*part) for part in values["bins"])
+    return ObjectiveHealth(**{**values, "interval": (low, high), "bins": bins})
 
 
 def describe(item: ObjectiveHealth) -> str:

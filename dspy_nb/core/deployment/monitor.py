@@ -15,12 +15,11 @@ false alarms in the whole life of a deployment (``benchmarks/monitor.py``, 1,000
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from dspy_nb.core.deployment.alerts import Alerts
 from dspy_nb.core.deployment.health import HealthReport, ObjectiveHealth, Verdict
 from dspy_nb.core.deployment.objectives import (
     Level,
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from dspy_nb.core.deployment.canaries import Canaries
     from dspy_nb.core.deployment.history import Deployment, EnvironmentState
 
-__all__ = ["check_health", "send_alerts"]
+__all__ = ["check_health"]
 
 _REASON: Final = "quality monitor"
 
@@ -53,6 +52,19 @@ def check_health(
     """Look at what is live; ``Environment.check_health`` says what that means."""
     if settings is None:
         settings = load_settings(environment.registry.root / "config.toml", environment.name)
+    if not isinstance(settings, MonitorSettings):
+        raise InputError(f"settings must be MonitorSettings, not a {type(settings).__name__}")
+    if on_alert is not None and not callable(on_alert):
+        raise InputError(f"on_alert must be a function of a report, not a {type(on_alert).__name__}")
+    alerts = Alerts(environment.traffic, settings, on_alert)
+    try:
+        return _look_at(environment, settings, alerts)
+    finally:
+        alerts.tell()
+
+
+def _look_at(environment: Canaries, settings: MonitorSettings, alerts: Alerts) -> HealthReport:
+    """Look at what is live; store what is to be told of that before anything is done about it."""
     live, state_size, automatic = _live(environment)
     level = _level(environment, live, settings)
     watched = objectives_of(settings, level)
@@ -71,19 +83,15 @@ def check_health(
         objectives=tuple(
             _look(environment.traffic, objective, live.number, settings) for objective in watched
         ),
+        missing=environment.traffic.missing(live.at),
     )
     if report.verdict != "degraded":
         return report
+    report = alerts.store(report)
     if settings.rollback:
         report = _roll_back(environment, report, state_size, automatic)
-    new = tuple(
-        item.name
-        for item in report.degraded
-        if environment.traffic.raise_once(live.number, item.name, item.to_evidence())
-    )
-    report = replace(report, alerts=new)
-    if new:
-        send_alerts(report, settings, on_alert)
+        if report.alert_id is not None:
+            alerts.complete(report)
     return report
 
 
@@ -145,40 +153,3 @@ def _roll_back(environment: Canaries, report: HealthReport, seen: int, automatic
     except DspyNbError as error:
         return replace(report, rollback_error=str(error))
     return replace(report, rolled_back=made)
-
-
-# -- alerts -----------------------------------------------------------------------------------------------------
-
-logger = logging.getLogger(__name__)
-
-_ANSWERS_READ: Final = 1024
-
-
-def send_alerts(
-    report: HealthReport, settings: MonitorSettings, on_alert: Callable[[HealthReport], object] | None
-) -> None:
-    """Log a degradation, call ``on_alert`` with the report, and post it to the webhook."""
-    logger.warning("quality monitor: %s", report.sentence())
-    if on_alert is not None:
-        try:
-            on_alert(report)
-        except Exception:
-            logger.exception("quality monitor: on_alert failed")
-    if settings.webhook is not None:
-        try:
-            _post(settings.webhook, report, settings.timeout_s)
-        except Exception as error:
-            logger.error(
-                "quality monitor: the webhook was not reached: %s", " ".join(str(error).split())[:200]
-            )
-
-
-def _post(address: str, report: HealthReport, timeout_s: float) -> None:
-    """Post the report: its sentence as ``text``, which chat systems show, and everything else."""
-    from urllib.request import Request, urlopen
-
-    body = {"text": report.sentence(), **report.to_dict(bins=False)}
-    content = json.dumps(body, allow_nan=False).encode()
-    request = Request(address, content, {"Content-Type": "application/json"}, method="POST")
-    with urlopen(request, timeout=timeout_s) as answer:
-        answer.read(_ANSWERS_READ)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from dspy_nb.core.arguments import number_between, probability, whole_number
 from dspy_nb.core.deployment.traffic import Event, LiveTraffic
+from dspy_nb.core.deployment.webhook import check_webhook
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.models.names import check_environment
 from dspy_nb.core.statistics.proportions import wilson_interval
@@ -48,8 +49,8 @@ class MonitorSettings:
         min_requests: Requests below which an objective that is met is called "too early" instead of healthy.
         wait_s: How long a request waits for its outcome before it is left out, in seconds.
         rollback: Whether a degradation rolls back by itself.
-        webhook: Address that gets each alert as JSON by POST; None for none.
-        timeout_s: How long to wait for its answer.
+        webhook: Address that gets each alert as JSON by POST, until it has answered with 2xx; None for none.
+        timeout_s: How long that, or a call of ``on_alert``, may take from beginning to end.
     """
 
     level: float | None = None
@@ -61,7 +62,7 @@ class MonitorSettings:
     min_requests: int = 50
     wait_s: float = 3600.0
     rollback: bool = False
-    webhook: str | None = None
+    webhook: str | None = field(default=None, repr=False)  # it may hold a secret
     timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
@@ -83,10 +84,8 @@ class MonitorSettings:
         number_between("timeout_s", self.timeout_s, 0, 600, ends=False)
         if not isinstance(self.rollback, bool):
             raise InputError(f"rollback must be true or false, got {self.rollback!r:.80}")
-        if self.webhook is not None and not (
-            isinstance(self.webhook, str) and self.webhook.startswith(("http://", "https://"))
-        ):
-            raise InputError(f"webhook must be an address that starts with http, got {self.webhook!r:.80}")
+        if self.webhook is not None:
+            check_webhook(self.webhook)
 
     @classmethod
     def from_table(cls, table: object, where: str) -> Self:

@@ -8,14 +8,16 @@ since bad outcomes may come first; a request without outcome holds up those behi
 from __future__ import annotations
 
 import json
+import logging
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dspy_nb.core.arguments import check_text, number_between
-from dspy_nb.core.errors import InputError, NotFound
+from dspy_nb.core.errors import Corrupt, InputError, NotFound
 from dspy_nb.core.storage.files import parse_json
 from dspy_nb.core.storage.sqlite import TrafficFile
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     import sqlite3
 
 __all__ = ["TRAFFIC_FILE", "Bin", "Event", "LiveTraffic", "Route"]
+
+logger = logging.getLogger(__name__)
 
 TRAFFIC_FILE: Final = "traffic.sqlite3"
 
@@ -44,6 +48,7 @@ CREATE TABLE alerts (deployment INTEGER, objective TEXT, at REAL NOT NULL, facts
 PRAGMA user_version = 1;
 """
 _READ_AT_ONCE: Final = 20_000
+_NO_STATE: Final = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 _LEAST_BIN: Final = 10
 
 
@@ -110,12 +115,12 @@ class LiveTraffic:
 
     def finish(self, request_id: str, latency_ms: float, *, cached: bool, error: str | None) -> None:
         """Store how a request ended; one that failed has the outcome 0."""
-        with self.file.writing() as connection:
-            connection.execute(
-                "UPDATE events SET finished = 1, latency_us = ?1, cached = ?2, error = ?3, outcome = "
-                "CASE WHEN ?3 IS NULL THEN outcome ELSE 0 END WHERE request_id = ?4 AND NOT finished",
-                (round(latency_ms * 1000), int(cached), error, request_id),
-            )
+        query = (
+            "UPDATE events SET finished = 1, latency_us = ?1, cached = ?2, error = ?3, outcome = "
+            "CASE WHEN ?3 IS NULL THEN outcome ELSE 0 END WHERE request_id = ?4 AND NOT finished"
+        )
+        values = (round(latency_ms * 1000), int(cached), error, request_id)
+        self.file.serve(lambda connection: connection.execute(query, values))
 
     def add(
         self,
@@ -158,11 +163,13 @@ class LiveTraffic:
         """
         check_text("request_id", request_id)
         value = number_between("outcome", outcome, 0, 1)
-        with self.file.writing() as connection:
+
+        def update(connection: sqlite3.Connection) -> None:
             query = "SELECT outcome, error FROM events WHERE request_id = ?"
             found = connection.execute(query, (request_id,)).fetchone()
             if found is None:
-                raise NotFound(f"no request {request_id!r:.80} in {self.path}: was it served here?")
+                lost = "".join(f"; {sentence}" for sentence in self.file.missing())
+                raise NotFound(f"no request {request_id!r:.80} in {self.path}: was it served here?{lost}")
             known, error = found
             if known is not None and known != value:
                 why = f", because it failed with {error}" if error else ""
@@ -174,6 +181,8 @@ class LiveTraffic:
                     "UPDATE events SET outcome = ?, recorded_at = ? WHERE request_id = ?",
                     (value, self.clock(), request_id),
                 )
+
+        self.file.serve(update)
 
     def take_in(
         self,
@@ -205,19 +214,43 @@ class LiveTraffic:
         )
         while True:
             with self.file.writing() as connection:
-                stored = "SELECT seen, state FROM tests WHERE name = ?"
-                seen, text = connection.execute(stored, (name,)).fetchone() or (0, None)
-                state = None if text is None else parse_json(str(text).encode(), self.path)
+                seen, state = self._state(connection, name)
                 overdue = self.clock() - wait_s
                 rows = connection.execute(query, (overdue, *values, seen)).fetchall()
                 blocked = next((index for index, row in enumerate(rows) if not row[5]), len(rows))
+                events = [Event(n, v, bool(b), c, s) for n, v, b, c, s, _ in rows[:blocked]]
+                try:
+                    updated = update(state, events)
+                except _NO_STATE as error:
+                    if state is None:  # it is the events
+                        raise
+                    self._forget(connection, name, error)
+                    continue
                 if blocked or state is None:
-                    state = update(state, [Event(n, v, bool(b), c, s) for n, v, b, c, s, _ in rows[:blocked]])
                     seen = rows[blocked - 1][0] if blocked else seen
-                    row = (name, seen, json.dumps(state, allow_nan=False))
-                    connection.execute("INSERT OR REPLACE INTO tests VALUES (?, ?, ?)", row)
+                    sealed = json.dumps({**updated, "checksum": _checksum(updated)}, allow_nan=False)
+                    connection.execute("INSERT OR REPLACE INTO tests VALUES (?, ?, ?)", (name, seen, sealed))
             if blocked < _READ_AT_ONCE:
-                return state
+                return updated
+
+    def _state(self, connection: sqlite3.Connection, name: str) -> tuple[int, dict[str, Any] | None]:
+        """Return how far a test has read and its state; where that is damaged, as if it had not begun."""
+        query = "SELECT seen, CAST(state AS BLOB) FROM tests WHERE name = ?"
+        if (found := connection.execute(query, (name,)).fetchone()) is None:
+            return 0, None
+        try:
+            state = dict(parse_json(found[1], "the state"))
+            if state.pop("checksum", None) not in (None, _checksum(state)):  # older versions wrote none
+                raise ValueError("its checksum is another")
+            return int(found[0]), state
+        except (*_NO_STATE, Corrupt) as error:
+            self._forget(connection, name, error)
+            return 0, None
+
+    def _forget(self, connection: sqlite3.Connection, name: str, error: Exception) -> None:
+        """Let a test begin again: its state is made of the requests, which are still there."""
+        logger.warning("%s: the state of %r is damaged, so it reads all again: %s", self.path, name, error)
+        connection.execute("DELETE FROM tests WHERE name = ?", (name,))
 
     def bins(self, which: str, values: Sequence[Any], value: str, count: int = 40) -> tuple[Bin, ...]:
         """Return requests that have a value, in order, in at most ``count`` groups of equal size but the first."""
@@ -231,7 +264,7 @@ class LiveTraffic:
                 "GROUP BY bin ORDER BY bin"
             )
             rows = connection.execute(query, tuple(values)).fetchall()
-        return tuple(Bin(number, float(total), at) for number, total, at in rows)
+            return tuple(Bin(number, float(total), float(at)) for number, total, at in rows)
 
     def recent(self, which: str, values: Sequence[Any], value: str, count: int = 100) -> float | None:
         """Return the mean of the last ``count`` requests that have a value, None if none has."""
@@ -241,13 +274,7 @@ class LiveTraffic:
         )
         with self.file.reading() as connection:
             found = connection.execute(query, tuple(values)).fetchone()[0]
-        return None if found is None else float(found)
-
-    def raise_once(self, deployment: int, objective: str, facts: Any) -> bool:
-        """Store an alert; return whether it is new: then, and only then, this process tells others of it."""
-        with self.file.writing() as connection:
-            row = (deployment, objective, self.clock(), json.dumps(facts, allow_nan=False))
-            return connection.execute("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?, ?)", row).rowcount == 1
+            return None if found is None else float(found)
 
     def count(self, which: str, values: Iterable[Any] = ()) -> int:
         """Return the number of requests."""
@@ -255,12 +282,17 @@ class LiveTraffic:
             query = f"SELECT count(*) FROM events WHERE {which}"
             return int(connection.execute(query, tuple(values)).fetchone()[0])
 
+    def missing(self, since: str = "") -> tuple[str, ...]:
+        """Return what verdicts miss: a sentence about each damaged file that was set aside, since a time."""
+        return self.file.missing(since)
+
     def close(self) -> None:
         """Close the file; it opens again when it is needed."""
         self.file.close()
 
     def _knows(self, request_id: str) -> bool:
-        return self.count("request_id = ?", (check_text("request_id", request_id),)) > 0
+        query, values = "SELECT 1 FROM events WHERE request_id = ?", (check_text("request_id", request_id),)
+        return self.file.serve(lambda connection: connection.execute(query, values).fetchone()) is not None
 
     def _add(
         self,
@@ -275,7 +307,8 @@ class LiveTraffic:
         if route.unit is not None:
             check_text("unit", route.unit)
         chosen = uuid.uuid4().hex if request_id is None else check_text("request_id", request_id)
-        with self.file.writing() as connection:
+
+        def insert(connection: sqlite3.Connection) -> None:
             added = connection.execute(
                 "INSERT OR IGNORE INTO events (deployment, canary, is_b, share, chance, outcome, finished, error, "
                 "latency_us, at, recorded_at, ref, request_id, unit) "
@@ -287,7 +320,13 @@ class LiveTraffic:
             )  # fmt: skip
             if added.rowcount != 1:
                 raise InputError(f"request {chosen!r:.80} is known already")
+
+        self.file.serve(insert)
         return chosen
+
+
+def _checksum(state: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(state, sort_keys=True).encode())
 
 
 def _chance(connection: sqlite3.Connection, route: Route) -> float | None:

@@ -127,8 +127,9 @@ def optimize(
         except BaseException as failure:
             run.end(None, failure)
         finally:
-            if log is not None:
-                log.close()
+            for side in (log, directory):
+                if side is not None:
+                    side.close()
 
     if background:
         context = contextvars.copy_context()  # a plain thread would not see the caller's dspy.context

@@ -14,18 +14,21 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import dspy
 
 from dspy_nb.core.arguments import user_path
-from dspy_nb.core.errors import InputError
+from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.programs.seams import answer_cache, route_cache
 from dspy_nb.core.programs.spec import parameters_of, schema_hash
-from dspy_nb.core.storage.files import replace_file
+from dspy_nb.core.storage.files import read_file, replace_file
 
 __all__ = ["RunDirectory", "describe_lm", "describe_program", "describe_schemas", "text_hash"]
+
+logger = logging.getLogger(__name__)
 
 _SETTING = "dspy_nb_cache"
 _SCHEMA_VERSION = 1
@@ -49,9 +52,18 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._claim({"schema_version": _SCHEMA_VERSION, **manifest})
-            self._cache = answer_cache(self.path / "cache")
+        except FileExistsError:
+            raise InputError(f"run_dir {self.path} is no folder: use another") from None
         except OSError as error:
             raise InputError(f"run_dir {self.path}: {error.strerror or error}") from None
+        try:
+            self._cache = answer_cache(self.path / "cache")
+        except Exception as error:  # whatever damage to its files makes the libraries below raise
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(
+                f"run_dir {self.path}: its cache of answers cannot be opened ({why}); use a new run_dir, or move "
+                f"{self.path / 'cache'} away and pay for its answers again"
+            ) from None
 
     @property
     def event_log(self) -> Path:
@@ -63,6 +75,11 @@ class RunDirectory:
         route_cache(_SETTING)
         return {_SETTING: self._cache}
 
+    def close(self) -> None:
+        """Say how many answers could not be kept, if any; the directory can still be used."""
+        if lost := self._cache.disk_cache.lost:
+            logger.warning("run_dir %s: %d answers are not kept, or could not be read", self.path, lost)
+
     def _claim(self, manifest: dict[str, Any]) -> None:
         file = self.path / "manifest.json"
         if not file.exists():
@@ -70,8 +87,10 @@ class RunDirectory:
             replace_file(file, json.dumps(manifest, indent=2, sort_keys=True).encode())
             return
         try:
-            there = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
+            there = json.loads(read_file(file, links=True))
+            if not isinstance(there, dict):
+                raise ValueError("it holds no JSON object")
+        except (ValueError, RecursionError, Corrupt):
             raise InputError(f"run_dir {self.path}: manifest.json is damaged; use a new run_dir") from None
         mine = json.loads(json.dumps(manifest))
         # What older versions did not write is not known, and a prompt that differs finds no answer in the cache.

@@ -54,7 +54,7 @@ def _quiet_bar(bar: type) -> type:
 
 
 def _not_in_a_quiet_run(record: logging.LogRecord) -> bool:
-    return not _quiet()
+    return not _quiet() or record.name.startswith("dspy_nb.")  # whose handlers may be the same
 
 
 def install() -> None:

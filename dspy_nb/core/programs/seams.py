@@ -9,6 +9,7 @@ each, which fails when a version of DSPy takes it away.
 from __future__ import annotations
 
 import functools
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +39,9 @@ __all__ = [
     "seed_optuna",
     "untyped",
 ]
+
+
+logger = logging.getLogger(__name__)
 
 
 def is_compiled(program: dspy.Module) -> bool:
@@ -155,18 +159,86 @@ def engine_as_given(lm: dspy.LM) -> Any:
 def answer_cache(folder: Path) -> Cache:
     """Return a cache of LM answers in ``folder``, from which only plain types are ever unpickled.
 
+    Once it is open it harms nobody: what its disk cannot give or keep is as if it were not there, which is counted
+    in ``disk_cache.lost`` and logged once.
+
     Raises:
-        OSError: The folder cannot be written.
+        Exception: The folder cannot be written, or a file in it is damaged.
     """
     from dspy.clients.cache import Cache
 
-    return Cache(
+    cache = Cache(
         enable_disk_cache=True,
         enable_memory_cache=True,
         disk_cache_dir=str(folder),
         disk_size_limit_bytes=2**40,  # an answer that was paid for is never thrown away
         restrict_pickle=True,
     )
+    cache.disk_cache = _ForgivingDisk(cache.disk_cache, folder)
+    return cache
+
+
+class _ForgivingDisk:
+    """Stands where the disk of a cache stands: what fails there is not there.
+
+    DSPy itself lets a failed ``get`` end the call of the program, and says nothing of a failed ``set``.
+    """
+
+    def __init__(self, disk: Any, folder: Path) -> None:
+        self._disk, self._folder = disk, folder
+        self._writes, self._said = True, False
+        self.lost = 0
+
+    def get(self, key: str) -> Any:
+        from dspy.clients.disk_serialization import DeserializationError
+
+        try:
+            return self._disk.get(key)
+        except DeserializationError:
+            raise  # DSPy deletes the answer, and asks anew
+        except Exception as error:
+            self._failed(error)
+            return None
+
+    def set(self, key: str, value: Any) -> None:
+        if not self._writes:
+            self.lost += 1
+            return
+        try:
+            if not self._disk.set(key, value):  # held up by somebody else for too long
+                self._writes = False
+                raise TimeoutError("another process holds it")
+        except Exception as error:
+            self._failed(error)
+
+    def delete(self, key: str) -> None:
+        try:
+            self._disk.delete(key)
+        except Exception as error:
+            self._failed(error)
+
+    def __contains__(self, key: str) -> bool:
+        try:
+            return key in self._disk
+        except Exception as error:
+            self._failed(error)
+            return False
+
+    def __getitem__(self, key: str) -> Any:
+        return self._disk[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._disk[key] = value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._disk, name)
+
+    def _failed(self, error: Exception) -> None:
+        self.lost += 1
+        if not self._said:  # threads that come at once may say it twice
+            self._said = True
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            logger.warning("%s: an answer cannot be kept or read: %s; the run goes on", self._folder, why)
 
 
 def route_cache(setting: str) -> None:

@@ -20,15 +20,18 @@ from dspy_nb.core.models.publishing import STAGING_PREFIX
 from dspy_nb.core.models.stages import ModelState, Record
 from dspy_nb.core.models.version import verified_files, verified_metadata
 from dspy_nb.core.storage.anchor import ANCHORS, Anchor, anchor_of, read_anchor
+from dspy_nb.core.storage.damaged import is_aside
 from dspy_nb.core.storage.entry import is_entry_name
 from dspy_nb.core.storage.files import explained
 from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log
+from dspy_nb.core.storage.sqlite import verify_traffic
 
 __all__ = ["Problem", "check_registry"]
 
 
 # SQLite keeps what is not yet in the file itself beside it.
-_TRAFFIC_FILES: Final = tuple(f"{TRAFFIC_FILE}{end}" for end in ("", "-wal", "-shm", "-journal"))
+_BESIDE: Final = ("-wal", "-shm", "-journal")
+_TRAFFIC_FILES: Final = tuple(f"{TRAFFIC_FILE}{end}" for end in ("", *_BESIDE))
 
 _RESTORE: Final = "restore it from git or a backup, or remove {} to go on with what is there"
 
@@ -38,9 +41,10 @@ class Problem:
     """Something that is not as it should be.
 
     Attributes:
-        kind: ``corrupt`` (a log or a version cannot be trusted, or something is lost), ``orphan`` (left by a
-            process that stopped half-way; nobody sees it), ``stale`` (the link ``current`` of an environment,
-            which is for other tools, does not say what its log says) or ``foreign`` (not part of a registry).
+        kind: ``corrupt`` (a log, a version or a file of traffic cannot be trusted, or something is lost),
+            ``orphan`` (left by a process that stopped half-way, or set aside because it is damaged; nobody sees
+            it), ``stale`` (the link ``current`` of an environment, which is for other tools, does not say what
+            its log says) or ``foreign`` (not part of a registry).
         path: Where.
         message: What is wrong and what to do about it, on one line.
     """
@@ -83,6 +87,7 @@ def check_registry(root: Path) -> list[Problem]:
     for path, anchor in anchors.items():
         lost = f"{path.stem} had {anchor.number} log entries, and is gone"
         problems.append(Problem("corrupt", path, f"{lost}: {_RESTORE.format(path)}"))
+    problems += _check_experiments(root / "experiments")
     return problems
 
 
@@ -180,10 +185,34 @@ def _check_environment(
     if not state.live and (found := read_link(folder)) is not None:
         message = f"{folder / LINK} says {found}, and the log is empty: restore it from git or a backup"
         yield Problem("corrupt", log.folder, message)
+    yield from _check_traffic(folder / TRAFFIC_FILE)
     for stray in _names(folder):
         if stray not in ("log", LINK, *_TRAFFIC_FILES):
-            yield _stray(folder / stray)
+            yield from _damaged_or_stray(folder / stray)
     yield from _strays_of(log.folder)
+
+
+def _check_experiments(folder: Path) -> Iterator[Problem]:
+    for name in _names(folder):
+        if name.endswith(".sqlite3"):
+            yield from _check_traffic(folder / name)
+        elif is_aside(name):
+            yield from _damaged_or_stray(folder / name)
+
+
+def _check_traffic(path: Path) -> Iterator[Problem]:
+    try:
+        verify_traffic(path)
+    except DspyNbError as error:
+        yield Problem("corrupt", path, f"{error}: what is served sets it aside, or restore it from a backup")
+
+
+def _damaged_or_stray(path: Path) -> Iterator[Problem]:
+    if not is_aside(path.name):
+        yield _stray(path)
+    elif not path.name.endswith(_BESIDE) or not path.with_name(path.name.rpartition("-")[0]).exists():
+        message = f"{path} was set aside because it is damaged: take from it what you need, and remove it"
+        yield Problem("orphan", path, message)
 
 
 def _check_model(

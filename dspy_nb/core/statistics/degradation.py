@@ -139,7 +139,7 @@ class DegradationTest:
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Return a test that goes on exactly where the one of this state was."""
         test = cls(state["level"], state["alpha"])
-        test.n, test.total, test.evalue = state["n"], state["total"], state["evalue"]
+        test.n, test.total, test.evalue = int(state["n"]), float(state["total"]), float(state["evalue"])
         test._largest, test.alarm_at = state["largest"], state["alarm_at"]
         if state["log_staked"] is not None:
             test._log_staked = np.array(state["log_staked"])

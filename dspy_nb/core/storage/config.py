@@ -7,7 +7,7 @@ from typing import Any
 
 from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.storage.files import explained
+from dspy_nb.core.storage.files import explained, read_file
 
 __all__ = ["parse_toml", "read_table"]
 
@@ -17,11 +17,11 @@ def read_table(config: Path, name: str) -> dict[str, Any]:
 
     Raises:
         InputError: The file is no TOML, or ``name`` is not a table.
-        RegistryError: It cannot be read.
+        RegistryError: It cannot be read, or is no plain file.
     """
     with explained(f"read {config}"):
         try:
-            content = config.read_bytes()
+            content = read_file(config, links=True)
         except FileNotFoundError:
             return {}
     table = parse_toml(content, config).get(name, {})
@@ -42,7 +42,7 @@ def parse_toml(content: bytes, path: object) -> dict[str, Any]:
         values = tomllib.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not valid TOML: it is not UTF-8 text") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also for a number of too many digits
         raise InputError(f"{path} is not valid TOML: {error}") from error
     if is_too_deep(values):
         raise InputError(f"{path} is nested deeper than {DEEPEST} levels")

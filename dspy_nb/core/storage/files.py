@@ -26,6 +26,7 @@ from dspy_nb.core.storage.flushing import Unflushed
 __all__ = [
     "LARGEST_FILE",
     "NOT_FLUSHED",
+    "check_target",
     "dump_json",
     "explained",
     "make_folders",
@@ -138,8 +139,37 @@ def put_in_place(staging: str, target: str) -> bool:
     return True
 
 
-def read_file(path: Path | str) -> bytes:
+def check_target(what: str, path: Path) -> None:
+    """Find out, before anything is spent, whether ``replace_file`` can write a file.
+
+    Args:
+        what: What the message calls it.
+        path: The file; its folder must be there.
+
+    Raises:
+        InputError: It cannot, or what is there is no file.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}") if path.name else path
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{what} {path}: that is no file")
+        if not path.parent.is_dir():
+            raise InputError(f"{what} {path}: there is no folder {path.parent}")
+        write_file(temporary, b"\n")
+        temporary.unlink()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise InputError(f"{what} {str(path)[:200]!r} cannot be written: {reason or error}") from None
+
+
+def read_file(path: Path | str, *, links: bool = False) -> bytes:
     """Return the content of a regular file.
+
+    Args:
+        path: The file.
+        links: Whether it may be a link to one.
 
     Raises:
         FileNotFoundError: There is none.
@@ -147,7 +177,8 @@ def read_file(path: Path | str) -> bytes:
         OSError: It cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | _BINARY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))
+        flags = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(path, flags if links else flags | _NO_FOLLOW)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise Corrupt(f"{path} is a link: the registry holds plain files only") from error

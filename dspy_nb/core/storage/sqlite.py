@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import secrets
+import stat
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from dspy_nb.core.errors import Corrupt, Refused, RegistryError
+from dspy_nb.core.errors import Corrupt, DspyNbError, InputError, Refused, RegistryError
+from dspy_nb.core.storage.damaged import ENDS, asides_of, identity_of, is_damage, set_aside, signature_of
 from dspy_nb.core.storage.files import explained, make_folders
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["TrafficFile"]
+__all__ = ["TrafficFile", "verify_traffic"]
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _BUSY_S: Final = 60.0
 _SCHEMA_VERSION: Final = 1
+_OTHERS_WRITE_WITHIN_S: Final = 0.1
 
 # Events are numbered 1, 2, 3, ... in the order of assignment and never deleted. What status() reads of them
 # comes first in a row, because SQLite reads a row from the left.
@@ -44,12 +54,21 @@ class TrafficFile:
         path: The file; it and its folders come into being with the first use.
         schema: Statements that make its tables, those of an experiment by default; they set ``user_version`` to
             1, as all files of traffic have it.
+
+    Attributes:
+        fill: Writes what a new file begins with; it gets the damaged file that this one stands in for, if any.
+        generation: How many files this process has used, one after the other.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, schema: str = _SCHEMA) -> None:
         self.path = Path(path)
-        self._writer, self._reader = _Slot(self.path, schema), _Slot(self.path, schema)
+        self.fill: Callable[[sqlite3.Connection, Path | None], None] | None = None
+        self.generation = 0
+        self._schema = schema
+        self._writer, self._reader = _Slot(self._opened), _Slot(self._opened)
         self._identity: tuple[int, int] | None = None  # of the file that was opened
+        self._replaces: Path | None = None  # what was set aside for it
+        self._setting_aside = threading.Lock()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -60,7 +79,7 @@ class TrafficFile:
             Refused: A newer dspy_nb wrote it.
             Corrupt: It is no file of traffic.
         """
-        with self._same_file(), self._writer.using("BEGIN IMMEDIATE", "write") as connection:
+        with self._same_file(), self._writer.using(self.path, "BEGIN IMMEDIATE", "write") as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -70,19 +89,76 @@ class TrafficFile:
         Raises:
             RegistryError, Refused, Corrupt: As for ``writing``.
         """
-        with self._same_file(), self._reader.using("BEGIN", "read") as connection:
+        with self._same_file(), self._reader.using(self.path, "BEGIN", "read") as connection:
             yield connection
+
+    def serve(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Do for a request what writes, all of it or nothing, so that a damaged file holds up no request.
+
+        A file that SQLite finds damaged, again when it is opened anew, and that nobody else writes to meanwhile,
+        is set aside: it gets another name, nothing in it is changed, and a new one takes its place.
+
+        Raises:
+            RegistryError, Refused, Corrupt: As for ``writing``; also for a damaged file that others write to.
+        """
+        try:
+            with self.writing() as connection:
+                return work(connection)
+        except Corrupt as error:
+            damage = error
+        with self._setting_aside:
+            fresh, found, before = _Slot(self._opened), identity_of(self.path), signature_of(self.path)
+            try:
+                time.sleep(_OTHERS_WRITE_WITHIN_S)
+                with self._same_file(), fresh.using(self.path, "BEGIN IMMEDIATE", "write") as connection:
+                    return work(connection)
+            except Corrupt as error:
+                untouched = before == signature_of(self.path) or found != identity_of(self.path)
+                if not is_damage(error) or not untouched:
+                    raise damage from None
+                if (aside := set_aside(self.path, found)) is not None:
+                    self._identity, self._replaces = None, aside
+                    logger.error("%s; it is kept as %s, and a new file goes on", damage, aside.name)
+            finally:
+                fresh.close()  # after it has moved: a file that is closed is tidied up
+            if self._identity is None:
+                self.close()
+        with self.writing() as connection:
+            return work(connection)
+
+    def missing(self, since: str = "") -> tuple[str, ...]:
+        """Return a sentence about each file that was set aside, since a time in ISO 8601, and is still there."""
+        return tuple(aside.sentence() for aside in asides_of(self.path) if aside.at >= since)
 
     @contextlib.contextmanager
     def _same_file(self) -> Iterator[None]:
-        """Refuse a file that took the place of the one that was opened: what the system still writes is lost."""
-        if self._identity is not None and self._identity != _identity(self.path):
-            raise RegistryError(
-                f"{self.path} was deleted or replaced while this process used it: put it back, or restart to go "
-                "on with what is there now"
+        """Refuse a file that took the place of the one that was opened: what the system still writes is lost.
+
+        If the one that was opened was set aside, by whichever process, this one goes on with the new one.
+        """
+        if self._identity is not None and self._identity != identity_of(self.path):
+            self._replaces = next(
+                (aside.path for aside in asides_of(self.path) if identity_of(aside.path) == self._identity),
+                None,
             )
+            if self._replaces is None:
+                raise RegistryError(
+                    f"{self.path} was deleted or replaced while this process used it: put it back, or restart to "
+                    "go on with what is there now"
+                )
+            self._identity = None
+            self.close()
         yield
-        self._identity = self._identity or _identity(self.path)
+        if self._identity is None:
+            self._identity = identity_of(self.path)
+            self.generation += 1
+
+    def _opened(self) -> sqlite3.Connection:
+        return _opened(self.path, self._schema, self._fill)
+
+    def _fill(self, connection: sqlite3.Connection) -> None:
+        if self.fill is not None:
+            self.fill(connection, self._replaces)
 
     def close(self) -> None:
         """Close the connections; they open again when they are needed."""
@@ -93,8 +169,8 @@ class TrafficFile:
 class _Slot:
     """A connection that is opened when it is needed, anew in a process that was forked."""
 
-    def __init__(self, path: Path, schema: str) -> None:
-        self._path, self._schema = path, schema
+    def __init__(self, opened: Callable[[], sqlite3.Connection]) -> None:
+        self._opened = opened
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -102,7 +178,7 @@ class _Slot:
         self._finalizer: weakref.finalize | None = None  # type: ignore[type-arg]
 
     @contextlib.contextmanager
-    def using(self, begin: str, doing: str) -> Iterator[sqlite3.Connection]:
+    def using(self, path: Path, begin: str, doing: str) -> Iterator[sqlite3.Connection]:
         import sqlite3
 
         if self._pid != os.getpid():
@@ -114,7 +190,7 @@ class _Slot:
         with self._lock:
             try:
                 if self._connection is None:
-                    self._connection = _opened(self._path, self._schema)
+                    self._connection = self._opened()
                     self._finalizer = weakref.finalize(self, self._connection.close)
                 connection = self._connection
                 connection.execute(begin)
@@ -126,7 +202,17 @@ class _Slot:
                         connection.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
-                raise _explained(error, self._path, doing) from error
+                raise _explained(error, path, doing) from error
+            except DspyNbError:
+                raise
+            except UnicodeEncodeError as error:
+                raise InputError(f"a text with half of a surrogate pair cannot be stored: {error}") from None
+            except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+                # Arguments were checked before: it is what a row holds.
+                why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                raise Corrupt(
+                    f"{path} holds what no file of traffic does ({why}): restore it from a backup"
+                ) from error
 
     def close(self) -> None:
         with self._lock:
@@ -135,35 +221,79 @@ class _Slot:
                 self._connection = None
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)  # noqa: PTH116 (pathlib takes longer)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _opened(path: Path, schema: str) -> sqlite3.Connection:
+def _opened(path: Path, schema: str, fill: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
     import sqlite3
 
     with explained(f"create {path}"):
         make_folders(path.absolute().parent)
+        if not _is_there(path):
+            _create(path, schema, fill)
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        if _version(connection) == 0:
-            connection.execute("BEGIN IMMEDIATE")
-            if _version(connection) == 0:  # nobody else has made the tables since
-                for statement in schema.split(";\n"):
-                    connection.execute(statement)
-            connection.execute("COMMIT")
         if _version(connection) > _SCHEMA_VERSION:
             raise Refused(f"{path} was written by a newer dspy_nb: upgrade to read it")
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables and _version(connection) != _SCHEMA_VERSION:
+            raise Corrupt(f"{path} is not a file of traffic, but another database: move it away")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        if not tables:
+            connection.execute("BEGIN IMMEDIATE")
+            if _version(connection) == 0:  # nobody else has made the tables since
+                _make_tables(connection, schema, fill)
+            connection.execute("COMMIT")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether there is a file; one that is empty, which SQLite would take for a new one, is set aside."""
+    log = path.with_name(f"{path.name}-wal")
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        if log.is_file() and log.stat().st_size:
+            set_aside(path, None)  # SQLite would remove it: nothing is left that it belongs to
+        return False
+    if not stat.S_ISREG(status.st_mode):
+        raise Corrupt(f"{path} is not a file of traffic, and no file at all: move it away")
+    if status.st_size == 0:
+        set_aside(path, (status.st_dev, status.st_ino))
+        return False
+    return True
+
+
+def _create(path: Path, schema: str, fill: Callable[[sqlite3.Connection], None]) -> None:
+    """Make a new file: whole, or not there. Where another process is faster, its file stays."""
+    import sqlite3
+
+    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}.{path.name}")
+    try:
+        connection = sqlite3.connect(temporary, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("BEGIN IMMEDIATE")
+            _make_tables(connection, schema, fill)
+            connection.execute("COMMIT")
+        finally:
+            connection.close()
+        # Where a disk knows no hard links, SQLite makes the file at its place.
+        with contextlib.suppress(OSError):
+            os.link(temporary, path)
+    finally:
+        for end in ENDS:
+            with contextlib.suppress(OSError):
+                temporary.with_name(f"{temporary.name}{end}").unlink()
+
+
+def _make_tables(
+    connection: sqlite3.Connection, schema: str, fill: Callable[[sqlite3.Connection], None]
+) -> None:
+    for statement in schema.split(";\n"):
+        connection.execute(statement)
+    fill(connection)
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -171,8 +301,35 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _explained(error: sqlite3.Error, path: Path, doing: str) -> RegistryError:
-    text = str(error)
-    if "not a database" in text or "malformed" in text or "already exists" in text or "no such" in text:
+    text = " ".join(str(error).split())[:200]
+    if is_damage(error) or any(words in text for words in ("already exists", "no such", "not decode")):
         return Corrupt(f"{path} is not a file of traffic: {text}")
     cause = {"database is locked": f"another process held it for {_BUSY_S:g} s"}.get(text, text)
     return RegistryError(f"cannot {doing} {path}: {cause}")
+
+
+def verify_traffic(path: Path) -> None:
+    """Read a whole file of traffic, if there is one; nothing is changed.
+
+    Raises:
+        Corrupt: It is damaged, or none.
+        RegistryError: It cannot be read.
+    """
+    import sqlite3
+
+    with explained(f"read {path}"):
+        if not path.exists():
+            return
+        if not path.is_file() or not path.stat().st_size:
+            raise Corrupt(f"{path} is not a file of traffic: it is empty, or no file at all")
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.Error as error:
+        raise _explained(error, path, "read") from error
+    except UnicodeDecodeError as error:
+        raise Corrupt(f"{path} is not a file of traffic: its tables have no readable names") from error
+    if found != "ok":
+        raise Corrupt(f"{path} is not a file of traffic: {' '.join(str(found).split())[:200]}")
