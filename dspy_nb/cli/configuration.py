@@ -32,6 +32,7 @@ import click
 
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.text import error_text
 
 __all__ = ["Configuration", "config_option", "find_configuration", "options", "set_variables"]
 
@@ -153,7 +154,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:  # bad TOML, or no UTF-8
-        raise InputError(f"{path} is not valid TOML: {error}") from None
+        raise InputError(f"{path} is not valid TOML: {error_text(error)}") from None
     if path.name == _PROJECT:
         values = values.get("tool", {}).get("dspy_nb")
         if values is not None and not isinstance(values, dict):

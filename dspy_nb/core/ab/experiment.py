@@ -263,8 +263,8 @@ class Experiment:
                 cached=usage.cache_hits > 0 and usage.lm_calls == 0,
                 error=None if error is None else type(error).__name__,
             )
-        except RegistryError:
-            logger.exception("%s: how request %s ended is not stored", self.name, made.request_id)
+        except RegistryError as failure:
+            logger.error("%s: how request %s ended is not stored: %s", self.name, made.request_id, failure)
 
     # -- outcomes -------------------------------------------------------------------------------------------
 

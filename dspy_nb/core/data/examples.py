@@ -13,6 +13,7 @@ import dspy
 from dspy_nb.core.data.identity import example_id, fingerprint, input_names, value_key
 from dspy_nb.core.data.rows import Layout, read_rows, source_name
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.text import error_text
 
 _HIDDEN = "dspy_"
 
@@ -87,7 +88,7 @@ class _Meaning:
             try:
                 return self._values(value)
             except Exception as error:
-                what = f"{type(error).__name__}: {error}"
+                what = f"{type(error).__name__}: {error_text(error)}"
                 raise InputError(
                     f"{where}: labels of {self.field!r} fail on {value!r:.80} ({what})"
                 ) from error

@@ -35,6 +35,7 @@ from dspy_nb.core.deployment.traffic import LiveTraffic
 from dspy_nb.core.errors import Conflict, DspyNbError, InputError, NotFound
 from dspy_nb.core.statistics.degradation import running_interval
 from dspy_nb.core.storage.log import utc_now
+from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
     from dspy_nb.core.deployment.canaries import Canaries
@@ -168,9 +169,7 @@ def send_alerts(
         try:
             _post(settings.webhook, report, settings.timeout_s)
         except Exception as error:
-            logger.error(
-                "quality monitor: the webhook was not reached: %s", " ".join(str(error).split())[:200]
-            )
+            logger.error("quality monitor: the webhook was not reached: %s", error_text(error, 200))
 
 
 def _post(address: str, report: HealthReport, timeout_s: float) -> None:

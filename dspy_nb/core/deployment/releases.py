@@ -30,6 +30,7 @@ from dspy_nb.core.models.names import check_environment
 from dspy_nb.core.models.promotion import evidence_dict
 from dspy_nb.core.models.version import ModelVersion, verified_files
 from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log
+from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
     import dspy
@@ -347,7 +348,7 @@ def try_out(program: dspy.Module, smoke: Smoke, failed: str) -> None:
             for sample in samples:
                 check_answer(program, program(**sample))
     except Exception as error:
-        words = " ".join(str(error).split())[:200]
+        words = error_text(error, 200)
         raise Refused(f"{failed}: its smoke test failed: {type(error).__name__}: {words}") from error
     if not fit:
         raise Refused(f"{failed}: its smoke test said no")

@@ -104,8 +104,8 @@ def ask(traffic: LiveTraffic, to: Route, program: dspy.Module, inputs: dict[str,
     request_id = ""
     try:
         request_id = traffic.begin(to)
-    except RegistryError:
-        logger.exception("%s: a request is served but not counted", traffic.path)
+    except RegistryError as error:
+        logger.error("%s: a request is served but not counted: %s", traffic.path, error)
     meter = ExampleMeter(dspy.settings.usage_tracker)
 
     def ended(error: str | None) -> None:
@@ -115,8 +115,8 @@ def ask(traffic: LiveTraffic, to: Route, program: dspy.Module, inputs: dict[str,
         if request_id:
             try:
                 traffic.finish(request_id, latency_ms, cached=cached, error=error)
-            except RegistryError:
-                logger.exception("%s: how request %s ended is not stored", traffic.path, request_id)
+            except RegistryError as failure:
+                logger.error("%s: how request %s ended is not stored: %s", traffic.path, request_id, failure)
 
     started = time.perf_counter()
     try:

@@ -17,6 +17,7 @@ from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction
 from dspy_nb.core.programs.calls import check_answer
 from dspy_nb.core.programs.usage import Meter, Usage
+from dspy_nb.core.text import error_text
 
 __all__ = [
     "Abandoned",
@@ -64,8 +65,7 @@ class Failure:
     @classmethod
     def of(cls, error: BaseException, where: str = "") -> Failure:
         """Describe an exception."""
-        text = " ".join(str(error).split())
-        return cls(type(error).__name__, f"{where}{text}"[:_MESSAGE_LENGTH])
+        return cls(type(error).__name__, f"{where}{error_text(error)}"[:_MESSAGE_LENGTH])
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,7 @@ class Work:
                 telling = telling if scores else _telling_of_metric(error)  # the first one gives the score
                 scores.append(None)
                 failure = failure or Failure.of(
-                    error, "" if metric.label in str(error) else f"{metric.label}: "
+                    error, "" if metric.label in error_text(error) else f"{metric.label}: "
                 )
         cached = usage.cache_hits > 0 and usage.lm_calls == 0
         return Outcome(

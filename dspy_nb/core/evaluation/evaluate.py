@@ -40,6 +40,7 @@ from dspy_nb.core.programs.declared import declared_types
 from dspy_nb.core.programs.lms import answers_repeat, rollouts, used_lms
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.text import error_text
 
 __all__ = ["Evaluation", "check_examples", "check_metrics", "evaluate", "evaluation_of"]
 
@@ -304,7 +305,9 @@ def _slice_keys(by: Any, examples: Sequence[dspy.Example], metric: Metric) -> li
         try:
             return [str(by(example)) for example in examples]
         except Exception as error:
-            raise InputError(f"by fails on an example: {type(error).__name__}: {error}") from error
+            raise InputError(
+                f"by fails on an example: {type(error).__name__}: {error_text(error)}"
+            ) from error
     for number, example in enumerate(examples, 1):
         if by not in example:
             names = ", ".join(map(repr, example.keys()))

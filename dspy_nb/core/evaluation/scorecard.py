@@ -19,6 +19,7 @@ from dspy_nb.core.evaluation.classification import Classification, ClassScore, C
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.storage.files import replace_file
 from dspy_nb.core.storage.plain import plain
+from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -313,7 +314,7 @@ class Evaluation:
         try:
             data = json.loads(user_path("the report", path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(f"{os.fspath(path)}: no evaluation can be read ({error})") from error
+            raise InputError(f"{os.fspath(path)}: no evaluation can be read ({error_text(error)})") from error
         return cls.from_dict(data, source=os.fspath(path))
 
     @classmethod

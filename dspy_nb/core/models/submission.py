@@ -19,8 +19,10 @@ from dspy_nb.core.models.version import SCHEMA_VERSION
 from dspy_nb.core.programs.adapters import describe_adapter
 from dspy_nb.core.programs.spec import base_model, class_path, spec_of
 from dspy_nb.core.programs.state import dump_state
+from dspy_nb.core.secrecy import without_secrets
 from dspy_nb.core.storage.files import LARGEST_FILE, dump_json
 from dspy_nb.core.storage.log import utc_now
+from dspy_nb.core.text import error_text
 
 __all__ = ["METADATA_FIELDS", "Submission", "git_commit", "package_versions", "summary_of"]
 
@@ -69,9 +71,6 @@ _TYPES: Final = {
     "test": Mapping,
 }
 _LARGEST_VERSION: Final = LARGEST_FILE - 2**20  # its archive has a manifest, and is a file as well
-_SECRET: Final = frozenset(
-    ["api_key", "api_base", "base_url", "model_list", "authorization", "headers", "extra_headers"]
-)
 
 
 class Submission:
@@ -113,7 +112,7 @@ class Submission:
         for name, wanted in _TYPES.items():
             if facts[name] is not None and not isinstance(facts[name], wanted):
                 raise InputError(f"metadata {name} must be a {wanted.__name__}, not {facts[name]!r:.80}")
-        self.facts = json.loads(dump_json(_without_secrets(facts), "the metadata"))
+        self.facts = json.loads(dump_json(without_secrets(facts), "the metadata"))
         self.notes = notes
         self.program_class = class_path(program)
         self._stored = stored
@@ -193,26 +192,14 @@ def summary_of(
             "parent": parent,
         }
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"the {kind} score must be a number, and its interval two: {error}") from error
+        raise InputError(
+            f"the {kind} score must be a number, and its interval two: {error_text(error)}"
+        ) from error
     if not is_summary(summary):
         raise InputError(
             "the score, its interval, the optimizer, the model or the date is not as it should be"
         )
     return summary
-
-
-def _without_secrets(value: Any) -> Any:
-    """Return ``value`` with whatever stands under the name of a credential or an endpoint replaced."""
-    if isinstance(value, Mapping):
-        return {
-            key: "(not stored)"
-            if str(key).lower() in _SECRET and item is not None
-            else _without_secrets(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_without_secrets(item) for item in value]
-    return value
 
 
 # -- where a version comes from ---------------------------------------------------------------------------------

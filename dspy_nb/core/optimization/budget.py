@@ -8,6 +8,7 @@ from typing import Any
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.text import error_text
 
 __all__ = ["Budget", "ErrorCount", "remaining"]
 
@@ -82,7 +83,7 @@ class ErrorCount:
         kind = type(error).__name__
         self.count += 1
         self.kinds[kind] += 1
-        self.first.setdefault(kind, " ".join(f"{where}{error}".split())[:300])
+        self.first.setdefault(kind, f"{where}{error_text(error)}"[:300])
 
     def __add__(self, other: ErrorCount) -> ErrorCount:
         """Return both together."""

@@ -25,6 +25,7 @@ from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
 from dspy_nb.core.programs.seams import answer_of, current_call
 from dspy_nb.core.programs.usage import Meter, Usage
+from dspy_nb.core.text import error_text
 
 __all__ = ["Follower", "Guard", "StopRun", "ending_on_no_score"]
 
@@ -335,7 +336,7 @@ def ending_on_no_score(metric: Metric | None, guard: Guard) -> Metric | None:
         return guard.halt("metric")
 
     def count(error: Exception) -> None:
-        guard.add_error(error, "" if metric.label in str(error) else f"metric {metric.label}: ")
+        guard.add_error(error, "" if metric.label in error_text(error) else f"metric {metric.label}: ")
 
     return _Watched(**{f.name: getattr(metric, f.name) for f in fields(metric)}, end=end, count=count)
 

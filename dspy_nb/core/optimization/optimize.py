@@ -345,7 +345,7 @@ def _manifest(plan: RunPlan, programs: Sequence[Any], models: Sequence[Any], met
         "program": [describe_program(program) for program in programs],
         "metric": {"name": plan.metric, "source": text_hash(metric.source) if metric else None},
         "optimizer": plan.optimizer,
-        "options": {name: readable(value) for name, value in sorted(plan.options.items())},
+        "options": readable(plan.options),
         "seed": plan.seed,
         "models": [describe_lm(model) for model in models],
         "adapter": dict(plan.adapter),

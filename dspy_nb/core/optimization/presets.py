@@ -17,6 +17,7 @@ from typing import Any
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.files import replace_file
+from dspy_nb.core.text import error_text
 
 __all__ = ["Preset", "get_preset", "list_presets", "save_preset", "user_presets_file"]
 
@@ -115,9 +116,11 @@ def save_preset(preset: Preset, path: str | Path | None = None) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, text.encode())
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{file} is not valid TOML: {error}") from None
+        raise InputError(f"{file} is not valid TOML: {error_text(error)}") from None
     except TypeError as error:
-        raise InputError(f"preset {preset.name!r}: an option cannot be written to TOML: {error}") from None
+        raise InputError(
+            f"preset {preset.name!r}: an option cannot be written to TOML: {error_text(error)}"
+        ) from None
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}") from None
     return file
@@ -127,7 +130,7 @@ def _read(text: str, source: str) -> dict[str, Preset]:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{source} is not valid TOML: {error}") from None
+        raise InputError(f"{source} is not valid TOML: {error_text(error)}") from None
     kinds = {"description": str, "optimizer": str, "options": dict, "recommended_for": list}
     presets = {}
     for name, table in tables.items():

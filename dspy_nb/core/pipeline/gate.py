@@ -14,6 +14,7 @@ from dspy_nb.core.evaluation.classification import ClassScore
 from dspy_nb.core.evaluation.evaluate import Evaluation
 from dspy_nb.core.evaluation.pairing import paired_difference
 from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.text import visible
 
 if TYPE_CHECKING:
     from dspy_nb.core.registry.registry import Registry
@@ -84,7 +85,7 @@ class GateResult:
         for check in self.checks:
             found = _found(check) if check.passed else check.reason
             lines.append(f"  {'ok' if check.passed else 'NO'}  {check.condition:{width}}  {found}")
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON data; a number that is not known becomes ``None``."""

@@ -8,6 +8,7 @@ each, which fails when a version of DSPy takes it away.
 
 from __future__ import annotations
 
+import copy
 import functools
 from pathlib import Path
 from types import SimpleNamespace
@@ -155,18 +156,35 @@ def engine_as_given(lm: dspy.LM) -> Any:
 def answer_cache(folder: Path) -> Cache:
     """Return a cache of LM answers in ``folder``, from which only plain types are ever unpickled.
 
+    Of litellm's answers it keeps the price, not where the call went nor what the headers were.
+
     Raises:
         OSError: The folder cannot be written.
     """
     from dspy.clients.cache import Cache
 
-    return Cache(
+    class AnswerCache(Cache):
+        def put(self, request: Any, value: Any, *args: Any, **kwargs: Any) -> None:
+            super().put(request, _without_call(value), *args, **kwargs)
+
+    return AnswerCache(
         enable_disk_cache=True,
         enable_memory_cache=True,
         disk_cache_dir=str(folder),
         disk_size_limit_bytes=2**40,  # an answer that was paid for is never thrown away
         restrict_pickle=True,
     )
+
+
+def _without_call(answer: Any) -> Any:
+    hidden = getattr(answer, "_hidden_params", None)
+    if not isinstance(hidden, dict):
+        return answer
+    answer = copy.copy(answer)
+    answer._hidden_params = {name: hidden[name] for name in ("response_cost",) if name in hidden}
+    if hasattr(answer, "_response_headers"):
+        answer._response_headers = None
+    return answer
 
 
 def route_cache(setting: str) -> None:

@@ -17,6 +17,7 @@ from dspy_nb.core.programs.demos import dump_demo, load_demo
 from dspy_nb.core.programs.seams import dependency_versions
 from dspy_nb.core.programs.spec import parameters_of
 from dspy_nb.core.storage.files import dump_json
+from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
     import dspy
@@ -99,7 +100,7 @@ def load_state(program: dspy.Module, state: Mapping[str, Any]) -> None:
         try:
             parameter.load_state(own)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Corrupt(f"the state of {path} does not load: {' '.join(str(error).split())}") from error
+            raise Corrupt(f"the state of {path} does not load: {error_text(error)}") from error
         if hasattr(parameter, "lm"):
             parameter.lm = lm
 

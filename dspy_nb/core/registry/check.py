@@ -21,6 +21,7 @@ from dspy_nb.core.models.stages import ModelState, Record
 from dspy_nb.core.models.version import verified_files, verified_metadata
 from dspy_nb.core.storage.files import explained
 from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log, is_entry_name
+from dspy_nb.core.text import visible
 
 __all__ = ["Problem", "check_registry"]
 
@@ -46,7 +47,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
+        return visible(f"{self.kind}: {self.message}")
 
 
 def check_registry(root: Path) -> list[Problem]:

@@ -13,6 +13,7 @@ from dspy_nb.core.models.loading import StoredProgram
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.programs.spec import rebuild_predictor
 from dspy_nb.core.programs.state import load_state
+from dspy_nb.core.text import visible
 
 __all__ = ["Change", "VersionDiff", "compare_versions", "render_prompt"]
 
@@ -54,7 +55,7 @@ class VersionDiff:
         lines = [f"--- {self.a}", f"+++ {self.b}"]
         for section, changes in self.sections().items():
             lines += ["", section, *(f"{change.sign} {change.text}" for change in changes)]
-        return "\n".join(lines if self.changes else [*lines, "", "no difference"])
+        return visible("\n".join(lines if self.changes else [*lines, "", "no difference"]))
 
     def to_html(self) -> str:
         """Return the diff as HTML that needs no style sheet, with everything escaped."""

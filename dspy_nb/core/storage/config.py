@@ -7,6 +7,7 @@ from typing import Any
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.files import explained
+from dspy_nb.core.text import error_text
 
 __all__ = ["read_table"]
 
@@ -30,7 +31,7 @@ def read_table(config: Path, name: str) -> dict[str, Any]:
     try:
         table = tomllib.loads(text).get(name, {})
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{config} is not valid TOML: {error}") from error
+        raise InputError(f"{config} is not valid TOML: {error_text(error)}") from error
     if not isinstance(table, dict):
         raise InputError(f"{config}: {name} is not a table")
     return table
