@@ -15,6 +15,7 @@ import dspy_nb as nb
 from dspy_nb.cli.evaluate import own_metric
 from dspy_nb.cli.output import echo, json_option, lm_option, print_result, registry_option
 from dspy_nb.cli.task import lm_settings
+from dspy_nb.core.text import repaired
 from dspy_nb.views.documents import markup
 
 __all__ = ["ab_test"]
@@ -204,7 +205,7 @@ def ab_test(
     written: dict[str, Callable[[], str]] = {
         ".md": lambda: comparison_markdown(result),
         ".html": lambda: _page(title, comparison_html(result)),
-        ".json": lambda: json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False),
+        ".json": lambda: json.dumps(repaired(result.to_dict()), ensure_ascii=False, allow_nan=False),
     }
     for report in reports:
         _write(Path(report), written[Path(report).suffix]())

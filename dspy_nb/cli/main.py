@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as error:  # click's own where a pipe is closed, or of a module of the user
         if not error.code:  # the words that a shell completes are said
             raise
-        closed = isinstance(error.__context__, BrokenPipeError)
+        closed = isinstance(sys.stdout, click.utils.PacifyFlushWrapper)
         status = 2 if closed else _failed(f"something ended the command with status {error.code}", 2)
     except OSError as error:
         status = _failed(error_text(error), 2)

@@ -6,6 +6,7 @@ says is asked for with :func:`error_text` alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from dspy_nb.core.secrecy import scrubbed
 
-__all__ = ["error_text", "json_text", "one_line", "repaired", "visible"]
+__all__ = ["error_text", "json_text", "one_line", "repaired", "sayable", "value_text", "visible"]
 
 # Unicode's categories Cc (without line break and tab), Cf, Cs, Zl and Zp: terminals obey them, or they hide or turn
 # around what stands beside them.
@@ -39,6 +40,27 @@ def visible(text: str) -> str:
 def one_line(text: object, length: int | None = None) -> str:
     """Return ``text`` on one line, visible, of at most ``length`` characters."""
     return visible(" ".join(str(text).split()))[:length]
+
+
+def sayable(error: BaseException) -> None:
+    """Give an exception whose ``__str__`` or ``__repr__`` raises one that says so: DSPy writes errors into logs."""
+    try:
+        str(error), repr(error)
+    except Exception:
+        text = error_text(error)
+        kind = type(error)
+        own = {"__module__": kind.__module__, "__str__": lambda self: text, "__repr__": lambda self: text}
+        with contextlib.suppress(TypeError):  # of a class with slots: there is nothing more to be done
+            error.__class__ = type(kind.__name__, (kind,), own)
+
+
+def value_text(value: object, length: int | None = None) -> str:
+    """Return what ``repr`` says of a value, on one line, visible; it may fail, as for 5,000 digits."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = "an integer too long to be shown" if isinstance(value, int) else f"a {type(value).__name__}"
+    return one_line(text, length)
 
 
 def json_text(data: Any, indent: int | None = None, *, ascii_only: bool = False) -> str:

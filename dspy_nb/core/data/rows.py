@@ -17,6 +17,7 @@ import dspy
 
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.text import value_text
 
 __all__ = ["FORMATS", "Layout", "Row", "read_rows", "source_name"]
 
@@ -47,7 +48,9 @@ class Layout:
 
     def __post_init__(self) -> None:
         if self.sep is not None and (not isinstance(self.sep, str) or not self.sep or "\n" in self.sep):
-            raise InputError(f"sep must be the text between two cells, such as ';', got {self.sep!r}")
+            raise InputError(
+                f"sep must be the text between two cells, such as ';', got {value_text(self.sep)}"
+            )
         try:
             codecs.lookup(self.encoding)
         except (LookupError, TypeError):
@@ -172,7 +175,7 @@ def _parse_json(text: str, where: str) -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         raise InputError(f"{where}: not valid JSON ({error.msg} at {place})") from None
-    except (_DuplicateField, RecursionError) as error:
+    except (_DuplicateField, RecursionError, ValueError) as error:  # an integer of more than 4,300 digits
         raise InputError(f"{where}: {error}") from None
 
 

@@ -14,6 +14,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.models.names import check_environment
 from dspy_nb.core.statistics.proportions import wilson_interval
 from dspy_nb.core.storage.config import read_table
+from dspy_nb.core.text import value_text
 
 if TYPE_CHECKING:
     from dspy_nb.core.models.catalogue import Catalogue
@@ -82,11 +83,13 @@ class MonitorSettings:
         number_between("wait_s", self.wait_s, 0, math.inf)
         number_between("timeout_s", self.timeout_s, 0, 600, ends=False)
         if not isinstance(self.rollback, bool):
-            raise InputError(f"rollback must be true or false, got {self.rollback!r:.80}")
+            raise InputError(f"rollback must be true or false, got {value_text(self.rollback, 80)}")
         if self.webhook is not None and not (
             isinstance(self.webhook, str) and self.webhook.startswith(("http://", "https://"))
         ):
-            raise InputError(f"webhook must be an address that starts with http, got {self.webhook!r:.80}")
+            raise InputError(
+                f"webhook must be an address that starts with http, got {value_text(self.webhook, 80)}"
+            )
 
     @classmethod
     def from_table(cls, table: object, where: str) -> Self:

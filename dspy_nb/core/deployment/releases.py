@@ -30,7 +30,7 @@ from dspy_nb.core.models.names import check_environment
 from dspy_nb.core.models.promotion import evidence_dict
 from dspy_nb.core.models.version import ModelVersion, verified_files
 from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log
-from dspy_nb.core.text import error_text
+from dspy_nb.core.text import error_text, value_text
 
 if TYPE_CHECKING:
     import dspy
@@ -148,7 +148,7 @@ class Releases:
         """
         check_texts(by=by, reason=reason)
         if type(steps) is not int or steps < 1:
-            raise InputError(f"steps must be a whole number from 1, not {steps!r}")
+            raise InputError(f"steps must be a whole number from 1, not {value_text(steps)}")
         canary = self.read(lambda state: state.canary)
         if canary is not None and steps == 1:
             return self._change_canary(canary, "canary-abort", None, reason, by)

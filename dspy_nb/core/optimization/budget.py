@@ -8,7 +8,7 @@ from typing import Any
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.usage import Usage
-from dspy_nb.core.text import error_text
+from dspy_nb.core.text import error_text, value_text
 
 __all__ = ["Budget", "ErrorCount", "remaining"]
 
@@ -44,7 +44,7 @@ class Budget:
                 or not limit > 0
             ):
                 kind = "whole number" if whole else "number"
-                raise InputError(f"budget: {name}={limit!r} is not a positive {kind}")
+                raise InputError(f"budget: {name}={value_text(limit)} is not a positive {kind}")
 
     def limits(self) -> dict[str, float]:
         """Return the limits that are set, by name."""

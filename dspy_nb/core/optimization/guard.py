@@ -25,7 +25,7 @@ from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
 from dspy_nb.core.programs.seams import answer_of, current_call
 from dspy_nb.core.programs.usage import Meter, Usage
-from dspy_nb.core.text import error_text
+from dspy_nb.core.text import error_text, repaired, sayable
 
 __all__ = ["Follower", "Guard", "StopRun", "ending_on_no_score"]
 
@@ -162,6 +162,7 @@ class Guard(BaseCallback):
         Raises:
             StopRun: most program calls break, or all of the last ones did.
         """
+        sayable(error)
         error = _mendable(error) or error
         with self._settled:
             self.errors.add(error, where)
@@ -240,6 +241,13 @@ class Guard(BaseCallback):
                 self.usage += Usage(cache_hits=1)
             self._settled.notify_all()
         self._on_call()
+
+    def on_adapter_parse_end(
+        self, call_id: str, outputs: dict[str, Any] | None, exception: BaseException | None = None
+    ) -> None:
+        """Make text of half of a surrogate pair in an answer that may become a demo: DSPy sends none."""
+        if self._follower is not None and isinstance(outputs, dict):
+            outputs.update(repaired(outputs))
 
     def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Tell the follower."""

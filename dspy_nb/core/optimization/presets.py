@@ -115,7 +115,7 @@ def save_preset(preset: Preset, path: str | Path | None = None) -> Path:
         text = tomli_w.dumps(there)
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, text.encode())
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise InputError(f"{file} is not valid TOML: {error_text(error)}") from None
     except TypeError as error:
         raise InputError(
@@ -129,7 +129,7 @@ def save_preset(preset: Preset, path: str | Path | None = None) -> Path:
 def _read(text: str, source: str) -> dict[str, Preset]:
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise InputError(f"{source} is not valid TOML: {error_text(error)}") from None
     kinds = {"description": str, "optimizer": str, "options": dict, "recommended_for": list}
     presets = {}

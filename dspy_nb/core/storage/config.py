@@ -30,7 +30,7 @@ def read_table(config: Path, name: str) -> dict[str, Any]:
 
     try:
         table = tomllib.loads(text).get(name, {})
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{config} is not valid TOML: {error_text(error)}") from error
     if not isinstance(table, dict):
         raise InputError(f"{config}: {name} is not a table")

@@ -39,6 +39,7 @@ from dspy_nb.core.storage.files import (
     write_file,
 )
 from dspy_nb.core.storage.flushing import Unflushed
+from dspy_nb.core.text import repaired
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -197,7 +198,7 @@ class Log(Generic[S]):
                 body = decide(state)
                 if body is None:
                     return None
-                content, entry = _seal(number, previous, action, utc_now(), by, body)
+                content, entry = _seal(number, previous, action, utc_now(), repaired(by), repaired(body))
                 state.check(entry)
                 with explained(f"write {self.folder / _name(number)}"):
                     make_folders(self.folder)
