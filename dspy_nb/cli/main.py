@@ -71,8 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; ``arguments`` are those of the process by default."""
     if sys.stdout is None:
         return _failed("stdout is closed: redirect it to /dev/null if nobody is to read it", 2)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that knows Latin-1 only shows ? for the rest
+    stdout = sys.stdout
+    if isinstance(stdout, io.TextIOWrapper):
+        stdout.reconfigure(errors="replace")  # a terminal that knows Latin-1 only shows ? for the rest
     try:
         status = _run(None if arguments is None else list(arguments))
         sys.stdout.flush()
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as error:  # click's own where a pipe is closed, or of a module of the user
         if not error.code:  # the words that a shell completes are said
             raise
-        closed = isinstance(sys.stdout, click.utils.PacifyFlushWrapper)
+        closed = sys.stdout is not stdout  # then click puts something else there
         status = 2 if closed else _failed(f"something ended the command with status {error.code}", 2)
     except OSError as error:
         status = _failed(error_text(error), 2)
