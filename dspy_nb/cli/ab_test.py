@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -14,8 +13,10 @@ from click.core import ParameterSource
 
 import dspy_nb as nb
 from dspy_nb.cli.evaluate import own_metric
-from dspy_nb.cli.output import json_option, lm_option, print_result, registry_option, write_late
+from dspy_nb.cli.output import echo, json_option, lm_option, print_result, registry_option, write_late
 from dspy_nb.cli.task import lm_settings
+from dspy_nb.core.text import repaired
+from dspy_nb.views.documents import markup
 
 __all__ = ["ab_test"]
 
@@ -181,7 +182,7 @@ def ab_test(
     metric = parsing.load_metric(metric_name or _metric_of(versions))
     examples = nb.load_examples(test_data, names)
     if sys.stderr.isatty():
-        click.echo(most_answers(min(len(examples), max_examples or len(examples)), len(programs)), err=True)
+        echo(most_answers(min(len(examples), max_examples or len(examples)), len(programs)), err=True)
     with dspy.context(**lm_settings(lm)), TerminalComparisonProgress() as progress:
         found = nb.compare_many(
             programs[0],
@@ -207,7 +208,7 @@ def ab_test(
     written: dict[str, Callable[[], str]] = {
         ".md": lambda: comparison_markdown(result),
         ".html": lambda: _page(title, comparison_html(result)),
-        ".json": lambda: json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False),
+        ".json": lambda: json.dumps(repaired(result.to_dict()), ensure_ascii=False, allow_nan=False),
     }
     failures = [write_late(_writing(written[report.suffix]()), report) for report in map(Path, reports)]
     if attach:
@@ -221,7 +222,7 @@ def ab_test(
         return 0
     verdicts = ", ".join(f"{one.b_name}: {one.verdict}" for one in found)
     wanted = "not to be worse" if not_worse else "to be better"
-    click.echo(f"Error: nothing is shown {wanted} than {found.baseline} ({verdicts})", err=True)
+    echo(f"Error: nothing is shown {wanted} than {found.baseline} ({verdicts})", err=True)
     return 1
 
 
@@ -279,7 +280,7 @@ def _writing(text: str) -> Callable[[Path], None]:
 
 def _page(title: str, body: str) -> str:
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title></head>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{markup(title)}</title></head>'
         f'<body style="margin:2em">{body}</body></html>\n'
     )
 
@@ -332,7 +333,5 @@ def _show_experiment(root: str, as_json: bool, *, attach: bool) -> int:
     print_result(as_json, status.to_dict(), lambda: text)
     if not begun or status.verdict == "B better":
         return 0
-    click.echo(
-        f"Error: {status.b.name} is not shown to be better than {status.a.name}: {status.verdict}", err=True
-    )
+    echo(f"Error: {status.b.name} is not shown to be better than {status.a.name}: {status.verdict}", err=True)
     return 1

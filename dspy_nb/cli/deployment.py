@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import dspy_nb as nb
-from dspy_nb.cli.output import json_option, print_result, registry_option
+from dspy_nb.cli.output import echo, json_option, print_result, registry_option
 from dspy_nb.cli.registry import open_registry, version_facts
 
 __all__ = ["archive", "deploy", "diff", "history", "promote", "rollback"]
@@ -209,7 +209,7 @@ def _facts(deployment: nb.Deployment) -> dict[str, Any]:
 
 def _note(advice: str | None) -> None:
     if advice is not None:
-        click.echo(f"Note: {advice}", err=True)
+        echo(f"Note: {advice}", err=True)
 
 
 def _print_deployment(as_json: bool, environment: str, made: nb.Deployment) -> None:

@@ -6,8 +6,14 @@ Results go to stdout, as text or with ``--json`` as JSON; progress goes to stder
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import sys
+import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -19,9 +25,11 @@ from dspy_nb.cli.deployment import archive, deploy, diff, history, promote, roll
 from dspy_nb.cli.evaluate import evaluate, gate
 from dspy_nb.cli.monitor import canary, monitor
 from dspy_nb.cli.optimize import optimize
+from dspy_nb.cli.output import OutputClosed, echo
 from dspy_nb.cli.pipeline import pipeline
 from dspy_nb.cli.registry import check, list_versions, register, show
 from dspy_nb.cli.setup import demo, install_model, presets, run_notebook
+from dspy_nb.core.text import error_text, one_line
 
 __all__ = ["cli", "main"]
 
@@ -61,11 +69,35 @@ for command in (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; ``arguments`` are those of the process by default."""
-    given = None if arguments is None else list(arguments)
+    if sys.stdout is None:
+        return _failed("stdout is closed: redirect it to /dev/null if nobody is to read it", 2)
+    stdout = sys.stdout
+    if isinstance(stdout, io.TextIOWrapper):
+        stdout.reconfigure(errors="replace")  # a terminal that knows Latin-1 only shows ? for the rest
+    try:
+        status = _run(None if arguments is None else list(arguments))
+        sys.stdout.flush()
+        return status
+    except OutputClosed:
+        status = 2
+    except SystemExit as error:  # click's own where a pipe is closed, or of a module of the user
+        if not error.code:  # the words that a shell completes are said
+            raise
+        closed = sys.stdout is not stdout  # then click puts something else there
+        status = 2 if closed else _failed(f"something ended the command with status {error.code}", 2)
+    except OSError as error:
+        status = _failed(error_text(error), 2)
+    except Exception as error:  # a traceback would end with status 1, as if a rule had said no
+        status = _failed(f"{type(error).__name__}: {error_text(error)} ({_last_line(error)})", 2)
+    _leave_stdout()
+    return status
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            return int(cli.main(given, prog_name="dspy-nb", standalone_mode=False) or 0)
+            return int(cli.main(arguments, prog_name="dspy-nb", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2
@@ -82,10 +114,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed("interrupted", _INTERRUPTED)
 
 
+def _last_line(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
+
+
+def _leave_stdout() -> None:
+    """Let what stdout did not take go nowhere, or Python would complain of it at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+    echo(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
 def _failed(message: str, status: int) -> int:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    echo(f"Error: {one_line(message)}", err=True)
     return status

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import click
 
 import dspy_nb as nb
-from dspy_nb.cli.output import json_option, print_result, registry_option
+from dspy_nb.cli.output import as_json_text, echo, json_option, print_result, registry_option
 from dspy_nb.cli.registry import open_registry
 
 __all__ = ["canary", "monitor"]
@@ -46,11 +45,11 @@ def monitor(environment: str, once: bool, every: float, root: str, as_json: bool
         report = where.check_health()
         ended = once or report.verdict == "degraded"
         if as_json:
-            click.echo(json.dumps(report.to_dict(bins=False), ensure_ascii=False))
+            echo(as_json_text(report.to_dict(bins=False), indent=None))
         elif ended:
-            click.echo(health_text(report))
+            echo(health_text(report))
         else:
-            click.echo(f"{report.at[:19].replace('T', ' ')} {report.sentence()}")
+            echo(f"{report.at[:19].replace('T', ' ')} {report.sentence()}")
         if ended:
             return int(report.verdict == "degraded")
         time.sleep(every)

@@ -23,6 +23,7 @@ from nbclient.exceptions import CellExecutionError
 from dspy_nb.cli.output import write_late
 from dspy_nb.core.errors import DspyNbError, InputError
 from dspy_nb.core.storage.files import check_target
+from dspy_nb.core.text import visible
 from dspy_nb.views.wording import duration, excerpt
 
 __all__ = ["NotebookFailed", "read_notebook", "run_notebook"]
@@ -266,7 +267,7 @@ class _Console:
         if hidden > 0:
             lines[_LINES_SHOWN:] = [f"... {hidden} more lines"]
         for line in lines:
-            print(f"      {line}".rstrip(), file=self._out)
+            print(visible(f"      {line}".rstrip()), file=self._out)
 
     def end_line(self) -> None:
         if self._running is not None and self._live:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import dspy_nb as nb
-from dspy_nb.cli.output import json_option, print_result, registry_option
+from dspy_nb.cli.output import echo, json_option, print_result, registry_option
 from dspy_nb.cli.task import lm_settings, read_task, run_listener, task_options
 
 __all__ = ["optimize"]
@@ -82,12 +82,12 @@ def optimize(
             with contextlib.suppress(OSError):  # what was paid for is kept where the registry could not
                 kept = Path(tempfile.mkdtemp(prefix="dspy-nb-")) / "program.json"
                 run.program.save(kept)
-                click.echo(f"Not registered; the optimized program is kept in {kept}", err=True)
+                echo(f"Not registered; the optimized program is kept in {kept}", err=True)
             raise
     registered = "" if version is None else f"\n\nRegistered {version.ref} in {version.path}"
     print_result(as_json, _facts(run, version), lambda: run_text(run) + registered)
     if task.model_id is not None and version is None:
-        click.echo("Error: stopped before any candidate was scored: nothing is registered", err=True)
+        echo("Error: stopped before any candidate was scored: nothing is registered", err=True)
         return 1
     return 0
 

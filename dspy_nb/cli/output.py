@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +12,18 @@ from typing import Any
 import click
 
 import dspy_nb as nb
+from dspy_nb.core.text import json_text, visible
 
-__all__ = ["json_option", "lm_option", "print_result", "registry_option", "write_late"]
+__all__ = [
+    "OutputClosed",
+    "as_json_text",
+    "echo",
+    "json_option",
+    "lm_option",
+    "print_result",
+    "registry_option",
+    "write_late",
+]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -36,6 +46,32 @@ registry_option = click.option(
 )
 
 
+class OutputClosed(Exception):
+    """Nobody reads stdout any more, as when ``head`` has seen enough."""
+
+
+def echo(text: str, err: bool = False) -> None:
+    """Print text, with what came from outside fit for a terminal.
+
+    A stderr that takes no more is no reason to fail.
+
+    Raises:
+        OutputClosed: Nobody reads stdout any more.
+        OSError: It cannot be written, as on a full disk.
+    """
+    with contextlib.suppress(OSError) if err else contextlib.nullcontext():
+        try:
+            click.echo(visible(text), file=sys.stderr if err else sys.stdout)
+        except BrokenPipeError as error:  # which click would take for exit status 1
+            raise OutputClosed from error
+
+
+def as_json_text(data: Any, indent: int | None = 2) -> str:
+    """Return JSON that prints on stdout, whatever that can encode."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    return json_text(data, indent, ascii_only=not encoding.startswith("utf"))
+
+
 def write_late(write: Callable[[Path], object], target: Path) -> nb.DspyNbError | None:
     """Write a file of results that were paid for; where that fails, keep it elsewhere and say where.
 
@@ -54,7 +90,7 @@ def write_late(write: Callable[[Path], object], target: Path) -> nb.DspyNbError 
     with contextlib.suppress(nb.DspyNbError, OSError, UnicodeError):
         kept = Path(tempfile.mkdtemp(prefix="dspy-nb-")) / target.name
         write(kept)
-        click.echo(f"Not written to {target}; it is kept in {kept}", err=True)
+        echo(f"Not written to {target}; it is kept in {kept}", err=True)
     return failure
 
 
@@ -66,4 +102,4 @@ def print_result(as_json: bool, data: Any, text: Callable[[], str]) -> None:
         data: What JSON can hold.
         text: Makes the text for a person.
     """
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False) if as_json else text())
+    echo(as_json_text(data) if as_json else text())

@@ -21,6 +21,7 @@ from typing import Any
 
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.text import error_text
 
 __all__ = ["input_fields", "load_metric", "load_object", "load_program", "parse_options"]
 
@@ -83,7 +84,9 @@ def _module(place: str) -> ModuleType:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"cannot import {place}: {type(error).__name__}: {error}{_place(error)}") from error
+        raise InputError(
+            f"cannot import {place}: {type(error).__name__}: {error_text(error)}{_place(error)}"
+        ) from error
 
 
 def _place(error: Exception) -> str:
@@ -159,7 +162,7 @@ def load_program(text: str) -> Any:
         try:
             found = found()
         except Exception as error:
-            raise InputError(f"{text}() failed: {type(error).__name__}: {error}") from error
+            raise InputError(f"{text}() failed: {type(error).__name__}: {error_text(error)}") from error
     if isinstance(found, list) and found and all(isinstance(part, dspy.Module) for part in found):
         return found
     if not isinstance(found, dspy.Module):

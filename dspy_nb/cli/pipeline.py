@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 import dspy_nb as nb
-from dspy_nb.cli.output import json_option, print_result, registry_option
+from dspy_nb.cli.output import echo, json_option, print_result, registry_option
 from dspy_nb.cli.task import lm_settings, read_task, run_listener, task_options
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def pipeline(
     _keep_reports(result)
     print_result(as_json, {**result.to_dict(), "folder": str(folder)}, lambda: pipeline_text(result))
     if result.shipped is False:
-        click.echo(f"Error: {result.steps[-1].name}: {' '.join(str(result.reason).split())}", err=True)
+        echo(f"Error: {result.steps[-1].name}: {' '.join(str(result.reason).split())}", err=True)
         return 1
     return 0
 
@@ -170,16 +170,16 @@ def _resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("\nNote: the same command goes on where it was interrupted", err=True)
+        echo("\nNote: the same command goes on where it was interrupted", err=True)
         raise
 
 
 def _say(folder: Path) -> Any:
     def say(name: str, step: Step | None) -> None:
         if step is None:
-            click.echo(f"{name} ... ({folder})" if name == "optimize" else f"{name} ...", err=True)
+            echo(f"{name} ... ({folder})" if name == "optimize" else f"{name} ...", err=True)
         else:
-            click.echo(f"{name}: {step.status}, {step.message}", err=True)
+            echo(f"{name}: {step.status}, {step.message}", err=True)
 
     return say
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 import dspy_nb as nb
-from dspy_nb.cli.output import json_option, print_result, registry_option
+from dspy_nb.cli.output import echo, json_option, print_result, registry_option
 
 __all__ = ["check", "list_versions", "open_registry", "register", "show", "version_facts"]
 
@@ -34,7 +34,7 @@ def list_versions(model_id: str | None, root: str, as_json: bool) -> int:
     versions, damage = registry.survey() if model_id is None else (registry.list(model_id), [])
     print_result(as_json, [version_facts(version) for version in versions], lambda: versions_text(versions))
     for error in damage:
-        click.echo(f"Error: {error}", err=True)
+        echo(f"Error: {error}", err=True)
     return 2 if damage else 0
 
 

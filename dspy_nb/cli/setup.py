@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 import dspy_nb as nb
-from dspy_nb.cli.output import json_option, print_result
+from dspy_nb.cli.output import echo, json_option, print_result
+from dspy_nb.core.text import error_text
 
 __all__ = ["demo", "install_model", "presets", "run_notebook"]
 
@@ -27,7 +28,7 @@ def install_model(force: bool, as_json: bool) -> None:
     Examples:
       dspy-nb install-model
     """
-    path = nb.install_model(force=force, progress=lambda line: click.echo(line, err=as_json))
+    path = nb.install_model(force=force, progress=lambda line: echo(line, err=as_json))
     if as_json:
         print_result(True, {"path": str(path)}, str)
 
@@ -149,7 +150,7 @@ def run_notebook(notebook: str, parameters: tuple[str, ...], out: str | None, as
     try:
         spent_s = notebooks.run_notebook(source, copy, folder=source.parent, out=stream, parameters=values)
     except notebooks.NotebookFailed as error:
-        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        echo(f"Error: {error_text(error)}", err=True)
         return 1
     n = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells)
     data = {

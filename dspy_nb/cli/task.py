@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 import dspy_nb as nb
+from dspy_nb.cli.output import echo
 
 if TYPE_CHECKING:
     from dspy_nb.core.optimization.estimates import Estimate
@@ -290,7 +291,7 @@ def run_listener(expected: Estimate, budget: nb.Budget) -> Any:
 
     def listen(event: nb.Event) -> None:
         if isinstance(event, nb.Started):
-            click.echo(estimate_text(expected, budget), err=True)
+            echo(estimate_text(expected, budget), err=True)
         if bar is not None:
             bar(event)
 

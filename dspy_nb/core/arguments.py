@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.text import value_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +31,7 @@ def whole_number(name: str, value: float, minimum: int = 0) -> int:
     except (TypeError, ValueError, OverflowError):
         valid = False
     if not valid:
-        raise InputError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
+        raise InputError(f"{name} must be a whole number of at least {minimum}, got {value_text(value)}")
     return number
 
 
@@ -60,7 +61,7 @@ def number_between(name: str, value: object, low: float, high: float, *, ends: b
     if not math.isfinite(number) or not (low <= number <= high if ends else low < number < high):
         left, right = ("[", "]") if ends else ("(", ")")
         raise InputError(
-            f"{name} must be a finite number in {left}{low:g}, {high:g}{right}, got {value!r:.80}"
+            f"{name} must be a finite number in {left}{low:g}, {high:g}{right}, got {value_text(value)}"
         )
     return number
 
@@ -99,7 +100,7 @@ def numbers_between(
         raise InputError(f"{wanted}, in one dimension, got {array.ndim}")
     if array.dtype.kind not in "biuf":
         wrong = next((value for value in values if not isinstance(value, Real)), array.dtype)
-        raise InputError(f"{wanted}, got {wrong!r}")
+        raise InputError(f"{wanted}, got {value_text(wrong)}")
     array = array.astype(float)
     valid = np.isfinite(array) & (array >= low) & (array <= high)
     if whole:
@@ -142,7 +143,7 @@ def yes_or_no(success: object) -> float:
     """
     scalar = success.item() if hasattr(success, "item") else success  # NumPy's
     if not isinstance(scalar, int) or scalar not in (0, 1):
-        raise InputError(f"success must be True or False, got {success!r:.80}: a grade is value=")
+        raise InputError(f"success must be True or False, got {value_text(success, 80)}: a grade is value=")
     return float(scalar)
 
 
@@ -178,12 +179,14 @@ def check_text(name: str, value: object) -> str:
         InputError: It is no text, empty, longer than 500 characters, or holds a control character.
     """
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
-        raise InputError(f"{name} must be a text of 1 to {_LONGEST_NAME} characters, got {value!r:.80}")
+        raise InputError(
+            f"{name} must be a text of 1 to {_LONGEST_NAME} characters, got {value_text(value, 80)}"
+        )
     # Joiners and other invisible characters belong into names; half of a surrogate pair cannot be stored.
     if not value.isprintable() and any(
         unicodedata.category(character) in ("Cc", "Cs") for character in value
     ):
-        raise InputError(f"{name} must be text without control characters, got {value!r:.80}")
+        raise InputError(f"{name} must be text without control characters, got {value_text(value, 80)}")
     return value
 
 

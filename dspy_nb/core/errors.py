@@ -19,6 +19,8 @@ not: it writes to stderr only, and nbmake and papermill then report success.
 
 from __future__ import annotations
 
+from dspy_nb.core.text import one_line, visible
+
 __all__ = [
     "Conflict",
     "Corrupt",
@@ -39,9 +41,13 @@ __all__ = [
 class DspyNbError(Exception):
     """Base of every error that dspy_nb raises on purpose."""
 
+    def __str__(self) -> str:
+        """Return the message, with what it quotes from outside fit for a terminal."""
+        return visible(super().__str__())
+
     def _render_traceback_(self) -> list[str]:
         """Return the traceback that IPython shows: one line, no frames."""
-        return [f"{type(self).__name__}: {self}"]
+        return [one_line(f"{type(self).__name__}: {self}")]
 
 
 class InputError(DspyNbError, ValueError):

@@ -20,6 +20,7 @@ from IPython.core.magic_arguments import argument
 from dspy_nb.core.data.metrics import METRICS, parse_metric
 from dspy_nb.core.data.rows import FORMATS
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.text import visible
 
 __all__ = [
     "check_name", "find", "find_metric", "given_options", "help_option", "options_from", "parse", "say",
@@ -38,7 +39,7 @@ class _Help(argparse.Action):
 
 def say(text: str) -> None:
     """Print to the cell."""
-    print(text)  # noqa: T201
+    print(visible(text))  # noqa: T201
 
 
 def help_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from dspy_nb.core.text import one_line, visible
 from dspy_nb.views.wording import UNKNOWN, percent
 
 __all__ = [
     "STYLE", "Bar", "Block", "Cell", "Code", "Details", "Document", "Drawing", "Facts", "Note", "Score", "Table",
-    "to_fragment", "to_html", "to_markdown", "to_text",
+    "markup", "to_fragment", "to_html", "to_markdown", "to_text",
 ]  # fmt: skip
 
 _WIDTH = 100  # characters of a line of text
@@ -121,15 +122,15 @@ class Document:
 
 def to_text(document: Document) -> str:
     """Return the document as text for a terminal, 100 columns wide except for tables with long cells."""
-    lines = [document.title, *([document.subtitle] if document.subtitle else [])]
+    lines = [one_line(document.title), *([one_line(document.subtitle)] if document.subtitle else [])]
     for block in document.blocks:
         lines += ["", *_text(block)]
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 def _text(block: Block) -> list[str]:
     if isinstance(block, Table):
-        cells = [[str(cell) for cell in row] for row in block.rows]
+        cells = [[one_line(cell) for cell in row] for row in block.rows]
         return _columns(block.columns, cells, block.numbers) + ([block.caption] if block.caption else [])
     if isinstance(block, Facts):
         width = max((len(name) for name, _ in block.items), default=0)
@@ -139,14 +140,14 @@ def _text(block: Block) -> list[str]:
             for number, line in enumerate(textwrap.wrap(value, _WIDTH - width - 2) or [""])
         ]
     if isinstance(block, Bar):
-        return [block.label]
+        return [one_line(block.label)]
     if isinstance(block, Drawing):
         return textwrap.wrap(block.text, _WIDTH)
     if isinstance(block, Note):
         return textwrap.wrap(f"Warning: {block.text}" if block.warning else block.text, _WIDTH)
     if isinstance(block, Code):
         return [f"    {line}" for line in block.text.splitlines()]
-    lines = [f"{block.title}:"]
+    lines = [f"{one_line(block.title)}:"]
     for inner in block.blocks:
         lines += [f"  {line}" for line in _text(inner)]
     return lines
@@ -189,14 +190,14 @@ def _markdown(block: Block) -> str:
     if isinstance(block, Note):
         return f"> **Warning:** {_md(block.text)}" if block.warning else _md(block.text)
     if isinstance(block, Code):
-        return f"<pre>{html.escape(block.text).replace(chr(10), '&#10;')}</pre>"
+        return f"<pre>{markup(block.text).replace(chr(10), '&#10;')}</pre>"
     inner = "\n\n".join(_markdown(part) for part in block.blocks)
-    return f"<details><summary>{html.escape(block.title)}</summary>\n\n{inner}\n\n</details>"
+    return f"<details><summary>{markup(block.title)}</summary>\n\n{inner}\n\n</details>"
 
 
 def _md(text: str) -> str:
     """Escape what Markdown or HTML would take for markup, on one line."""
-    line = html.escape(" ".join(text.split()), quote=False)
+    line = html.escape(one_line(text), quote=False)
     return "".join(f"\\{c}" if c in r"\`*_|[]#~$" else c for c in line)
 
 
@@ -244,16 +245,21 @@ STYLE = """<style>
 </style>"""
 
 
+def markup(text: str) -> str:
+    """Return text as it may stand in HTML: nothing in it is taken for markup, and nothing in it is hidden."""
+    return html.escape(visible(text))
+
+
 def to_html(document: Document) -> str:
     """Return the document as a piece of HTML that brings its style along."""
-    subtitle = f'<p class="soft">{html.escape(document.subtitle)}</p>' if document.subtitle else ""
+    subtitle = f'<p class="soft">{markup(document.subtitle)}</p>' if document.subtitle else ""
     body = _html_blocks(document.blocks)
-    return f'<div class="dspy-nb">{STYLE}<h4>{html.escape(document.title)}</h4>{subtitle}{body}</div>'
+    return f'<div class="dspy-nb">{STYLE}<h4>{markup(document.title)}</h4>{subtitle}{body}</div>'
 
 
 def to_fragment(blocks: Sequence[Block], title: str = "") -> str:
     """Return blocks as HTML for a place where :data:`STYLE` stands once for all."""
-    heading = f"<h4>{html.escape(title)}</h4>" if title else ""
+    heading = f"<h4>{markup(title)}</h4>" if title else ""
     return f'<div class="dspy-nb">{heading}{_html_blocks(blocks)}</div>'
 
 
@@ -265,7 +271,7 @@ def _html(block: Block) -> str:
     if isinstance(block, Table):
         return _html_table(block)
     if isinstance(block, Facts):
-        items = [f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in block.items]
+        items = [f"<dt>{markup(name)}</dt><dd>{markup(value)}</dd>" for name, value in block.items]
         if block.tiles:
             return f'<dl class="tiles">{"".join(f"<div>{item}</div>" for item in items)}</dl>'
         return f"<dl>{''.join(items)}</dl>"
@@ -275,16 +281,16 @@ def _html(block: Block) -> str:
         return block.html
     if isinstance(block, Note):
         if block.warning:
-            return f'<p class="warning"><strong>Warning:</strong> {html.escape(block.text)}</p>'
-        return f"<p>{html.escape(block.text)}</p>"
+            return f'<p class="warning"><strong>Warning:</strong> {markup(block.text)}</p>'
+        return f"<p>{markup(block.text)}</p>"
     if isinstance(block, Code):
-        return f"<pre>{html.escape(block.text)}</pre>"
+        return f"<pre>{markup(block.text)}</pre>"
     inner = _html_blocks(block.blocks)
-    return f"<details><summary>{html.escape(block.title)}</summary><div>{inner}</div></details>"
+    return f"<details><summary>{markup(block.title)}</summary><div>{inner}</div></details>"
 
 
 def _html_bar(bar: Bar) -> str:
-    label = html.escape(bar.label)
+    label = markup(bar.label)
     if bar.share is None:
         return f"<p>{label}</p>"
     width = round(100 * min(max(bar.share, 0.0), 1.0), 1)
@@ -298,7 +304,7 @@ def _html_table(table: Table) -> str:
     def row(cells: Iterable[Cell], tag: str) -> str:
         return "".join(_html_cell(cell, tag, i in table.numbers) for i, cell in enumerate(cells))
 
-    caption = f"<caption>{html.escape(table.caption)}</caption>" if table.caption else ""
+    caption = f"<caption>{markup(table.caption)}</caption>" if table.caption else ""
     body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in table.rows)
     head = f"<thead><tr>{row(table.columns, 'th')}</tr></thead>"
     return f'<div class="scroll"><table>{caption}{head}<tbody>{body}</tbody></table></div>'
@@ -306,9 +312,9 @@ def _html_table(table: Table) -> str:
 
 def _html_cell(cell: Cell, tag: str, number: bool) -> str:
     if isinstance(cell, Score):
-        return f'<{tag} class="score">{html.escape(str(cell))}{_interval_svg(cell)}</{tag}>'
+        return f'<{tag} class="score">{markup(str(cell))}{_interval_svg(cell)}</{tag}>'
     kind = ' class="num"' if number else ""
-    return f"<{tag}{kind}>{html.escape(cell)}</{tag}>"
+    return f"<{tag}{kind}>{markup(cell)}</{tag}>"
 
 
 def _interval_svg(score: Score) -> str:

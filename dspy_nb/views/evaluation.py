@@ -7,6 +7,7 @@ import math
 from dspy_nb.core.evaluation.classification import Classification, Confusion
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.text import visible
 from dspy_nb.views.documents import Block, Details, Document, Facts, Note, Score, Table, to_html
 from dspy_nb.views.wording import count, duration, excerpt, known, percent, shown, usage_facts
 
@@ -72,6 +73,8 @@ def _notes(evaluation: Evaluation) -> list[Block]:
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in errors.kinds.items())
         messages = [Note(message) for message in errors.messages]
         blocks.append(Details(f"Errors: {excerpt(kinds, 200)}", messages))
+    if evaluation.repaired:
+        blocks.append(Note(_repaired(evaluation.repaired)))
     if evaluation.n_distinct < evaluation.n_examples:
         text = (
             f"{evaluation.n_distinct:,} of the examples differ in their inputs; the interval allows for it."
@@ -120,7 +123,11 @@ def evaluation_text(evaluation: Evaluation) -> str:
         _slice_lines(evaluation),
         _cost_lines(evaluation),
     ]
-    return "\n".join(line for part in parts for line in part)
+    return "\n".join(visible(line).replace("\n", " ") for part in parts for line in part)
+
+
+def _repaired(n: int) -> str:
+    return f"{count(n, 'answer')} held half of a surrogate pair, such as \\ud83d; it was made text."
 
 
 def _score_lines(evaluation: Evaluation) -> list[str]:
@@ -141,6 +148,8 @@ def _score_lines(evaluation: Evaluation) -> list[str]:
             f"{_without(evaluation.score_without_errors)}"
         )
         lines.extend(f"    {message}" for message in errors.messages)
+    if evaluation.repaired:
+        lines.append(f"  {_repaired(evaluation.repaired)}")
     if not evaluation.complete:
         lines.append(f"  PARTIAL: interrupted after {evaluation.n:,} of {evaluation.n_planned:,}")
     if not evaluation.reliable:

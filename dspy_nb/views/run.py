@@ -10,6 +10,7 @@ from dspy_nb.core.optimization.candidates import Candidate, Prompt
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.optimizers import get_optimizer
 from dspy_nb.core.optimization.run import OptimizationRun, readable
+from dspy_nb.core.text import error_text
 from dspy_nb.views.documents import (
     Block,
     Code,
@@ -77,7 +78,10 @@ def _run(run: OptimizationRun) -> Document:
         Facts(_usage_facts(run)),
         *_errors(run),
         *_prompt(run.program),
-        Details("Options", [Facts([(name, _option(value)) for name, value in plan.options.items()])]),
+        Details(
+            "Options",
+            [Facts([(name, excerpt(value, _EXCERPT)) for name, value in readable(plan.options).items()])],
+        ),
     ]
     return Document(f"{title} on {type(run.program).__name__}", blocks, _subtitle(run))
 
@@ -92,7 +96,7 @@ def _failure(run: OptimizationRun) -> str:
     try:
         run.wait()
     except Exception as error:
-        return excerpt(f"{type(error).__name__}: {error}", 500)
+        return excerpt(f"{type(error).__name__}: {error_text(error)}", 500)
     return ""
 
 
@@ -256,10 +260,6 @@ def _prompt(program: Any) -> list[Block]:
     prompt = Prompt.of(program)
     blocks = prompt_blocks(prompt)
     return [Details(f"The optimized prompt: {prompt_title(prompt)}", blocks)] if blocks else []
-
-
-def _option(value: Any) -> str:
-    return excerpt(readable(value), _EXCERPT)
 
 
 # -- prompts ----------------------------------------------------------------------------------------------------

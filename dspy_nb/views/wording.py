@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.text import one_line
 
 __all__ = [
     "UNKNOWN", "count", "duration", "excerpt", "judged", "known", "level", "percent", "points", "shown",
@@ -72,7 +73,7 @@ def duration(seconds: float) -> str:
 
 def excerpt(text: object, length: int) -> str:
     """Return ``text`` on one line of at most ``length`` characters."""
-    line = " ".join(str(text).split())
+    line = one_line(text)
     return line if len(line) <= length else line[: length - 1] + "…"
 
 

@@ -23,6 +23,7 @@ from dspy_nb.core.evaluation.evaluate import check_examples, check_metrics
 from dspy_nb.core.programs.calls import check_calls
 from dspy_nb.core.programs.declared import declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
+from dspy_nb.core.text import value_text
 
 __all__ = ["compare", "compare_many"]
 
@@ -241,7 +242,7 @@ def _arms(
     """Return the programs with their names: the baseline, then the candidates."""
     if names is not None:
         if isinstance(names, str) or not isinstance(names, Sequence):
-            raise InputError(f"names must be a list of {len(programs)} names, got {names!r:.80}")
+            raise InputError(f"names must be a list of {len(programs)} names, got {value_text(names, 80)}")
         names = [str(name) for name in names]
         if len(names) != len(programs):
             raise InputError(f"names must be {len(programs)}, one for each program, got {len(names)}")

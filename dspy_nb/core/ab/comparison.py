@@ -11,6 +11,7 @@ from dspy_nb.core.errors import NotFound
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.statistics.verdicts import Ratio, Verdict
 from dspy_nb.core.storage.plain import plain
+from dspy_nb.core.text import value_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -281,7 +282,7 @@ class Comparisons:
             return self.comparisons[names.index(candidate)]
         if isinstance(candidate, int) and -len(names) <= candidate < len(names):
             return self.comparisons[candidate]
-        raise NotFound(f"no candidate {candidate!r}: there are {', '.join(names)}")
+        raise NotFound(f"no candidate {value_text(candidate)}: there are {', '.join(names)}")
 
     def to_dict(self, *, results: bool = True) -> dict[str, Any]:
         """Return everything as JSON data; without ``results``, without single examples."""

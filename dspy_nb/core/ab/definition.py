@@ -16,6 +16,7 @@ from dspy_nb.core.models.conditions import Conditions
 from dspy_nb.core.programs.lms import confusable, uncached, used_lms
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.text import value_text
 
 __all__ = ["Definition", "Programs", "check_given", "define", "place_of"]
 
@@ -119,7 +120,7 @@ def check_given(found: Definition, programs: Programs, given: dict[str, Any]) ->
         Refused: Something differs; the message says what.
     """
     different = [
-        f"{name} is {getattr(found, name)!r}, not {value!r}"
+        f"{name} is {value_text(getattr(found, name))}, not {value_text(value)}"
         for name, value in given.items()
         if getattr(found, name) != value
     ]
@@ -153,7 +154,9 @@ class Programs:
             and len(names) == 2
             and all(isinstance(name, str) and name and "@" not in name for name in names)
         ):
-            raise InputError(f"names must be two names that do not look like references, got {names!r:.80}")
+            raise InputError(
+                f"names must be two names that do not look like references, got {value_text(names, 80)}"
+            )
         self._registry = registry
         self._given: list[Any] = [a, b]
         self._loaded: list[tuple[Any, dict[str, Any]]] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import dspy
 from dspy_nb.core.data.identity import example_id, fingerprint, input_names, value_key
 from dspy_nb.core.data.rows import Layout, read_rows, source_name
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.text import error_text, repaired, value_text
 
 _HIDDEN = "dspy_"
 
@@ -57,7 +59,11 @@ def load_examples(
     examples: list[dspy.Example] = []
     first: list[str] = []
     meanings: dict[str, _Meaning] = {}
+    broken = []
     for where, row in read_rows(source, Layout(sep, encoding, given)):
+        if isinstance(row, dict) and (whole := repaired(row)) is not row:
+            broken.append(where)
+            row = whole
         example = _with_inputs(row, chosen, where)
         if not examples:
             first = list(row.keys())
@@ -69,6 +75,12 @@ def load_examples(
         examples.append(example)
     if not examples:
         raise InputError(f"{source_name(source)}: no examples in it")
+    if broken:
+        warnings.warn(
+            f"{len(broken):,} examples held half of a surrogate pair, which is no text by itself: it is written as "
+            f"\\ud83d now; the first is {broken[0]}",
+            stacklevel=2,
+        )
     return examples
 
 
@@ -87,13 +99,13 @@ class _Meaning:
             try:
                 return self._values(value)
             except Exception as error:
-                what = f"{type(error).__name__}: {error}"
+                what = f"{type(error).__name__}: {error_text(error)}"
                 raise InputError(
-                    f"{where}: labels of {self.field!r} fail on {value!r:.80} ({what})"
+                    f"{where}: labels of {self.field!r} fail on {value_text(value, 80)} ({what})"
                 ) from error
         if str(value) not in self._by_text:
             raise InputError(
-                f"{where}: {self.field} is {value!r:.80}, for which labels has nothing; it has "
+                f"{where}: {self.field} is {value_text(value, 80)}, for which labels has nothing; it has "
                 f"{_listed(map(str, self._by_text))}"
             )
         return self._by_text[str(value)]
@@ -104,7 +116,7 @@ def _meanings(labels: Mapping[Any, Any] | None, example: dspy.Example) -> dict[s
         return {}
     if not isinstance(labels, Mapping) or not labels:
         raise InputError(
-            f"labels must be a dict such as {{'label': {{0: 'no', 1: 'yes'}}}}, got {labels!r:.80}"
+            f"labels must be a dict such as {{'label': {{0: 'no', 1: 'yes'}}}}, got {value_text(labels, 80)}"
         )
     if not any(isinstance(values, Mapping) or callable(values) for values in labels.values()):
         fields = sorted(set(example.keys()) - (input_names(example) or set()))
@@ -175,13 +187,17 @@ def split(
 def _part_sizes(fractions: Any, n: int) -> tuple[list[int], bool]:
     """Return the size of each part, and whether together they must hold everything."""
     if not isinstance(fractions, Sequence) or not all(isinstance(f, int | float) for f in fractions):
-        raise InputError(f"a split needs a list of fractions or of whole numbers, got {fractions!r}")
+        raise InputError(
+            f"a split needs a list of fractions or of whole numbers, got {value_text(fractions)}"
+        )
     shown = _shown(fractions)
     if not fractions or not all(0 < f < math.inf for f in fractions):
         raise InputError(f"every part of a split must be larger than 0, got {shown}")
     if all(isinstance(f, int) for f in fractions):
         if sum(fractions) > n:
-            raise InputError(f"a split into {shown} needs {sum(fractions)} examples, there are {n}")
+            raise InputError(
+                f"a split into {shown} needs {value_text(sum(fractions))} examples, there are {n}"
+            )
         return list(fractions), sum(fractions) == n
     if not math.isclose(total := math.fsum(fractions), 1.0, abs_tol=1e-6):
         raise InputError(f"the fractions of a split must add up to 1, {shown} add up to {total:g}")
@@ -210,7 +226,7 @@ def _interleave(ids: list[str], strata: list[str], seed: int) -> list[str]:
 
 
 def _keyed_hash(seed: int, key: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{key}".encode()).digest()
+    return hashlib.sha256(f"{value_text(seed)}:{key}".encode()).digest()
 
 
 def _stratum(group: list[dspy.Example], field: str) -> str:
@@ -255,4 +271,4 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _shown(fractions: Sequence[float]) -> str:
-    return f"({', '.join(map(str, fractions))})"
+    return f"({', '.join(map(value_text, fractions))})"

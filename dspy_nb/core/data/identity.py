@@ -110,10 +110,15 @@ def _canonical_json(value: Any) -> bytes:
     return text.encode("ascii")
 
 
+_LONGEST_INT = 14_284  # bits: Python writes no longer one in decimals
+
+
 def _canonical(value: Any) -> Any:
     """Return JSON data that is equal for equal values; what JSON lacks becomes ``["$type", content]``."""
     if isinstance(value, enum.Enum):
         return [f"${type(value).__name__}", value.name]
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INT:
+        return ["$int", hex(value)]
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, float):

@@ -17,6 +17,7 @@ import dspy
 
 from dspy_nb.core.arguments import DEEPEST, is_too_deep, user_path
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.text import value_text
 
 __all__ = ["FORMATS", "Layout", "Row", "read_rows", "source_name"]
 
@@ -47,7 +48,9 @@ class Layout:
 
     def __post_init__(self) -> None:
         if self.sep is not None and (not isinstance(self.sep, str) or not self.sep or "\n" in self.sep):
-            raise InputError(f"sep must be the text between two cells, such as ';', got {self.sep!r}")
+            raise InputError(
+                f"sep must be the text between two cells, such as ';', got {value_text(self.sep)}"
+            )
         try:
             codecs.lookup(self.encoding)
         except (LookupError, TypeError):
@@ -174,7 +177,7 @@ def _parse_json(text: str, where: str) -> Any:
         raise InputError(f"{where}: not valid JSON ({error.msg} at {place})") from None
     except RecursionError:
         deep = True
-    except _DuplicateField as error:
+    except (_DuplicateField, ValueError) as error:  # an integer of more than 4,300 digits
         raise InputError(f"{where}: {error}") from None
     else:
         deep = is_too_deep(value)

@@ -16,6 +16,7 @@ from dspy_nb.core.arguments import number_between, probability, whole_number
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.models.names import check_model_id, check_version
 from dspy_nb.core.storage.log import Entry
+from dspy_nb.core.text import value_text
 
 __all__ = ["ACTIONS", "CANARY_KEYS", "Canary", "CanaryRules", "canary_problem"]
 
@@ -62,7 +63,7 @@ class CanaryRules:
         if steps is None:
             steps = [later for later in cls().plan if later > first]
         if isinstance(steps, str | bytes) or not isinstance(steps, Sequence) or not steps:
-            raise InputError(f"steps must be shares such as 0.25, 0.5, 1, got {steps!r:.80}")
+            raise InputError(f"steps must be shares such as 0.25, 0.5, 1, got {value_text(steps, 80)}")
         shares = [first, *(number_between("steps", step, 0, 1) for step in steps)]
         if shares[-1] != 1 or any(later <= earlier for earlier, later in pairwise(shares)):
             raise InputError(f"shares must rise to 1, got {', '.join(f'{item:g}' for item in shares)}")

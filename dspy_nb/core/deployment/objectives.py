@@ -15,6 +15,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.models.names import check_environment
 from dspy_nb.core.statistics.proportions import wilson_interval
 from dspy_nb.core.storage.config import read_table
+from dspy_nb.core.text import value_text
 
 if TYPE_CHECKING:
     from dspy_nb.core.models.catalogue import Catalogue
@@ -83,7 +84,7 @@ class MonitorSettings:
         number_between("wait_s", self.wait_s, 0, math.inf)
         number_between("timeout_s", self.timeout_s, 0, 600, ends=False)
         if not isinstance(self.rollback, bool):
-            raise InputError(f"rollback must be true or false, got {self.rollback!r:.80}")
+            raise InputError(f"rollback must be true or false, got {value_text(self.rollback, 80)}")
         if self.webhook is not None:
             check_webhook(self.webhook)
 

@@ -30,6 +30,7 @@ from dspy_nb.core.models.names import check_environment
 from dspy_nb.core.models.promotion import evidence_dict
 from dspy_nb.core.models.version import ModelVersion, verified_files
 from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Entry, Log
+from dspy_nb.core.text import error_text, value_text
 
 if TYPE_CHECKING:
     import dspy
@@ -147,7 +148,7 @@ class Releases:
         """
         check_texts(by=by, reason=reason)
         if type(steps) is not int or steps < 1:
-            raise InputError(f"steps must be a whole number from 1, not {steps!r}")
+            raise InputError(f"steps must be a whole number from 1, not {value_text(steps)}")
         canary = self.read(lambda state: state.canary)
         if canary is not None and steps == 1:
             return self._change_canary(canary, "canary-abort", None, reason, by)
@@ -376,7 +377,7 @@ def try_out(program: dspy.Module, smoke: Smoke, failed: str) -> None:
     try:
         fit = within(_SMOKE_S, fits)
     except Exception as error:
-        words = " ".join(str(error).split())[:200]
+        words = error_text(error, 200)
         raise Refused(f"{failed}: its smoke test failed: {type(error).__name__}: {words}") from error
     if not fit:
         raise Refused(f"{failed}: its smoke test said no")

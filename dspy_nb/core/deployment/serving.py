@@ -115,8 +115,8 @@ def ask(traffic: LiveTraffic, to: Route, program: dspy.Module, inputs: dict[str,
         if request_id:
             try:
                 traffic.finish(request_id, latency_ms, cached=cached, error=error)
-            except RegistryError as error:
-                logger.error("how request %s ended is not stored: %s", request_id, error)
+            except RegistryError as failure:
+                logger.error("how request %s ended is not stored: %s", request_id, failure)
 
     started = time.perf_counter()
     try:

@@ -17,6 +17,7 @@ from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction
 from dspy_nb.core.programs.calls import check_answer
 from dspy_nb.core.programs.usage import Meter, Usage, watch_requests
+from dspy_nb.core.text import error_text, repaired
 
 __all__ = [
     "Abandoned",
@@ -64,8 +65,7 @@ class Failure:
     @classmethod
     def of(cls, error: BaseException, where: str = "") -> Failure:
         """Describe an exception."""
-        text = " ".join(str(error).split())
-        return cls(type(error).__name__, f"{where}{text}"[:_MESSAGE_LENGTH])
+        return cls(type(error).__name__, f"{where}{error_text(error)}"[:_MESSAGE_LENGTH])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ class Outcome:
         metric_usage: What the metrics used, where they ask a language model.
         telling: After how many like it there will be no score, if there was none before; 0 if nothing follows
             from it, as from an error that a program raises.
+        repaired: Whether the answer held half of a surrogate pair, which no file can hold.
     """
 
     predicted: dict[str, Any]
@@ -92,6 +93,7 @@ class Outcome:
     usage: Usage
     metric_usage: Usage = _NOTHING
     telling: int = 0
+    repaired: bool = False
 
 
 class Abandoned(BaseException):
@@ -242,6 +244,7 @@ class Work:
         if dspy.settings.track_usage and isinstance(prediction, dspy.Prediction):
             # DSPy leaves that to us where a tracker is in force.
             prediction.set_lm_usage(meter.get_total_tokens())
+        repaired = _repair(prediction)
         scores: list[bool | float | None] = []
         failure = None
         telling = 0
@@ -252,11 +255,12 @@ class Work:
                 telling = telling if scores else _telling_of_metric(error)  # the first one gives the score
                 scores.append(None)
                 failure = failure or Failure.of(
-                    error, "" if metric.label in str(error) else f"{metric.label}: "
+                    error, "" if metric.label in error_text(error) else f"{metric.label}: "
                 )
         cached = usage.cache_hits > 0 and usage.lm_calls == 0
+        spent = meter.take()
         return Outcome(
-            _fields(prediction), tuple(scores), failure, latency_ms, cached, usage, meter.take(), telling
+            _fields(prediction), tuple(scores), failure, latency_ms, cached, usage, spent, telling, repaired
         )
 
 
@@ -304,6 +308,16 @@ def split_fields(example: dspy.Example) -> tuple[dict[str, Any], dict[str, Any]]
     for name, value in example.items():
         (inputs if name in are_inputs else labels)[name] = value
     return inputs, labels
+
+
+def _repair(prediction: Any) -> bool:
+    """Make text of each half of a surrogate pair in an answer, and tell whether there was one."""
+    if not isinstance(prediction, dspy.Example):
+        return False
+    new = {name: made for name, value in prediction.items() if (made := repaired(value)) is not value}
+    for name, value in new.items():
+        prediction[name] = value
+    return bool(new)
 
 
 def _fields(prediction: Any) -> dict[str, Any]:

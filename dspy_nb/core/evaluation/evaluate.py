@@ -41,6 +41,7 @@ from dspy_nb.core.programs.interrupts import StopAfter
 from dspy_nb.core.programs.lms import answers_repeat, rollouts, used_lms
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.text import error_text, value_text
 
 __all__ = ["Evaluation", "check_examples", "check_metrics", "evaluate", "evaluation_of"]
 
@@ -171,6 +172,8 @@ def evaluate(
         raise opening.error
     duration_s = time.perf_counter() - started
 
+    facts["repaired"] = sum(outcome is not None and outcome.repaired for outcome in outcomes)
+
     def build() -> Evaluation:
         found = dict(zip(places, outcomes, strict=True))
         results = _results(examples, ids, originals, found, tuple(metrics), repeats)
@@ -226,6 +229,7 @@ def evaluation_of(
         "max_error_rate": 0.05,
         "seed": seed,
         "started_at": now(),
+        "repaired": sum(outcome.repaired for outcome in outcomes),
     }
     return Evaluation(**_numbers(results, metrics, None, None, facts), **facts, duration_s=0.0)
 
@@ -310,11 +314,13 @@ def _slice_keys(by: Any, examples: Sequence[dspy.Example], metric: Metric) -> li
         try:
             return [str(by(example)) for example in examples]
         except Exception as error:
-            raise InputError(f"by fails on an example: {type(error).__name__}: {error}") from error
+            raise InputError(
+                f"by fails on an example: {type(error).__name__}: {error_text(error)}"
+            ) from error
     for number, example in enumerate(examples, 1):
         if by not in example:
             names = ", ".join(map(repr, example.keys()))
-            raise InputError(f"by={by!r}: example {number} has no such field; it has {names}")
+            raise InputError(f"by={value_text(by)}: example {number} has no such field; it has {names}")
     if by not in metric.fields:
         return [str(example[by]) for example in examples]
     classes = LabelClasses(metric.same)

@@ -35,6 +35,7 @@ from dspy_nb.core.evaluation.attempts import Failure, Job, Outcome, Work
 from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.evaluation.travel import CannotLoad, LocalTask, RemoteTask
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.text import error_text
 
 __all__ = ["run_on"]
 
@@ -174,7 +175,7 @@ class _Dispatch:
             except BrokenExecutor as error:
                 self._replace(self._executor, error)
             except RuntimeError as error:
-                raise InputError(f"executor takes no work: {error}") from error
+                raise InputError(f"executor takes no work: {error_text(error)}") from error
             else:
                 self._waiting.popleft()
                 self._flying[future] = chunk, self._executor
@@ -188,7 +189,9 @@ class _Dispatch:
             try:
                 outcomes = self._task.unpack(future.result())
             except CannotLoad as error:
-                raise InputError(f"the executor's workers cannot load the work: {error}") from None
+                raise InputError(
+                    f"the executor's workers cannot load the work: {error_text(error)}"
+                ) from None
             except Exception as error:  # the task raises nothing else of its own: its worker is lost
                 if isinstance(error, BrokenExecutor):
                     self._replace(executor, error)
@@ -223,7 +226,9 @@ class _Dispatch:
         self._losses_in_a_row += 1
         # Twice all that is under way, and then some, for the chunks that are split.
         if self._losses_in_a_row > 4 * self._width + 10:
-            raise InputError(f"executor keeps losing its workers: {type(error).__name__}: {error}") from error
+            raise InputError(
+                f"executor keeps losing its workers: {type(error).__name__}: {error_text(error)}"
+            ) from error
         if not chunk.suspect:
             self._waiting.appendleft(_Chunk(chunk.places, chunk.losses + 1))
         elif (size := len(chunk.places)) > 1:
@@ -246,7 +251,7 @@ class _Dispatch:
         if broken is not self._executor:
             return
         if not isinstance(broken, ProcessPoolExecutor):
-            raise InputError(f"executor is broken: {error}") from error
+            raise InputError(f"executor is broken: {error_text(error)}") from error
         if self._ours:
             broken.shutdown(wait=False)
         pool: Any = broken  # takes no more work, and says only in private how it was made

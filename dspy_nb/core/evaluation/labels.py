@@ -9,6 +9,8 @@ from enum import Enum
 from typing import Any
 
 from dspy_nb.core.data.equality import same_exactly, text_rule
+from dspy_nb.core.storage.plain import plain
+from dspy_nb.core.text import value_text
 
 __all__ = ["LabelClasses", "is_categorical", "label_text"]
 
@@ -70,8 +72,9 @@ class LabelClasses:
         for value, texts in zip(self._first, self._texts, strict=True):
             text = texts.most_common(1)[0][0] if texts else label_text(value)
             kind = type(value).__name__
-            spare = (f"{value!r} ({kind} {number})" for number in itertools.count(2))
-            choices = itertools.chain((text, repr(value), f"{text} ({kind})"), spare)
+            shown = value_text(value)
+            spare = (f"{shown} ({kind} {number})" for number in itertools.count(2))
+            choices = itertools.chain((text, shown, f"{text} ({kind})"), spare)
             names[next(name for name in choices if name not in names)] = None
         return list(names)
 
@@ -88,7 +91,8 @@ def is_categorical(values: Iterable[Any], same: Callable[[Any, Any], bool] = sam
 
 def label_text(value: Any) -> str:
     """Return a label as text: an enum's is that of its value."""
-    return str(value.value if isinstance(value, Enum) else value).strip()
+    value = value.value if isinstance(value, Enum) else value
+    return str(plain(value) if isinstance(value, int) else value).strip()
 
 
 def _hashable(value: Any) -> Any:

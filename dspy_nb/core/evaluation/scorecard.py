@@ -19,6 +19,7 @@ from dspy_nb.core.evaluation.classification import Classification, ClassScore, C
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.storage.files import replace_file
 from dspy_nb.core.storage.plain import plain
+from dspy_nb.core.text import error_text, repaired
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,6 +169,7 @@ class Evaluation:
         started_at: ISO 8601, UTC.
         duration_s: Wall-clock seconds.
         program_sha256: Hash of the prompts and demos of the program; ``None`` for a function.
+        repaired: Answers that held half of a surrogate pair, which no file can hold; it was made text.
     """
 
     score: _Mean
@@ -199,6 +201,7 @@ class Evaluation:
     started_at: str
     duration_s: float
     program_sha256: str | None = None
+    repaired: int = 0
 
     @property
     def complete(self) -> bool:
@@ -295,7 +298,7 @@ class Evaluation:
             InputError: The file cannot be written.
         """
         target = user_path("the report", path)
-        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(repaired(self.to_dict()), ensure_ascii=False, allow_nan=False)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             replace_file(target, text.encode())
@@ -313,7 +316,7 @@ class Evaluation:
         try:
             data = json.loads(user_path("the report", path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{os.fspath(path)}: no evaluation can be read ({error})") from error
+            raise InputError(f"{os.fspath(path)}: no evaluation can be read ({error_text(error)})") from error
         if is_too_deep(data):
             raise InputError(
                 f"{os.fspath(path)}: no evaluation can be read (nested deeper than {DEEPEST} levels)"

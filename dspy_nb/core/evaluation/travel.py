@@ -19,6 +19,7 @@ from dspy_nb.core.evaluation import execution
 from dspy_nb.core.evaluation.attempts import Job, Outcome, Work
 from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.programs.seams import default_settings
+from dspy_nb.core.text import error_text
 
 __all__ = ["CannotLoad", "LocalTask", "RemoteTask"]
 
@@ -123,14 +124,16 @@ class RemoteTask:
         try:
             return _dumps((list(jobs), wary))
         except Exception as error:
-            raise InputError(f"the examples cannot travel to the executor's workers: {error}") from error
+            raise InputError(
+                f"the examples cannot travel to the executor's workers: {error_text(error)}"
+            ) from error
 
     def __call__(self, packed: Any) -> Any:
         """Return the packed outcomes of some packed jobs."""
         try:
             work, unpacked = _WORK.get(self.packed), cloudpickle.loads(packed)
         except Exception as error:
-            raise CannotLoad(f"{type(error).__name__}: {error}") from None
+            raise CannotLoad(f"{type(error).__name__}: {error_text(error)}") from None
         task = LocalTask(work, self.num_threads, self.timeout_s, self.lease_s, threading.Event())
         outcomes = task(unpacked)
         try:
@@ -181,7 +184,7 @@ def _cannot_travel(work: Work, settings: dict[str, Any], error: Exception) -> In
         except Exception as cause:
             named, error = part, cause
             break
-    reason = " ".join(str(error).split())[:200]
+    reason = error_text(error, 200)
     return InputError(
         f"{named} cannot travel to the executor's workers ({type(error).__name__}: {reason}); "
         "make it picklable, or leave executor out to run in threads"

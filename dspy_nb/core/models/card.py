@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from dspy_nb.core.text import one_line, visible
+
 __all__ = ["model_card"]
 
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]()<>#+!|~&])")
@@ -150,10 +152,11 @@ def _table(rows: Mapping[str, Any]) -> str:
 
 def _text(value: object) -> str:
     """Return ``value`` as Markdown text on one line, with nothing in it that means anything to Markdown."""
-    return _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))
+    return _SPECIAL.sub(r"\\\1", one_line(value))
 
 
 def _block(text: str, language: str) -> str:
     """Return a code block with a fence longer than any run of backticks in the text."""
+    text = visible(text)
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
     return f"{fence}{language}\n{text}\n{fence}"

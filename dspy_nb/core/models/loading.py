@@ -17,6 +17,7 @@ from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.spec import compare_specs, different_schemas, rebuild, spec_of
 from dspy_nb.core.programs.state import check_state, load_state
 from dspy_nb.core.storage.files import parse_json
+from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
     import dspy
@@ -114,7 +115,7 @@ def _instance(program: dspy.Module | type[dspy.Module]) -> dspy.Module:
         try:
             return program()
         except Exception as error:
-            words = " ".join(str(error).split())[:200]
+            words = error_text(error, 200)
             raise InputError(
                 f"program={program.__name__} cannot be made without arguments: {words}: give an instance of it"
             ) from error

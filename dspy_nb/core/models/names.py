@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.text import value_text
 
 __all__ = [
     "BUMPS",
@@ -219,5 +220,5 @@ def _bounds(
 
 def _shown(value: object) -> str:
     """Return ``value`` short enough, and on one line, for a message."""
-    text = repr(value)
+    text = value_text(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -20,8 +20,10 @@ from dspy_nb.core.models.version import SCHEMA_VERSION
 from dspy_nb.core.programs.adapters import describe_adapter
 from dspy_nb.core.programs.spec import base_model, class_path, spec_of
 from dspy_nb.core.programs.state import dump_state
+from dspy_nb.core.secrecy import without_secrets
 from dspy_nb.core.storage.files import LARGEST_FILE, dump_json
 from dspy_nb.core.storage.log import utc_now
+from dspy_nb.core.text import error_text, repaired, value_text
 
 __all__ = ["METADATA_FIELDS", "Submission", "git_commit", "package_versions", "summary_of"]
 
@@ -70,9 +72,6 @@ _TYPES: Final = {
     "test": Mapping,
 }
 _LARGEST_VERSION: Final = LARGEST_FILE - 2**20  # its archive has a manifest, and is a file as well
-_SECRET: Final = frozenset(
-    ["api_key", "api_base", "base_url", "model_list", "authorization", "headers", "extra_headers"]
-)
 
 
 class Submission:
@@ -97,14 +96,14 @@ class Submission:
         program = given["program"]
         self.model_id = model_id
         self.spec = spec_of(program)
-        self.model_json = dump_json(dump_state(program), "the state of the program")
+        self.model_json = dump_json(dump_state(program, repair=True), "the state of the program")
         self.state = json.loads(self.model_json)
         stored = evaluation if evaluation is not None else given.get("evaluation")
         if not isinstance(stored, Mapping | None):
             raise InputError(f"the evaluation must be a dict, not a {type(stored).__name__}")
         if not isinstance(metadata, Mapping | None):
             raise InputError(f"metadata must be a dict, not a {type(metadata).__name__}")
-        self.evaluation_json = None if stored is None else dump_json(stored, "the evaluation")
+        self.evaluation_json = None if stored is None else dump_json(repaired(stored), "the evaluation")
         facts = {**dict.fromkeys(METADATA_FIELDS), **(given.get("metadata") or {}), **(metadata or {})}
         if clash := sorted(_OURS & set(facts)):
             raise InputError(f"metadata must not hold {', '.join(clash)}: the registry sets it")
@@ -115,9 +114,11 @@ class Submission:
         facts["adapter"] = facts["adapter"] or describe_adapter()
         for name, wanted in _TYPES.items():
             if facts[name] is not None and not isinstance(facts[name], wanted):
-                raise InputError(f"metadata {name} must be a {wanted.__name__}, not {facts[name]!r:.80}")
-        self.facts = json.loads(dump_json(_without_secrets(facts), "the metadata"))
-        self.notes = notes
+                raise InputError(
+                    f"metadata {name} must be a {wanted.__name__}, not {value_text(facts[name], 80)}"
+                )
+        self.facts = json.loads(dump_json(repaired(without_secrets(facts)), "the metadata"))
+        self.notes = repaired(notes)
         self.program_class = class_path(program)
         self._stored = stored
         self.summary(None)  # nothing is written if a score is not a number
@@ -196,26 +197,14 @@ def summary_of(
             "parent": parent,
         }
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"the {kind} score must be a number, and its interval two: {error}") from error
+        raise InputError(
+            f"the {kind} score must be a number, and its interval two: {error_text(error)}"
+        ) from error
     if not is_summary(summary):
         raise InputError(
             "the score, its interval, the optimizer, the model or the date is not as it should be"
         )
     return summary
-
-
-def _without_secrets(value: Any) -> Any:
-    """Return ``value`` with whatever stands under the name of a credential or an endpoint replaced."""
-    if isinstance(value, Mapping):
-        return {
-            key: "(not stored)"
-            if str(key).lower() in _SECRET and item is not None
-            else _without_secrets(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_without_secrets(item) for item in value]
-    return value
 
 
 # -- where a version comes from ---------------------------------------------------------------------------------

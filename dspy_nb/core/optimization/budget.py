@@ -8,6 +8,7 @@ from typing import Any
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.text import error_text, value_text
 
 __all__ = ["Budget", "ErrorCount", "remaining"]
 
@@ -53,7 +54,7 @@ class Budget:
                 or not limit > 0
             ):
                 kind = "whole number" if whole else "number"
-                raise InputError(f"budget: {name}={limit!r} is not a positive {kind}")
+                raise InputError(f"budget: {name}={value_text(limit)} is not a positive {kind}")
 
     def limits(self) -> dict[str, float]:
         """Return the limits of the whole run that are set, by name."""
@@ -100,7 +101,7 @@ class ErrorCount:
         kind = type(error).__name__
         self.count += 1
         self.kinds[kind] += 1
-        self.first.setdefault(kind, " ".join(f"{where}{error}".split())[:300])
+        self.first.setdefault(kind, f"{where}{error_text(error)}"[:300])
 
     def __add__(self, other: ErrorCount) -> ErrorCount:
         """Return both together."""

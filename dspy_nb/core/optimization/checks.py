@@ -15,6 +15,7 @@ import dspy
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.optimization.estimates import MIPRO_AUTO, Sizes, mipro_num_trials
+from dspy_nb.core.text import value_text
 
 
 def _is_number(value: Any) -> bool:
@@ -87,7 +88,7 @@ def check_value(optimizer: str, name: str, value: Any, default: Any) -> None:
     else:
         return
     if not valid:
-        of = "" if default is None else f" (default {default!r})"
+        of = "" if default is None else f" (default {value_text(default)})"
         shown = " ".join(reprlib.repr(value).split())  # a module's repr has several lines
         raise InputError(f"{optimizer} option {name}={shown}: expected {kind}{of}")
 
@@ -102,7 +103,7 @@ def _at_least(optimizer: str, options: Mapping[str, Any], minimum: int, *names: 
         value = options[name]
         if not isinstance(value, int) or value < minimum:
             raise InputError(
-                f"{optimizer} option {name}={value!r}: expected a whole number, {minimum} or more"
+                f"{optimizer} option {name}={value_text(value)}: expected a whole number, {minimum} or more"
             )
 
 
@@ -141,7 +142,9 @@ def check_mipro(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
         )
     if options["auto"] is not None:
         if options["auto"] not in MIPRO_AUTO:
-            raise InputError(f"MIPROv2 option auto={options['auto']!r}: valid: {', '.join(MIPRO_AUTO)}")
+            raise InputError(
+                f"MIPROv2 option auto={value_text(options['auto'])}: valid: {', '.join(MIPRO_AUTO)}"
+            )
         if clash := {"num_candidates", "num_trials"} & given:
             raise InputError(f"MIPROv2: give either auto or {' and '.join(sorted(clash))}, not both")
         options["num_candidates"] = options["num_trials"] = None
@@ -187,7 +190,7 @@ def check_gepa(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
     if not chosen:
         options["auto"] = "light"
     elif options["auto"] is not None and options["auto"] not in MIPRO_AUTO:
-        raise InputError(f"GEPA option auto={options['auto']!r}: valid: {', '.join(MIPRO_AUTO)}")
+        raise InputError(f"GEPA option auto={value_text(options['auto'])}: valid: {', '.join(MIPRO_AUTO)}")
     if options["reflection_minibatch_size"] > sizes.train:
         size = options["reflection_minibatch_size"]
         raise InputError(

@@ -25,6 +25,7 @@ from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
 from dspy_nb.core.programs.seams import answer_of, current_call
 from dspy_nb.core.programs.usage import CallTimeout, Meter, Usage, watch_requests
+from dspy_nb.core.text import repaired, sayable
 
 __all__ = ["SCORING", "Follower", "Guard", "StopRun"]
 
@@ -182,6 +183,7 @@ class Guard(BaseCallback):
         Raises:
             StopRun: most program calls break, or all of the last ones did.
         """
+        sayable(error)
         error = _mendable(error) or error
         with self._settled:
             if not isinstance(error, CallTimeout):  # counted when the language model raised it
@@ -302,6 +304,13 @@ class Guard(BaseCallback):
             else:
                 self.usage += Usage(cache_hits=1)
         self._on_call()
+
+    def on_adapter_parse_end(
+        self, call_id: str, outputs: dict[str, Any] | None, exception: BaseException | None = None
+    ) -> None:
+        """Make text of half of a surrogate pair in an answer that may become a demo: DSPy sends none."""
+        if self._follower is not None and isinstance(outputs, dict):
+            outputs.update(repaired(outputs))
 
     def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Tell the follower."""

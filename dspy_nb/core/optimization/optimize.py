@@ -40,6 +40,7 @@ from dspy_nb.core.optimization.run import OptimizationRun, RunPlan, readable
 from dspy_nb.core.optimization.search import Search, Task
 from dspy_nb.core.programs.declared import declared_types
 from dspy_nb.core.programs.spec import predictors_of
+from dspy_nb.core.text import value_text
 
 __all__ = ["estimate", "optimize"]
 
@@ -105,7 +106,9 @@ def optimize(
     """
     listeners = [] if on_event is None else list(on_event) if isinstance(on_event, Sequence) else [on_event]
     if wrong := [listener for listener in listeners if not callable(listener)]:
-        raise InputError(f"on_event must be a function of an event, or a list of such, got {wrong[0]!r}")
+        raise InputError(
+            f"on_event must be a function of an event, or a list of such, got {value_text(wrong[0])}"
+        )
     if stop is not None and not callable(getattr(stop, "is_set", None)):
         raise InputError(f"stop must be a threading.Event, got {type(stop).__name__}")
     task, directory = _prepare(
@@ -179,13 +182,15 @@ def _prepare(
     chosen, given = _choose(optimizer, options, preset)
     check_program(program, chosen, recompile=recompile)
     if budget is not None and not isinstance(budget, Budget):
-        raise InputError(f"budget must be a dspy_nb.Budget, e.g. Budget(lm_calls=500), got {budget!r}")
+        raise InputError(
+            f"budget must be a dspy_nb.Budget, e.g. Budget(lm_calls=500), got {value_text(budget)}"
+        )
     if (
         not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32
     ):  # NumPy's and optuna's range
-        raise InputError(f"seed must be a whole number from 0 to {2**32 - 1}, got {seed!r}")
+        raise InputError(f"seed must be a whole number from 0 to {2**32 - 1}, got {value_text(seed)}")
     if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
-        raise InputError(f"num_threads must be a whole number, 1 or more, got {num_threads!r}")
+        raise InputError(f"num_threads must be a whole number, 1 or more, got {value_text(num_threads)}")
     data, scored_by = _check_sets(program, chosen, trainset, valset, testset, metric)
     if chosen.writes_demos:
         warn_of_live_objects(program, data["train"])
@@ -346,7 +351,7 @@ def _manifest(plan: RunPlan, programs: Sequence[Any], models: Sequence[Any], met
         "program": [describe_program(program) for program in programs],
         "metric": {"name": plan.metric, "source": text_hash(metric.source) if metric else None},
         "optimizer": plan.optimizer,
-        "options": {name: readable(value) for name, value in sorted(plan.options.items())},
+        "options": readable(plan.options),
         "seed": plan.seed,
         "models": [describe_lm(model) for model in models],
         "adapter": dict(plan.adapter),

@@ -20,6 +20,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.optimization import calls, checks
 from dspy_nb.core.optimization.calls import Job, Made
 from dspy_nb.core.optimization.estimates import ESTIMATES, Estimate, Sizes
+from dspy_nb.core.text import value_text
 
 __all__ = ["OPTIMIZERS", "Optimizer", "get_optimizer", "resolve_options"]
 
@@ -176,14 +177,18 @@ def _as_lm(name: str, value: Any) -> Any:
         return dspy.LM(value)
     if value is None or isinstance(value, dspy.BaseLM):
         return value
-    raise InputError(f"{name} must be a dspy.LM or a model name such as 'openai/gpt-4o-mini', got {value!r}")
+    raise InputError(
+        f"{name} must be a dspy.LM or a model name such as 'openai/gpt-4o-mini', got {value_text(value)}"
+    )
 
 
 def _with_steps(given: Mapping[str, Any], options: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
     """Resolve BetterTogether's steps: name -> optimizer, or {"optimizer": ..., "options": ...}."""
     wanted = given.get("steps", options["steps"])
     if not isinstance(wanted, Mapping) or not wanted:
-        raise InputError(f"BetterTogether option steps={wanted!r}: expected e.g. {{'p': 'MIPROv2'}}")
+        raise InputError(
+            f"BetterTogether option steps={value_text(wanted)}: expected e.g. {{'p': 'MIPROv2'}}"
+        )
     steps = {}
     for key, step in wanted.items():
         if not isinstance(key, str) or not key.isidentifier():
@@ -195,7 +200,9 @@ def _with_steps(given: Mapping[str, Any], options: Mapping[str, Any], sizes: Siz
         steps[key] = (optimizer, resolve_options(optimizer, step_options, sizes))
     strategy = given.get("strategy") or " -> ".join(steps)
     if not isinstance(strategy, str):
-        raise InputError(f"BetterTogether option strategy={strategy!r}: expected text such as 'p -> w -> p'")
+        raise InputError(
+            f"BetterTogether option strategy={value_text(strategy)}: expected text such as 'p -> w -> p'"
+        )
     order = [name.strip() for name in strategy.split("->")]
     if unknown := set(order) - set(steps):
         raise InputError(

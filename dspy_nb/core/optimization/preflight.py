@@ -21,6 +21,7 @@ from dspy_nb.core.programs.seams import DEMO_NAMES, is_compiled, mark_compiled
 from dspy_nb.core.programs.spec import check_named, parameters_of, predictors_of
 from dspy_nb.core.programs.state import dump_state
 from dspy_nb.core.storage.files import dump_json
+from dspy_nb.core.text import value_text
 
 __all__ = [
     "check_data",
@@ -201,7 +202,7 @@ def run_model(program: Any, optimizer: Optimizer) -> Any:
     for model in (configured, *pinned.values()):
         if model is not None and not isinstance(model, dspy.BaseLM):
             raise InputError(
-                f"the language model must be a dspy.LM, got {model!r}: give dspy.LM('provider/model')"
+                f"the language model must be a dspy.LM, got {value_text(model)}: give dspy.LM('provider/model')"
             )
     if not pinned:
         return configured

@@ -17,6 +17,7 @@ from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.config import parse_toml
 from dspy_nb.core.storage.files import replace_file
+from dspy_nb.core.text import error_text
 
 __all__ = ["Preset", "get_preset", "list_presets", "save_preset", "user_presets_file"]
 
@@ -117,8 +118,12 @@ def save_preset(preset: Preset, path: str | Path | None = None) -> Path:
         text = tomli_w.dumps(there)
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, text.encode())
-    except TypeError as error:
-        raise InputError(f"preset {preset.name!r}: an option cannot be written to TOML: {error}") from None
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"preset {preset.name!r}: an option cannot be written to TOML: {error_text(error)}"
+        ) from None
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}") from None
     return file

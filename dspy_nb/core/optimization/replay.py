@@ -15,6 +15,7 @@ import hashlib
 import inspect
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.programs.seams import answer_cache, route_cache
 from dspy_nb.core.programs.spec import parameters_of, schema_hash
+from dspy_nb.core.secrecy import other_options, sampling_options, without_secrets
 from dspy_nb.core.storage.files import read_file, replace_file
 
 __all__ = ["RunDirectory", "describe_lm", "describe_program", "describe_schemas", "text_hash"]
@@ -31,7 +33,7 @@ __all__ = ["RunDirectory", "describe_lm", "describe_program", "describe_schemas"
 logger = logging.getLogger(__name__)
 
 _SETTING = "dspy_nb_cache"
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2  # the first one held all options of a language model in clear
 _ADDED = ("adapter", "schemas")  # since the first release
 
 
@@ -87,10 +89,12 @@ class RunDirectory:
             replace_file(file, json.dumps(manifest, indent=2, sort_keys=True).encode())
             return
         try:
-            there = json.loads(read_file(file, links=True))
+            there = json.loads(text := read_file(file, links=True))
             if not isinstance(there, dict):
                 raise ValueError("it holds no JSON object")
-        except (ValueError, RecursionError, Corrupt):
+            if there.get("schema_version") == 1:
+                there = _without_clear_options(there)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, Corrupt):
             raise InputError(f"run_dir {self.path}: manifest.json is damaged; use a new run_dir") from None
         mine = json.loads(json.dumps(manifest))
         # What older versions did not write is not known, and a prompt that differs finds no answer in the cache.
@@ -101,6 +105,25 @@ class RunDirectory:
                 f"run_dir {self.path} belongs to another run: {', '.join(changed)} changed; "
                 "use a new run_dir, or delete this one"
             )
+        if there != json.loads(text):
+            replace_file(file, json.dumps(there, indent=2, sort_keys=True).encode())
+
+
+def _without_clear_options(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest of the first schema as this version writes it."""
+    models = [{**model, **_described(model["parameters"], "parameters")} for model in manifest["models"]]
+    programs = [
+        {
+            **program,
+            "predictors": {
+                name: {**predictor, **_described(predictor["config"], "config")}
+                for name, predictor in program["predictors"].items()
+            },
+        }
+        for program in manifest["program"]
+    ]
+    options = without_secrets(manifest["options"])
+    return {**manifest, "schema_version": 2, "models": models, "program": programs, "options": options}
 
 
 def describe_program(program: dspy.Module) -> dict[str, Any]:
@@ -114,7 +137,7 @@ def describe_program(program: dspy.Module) -> dict[str, Any]:
             "instructions": signature.instructions,
             "fields": {key: str(info.annotation) for key, info in signature.fields.items()},
             "demos": [{k: str(v) for k, v in dict(demo).items()} for demo in predictor.demos],
-            "config": {key: str(value) for key, value in getattr(predictor, "config", {}).items()},
+            **_described(getattr(predictor, "config", {}), "config"),
         }
     return {
         "class": type(program).__qualname__,
@@ -133,14 +156,19 @@ def describe_schemas(program: dspy.Module) -> dict[str, dict[str, str | None]]:
 
 
 def describe_lm(lm: Any) -> dict[str, Any]:
-    """Return what makes ``lm`` answer as it does, without secrets: model, engine, address, parameters."""
+    """Return what makes ``lm`` answer as it does: model, engine, how it draws, and one hash of all the rest."""
     engine = getattr(lm, "engine", None)
-    parameters = {k: str(v) for k, v in sorted(lm.kwargs.items()) if "key" not in k and "header" not in k}
     return {
         "model": lm.model,
         "engine": engine if isinstance(engine, str) else type(engine).__qualname__,
-        "parameters": parameters,
+        **_described(lm.kwargs, "parameters"),
     }
+
+
+def _described(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return options as a manifest has them: those that anybody may read, and a hash of the others."""
+    others = other_options(options)
+    return {name: sampling_options(options), **({f"other_{name}": others} if others else {})}
 
 
 def text_hash(text: str) -> str:

@@ -17,6 +17,8 @@ from dspy_nb.core.optimization.candidates import Candidate
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.programs.adapters import describe_adapter
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.secrecy import without_secrets
+from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
     from dspy_nb.core.evaluation.evaluate import Evaluation
@@ -250,8 +252,8 @@ class OptimizationRun:
             "num_training_examples": self.plan.datasets.get("train", {}).get("n"),
             "validation_score": self.score,
             "baseline_score": self.baseline_score,
-            "hyperparameters": {name: readable(value) for name, value in self.plan.options.items()},
-            "given_options": {name: readable(value) for name, value in self.plan.given.items()},
+            "hyperparameters": readable(self.plan.options),
+            "given_options": readable(self.plan.given),
             "preset": self.plan.preset,
             "metric": self.plan.metric,
             "seed": self.plan.seed,
@@ -283,19 +285,23 @@ class OptimizationRun:
 
 
 def readable(value: Any) -> Any:
-    """Return an option's value as JSON can hold it; a model, program or function by its name."""
+    """Return options as JSON can hold them: a model, program or function by its name, and no secret."""
+    return without_secrets(_readable(value))
+
+
+def _readable(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dspy.BaseLM):
         return value.model
     if isinstance(value, Mapping):
-        return {str(key): readable(item) for key, item in value.items()}
+        return {str(key): _readable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [readable(item) for item in value]
+        return [_readable(item) for item in value]
     return getattr(value, "name", None) or getattr(value, "__name__", None) or type(value).__name__
 
 
 def as_error(failure: BaseException) -> str:
     """Return a failure in one line."""
-    text = " ".join(str(failure).split())
+    text = error_text(failure)
     return text if isinstance(failure, DspyNbError) else f"{type(failure).__name__}: {text}"

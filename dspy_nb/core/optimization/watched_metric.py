@@ -11,6 +11,7 @@ from typing import Any
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.optimization.guard import SCORING, Guard, StopRun
+from dspy_nb.core.text import error_text
 
 __all__ = ["ending_on_no_score"]
 
@@ -29,7 +30,7 @@ def ending_on_no_score(metric: Metric | None, guard: Guard) -> Metric | None:
         return guard.halt("metric")
 
     def count(error: Exception) -> None:
-        guard.add_error(error, "" if metric.label in str(error) else f"metric {metric.label}: ")
+        guard.add_error(error, "" if metric.label in error_text(error) else f"metric {metric.label}: ")
 
     plain = {f.name: getattr(metric, f.name) for f in fields(metric)}
     return _Watched(**plain, end=end, count=count, busy=guard.busy)

@@ -24,6 +24,7 @@ from dspy_nb.core.storage.files import (
     replace_file,
 )
 from dspy_nb.core.storage.log import utc_now
+from dspy_nb.core.text import repaired
 
 if TYPE_CHECKING:
     from dspy_nb.core.ab.comparison import Comparison
@@ -120,7 +121,7 @@ class PipelineFolder:
     def __init__(self, path: Path, plan: Mapping[str, Any]) -> None:
         self.path = path
         self.steps: list[Step] = []
-        self._plan = {"schema_version": _SCHEMA_VERSION, **plan}
+        self._plan = repaired({"schema_version": _SCHEMA_VERSION, **plan})
         there = self.read("pipeline.json")
         if there is None:
             return
@@ -172,7 +173,7 @@ class PipelineFolder:
         path = self.path / name
         with explained(f"write {path}"):
             make_folders(self.path)
-            replace_file(path, dump_json(content, name))
+            replace_file(path, dump_json(repaired(content), name))
 
 
 def next_folder(parent: Path, model_id: str) -> Path:

@@ -14,6 +14,7 @@ from dspy_nb.core.evaluation.classification import ClassScore
 from dspy_nb.core.evaluation.evaluate import Evaluation
 from dspy_nb.core.evaluation.pairing import paired_difference
 from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.text import value_text, visible
 
 if TYPE_CHECKING:
     from dspy_nb.core.registry.registry import Registry
@@ -84,7 +85,7 @@ class GateResult:
         for check in self.checks:
             found = _found(check) if check.passed else check.reason
             lines.append(f"  {'ok' if check.passed else 'NO'}  {check.condition:{width}}  {found}")
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON data; a number that is not known becomes ``None``."""
@@ -177,7 +178,7 @@ class QualityGate:
         if self.min_n is not None:
             whole_number("min_n", self.min_n, minimum=1)
         if self.on not in ("interval", "score"):
-            raise InputError(f"on must be 'interval' or 'score', got {self.on!r}")
+            raise InputError(f"on must be 'interval' or 'score', got {value_text(self.on)}")
         reference: Any = self.not_worse_than
         if not isinstance(reference, Evaluation | ModelVersion | str | None):
             kind = type(reference).__name__
@@ -273,7 +274,7 @@ class QualityGate:
         if isinstance(given, str):
             if registry is None:
                 raise InputError(
-                    f"not_worse_than={given!r} needs the registry that has it: check(registry=...)"
+                    f"not_worse_than={value_text(given)} needs the registry that has it: check(registry=...)"
                 )
             given = registry.get(given)
         return None if given is None else _measured(given)

@@ -29,6 +29,7 @@ from dspy_nb.core.pipeline.folder import PipelineFolder, PipelineResult, Step
 from dspy_nb.core.pipeline.gate import GateResult
 from dspy_nb.core.pipeline.rules import DEFAULT_BUDGET, STEPS, PipelineRules, PipelineTask, passes, plan_of
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.text import value_text
 
 __all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "PipelineTask", "run_pipeline"]
 
@@ -79,7 +80,7 @@ def run_pipeline(
     """
     check_model_id(model_id)
     if until not in STEPS:
-        raise InputError(f"until must be one of {', '.join(STEPS)}, got {until!r}")
+        raise InputError(f"until must be one of {', '.join(STEPS)}, got {value_text(until)}")
     work = _Pipeline(task, model_id, rules, registry, user_path("folder", folder), bump, metadata, by)
     work.on_event, work.on_evaluation, work.on_comparison = on_event, on_evaluation, on_comparison
     for name in STEPS[: STEPS.index(until) + 1]:

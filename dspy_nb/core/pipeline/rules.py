@@ -18,6 +18,7 @@ from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.replay import describe_program, text_hash
 from dspy_nb.core.optimization.run import readable
 from dspy_nb.core.pipeline.gate import QualityGate
+from dspy_nb.core.text import value_text
 
 __all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "PipelineTask", "passes", "plan_of"]
 
@@ -80,7 +81,7 @@ class PipelineRules:
         number_between("margin", self.margin, 0, 1)
         probability("confidence", self.confidence)
         if self.inconclusive not in ("refuse", "ship"):
-            raise InputError(f"inconclusive must be 'refuse' or 'ship', got {self.inconclusive!r}")
+            raise InputError(f"inconclusive must be 'refuse' or 'ship', got {value_text(self.inconclusive)}")
         if check_environment(self.staging) == check_environment(self.production):
             raise InputError(f"staging and production are both {self.staging!r}: they must differ")
 

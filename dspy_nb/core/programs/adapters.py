@@ -7,6 +7,8 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.secrecy import is_secret, without_secrets
+
 __all__ = ["adapter_text", "describe_adapter", "same_adapter"]
 
 
@@ -17,9 +19,9 @@ def describe_adapter(adapter: Any = None) -> dict[str, Any]:
     options = {
         name: _readable(value)
         for name, value in sorted(vars(adapter).items())
-        if name != "callbacks" and not name.startswith("_") and "key" not in name
+        if name != "callbacks" and not name.startswith("_") and not is_secret(name) and "key" not in name
     }
-    return {"class": f"{cls.__module__}.{cls.__qualname__}", "options": options}
+    return {"class": f"{cls.__module__}.{cls.__qualname__}", "options": without_secrets(options)}
 
 
 def same_adapter(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.spec import parameters_of
+from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
     import dspy
@@ -117,7 +118,7 @@ def _copy_by_parts(program: dspy.Module, memo: dict[int, Any]) -> dspy.Module:
     try:
         made = cls.__new__(cls)
     except Exception as error:
-        words = " ".join(str(error).split())[:200]
+        words = error_text(error, 200)
         raise InputError(
             f"{cls.__name__} cannot be copied, as every optimizer does: {type(error).__name__}: {words}"
         ) from error

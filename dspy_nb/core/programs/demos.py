@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.programs.field_types import parse_type, type_text
+from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
     import dspy
@@ -70,7 +71,12 @@ def dump_demo(demo: Any, signature: type[dspy.Signature]) -> dict[str, Any]:
                 stored[name] = value
             continue
         annotation = signature.fields[name].annotation
-        stored[name], own_type = _stored(name, value, annotation)
+        try:
+            stored[name], own_type = _stored(name, value, annotation)
+        except InputError:
+            raise
+        except ValueError as error:  # an integer of more than 4,300 digits
+            raise InputError(f"the field {name!r} of a demo cannot be stored: {error_text(error)}") from None
         if own_type is not None:
             own_types[name] = own_type
     return {**stored, _TYPES: own_types} if own_types else stored

@@ -8,6 +8,7 @@ each, which fails when a version of DSPy takes it away.
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 from pathlib import Path
@@ -159,6 +160,7 @@ def engine_as_given(lm: dspy.LM) -> Any:
 def answer_cache(folder: Path) -> Cache:
     """Return a cache of LM answers in ``folder``, from which only plain types are ever unpickled.
 
+    Of litellm's answers it keeps the price, not where the call went nor what the headers were.
     Once it is open it harms nobody: what its disk cannot give or keep is as if it were not there, which is counted
     in ``disk_cache.lost`` and logged once.
 
@@ -167,7 +169,11 @@ def answer_cache(folder: Path) -> Cache:
     """
     from dspy.clients.cache import Cache
 
-    cache = Cache(
+    class AnswerCache(Cache):
+        def put(self, request: Any, value: Any, *args: Any, **kwargs: Any) -> None:
+            super().put(request, _without_call(value), *args, **kwargs)
+
+    cache = AnswerCache(
         enable_disk_cache=True,
         enable_memory_cache=True,
         disk_cache_dir=str(folder),
@@ -239,6 +245,17 @@ class _ForgivingDisk:
             self._said = True
             why = " ".join(str(error).split())[:200] or type(error).__name__
             logger.warning("%s: an answer cannot be kept or read: %s; the run goes on", self._folder, why)
+
+
+def _without_call(answer: Any) -> Any:
+    hidden = getattr(answer, "_hidden_params", None)
+    if not isinstance(hidden, dict):
+        return answer
+    answer = copy.copy(answer)
+    answer._hidden_params = {name: hidden[name] for name in ("response_cost",) if name in hidden}
+    if hasattr(answer, "_response_headers"):
+        answer._response_headers = None
+    return answer
 
 
 def route_cache(setting: str) -> None:

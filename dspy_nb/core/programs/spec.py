@@ -11,7 +11,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -25,6 +25,8 @@ from dspy_nb.core.programs.seams import (
     role_of,
     untyped,
 )
+from dspy_nb.core.secrecy import SAMPLING_OPTIONS
+from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
     import dspy
@@ -44,25 +46,6 @@ __all__ = [
     "schema_hash",
     "spec_of",
 ]
-
-# What Predict(**config) may hold and the registry keeps: sampling options, never where a call goes.
-_OPTIONS: Final = frozenset(
-    [
-        "temperature",
-        "max_tokens",
-        "max_completion_tokens",
-        "top_p",
-        "top_k",
-        "n",
-        "stop",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-        "reasoning_effort",
-        "logprobs",
-        "rollout_id",
-    ]
-)
 
 
 def class_path(program: object) -> str:
@@ -228,7 +211,7 @@ def _signature(fields: list[dict[str, Any]]) -> type[dspy.Signature]:
     try:
         return dspy.Signature(described)
     except Exception as error:  # pydantic's own errors have many types
-        raise Corrupt(f"the signature cannot be built: {' '.join(str(error).split())[:200]}") from error
+        raise Corrupt(f"the signature cannot be built: {error_text(error, 200)}") from error
 
 
 def parameters_of(program: dspy.Module, *, frozen: bool = True) -> Iterator[tuple[str, Any]]:
@@ -325,11 +308,11 @@ def _predictor_spec(path: str, parameter: Any) -> dict[str, Any]:
     if not isinstance(parameter, dspy.Predict):
         return {"path": path, "kind": kind, "obstacle": f"it is a {kind}", "options": {}, "fields": []}
     fields = [_field_spec(name, field) for name, field in parameter.signature.fields.items()]
-    options = {key: value for key, value in parameter.config.items() if key in _OPTIONS}
+    options = {key: value for key, value in parameter.config.items() if key in SAMPLING_OPTIONS}
     obstacle = next((field.pop("obstacle") for field in fields if field["obstacle"]), None)
     if kind != "Predict":
         obstacle = f"it is a {kind}"
-    elif left_out := sorted(set(parameter.config) - _OPTIONS):
+    elif left_out := sorted(set(parameter.config) - SAMPLING_OPTIONS):
         obstacle = f"its options {', '.join(left_out)} are not stored"
     for field in fields:
         field.pop("obstacle", None)
@@ -389,7 +372,7 @@ def _is_predictor_spec(item: object) -> bool:
         and isinstance(item.get("kind"), str)
         and isinstance(item.get("obstacle"), str | None)
         and isinstance(item.get("options"), dict)
-        and set(item["options"]) <= _OPTIONS
+        and set(item["options"]) <= SAMPLING_OPTIONS
         and isinstance(item.get("fields"), list)
         and all(
             isinstance(field, dict)

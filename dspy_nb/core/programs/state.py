@@ -17,6 +17,7 @@ from dspy_nb.core.programs.demos import dump_demo, load_demo
 from dspy_nb.core.programs.seams import dependency_versions
 from dspy_nb.core.programs.spec import parameters_of
 from dspy_nb.core.storage.files import dump_json
+from dspy_nb.core.text import error_text, repaired
 
 if TYPE_CHECKING:
     import dspy
@@ -26,20 +27,25 @@ __all__ = ["answering_parts", "check_state", "dump_state", "load_state", "progra
 _STATE_KEYS: Final = {"traces", "train", "demos", "signature", "lm", "fields"}
 
 
-def dump_state(program: dspy.Module) -> dict[str, Any]:
+def dump_state(program: dspy.Module, *, repair: bool = False) -> dict[str, Any]:
     """Return DSPy's own JSON state, which ``program.load`` of DSPy reads too, without language models.
 
     Demos are those of ``dump_demo``: columns of the data that are no fields are left out where they are no JSON.
 
+    Args:
+        program: The program.
+        repair: Whether half of a surrogate pair, which is no text by itself, becomes text; else it is refused.
+
     Raises:
         InputError: A demo cannot be stored; the message names the field and its type.
     """
-    states = {path: _dump_parameter(parameter) for path, parameter in parameters_of(program)}
+    states = {path: _dump_parameter(parameter, repair) for path, parameter in parameters_of(program)}
     state = states["self"] if list(states) == ["self"] else states
+    state = repaired(state) if repair else state
     return {**state, "metadata": {"dependency_versions": dependency_versions()}}
 
 
-def _dump_parameter(parameter: Any) -> dict[str, Any]:
+def _dump_parameter(parameter: Any, repair: bool) -> dict[str, Any]:
     import dspy
 
     bare = copy.copy(parameter)
@@ -51,7 +57,8 @@ def _dump_parameter(parameter: Any) -> dict[str, Any]:
     state = dict(bare.dump_state())
     if "demos" in state:
         try:
-            state["demos"] = [dump_demo(demo, parameter.signature) for demo in parameter.demos]
+            demos = [repaired(dict(demo.items())) for demo in parameter.demos] if repair else parameter.demos
+            state["demos"] = [dump_demo(demo, parameter.signature) for demo in demos]
         except InputError as error:
             raise type(error)(f"the state of the program cannot be stored: {error}") from None
     return state
@@ -99,7 +106,7 @@ def load_state(program: dspy.Module, state: Mapping[str, Any]) -> None:
         try:
             parameter.load_state(own)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Corrupt(f"the state of {path} does not load: {' '.join(str(error).split())}") from error
+            raise Corrupt(f"the state of {path} does not load: {error_text(error)}") from error
         if hasattr(parameter, "lm"):
             parameter.lm = lm
 

@@ -27,6 +27,7 @@ from dspy_nb.core.storage.files import (
     sync_folder,
     write_file,
 )
+from dspy_nb.core.text import error_text
 
 __all__ = ["export_version", "read_archive"]
 
@@ -103,7 +104,7 @@ def read_archive(path: Path) -> tuple[str, str, dict[str, bytes], dict[str, Any]
     ) as error:
         if isinstance(error, Corrupt):
             raise
-        raise Corrupt(f"{path} is not a readable zip file: {' '.join(str(error).split())}") from error
+        raise Corrupt(f"{path} is not a readable zip file: {error_text(error)}") from error
     manifest = parse_json(files.pop(_MANIFEST, b"null"), f"{path}: {_MANIFEST}")
     return _checked(manifest, files, path)
 

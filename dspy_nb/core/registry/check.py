@@ -25,6 +25,7 @@ from dspy_nb.core.storage.entry import is_entry_name
 from dspy_nb.core.storage.files import explained
 from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log
 from dspy_nb.core.storage.sqlite import verify_traffic
+from dspy_nb.core.text import visible
 
 __all__ = ["Problem", "check_registry"]
 
@@ -54,7 +55,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
+        return visible(f"{self.kind}: {self.message}")
 
 
 def check_registry(root: Path) -> list[Problem]:

@@ -13,6 +13,7 @@ from dspy_nb.core.models.loading import StoredProgram
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.programs.spec import rebuild_predictor
 from dspy_nb.core.programs.state import load_state
+from dspy_nb.core.text import value_text, visible
 
 __all__ = ["Change", "VersionDiff", "compare_versions", "render_prompt"]
 
@@ -54,7 +55,7 @@ class VersionDiff:
         lines = [f"--- {self.a}", f"+++ {self.b}"]
         for section, changes in self.sections().items():
             lines += ["", section, *(f"{change.sign} {change.text}" for change in changes)]
-        return "\n".join(lines if self.changes else [*lines, "", "no difference"])
+        return visible("\n".join(lines if self.changes else [*lines, "", "no difference"]))
 
     def to_html(self) -> str:
         """Return the diff as HTML that needs no style sheet, with everything escaped."""
@@ -103,7 +104,7 @@ def render_prompt(stored: StoredProgram, inputs: Mapping[str, Any], predictor: s
     if predictor is None and len(paths) == 1:
         predictor = paths[0]
     if predictor not in stored.predictors:
-        raise InputError(f"predictor {predictor!r} is not known: name one of {', '.join(paths)}")
+        raise InputError(f"predictor {value_text(predictor)} is not known: name one of {', '.join(paths)}")
     item, state = stored.predictors[predictor]
     if not isinstance(inputs, Mapping):
         raise InputError(f"the inputs must be a dict, not a {type(inputs).__name__}")

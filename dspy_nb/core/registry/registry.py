@@ -42,6 +42,7 @@ from dspy_nb.core.registry.archive import export_version, read_archive
 from dspy_nb.core.registry.check import Problem, check_registry
 from dspy_nb.core.registry.diff import VersionDiff, compare_versions, render_prompt
 from dspy_nb.core.storage.files import parse_json
+from dspy_nb.core.text import value_text
 
 __all__ = ["Registry", "RegistryWarning"]
 
@@ -156,7 +157,7 @@ class Registry(Catalogue):
                 other prompts or demos.
         """
         if stage not in STAGES:
-            raise InputError(f"stage {stage!r} is not known: use one of {', '.join(STAGES)}")
+            raise InputError(f"stage {value_text(stage)} is not known: use one of {', '.join(STAGES)}")
         check_texts(reason=reason, by=by)
         if force and not (reason and reason.strip()):
             raise InputError("force=True needs a reason: it is kept in the history")

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from dspy_nb.core.arguments import probability, successes_of, whole_number
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.text import value_text
 
 NORMAL = NormalDist()
 
@@ -284,7 +285,7 @@ def paired_difference_interval(
     both, a_only, b_only, neither = _paired_counts(both, a_only, b_only, neither)
     z = critical_value(confidence)
     if method not in ("tango", "newcombe"):
-        raise InputError(f"method must be 'tango' or 'newcombe', got {method!r}")
+        raise InputError(f"method must be 'tango' or 'newcombe', got {value_text(method)}")
     n = both + a_only + b_only + neither
     if n == 0:
         return -1.0, 1.0

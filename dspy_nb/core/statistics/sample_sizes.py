@@ -20,6 +20,7 @@ from dspy_nb.core.statistics.proportions import (
     mcnemar,
     paired_difference_interval,
 )
+from dspy_nb.core.text import value_text
 
 __all__ = [
     "MOST", "Plan", "more_needed", "more_needed_alike", "more_needed_paired", "plan", "sample_size_mean",
@@ -314,7 +315,7 @@ def plan(
         n = sample_size_paired(effect, share, power, confidence)
         return Plan(n, effect, design, power, confidence, share, None, discordance is None)
     if design != "unpaired":
-        raise InputError(f"design must be 'paired' or 'unpaired', got {design!r}")
+        raise InputError(f"design must be 'paired' or 'unpaired', got {value_text(design)}")
     if discordance is not None:
         raise InputError("discordance goes with design='paired'; an unpaired design takes rate")
     base = (1 - effect) / 2 if rate is None else number_between("rate", rate, 0, 1)

@@ -34,6 +34,7 @@ from dspy_nb.core.statistics.proportions import (
     wilson_interval,
 )
 from dspy_nb.core.statistics.sample_sizes import sample_size_mean, sample_size_paired, sample_size_unpaired
+from dspy_nb.core.text import value_text
 
 if TYPE_CHECKING:
     from dspy_nb.core.statistics.sequences import PairedSequence, asymptotic_half_width, paired_evalue
@@ -108,7 +109,7 @@ def decide(low: float, high: float, margin: float) -> Verdict:
     if math.isnan(low) and math.isnan(high):
         return "inconclusive"
     if not low <= high:
-        raise InputError(f"low must be at most high, got {low!r} and {high!r}")
+        raise InputError(f"low must be at most high, got {value_text(low)} and {value_text(high)}")
     if -margin <= low and high <= margin:
         return "no practical difference"
     if low > 0:

@@ -8,6 +8,7 @@ from typing import Any
 from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.files import explained, read_file
+from dspy_nb.core.text import error_text
 
 __all__ = ["parse_toml", "read_table"]
 
@@ -43,7 +44,7 @@ def parse_toml(content: bytes, path: object) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not valid TOML: it is not UTF-8 text") from error
     except (ValueError, RecursionError) as error:  # also for a number of too many digits
-        raise InputError(f"{path} is not valid TOML: {error}") from error
+        raise InputError(f"{path} is not valid TOML: {error_text(error)}") from error
     if is_too_deep(values):
         raise InputError(f"{path} is nested deeper than {DEEPEST} levels")
     return values

@@ -22,6 +22,7 @@ import msgspec
 from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.errors import Corrupt, InputError, RegistryError
 from dspy_nb.core.storage.flushing import Unflushed
+from dspy_nb.core.text import error_text
 
 __all__ = [
     "LARGEST_FILE",
@@ -234,7 +235,7 @@ def dump_json(value: object, what: str) -> bytes:
             "remove it"
         ) from None
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{what} cannot be stored as JSON: {_one_line(error)}") from error
+        raise InputError(f"{what} cannot be stored as JSON: {error_text(error, 200)}") from error
     if _TOO_DEEP in text:
         raise InputError(f"{what} cannot be stored as JSON: it is nested deeper than {DEEPEST} levels")
     return text
@@ -249,7 +250,7 @@ def parse_json(content: bytes, path: object) -> Any:
     try:
         value = msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
-        raise Corrupt(f"{path} is not valid JSON: {_one_line(error)}") from error
+        raise Corrupt(f"{path} is not valid JSON: {error_text(error, 200)}") from error
     if content.count(b"[") + content.count(b"{") > DEEPEST and is_too_deep(value):
         raise Corrupt(f"{path} is nested deeper than {DEEPEST} levels")
     return value
@@ -276,7 +277,3 @@ def _plain(value: object) -> object:
 
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_plain)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

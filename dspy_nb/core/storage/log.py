@@ -56,6 +56,7 @@ from dspy_nb.core.storage.files import (
     stage_folder,
 )
 from dspy_nb.core.storage.flushing import Unflushed
+from dspy_nb.core.text import repaired
 
 __all__ = ["TEMPORARY_PREFIX", "Entry", "Log", "LogState", "current_user", "utc_now"]
 
@@ -203,7 +204,7 @@ class Log(Generic[S]):
                 body = decide(state)
                 if body is None:
                     return None
-                content, entry = seal(number, previous, action, utc_now(), by, body)
+                content, entry = seal(number, previous, action, utc_now(), repaired(by), repaired(body))
                 state.check(entry)
                 torn, target = self.torn, self._path(entry_name(number))
                 with explained(f"write {target}"):

@@ -13,6 +13,8 @@ from pydantic import BaseModel
 
 __all__ = ["plain"]
 
+_LONGEST_INT = 14_284  # bits: Python writes no longer one in decimals
+
 
 def plain(value: Any) -> Any:
     """Return JSON data: an unknown type becomes what it dumps as, holds, or prints."""
@@ -20,6 +22,8 @@ def plain(value: Any) -> Any:
         return plain(value.value)
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair is no text
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INT:
+        return hex(value)
     if value is None or isinstance(value, int):
         return value
     if isinstance(value, float):

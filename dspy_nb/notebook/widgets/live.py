@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from html import escape
 from typing import Any
 
 from ipywidgets import HTML, Box, Button, HBox, Layout
 
-from dspy_nb.views.documents import Document, Note, to_html
+from dspy_nb.views.documents import Document, Note, markup, to_html
 
 __all__ = ["LIVE_STYLE", "StopButton", "close_widgets", "deliver_at_once", "live_bundle", "soft"]
 
@@ -75,7 +74,7 @@ def close_widgets(box: Box) -> None:
 
 def soft(text: str) -> str:
     """Return a remark as HTML."""
-    return f'<div class="dspy-nb"><span class="soft">{escape(text)}</span></div>'
+    return f'<div class="dspy-nb"><span class="soft">{markup(text)}</span></div>'
 
 
 # -- clicks -----------------------------------------------------------------------------------------------------

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from dspy_nb.core.models.version import ModelVersion, verified_files
-from dspy_nb.views.documents import STYLE
+from dspy_nb.views.documents import STYLE, markup
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -55,7 +54,7 @@ def markdown_html(text: str) -> str:
     are h4 to h6, below those of the browser.
     """
     if len(text) > _LONGEST:
-        return f"<pre>{html.escape(text)}</pre>"
+        return f"<pre>{markup(text)}</pre>"
     markdown = _markdown()
     tokens = markdown.parse(text)
     for token in tokens:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextvars import Context
-from html import escape
 from typing import Any
 
 import psutil
@@ -14,7 +13,7 @@ from ipywidgets import HTML, Layout, VBox
 
 from dspy_nb.core.events import CandidateScored
 from dspy_nb.notebook.widgets.live import LIVE_STYLE, StopButton, close_widgets, live_bundle, soft
-from dspy_nb.views.documents import STYLE, to_fragment
+from dspy_nb.views.documents import STYLE, markup, to_fragment
 from dspy_nb.views.progress.display import Display
 from dspy_nb.views.progress.run_state import ProgressState, candidate_title, prompt_of
 from dspy_nb.views.wording import excerpt, percent
@@ -175,7 +174,7 @@ def _candidate(event: CandidateScored, *, best: bool) -> str:
         str(event.demos),
         excerpt(event.instruction, _EXCERPT),
     )
-    label = escape(candidate_title(event))
+    label = markup(candidate_title(event))
     return (
         f'<div class="dspy-nb"><details class="candidate"><summary aria-label="{label}">{_cells(cells)}</summary>'
         f"{to_fragment(prompt_of(event))}</details></div>"
@@ -183,6 +182,6 @@ def _candidate(event: CandidateScored, *, best: bool) -> str:
 
 
 def _cells(cells: Sequence[str], kind: str = "row") -> str:
-    first, *others = map(escape, cells)
+    first, *others = map(markup, cells)
     rest = "".join(f"<span>{cell}</span>" for cell in others)
     return f'<span class="{kind}"><span class="first">{first}</span>{rest}</span>'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import weakref
 from collections.abc import Callable
 from contextvars import Context
@@ -14,6 +13,7 @@ import ipywidgets as widgets
 from dspy_nb.core.errors import DspyNbError
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.text import error_text
 from dspy_nb.notebook.widgets.model_card import card_html
 from dspy_nb.notebook.widgets.registry_actions import ActionForm
 from dspy_nb.notebook.widgets.registry_views import (
@@ -26,7 +26,7 @@ from dspy_nb.notebook.widgets.registry_views import (
 )
 from dspy_nb.notebook.widgets.registry_watch import RegistryWatch
 from dspy_nb.notebook.widgets.version_list import VersionList
-from dspy_nb.views.documents import Note, to_fragment
+from dspy_nb.views.documents import Note, markup, to_fragment
 from dspy_nb.views.listings import short_path, versions_html, versions_text
 
 __all__ = ["RegistryBrowser"]
@@ -131,8 +131,8 @@ class RegistryBrowser:
             for page in (card, evaluation, history):
                 page.value = '<p class="soft">No version is chosen.</p>'
         else:
-            ref, stage = html.escape(version.ref), html.escape(version.stage)
-            parent = f", made from {html.escape(version.parent)}" if version.parent else ""
+            ref, stage = markup(version.ref), markup(version.stage)
+            parent = f", made from {markup(version.parent)}" if version.parent else ""
             self._chosen.value = f"<h4>{ref}</h4><span class='soft'>{stage}{parent}</span>"
             model_id, history_of = version.model_id, self.registry.history
             card.value = _safely(lambda: card_html(version))
@@ -239,4 +239,4 @@ def _safely(make: Callable[[], str]) -> str:
     try:
         return make()
     except DspyNbError as error:
-        return message_html(f"{type(error).__name__}: {error}", refused=True)
+        return message_html(f"{type(error).__name__}: {error_text(error)}", refused=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -14,7 +13,9 @@ from dspy_nb.core.models.stages import TRANSITIONS
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.log import current_user
+from dspy_nb.core.text import error_text
 from dspy_nb.notebook.widgets.registry_views import evidence_html
+from dspy_nb.views.documents import markup
 
 __all__ = ["ActionForm"]
 
@@ -89,7 +90,7 @@ class ActionForm:
             names = dict.fromkeys([*self._registry.environments(), "production", "staging"])
         except DspyNbError as error:
             self._action = ""
-            self._tell(f"{type(error).__name__}: {error}", True)
+            self._tell(f"{type(error).__name__}: {error_text(error)}", True)
             return
         self.environment.options = tuple(names)
         self.environment.value = next(iter(names))
@@ -131,7 +132,7 @@ class ActionForm:
             self._shown = self._situation()
             self.confirm.disabled = False
         except DspyNbError as error:
-            what, evidence = self._action, f"<p>{html.escape(str(error))}</p>"
+            what, evidence = self._action, f"<p>{markup(str(error))}</p>"
             self._shown, self.confirm.disabled = None, True
         self._evidence.value = evidence
         self.confirm.description = f"Confirm: {what}"
@@ -141,12 +142,12 @@ class ActionForm:
         place, version = self.environment.value, self._version
         if self._action in ("deploy", "rollback"):
             live, candidate = self._live()
-            now = html.escape(live[-1] if live else "nothing")
+            now = markup(live[-1] if live else "nothing")
         if self._action == "rollback":
             if candidate is not None:
                 canary = f"A canary is running: only its candidate {candidate} is taken back."
-                return f"take back {candidate}", f"<p>Live now: <b>{now}</b>. {html.escape(canary)}</p>"
-            before = html.escape(live[-2] if len(live) > 1 else "nothing to go back to")
+                return f"take back {candidate}", f"<p>Live now: <b>{now}</b>. {markup(canary)}</p>"
+            before = markup(live[-2] if len(live) > 1 else "nothing to go back to")
             return f"roll back {place}", f"<p>Live now: <b>{now}</b>. Live before: <b>{before}</b>.</p>"
         assert version is not None
         evidence = evidence_html(version, self._registry.history(version.model_id))
@@ -156,7 +157,7 @@ class ActionForm:
             return f"archive {version.ref}", f"<p>It is {version.stage} now.</p>{evidence}"
         needed = load_requirements(self._registry.root / "config.toml").get(self.stage.value, ())
         rule = f"{self.stage.value} requires: {', '.join(needed) or 'nothing'}"
-        return f"promote {version.ref} to {self.stage.value}", f"<p>{html.escape(rule)}.</p>{evidence}"
+        return f"promote {version.ref} to {self.stage.value}", f"<p>{markup(rule)}.</p>{evidence}"
 
     def _live(self) -> tuple[list[str], str | None]:
         """Return what was live in the environment, what is now at the end, and the candidate of a canary."""
@@ -189,7 +190,7 @@ class ActionForm:
                 raise Conflict("the registry changed since this was shown: look at it and confirm again")
             done = self._call()
         except DspyNbError as error:
-            self._tell(f"{type(error).__name__}: {error}", True)
+            self._tell(f"{type(error).__name__}: {error_text(error)}", True)
             return
         self._leave()
         self._tell(done, False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -10,7 +9,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import Evaluation
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
-from dspy_nb.views.documents import Document, Facts, Note, Score, Table, to_html
+from dspy_nb.views.documents import Document, Facts, Note, Score, Table, markup, to_html
 from dspy_nb.views.evaluation import evaluation_html as report_html
 from dspy_nb.views.listings import decisions_html, evidence_text
 from dspy_nb.views.wording import UNKNOWN, count
@@ -99,10 +98,10 @@ def cells_html(version: ModelVersion) -> str:
         shown_size(version.size_bytes),
     )
     shown = (
-        f'<span title="{html.escape(value)}"><span class="said">{name} </span>{html.escape(value)}</span>'
+        f'<span title="{markup(value)}"><span class="said">{name} </span>{markup(value)}</span>'
         for name, value in zip(_COLUMNS, values, strict=True)
     )
-    return _cells(shown, f"stage-{html.escape(version.stage)}")
+    return _cells(shown, f"stage-{markup(version.stage)}")
 
 
 def head_html() -> str:
@@ -112,7 +111,7 @@ def head_html() -> str:
 
 def label_html(name: str) -> str:
     """Return the name of a column."""
-    return f'<strong aria-hidden="true">{html.escape(name)}</strong>'
+    return f'<strong aria-hidden="true">{markup(name)}</strong>'
 
 
 def _cells(cells: Iterable[str], first: str) -> str:
@@ -138,8 +137,8 @@ def summary_html(root: str, versions: Sequence[ModelVersion], live: Iterable[tup
         f"{count(models, 'model')}, {count(len(versions), 'version')}",
         *(f"live in {name}: {ref}" for name, ref in live),
     ]
-    shown = " · ".join(html.escape(fact) for fact in facts)
-    return f'<h4>Registry: {html.escape(root)}</h4><span class="soft">{shown}</span>'
+    shown = " · ".join(markup(fact) for fact in facts)
+    return f'<h4>Registry: {markup(root)}</h4><span class="soft">{shown}</span>'
 
 
 def message_html(text: str, *, refused: bool = False) -> str:
@@ -147,7 +146,7 @@ def message_html(text: str, *, refused: bool = False) -> str:
     if not text:
         return ""
     kind, role, mark = ("dspy-nb-say no", "alert", "✗ ") if refused else ("dspy-nb-say", "status", "✓ ")
-    return f'<p class="{kind}" role="{role}">{mark}{html.escape(" ".join(text.split()))}</p>'
+    return f'<p class="{kind}" role="{role}">{mark}{markup(" ".join(text.split()))}</p>'
 
 
 def evaluation_html(version: ModelVersion, history: Sequence[HistoryEntry]) -> str:
