@@ -7,7 +7,6 @@ from types import NoneType
 from typing import Any, TypeVar
 
 import dspy
-from dspy.primitives.prediction import Completions
 
 __all__ = ["own_copy"]
 
@@ -39,12 +38,13 @@ def _copy(value: Any) -> Any:
         return {key: _copy(item) for key, item in value.items()}
     if kind is tuple:
         return tuple([_copy(item) for item in value])
-    if isinstance(value, dspy.Example | Completions):
-        made = kind.__new__(kind)
-        vars(made).update(vars(value))  # not its constructor, which takes fields
-        for name in ("_store", "_completions"):
-            if name in vars(value):
-                vars(made)[name] = _copy(vars(value)[name])
+    if isinstance(value, dspy.Example):
+        made = kind.__new__(kind)  # its constructor takes fields
+        parts = vars(made)
+        parts.update(vars(value), _store=_copy(vars(value)["_store"]))
+        if (completions := parts.get("_completions")) is not None:
+            lists = {name: _copy(values) for name, values in completions.items()}
+            parts["_completions"] = type(completions)(lists, completions.signature)
         return made
     if kind.__eq__ is object.__eq__:
         return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import random
 from pathlib import Path
 
 import dspy
@@ -243,3 +244,12 @@ def test_gepa_makes_an_answer_a_pair_with_its_trace() -> None:
     assert isinstance(seams.answer_of(returned[0]), dspy.Prediction)
     assert seams.answer_of("text") == "text"
     assert seams.answer_of(("text", 1)) == ("text", 1)
+
+
+@pytest.mark.parametrize("is_quiet", [True, False])
+def test_a_predictor_takes_random_numbers_of_the_caller_but_in_a_quiet_run(is_quiet: bool) -> None:
+    quiet.install()
+    before = random.getstate()
+    with dspy.context(**quiet.QUIET_SETTINGS) if is_quiet else contextlib.nullcontext():
+        dspy.Predict("question -> answer")
+    assert (random.getstate() == before) == is_quiet
