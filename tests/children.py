@@ -15,7 +15,10 @@ from typing import Any
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
-    ["dspy_nb.core.ab.experiment", "dspy_nb.core.optimization.optimize", "hypothesis.stateful", "pytest"]
+    [
+        *("dspy_nb.core.ab.experiment", "dspy_nb.core.optimization.optimize"),
+        *("distributed.nanny", "hypothesis.stateful", "pytest"),
+    ]
 )
 
 

@@ -22,6 +22,7 @@ from dspy_nb.core.evaluation.attempts import is_asynchronous
 from dspy_nb.core.evaluation.evaluate import evaluation_of
 from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.evaluation.scorecard import Evaluation
+from dspy_nb.core.evaluation.side_effects import watch
 from dspy_nb.core.events import forgiving
 from dspy_nb.core.programs.interrupts import Interrupts
 from dspy_nb.core.programs.lms import confusable, uncached, used_lms
@@ -84,6 +85,7 @@ def fight(contest: Contest, arms: Sequence[Arm], listener: Listener | None) -> C
         heard(duels, terms.planned)
 
     opening = Opening([arm.name for arm in arms])
+    warn_of_changes = watch([arm.program for arm in arms])
     interrupts = Interrupts(contest.stop)
     with interrupts.watched():  # from here on an interrupt loses nothing: it ends what is under way
         with contextlib.suppress(KeyboardInterrupt), interrupts.breaking_off():
@@ -99,6 +101,7 @@ def fight(contest: Contest, arms: Sequence[Arm], listener: Listener | None) -> C
             )
         with contextlib.suppress(KeyboardInterrupt):
             progress(0, 0)
+            warn_of_changes()
         bad = next((duel.bad_metric for duel in duels if duel.bad_metric is not None), None)
         if bad is not None:
             raise InputError(f"{next(iter(contest.metrics))} is no metric to compare by: {bad}")

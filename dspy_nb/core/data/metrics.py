@@ -23,6 +23,7 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.arguments import returns_later
+from dspy_nb.core.data.copying import own_copy
 from dspy_nb.core.data.equality import is_gap, same_exactly, same_normalized, same_stripped, words_of_both
 from dspy_nb.core.data.typed_values import readings
 from dspy_nb.core.errors import InputError, NoField, NoPrediction
@@ -140,7 +141,7 @@ class Metric:
         pred_name: str | None = None,
         pred_trace: Any = None,
     ) -> Any:
-        """Score one prediction.
+        """Score one prediction; a function of your own gets copies of the two.
 
         Returns:
             A ``bool`` or a finite ``float``; or, with ``feedback``, a ``dspy.Prediction`` of score and
@@ -154,6 +155,8 @@ class Metric:
         extras = [trace, pred_name, pred_trace][: self.arity - 2]
         while len(extras) > self.required - 2 and extras[-1] is None:
             extras.pop()
+        if not self.fields:  # a function of the user may write into what it is given
+            gold, pred = own_copy(gold), own_copy(pred)
         result = self.function(gold, pred, *extras)
         score = self._score(result)
         if not self.feedback:
@@ -417,10 +420,7 @@ def _no_field(label: str, which: str, example: Any, field: str) -> InputError:
 
 
 def _explain(gold: Any, pred: Any, fields: tuple[str, ...]) -> str:
-    parts = []
-    for field in fields:
-        parts.append(f"{field}: got {_given(pred, field)!r}, expected {_read(gold, field)!r}.")
-    return " ".join(parts)
+    return " ".join(f"{name}: got {_given(pred, name)!r}, expected {_read(gold, name)!r}." for name in fields)
 
 
 def _shown(value: object) -> str:

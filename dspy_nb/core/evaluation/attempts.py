@@ -12,6 +12,7 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.arguments import returns_later
+from dspy_nb.core.data.copying import own_copy
 from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction
@@ -35,6 +36,10 @@ __all__ = [
 _MESSAGE_LENGTH = 300
 _HANDFUL = 5  # answers that show a mistake of the program itself, and not of the examples they are for
 _NOTHING = Usage()
+_FAILURES = (
+    Exception,
+    SystemExit,
+)  # a command line tool within a program ends so, and would end a Dask worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +204,14 @@ class Work:
         self.asynchronous = is_asynchronous(programs[0])
 
     def attempt(self, job: Job, meter: ExampleMeter) -> Outcome:
-        """Evaluate one example; an Exception becomes a failure, any other BaseException is raised."""
+        """Evaluate one example; an exception becomes a failure, but a stop of the run is raised."""
         with dspy.context(**self._context(job, meter)):
             started = time.perf_counter()
             try:
                 program = self.programs[job.repeat]
-                prediction = program(**split_fields(job.example)[0])
+                prediction = program(**own_copy(split_fields(job.example)[0]))
                 check_answer(program, prediction)
-            except Exception as error:
+            except (*_FAILURES, asyncio.CancelledError) as error:
                 return self.failed(Failure.of(error), meter.take(), started, _telling(error))
             latency_ms = (time.perf_counter() - started) * 1e3
             return self._scored(job, meter, prediction, latency_ms)
@@ -219,12 +224,12 @@ class Work:
             started = time.perf_counter()
             try:
                 async with asyncio.timeout(timeout_s) as limit:
-                    prediction = await call(**split_fields(job.example)[0])
+                    prediction = await call(**own_copy(split_fields(job.example)[0]))
                 check_answer(program, prediction)
             except TimeoutError as error:
                 failure = timeout(timeout_s) if limit.expired() else Failure.of(error)
                 return self.failed(failure, meter.take(), started)
-            except Exception as error:
+            except _FAILURES as error:
                 return self.failed(Failure.of(error), meter.take(), started, _telling(error))
             latency_ms = (time.perf_counter() - started) * 1e3
             # In a thread of its own, for a metric that asks a language model would hold up the loop.
@@ -251,7 +256,7 @@ class Work:
         for metric in self.metrics:
             try:
                 scores.append(_in_range(metric, metric(job.example, prediction)))
-            except Exception as error:
+            except _FAILURES as error:
                 telling = telling if scores else _telling_of_metric(error)  # the first one gives the score
                 scores.append(None)
                 failure = failure or Failure.of(
@@ -264,11 +269,11 @@ class Work:
         )
 
 
-def _telling(error: Exception) -> int:
+def _telling(error: BaseException) -> int:
     return _HANDFUL if isinstance(error, NoPrediction | NoField) else 0
 
 
-def _telling_of_metric(error: Exception) -> int:
+def _telling_of_metric(error: BaseException) -> int:
     """A mistake in a metric shows at once; a service that it asks may be down for a moment."""
     at_once = isinstance(error, InputError) or type(error).__module__ == "builtins"
     return 1 if at_once and not isinstance(error, OSError) else _HANDFUL
@@ -322,7 +327,7 @@ def _repair(prediction: Any) -> bool:
 
 def _fields(prediction: Any) -> dict[str, Any]:
     if isinstance(prediction, dspy.Example | Mapping):
-        return dict(prediction.items())
+        return own_copy(dict(prediction.items()))  # the program may go on with what it holds
     return {"output": prediction}
 
 

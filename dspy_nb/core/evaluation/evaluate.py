@@ -16,6 +16,7 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.arguments import number_between, probability, whole_number
+from dspy_nb.core.data.copying import own_copy
 from dspy_nb.core.data.examples import example_id, fingerprint
 from dspy_nb.core.data.identity import value_key
 from dspy_nb.core.data.metrics import Metric, as_metric
@@ -26,6 +27,7 @@ from dspy_nb.core.evaluation.executors import run_on
 from dspy_nb.core.evaluation.labels import LabelClasses
 from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.evaluation.scorecard import Evaluation, ExampleResult, MetricScore
+from dspy_nb.core.evaluation.side_effects import watch
 from dspy_nb.core.evaluation.summary import (
     classification_of,
     errors_of,
@@ -73,6 +75,9 @@ def evaluate(
     What raises is an error: counted, named, and a failure in the score, never dropped; so is what is no answer,
     or lacks the field that is compared. An interrupt (``KeyboardInterrupt``, or ``stop``) returns what was
     finished, marked by ``complete=False``.
+
+    The program and the metrics get copies of the examples' values. A program that changes its own attributes is
+    warned of.
 
     Examples that are equal, labels included, are evaluated once and share the result, unless their answers
     would differ: where repeats are asked for, or an LM neither caches nor has temperature 0.
@@ -167,6 +172,7 @@ def evaluate(
     opening = Opening()
     stop = StopAfter(stop, stop_after_s)
     limits: dict[str, Any] = {"num_threads": num_threads, "timeout_s": timeout_s, "stop": stop}
+    warn_of_changes = watch([program])
     outcomes = run(work, jobs, **limits, progress=progress, opening=opening)
     if opening.error is not None:
         raise opening.error
@@ -187,6 +193,7 @@ def evaluate(
     finished = [outcome for outcome in outcomes if outcome is not None]
     with contextlib.suppress(KeyboardInterrupt):
         progress(len(finished), sum(outcome.failure is not None for outcome in finished))
+        warn_of_changes()
     return evaluation
 
 
@@ -312,7 +319,7 @@ def check_metrics(metric: Any, examples: Sequence[dspy.Example]) -> dict[str, Me
 def _slice_keys(by: Any, examples: Sequence[dspy.Example], metric: Metric) -> list[str]:
     if not isinstance(by, str):
         try:
-            return [str(by(example)) for example in examples]
+            return [str(by(own_copy(example))) for example in examples]
         except Exception as error:
             raise InputError(
                 f"by fails on an example: {type(error).__name__}: {error_text(error)}"

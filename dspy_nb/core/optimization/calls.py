@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -97,13 +98,26 @@ def make_optuna(job: Job) -> Made:
     return optimizer, job.pick(cls.compile, max_demos=job.options["max_bootstrapped_demos"], **job.data)
 
 
+class _MIPROv2(teleprompt.MIPROv2):
+    """Leaves the level of optuna's log as it was."""
+
+    @functools.wraps(teleprompt.MIPROv2.compile)  # BetterTogether looks at the signature
+    def compile(self, *args: Any, **kwargs: Any) -> Any:
+        logger = logging.getLogger("optuna")
+        level = logger.level
+        try:
+            return super().compile(*args, **kwargs)
+        finally:
+            logger.setLevel(level)
+
+
 def make_mipro(job: Job) -> Made:
     """MIPROv2: ignores seed=0 in compile but not in the constructor."""
     cls = teleprompt.MIPROv2
     managed = {
         "metric": job.metric, "num_threads": job.num_threads, "seed": job.seed
     }  # fmt: skip
-    return cls(**job.pick(cls.__init__, **managed)), job.pick(cls.compile, **job.data)
+    return _MIPROv2(**job.pick(cls.__init__, **managed)), job.pick(cls.compile, **job.data)
 
 
 def make_copro(job: Job) -> Made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.data.copying import own_copy
 from dspy_nb.core.data.examples import example_id, fingerprint
 from dspy_nb.core.data.metrics import as_metric
 from dspy_nb.core.errors import InputError
@@ -43,6 +45,8 @@ from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.text import value_text
 
 __all__ = ["estimate", "optimize"]
+
+logger = logging.getLogger(__name__)
 
 _MODEL_OPTIONS = ("prompt_model", "task_model", "reflection_lm")
 
@@ -126,7 +130,9 @@ def optimize(
 
     def work() -> None:
         try:
-            run.end(Search(task, stop, Broadcaster(listeners)).run())
+            result = Search(task, stop, Broadcaster(listeners)).run()
+            _warn_of_changed_inputs(task)
+            run.end(result)
         except BaseException as failure:
             run.end(None, failure)
         finally:
@@ -288,7 +294,8 @@ def _check_sets(
     data: dict[str, list[dspy.Example]] = {}
     for name, examples in sets.items():
         wanted = examples is not None or (name == "train" and needs_data)
-        data[name] = check_data(f"{name}set", examples, program, scored_by) if wanted else []
+        checked = check_data(f"{name}set", examples, program, scored_by) if wanted else []
+        data[name] = [own_copy(example) for example in checked]  # DSPy makes demos of the very examples
     return data, scored_by
 
 
@@ -300,6 +307,18 @@ def _warn_of_overlap(task: Task) -> None:
             f"{seen} of the {len(task.testset)} examples of the testset are in the trainset or the valset too, so "
             "its score is too good; dspy_nb.split() makes sets that share none",
             stacklevel=3,
+        )
+
+
+def _warn_of_changed_inputs(task: Task) -> None:
+    """Warn if the search scored examples into which the program had written; the caller's are not those."""
+    sets = {"train": task.trainset, "val": task.valset, "test": task.testset}
+    known = {name: data["fingerprint"] for name, data in task.plan.datasets.items()}
+    if changed := [f"{name}set" for name, found in known.items() if fingerprint(sets[name]) != found]:
+        logger.warning(
+            "the program writes into its inputs, so that the search asked about changed examples of the %s; "
+            "copy a list or a dict before you change it",
+            " and the ".join(changed),
         )
 
 

@@ -28,6 +28,7 @@ from dspy_nb.core.optimization.run import Result, RunPlan, as_error
 from dspy_nb.core.optimization.supervisor import Supervisor
 from dspy_nb.core.optimization.watched_metric import ending_on_no_score
 from dspy_nb.core.programs import quiet
+from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.interrupts import Interrupts
 from dspy_nb.core.programs.seams import is_compiled, mark_compiled
 from dspy_nb.core.programs.spec import predictors_of
@@ -319,7 +320,7 @@ class Search:
         try:
             with self._supervisor.settling(guard), self._in_force(guard), self._interrupts.breaking_off():
                 found = evaluate(
-                    program,
+                    copy_of(program),  # scoring may change a program that keeps a state
                     examples,
                     ending_on_no_score(self._task.metric, guard),
                     num_threads=self._task.plan.num_threads,

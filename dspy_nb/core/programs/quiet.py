@@ -3,21 +3,24 @@
 DSPy shows its progress in four ways that no option turns off. The names it prints through are replaced once,
 by versions that look at the calling context: inside :data:`QUIET_SETTINGS` they are silent, elsewhere they do
 what they always did. So a user's own DSPy call in another cell or thread keeps its bars, and nothing touches
-``sys.stdout``.
+``sys.stdout``. The same for random numbers: DSPy takes some of the caller's whenever it makes a predictor.
 """
 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib
 import logging
+import random
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import dspy
 
-__all__ = ["QUIET_SETTINGS", "install"]
+__all__ = ["QUIET_SETTINGS", "install", "making_predictors"]
 
 _SETTING = "dspy_nb_quiet"
 QUIET_SETTINGS = {_SETTING: True}
@@ -57,6 +60,30 @@ def _not_in_a_quiet_run(record: logging.LogRecord) -> bool:
     return not _quiet() or record.name.startswith("dspy_nb.")  # whose handlers may be the same
 
 
+class _Random:
+    """The module random; within a quiet run one of its own."""
+
+    def __init__(self) -> None:
+        self._own = random.Random()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own if _quiet() else random, name)
+
+
+@contextlib.contextmanager
+def making_predictors() -> Iterator[None]:
+    """Let DSPy make predictors without the caller's random numbers."""
+    _install_random()
+    with dspy.context(**QUIET_SETTINGS):
+        yield
+
+
+def _install_random() -> None:
+    module: Any = importlib.import_module("dspy.predict.predict")
+    if module.random is random:
+        module.random = _Random()
+
+
 def install() -> None:
     """Replace the names that DSPy prints through; calling it again does no harm."""
     for name in _PRINTING_MODULES:
@@ -65,6 +92,7 @@ def install() -> None:
         module: Any = importlib.import_module(name)
         if not hasattr(module.tqdm.tqdm, "dspy_nb"):
             module.tqdm = SimpleNamespace(tqdm=_quiet_bar(module.tqdm.tqdm))
+    _install_random()
     engine: Any = sys.modules.get("gepa.core.engine")  # GEPA binds the class itself
     if engine is not None and engine.tqdm is not None and not hasattr(engine.tqdm, "dspy_nb"):
         engine.tqdm = _quiet_bar(engine.tqdm)

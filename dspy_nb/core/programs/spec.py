@@ -175,6 +175,8 @@ def rebuild(spec: Mapping[str, Any], ref: str) -> dspy.Module:
     """
     import dspy
 
+    from dspy_nb.core.programs.quiet import making_predictors
+
     if spec["obstacle"]:
         raise Refused(f"{ref} cannot be loaded without its class: {spec['obstacle']}: load(ref, program=...)")
     (item,) = spec["predictors"]
@@ -184,7 +186,8 @@ def rebuild(spec: Mapping[str, Any], ref: str) -> dspy.Module:
     if not any(field["name"] == "reasoning" and field["role"] == "output" for field in fields):
         raise Corrupt(f"{ref}: the spec of a ChainOfThought has no output field 'reasoning'")
     signature = _signature([field for field in fields if field["name"] != "reasoning"])
-    return dspy.ChainOfThought(signature, **item["options"])
+    with making_predictors():
+        return dspy.ChainOfThought(signature, **item["options"])
 
 
 def rebuild_predictor(item: Mapping[str, Any]) -> dspy.Predict:
@@ -195,9 +198,12 @@ def rebuild_predictor(item: Mapping[str, Any]) -> dspy.Predict:
     """
     import dspy
 
+    from dspy_nb.core.programs.quiet import making_predictors
+
     if item["obstacle"]:
         raise Refused(f"the predictor {item['path']} cannot be rebuilt: {item['obstacle']}")
-    return dspy.Predict(_signature(item["fields"]), **item["options"])
+    with making_predictors():
+        return dspy.Predict(_signature(item["fields"]), **item["options"])
 
 
 def _signature(fields: list[dict[str, Any]]) -> type[dspy.Signature]:

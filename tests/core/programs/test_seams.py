@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import random
 from pathlib import Path
 
 import dspy
@@ -270,3 +271,12 @@ def test_every_request_of_a_call_is_heard_of_also_those_that_dspy_sends_again() 
     assert (meter.sent, meter.lost) == ([1, 1, 1], [1, 1])
     scripted_lm(engine)("hello")  # outside, nobody listens
     assert len(meter.sent) == 3
+
+
+@pytest.mark.parametrize("is_quiet", [True, False])
+def test_a_predictor_takes_random_numbers_of_the_caller_but_in_a_quiet_run(is_quiet: bool) -> None:
+    quiet.install()
+    before = random.getstate()
+    with dspy.context(**quiet.QUIET_SETTINGS) if is_quiet else contextlib.nullcontext():
+        dspy.Predict("question -> answer")
+    assert (random.getstate() == before) == is_quiet
