@@ -43,3 +43,11 @@ def test_the_links_of_the_documents_lead_somewhere() -> None:
         text = (ROOT / document).read_text(encoding="utf-8")
         targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if not target.startswith("http")]
         assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_every_test_that_the_security_page_names_is_there() -> None:
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    files = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    named = {Path(name).name for name in re.findall(r"[\w/]*test_\w+\.py", page)}
+    assert len(named) > 8
+    assert named <= files
