@@ -16,7 +16,6 @@ from dspy_nb.cli.evaluate import own_metric
 from dspy_nb.cli.output import echo, json_option, lm_option, print_result, registry_option, write_late
 from dspy_nb.cli.task import lm_settings
 from dspy_nb.core.text import repaired
-from dspy_nb.views.documents import markup
 
 __all__ = ["ab_test"]
 
@@ -279,6 +278,8 @@ def _writing(text: str) -> Callable[[Path], None]:
 
 
 def _page(title: str, body: str) -> str:
+    from dspy_nb.views.documents import markup
+
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{markup(title)}</title></head>'
         f'<body style="margin:2em">{body}</body></html>\n'

@@ -69,7 +69,7 @@ def json_text(data: Any, indent: int | None = None, *, ascii_only: bool = False)
     JSON itself escapes those of ASCII alone. Raises what ``json.dumps`` raises.
     """
     text = json.dumps(data, indent=indent, ensure_ascii=ascii_only)
-    return text if text.isascii() else _ESCAPED.sub(lambda match: json.dumps(match[0])[1:-1], text)
+    return _ESCAPED.sub(lambda match: r"\u007f" if match[0] == "\x7f" else json.dumps(match[0])[1:-1], text)
 
 
 def error_text(error: BaseException, length: int | None = None) -> str:
@@ -87,22 +87,29 @@ def error_text(error: BaseException, length: int | None = None) -> str:
 def repaired(value: Any) -> Any:
     r"""Return ``value`` with each half of a surrogate pair as the text ``\ud83d``; itself if there is none.
 
-    Looks into lists, tuples, mappings and Pydantic models.
+    Looks into lists, tuples, mappings and Pydantic models. What is nested too deep for Python stays as it is.
     """
+    try:
+        return _repaired(value)
+    except RecursionError:
+        return value
+
+
+def _repaired(value: Any) -> Any:
     if isinstance(value, str):
         return value if value.isascii() else _SURROGATE.sub(_escape, value)
     if isinstance(value, list | tuple):
-        items = [repaired(item) for item in value]
+        items = [_repaired(item) for item in value]
         if all(new is old for new, old in zip(items, value, strict=True)):
             return value
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if isinstance(value, Mapping):
-        changed = {repaired(key): repaired(item) for key, item in value.items()}
+        changed = {_repaired(key): _repaired(item) for key, item in value.items()}
         same = all(a is b and changed[a] is value[b] for a, b in zip(changed, value, strict=False))
         return value if same and len(changed) == len(value) else changed
     if hasattr(type(value), "model_fields"):
         fields = {name: getattr(value, name) for name in type(value).model_fields}
-        updates = {name: new for name, old in fields.items() if (new := repaired(old)) is not old}
+        updates = {name: new for name, old in fields.items() if (new := _repaired(old)) is not old}
         return value.model_copy(update=updates) if updates else value
     return value
 

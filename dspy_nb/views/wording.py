@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import one_line
+
+if TYPE_CHECKING:
+    from dspy_nb.core.programs.usage import Usage
 
 __all__ = [
     "UNKNOWN", "count", "duration", "excerpt", "judged", "known", "level", "percent", "points", "shown",

@@ -22,6 +22,7 @@ from dspy_nb.core.optimization.presets import Preset, list_presets
 from dspy_nb.core.optimization.run import OptimizationRun, Result, RunPlan
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.text import visible
 from dspy_nb.views.documents import (
     Bar,
     Code,
@@ -370,8 +371,8 @@ def test_whatever_text_comes_in_comes_out_as_text(a, b, c):
     ]
     document = Document(a, blocks, b)
     shown = read(to_html(document))
-    for text in (a, b, c):
+    for text in map(visible, (a, b, c)):
         assert shown.count(text) >= 1
-    assert to_text(document).startswith(a.split("\n")[0])
+    assert to_text(document).startswith(visible(a).split("\n")[0])
     markdown = to_markdown(document)
     assert "<script" not in markdown.lower()

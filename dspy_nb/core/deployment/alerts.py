@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from dspy_nb.core.deployment.health import HealthReport
 from dspy_nb.core.deployment.webhook import post
 from dspy_nb.core.errors import RegistryError
+from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
     import sqlite3
@@ -165,7 +166,7 @@ class Alerts:
         thread.join(self._timeout_s)
         if not thread.is_alive() and not failures:
             return True
-        why = _one_line(failures[0]) if failures else f"not done within {self._timeout_s:g} s"
+        why = error_text(failures[0], 200) if failures else f"not done within {self._timeout_s:g} s"
         what = _FAILED.get(delivery.target, "the log was not written")
         logger.error("quality monitor: %s: %s; the next look tells it again", what, why)
         return False
@@ -184,10 +185,6 @@ def _dump(report: HealthReport) -> str:
 def _body(report: HealthReport) -> dict[str, Any]:
     """Return what is posted: the sentence as ``text``, which chat systems show, the id, and everything else."""
     return {"text": report.sentence(), "id": report.alert_id, **report.to_dict(bins=False)}
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _log(report: HealthReport) -> None:

@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 from dspy_nb.core.errors import InputError, RegistryError
+from dspy_nb.core.text import error_text
 
 __all__ = ["check_webhook", "post"]
 
@@ -75,11 +76,7 @@ def post(address: str, body: dict[str, Any], timeout_s: float) -> None:
             answer.close()
     except Exception as error:
         # What a server says may repeat the address; why there is no connection is said on this side.
-        why = (
-            " ".join(str(error).split())[:200]
-            if isinstance(error, httpx.ConnectError)
-            else type(error).__name__
-        )
+        why = error_text(error, 200) if isinstance(error, httpx.ConnectError) else type(error).__name__
         raise RegistryError(f"{why}, at {place}") from None
     finally:
         end.cancel()

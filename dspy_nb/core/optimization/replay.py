@@ -27,6 +27,7 @@ from dspy_nb.core.programs.seams import answer_cache, route_cache
 from dspy_nb.core.programs.spec import parameters_of, schema_hash
 from dspy_nb.core.secrecy import other_options, sampling_options, without_secrets
 from dspy_nb.core.storage.files import read_file, replace_file
+from dspy_nb.core.text import error_text
 
 __all__ = ["RunDirectory", "describe_lm", "describe_program", "describe_schemas", "text_hash"]
 
@@ -61,7 +62,7 @@ class RunDirectory:
         try:
             self._cache = answer_cache(self.path / "cache")
         except Exception as error:  # whatever damage to its files makes the libraries below raise
-            why = " ".join(str(error).split())[:200] or type(error).__name__
+            why = error_text(error, 200) or type(error).__name__
             raise InputError(
                 f"run_dir {self.path}: its cache of answers cannot be opened ({why}); use a new run_dir, or move "
                 f"{self.path / 'cache'} away and pay for its answers again"

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dspy_nb.core.text import error_text
+
 if TYPE_CHECKING:
     import dspy
     from dspy.clients.cache import Cache
@@ -243,7 +245,7 @@ class _ForgivingDisk:
         self.lost += 1
         if not self._said:  # threads that come at once may say it twice
             self._said = True
-            why = " ".join(str(error).split())[:200] or type(error).__name__
+            why = error_text(error, 200) or type(error).__name__
             logger.warning("%s: an answer cannot be kept or read: %s; the run goes on", self._folder, why)
 
 

@@ -104,6 +104,7 @@ def test_on_dask_who_kills_two_workers_is_an_error_and_all_others_are_answered(l
     assert max(killed.values()) <= 3  # within its chunk, and twice by itself
 
 
+@pytest.mark.slow
 def test_on_dask_an_example_that_holds_the_interpreter_is_a_timeout(local, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(executors, "_SILENCE_S", 1.0)
     monkeypatch.setattr(executors, "_LEASE_S", 0.5)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import random
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -75,6 +77,14 @@ def hanging() -> Iterator[Callable[[Callable[[int], bool]], Hanging]]:
         engine.over.set()
 
 
+def settled(engine: ScriptedEngine, run: OptimizationRun) -> bool:
+    """Whether the engine got as many calls as the run counted: one may have been on its way to it at the end."""
+    late = time.monotonic() + HANG_S
+    while engine.calls < run.usage.lm_calls and time.monotonic() < late:
+        time.sleep(0.002)
+    return engine.calls == run.usage.lm_calls
+
+
 def run_it(engine: Any, name: str = "BootstrapFewShotWithRandomSearch", **changes: Any) -> OptimizationRun:
     arguments: dict[str, Any] = {
         "trainset": TRAIN, "valset": VAL, "metric": METRIC, "optimizer": name, "num_threads": 4,
@@ -99,7 +109,7 @@ def test_a_stop_ends_every_optimizer_though_a_call_never_comes_back(
     with pytest.warns(UserWarning, match="left behind in"):
         run = run_it(engine, name, stop=stop)
     assert run.stopped_by == "stop"
-    assert run.usage.lm_calls == engine.calls
+    assert settled(engine, run)
     assert 0 < len(run.left_behind) <= 5  # four calls, and the thread that waits for them
 
 
@@ -114,7 +124,7 @@ def test_wherever_a_call_hangs_a_run_ends_and_counts_what_it_sent(
     threading.Thread(target=lambda: engine.hung.wait(HANG_S) and stop.set(), daemon=True).start()
     with warnings.catch_warnings(action="ignore"):
         run = run_it(engine, name, stop=stop, num_threads=threads, testset=TEST if tested else None)
-    assert run.usage.lm_calls == engine.calls
+    assert settled(engine, run)
     assert run.stopped_by == ("stop" if engine.hung.is_set() else None)
     assert bool(run.left_behind) == engine.hung.is_set()
     engine.hung.set()
@@ -132,7 +142,7 @@ def test_a_time_limit_ends_a_run_whose_calls_hang(
     with pytest.warns(UserWarning, match="left behind in"):
         run = run_it(engine, budget=Budget(seconds=60, grace=0), testset=TEST)
     assert run.stopped_by == "seconds"
-    assert run.usage.lm_calls == engine.calls
+    assert settled(engine, run)
     assert run.origin == ("candidate" if hangs == 30 else "given")
 
 
@@ -166,7 +176,7 @@ def test_a_second_interrupt_ends_the_wait_for_what_hangs(hanging: Any) -> None:
     with pytest.warns(UserWarning, match="left behind in"):
         run = run_it(engine, budget=Budget(grace=Waits(10 * HANG_S)))
     assert run.stopped_by == "interrupt"
-    assert run.usage.lm_calls == engine.calls
+    assert settled(engine, run)
 
 
 def test_calls_that_come_back_within_the_grace_are_counted_with_their_tokens(hanging: Any) -> None:
@@ -240,7 +250,7 @@ def test_a_lost_call_is_one_error_and_the_run_goes_on(name: str, hanging: Any) -
     engine = hanging(lambda number: number == 9)
     run = run_it(engine, name, budget=Budget(call_seconds=1.5))
     assert run.stopped_by is None
-    assert run.usage.lm_calls == engine.calls
+    assert settled(engine, run)
     assert run.errors.kinds["CallTimeout"] == 1
     assert "no answer within 1.5 s" in run.errors.first["CallTimeout"]
 
@@ -283,11 +293,15 @@ def test_a_call_of_the_embedded_model_that_hangs_is_one_error(monkeypatch: pytes
         return complete(request)
 
     monkeypatch.setattr(lm.engine, "complete", hang_once)
+    asked_of = demo.reviews()
+    random.Random(0).shuffle(
+        asked_of
+    )  # as a comparison does, so that the answers are among the recorded ones
     with dspy.context(lm=lm, adapter=dspy.JSONAdapter()):
         run = optimize(
-            Registry(ROOT / "registry").load("sentiment@1.0.0"), trainset=demo.reviews()[:4],
-            valset=demo.reviews()[4:10], metric=METRIC, optimizer="LabeledFewShot", options={"k": 0},
-            budget=Budget(call_seconds=10), num_threads=2,
+            Registry(ROOT / "registry").load("sentiment@1.0.0"), trainset=asked_of[8:12], valset=asked_of[:6],
+            metric=METRIC, optimizer="LabeledFewShot", options={"k": 0}, num_threads=2,
+            budget=Budget(call_seconds=6),
         )  # fmt: skip
     over.set()
     assert run.stopped_by is None

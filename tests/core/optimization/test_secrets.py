@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+import nbclient
+import nbformat
 import pytest
 
 import dspy_nb as nb
 from dspy_nb.core.optimization.replay import describe_lm, describe_program
+from dspy_nb.core.pipeline.pipeline import PipelineRules, PipelineTask, run_pipeline
 from dspy_nb.views.evaluation import evaluation_html
 from dspy_nb.views.run import run_html
 from tests.scripted import classifier, reviews
@@ -127,6 +130,12 @@ def test_whatever_is_left_behind_is_searched(
         found = nb.compare(program, run.program, reviews(12, "c"), METRIC)
         Path("comparison.json").write_text(json.dumps(found.to_dict()), encoding="utf-8")
         experiment = nb.Experiment("e", a=program, b=run.program, registry=registry)
+        task = PipelineTask(
+            program=classifier(), trainset=reviews(8, "p"), testset=reviews(6, "q"), metric=METRIC,
+            arguments={"optimizer": "LabeledFewShot"},
+        )  # fmt: skip
+        rules = PipelineRules(gate=nb.QualityGate(min_score=0.0, max_error_rate=1.0), margin=1.0)
+        run_pipeline(task, "p", rules, registry=registry, folder="pipeline")
         for number in range(8):
             try:
                 experiment.predict(unit=f"u{number}", review="good")
@@ -140,6 +149,35 @@ def test_whatever_is_left_behind_is_searched(
     manifest = json.loads(Path("run/manifest.json").read_text(encoding="utf-8"))
     assert manifest["models"][0]["model"] == "openai/m"
     assert manifest["program"][0]["predictors"]["self"]["config"] == {"temperature": "0.5"}
+
+
+_CELLS = """
+import dspy, json, os, dspy_nb as nb
+%load_ext dspy_nb
+data = [dspy.Example(review=f"r {i}", sentiment="positive").with_inputs("review") for i in range(8)]
+program = dspy.Predict("review -> sentiment")
+dspy.configure(lm=dspy.LM("openai/m", **json.loads(os.environ["MADE_WITH"])))
+
+%dspy_optimize program --train data --metric exact_match:sentiment -o run
+
+%dspy_evaluate program --data data --metric exact_match:sentiment
+""".strip().split("\n\n")
+
+
+def test_an_executed_notebook_holds_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    lm = lm_of(server)
+    options = {"cache": False, "num_retries": 0, "api_base": lm.kwargs["api_base"], **MADE_WITH}
+    monkeypatch.setenv("MADE_WITH", json.dumps(options))
+    monkeypatch.chdir(tmp_path)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in _CELLS])
+    nbclient.NotebookClient(notebook, kernel_name="python3", allow_errors=True).execute()
+    nbformat.write(notebook, tmp_path / "executed.ipynb")
+    assert [cell.execution_count for cell in notebook.cells] == [1, 2, 3]
+    assert server.calls >= 10
+    assert "LMAuthError" in nbformat.writes(notebook)
+    assert leaks(tmp_path) == {}
 
 
 def optimized(run_dir: Path, server: Server, **changes: Any) -> nb.OptimizationRun:

@@ -13,7 +13,7 @@ import pytest
 from dspy_nb.cli.main import main
 from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.data.examples import load_examples
-from dspy_nb.core.errors import Corrupt, DspyNbError, InputError, RegistryWarning
+from dspy_nb.core.errors import DspyNbError, InputError, RegistryWarning
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import read_events
 from dspy_nb.core.optimization.presets import Preset, list_presets, save_preset
@@ -180,16 +180,16 @@ def test_what_is_nested_too_deep_is_not_registered(registry: Registry, depth: in
     assert len(registry.list("m")) == 4
 
 
-def test_a_state_of_a_test_in_the_traffic_that_is_nested_too_deep_is_one_line(registry: Registry) -> None:
+def test_a_state_of_a_test_in_the_traffic_that_is_nested_too_deep_is_made_anew(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
     environment = registry.environment("e")
     environment.observe(success=True)
     with environment.traffic.file.writing() as connection:
         connection.execute("INSERT INTO tests VALUES ('x', 0, ?)", (nested(5000),))
-    says_one_line(
-        lambda: environment.traffic.take_in("x", "1", (), "outcome", "1", 0.0, lambda state, _: state or {}),
-        Corrupt,
-        "nested deeper|recursion",
-    )
+    state = environment.traffic.take_in("x", "1", (), "outcome", "1", 0.0, lambda state, _: state or {})
+    assert state == {}
+    assert "the state of 'x' is damaged, so it reads all again" in caplog.text
     environment.traffic.close()
 
 
