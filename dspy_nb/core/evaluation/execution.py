@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import dspy
@@ -25,6 +26,7 @@ __all__ = ["run"]
 
 _TICK_S = 0.002
 _LONGEST_TICK_S = 0.1
+_LOOP_GRACE_S = 1.0
 
 
 class Jobs(Sized, Iterable[Job], Protocol):
@@ -57,7 +59,7 @@ def run(
         jobs: The examples. They are taken one by one, when there is room for another.
         num_threads: Jobs under way at once, at most; ``dspy.settings.num_threads`` by default.
         timeout_s: An example that takes longer is a failure of kind ``Timeout``. Its thread is left behind
-            and counts no more.
+            and counts no more; so is an event loop that a program holds up.
         deadline: A ``time.monotonic`` after which no example begins; those under way are waited for.
         stop: Set it, from any thread, to stop.
         progress: Called in the calling thread with the numbers done and failed, a few times a second.
@@ -128,7 +130,7 @@ class _Loop:
         self._done = self._failed = 0
         self._closed = False
         self._over = threading.Event()
-        self._cancel_tasks: Callable[[], object] = lambda: None
+        self._cancel_tasks: list[Callable[[], object]] = []  # one for each event loop
 
     # -- in the calling thread -------------------------------------------------------------------------
 
@@ -138,7 +140,7 @@ class _Loop:
             self._over.set()
         elif self._work.asynchronous:
             self._workers, self._vacancies = self._vacancies, 0
-            self._thread(self._run_tasks)
+            self._thread(partial(self._run_tasks, self._workers))
         else:
             self._hire(1)
 
@@ -152,7 +154,7 @@ class _Loop:
                 return
             waited, worked = time.perf_counter() - began, time.process_time() - cpu
             tick = self._grow(tick, waited, worked)
-            if self._timeout_s is not None and not self._work.asynchronous:
+            if self._timeout_s is not None:
                 self._expire(self._timeout_s)
                 tick = min(tick, self._timeout_s / 4)
             if progress and time.perf_counter() - reported >= _LONGEST_TICK_S:
@@ -186,14 +188,20 @@ class _Loop:
 
     def _expire(self, timeout_s: float) -> None:
         now = time.perf_counter()
+        # An event loop ends its tasks in time itself, unless one of them holds it up.
+        limit_s = timeout_s + _LOOP_GRACE_S * self._work.asynchronous
         with self._lock:
-            late = [flight for flight in self._flights if now - flight.started > timeout_s]
+            late = [flight for flight in self._flights if now - flight.started > limit_s]
             for flight in late:
                 flight.meter.close()
                 outcome = self._work.failed(timeout(timeout_s), flight.meter.take(), flight.started)
                 self._record(flight, outcome)
-        for _ in late:
-            self._thread(self._fly)  # in place of the thread that hangs
+        # In place of the threads that hang, or of the loop.
+        if late and self._work.asynchronous:
+            self._thread(partial(self._run_tasks, len(late)))
+        else:
+            for _ in late:
+                self._thread(self._fly)
 
     def close(self) -> None:
         """Let nothing begin any more, and forget what is under way."""
@@ -202,7 +210,8 @@ class _Loop:
             for flight in self._flights:
                 flight.meter.close()
             self._flights.clear()
-        self._cancel_tasks()
+        for cancel in self._cancel_tasks:
+            cancel()
 
     # -- in the workers --------------------------------------------------------------------------------
 
@@ -217,11 +226,11 @@ class _Loop:
                 return
         self._leave()
 
-    def _run_tasks(self) -> None:
+    def _run_tasks(self, number: int) -> None:
         with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(self._all_tasks())
+            asyncio.run(self._all_tasks(number))
 
-    async def _all_tasks(self) -> None:
+    async def _all_tasks(self, number: int) -> None:
         loop, this = asyncio.get_running_loop(), asyncio.current_task()
         assert this is not None
 
@@ -229,8 +238,8 @@ class _Loop:
             with contextlib.suppress(RuntimeError):  # the loop has ended by itself
                 loop.call_soon_threadsafe(this.cancel)
 
-        self._cancel_tasks = cancel
-        await asyncio.gather(*(self._task() for _ in range(self._workers)))
+        self._cancel_tasks.append(cancel)
+        await asyncio.gather(*(self._task() for _ in range(number)))
 
     async def _task(self) -> None:
         while flight := self._take():

@@ -242,6 +242,22 @@ def test_an_example_that_takes_too_long_is_a_timeout_and_holds_nothing_up(clock)
 
 
 @pytest.mark.usefixtures("no_threads_left")
+def test_a_program_that_holds_up_its_event_loop_is_a_timeout_and_another_loop_goes_on(clock) -> None:
+    hang = threading.Event()
+
+    async def program(number: int) -> dspy.Prediction:
+        if number == 3:
+            clock.move(2)
+            hang.wait(HANG_S)  # it does not await
+        return dspy.Prediction(number=number)
+
+    ev = evaluate(program, numbers(20), RIGHT, num_threads=1, timeout_s=0.2)
+    assert dict(ev.errors.kinds) == {"Timeout": 1}
+    assert (ev.n, ev.complete, ev.score) == (20, True, 0.95)
+    hang.set()
+
+
+@pytest.mark.usefixtures("no_threads_left")
 def test_time_runs_out_on_a_real_clock_too() -> None:
     hang = threading.Event()
     ev = evaluate(lambda number: hang.wait(HANG_S), numbers(3), RIGHT, num_threads=2, timeout_s=0.05)
