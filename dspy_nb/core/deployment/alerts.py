@@ -166,7 +166,7 @@ class Alerts:
         thread.join(self._timeout_s)
         if not thread.is_alive() and not failures:
             return True
-        why = error_text(failures[0], 200) if failures else f"not done within {self._timeout_s:g} s"
+        why = _reason(failures[0]) if failures else f"not done within {self._timeout_s:g} s"
         what = _FAILED.get(delivery.target, "the log was not written")
         logger.error("quality monitor: %s: %s; the next look tells it again", what, why)
         return False
@@ -185,6 +185,10 @@ def _dump(report: HealthReport) -> str:
 def _body(report: HealthReport) -> dict[str, Any]:
     """Return what is posted: the sentence as ``text``, which chat systems show, the id, and everything else."""
     return {"text": report.sentence(), "id": report.alert_id, **report.to_dict(bins=False)}
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, RegistryError) else error_text(error, 200) or type(error).__name__
 
 
 def _log(report: HealthReport) -> None:

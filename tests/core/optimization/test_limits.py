@@ -283,7 +283,7 @@ def test_a_lost_call_of_an_asynchronous_program_is_one_error() -> None:
 
 @pytest.mark.local_model
 def test_a_call_of_the_embedded_model_that_hangs_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    lm = local_lm()
+    lm = local_lm(cache=False)
     complete, over, asked = lm.engine.complete, threading.Event(), []
 
     def hang_once(request: Request) -> Any:
