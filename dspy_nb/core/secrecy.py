@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -67,15 +68,17 @@ def is_secret(name: object) -> bool:
 
     ``api_key``, ``clientSecret``, ``base_url`` are such; ``max_tokens``, ``primary_key``, ``eos_token`` are none.
     """
-    return _is_place(name) or _is_credential(name)
+    return _is_place(str(name)) or _is_credential(str(name))
 
 
-def _is_place(name: object) -> bool:
-    return bool(_PLACE.fullmatch(str(name).lower().replace("-", "_")))
+@functools.lru_cache(1024)
+def _is_place(name: str) -> bool:
+    return bool(_PLACE.fullmatch(name.lower().replace("-", "_")))
 
 
-def _is_credential(name: object) -> bool:
-    words = [word.lower() for word in _WORDS.findall(str(name))]
+@functools.lru_cache(1024)
+def _is_credential(name: str) -> bool:
+    words = [word.lower() for word in _WORDS.findall(name)]
     while len(words) > 1 and _TRAILING.fullmatch(words[-1]):
         words.pop()
     if not words:
@@ -122,7 +125,7 @@ def other_options(options: Mapping[str, Any]) -> str | None:
     others = {
         name: _ADDRESS.sub("", _hide_in_urls(str(without_secrets(value))))
         for name, value in sorted(options.items())
-        if not _is_sampling(name, value) and not _is_credential(name)
+        if not _is_sampling(name, value) and not _is_credential(str(name))
     }
     return hashlib.sha256(json.dumps(others).encode()).hexdigest()[:16] if others else None
 
@@ -253,7 +256,9 @@ def _texts(value: Any, every: bool, secret: bool = False, depth: int = _DEPTH) -
         for name, item in list(items):
             if isinstance(name, str) and _PLAIN_HEADER.fullmatch(name):
                 continue
-            yield from _texts(item, every, secret or (name is not None and _is_credential(name)), depth - 1)
+            yield from _texts(
+                item, every, secret or (name is not None and _is_credential(str(name))), depth - 1
+            )
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -26,6 +26,7 @@ _HIDDEN: Final = (
 # Joiners belong into Persian, Hindi and emoji: they stay between two characters that are neither ASCII nor hidden.
 _JOINED: Final = rf"(?<=[^\x00-\x7f{_HIDDEN}])[\u200c\u200d](?=[^\x00-\x7f{_HIDDEN}])"
 _ESCAPED: Final = re.compile(rf"(?!{_JOINED})[{_HIDDEN}]")
+_WHOLE: Final = frozenset({bool, bytes, float, int, type(None)})
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -96,6 +97,8 @@ def repaired(value: Any) -> Any:
 
 
 def _repaired(value: Any) -> Any:
+    if type(value) in _WHOLE:
+        return value
     if isinstance(value, str):
         return value if value.isascii() else _SURROGATE.sub(_escape, value)
     if isinstance(value, list | tuple):
@@ -103,7 +106,7 @@ def _repaired(value: Any) -> Any:
         if all(new is old for new, old in zip(items, value, strict=True)):
             return value
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict | Mapping):
         changed = {_repaired(key): _repaired(item) for key, item in value.items()}
         same = all(a is b and changed[a] is value[b] for a, b in zip(changed, value, strict=False))
         return value if same and len(changed) == len(value) else changed
