@@ -1,4 +1,4 @@
-"""System calls that fail, or a process that dies, at any one call below a folder.
+"""System calls that fail, or a process that dies, at any one call below a folder; and files that are damaged.
 
 A first run without a fault counts the calls; then each of them can be the one.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dspy_nb.core.errors import DspyNbError
 
 ERRNOS = {
     name: getattr(errno, name) for name in ("EIO", "ENOSPC", "EINTR", "EDQUOT", "EROFS", "EACCES", "EINVAL")
@@ -80,3 +83,24 @@ class Faults:
         if any(isinstance(path, str) and path.startswith(self._root) for path in paths):
             return True
         return bool(arguments) and type(arguments[0]) is int and arguments[0] in self._descriptors
+
+
+# -- bytes that are damaged ------------------------------------------------------------------------------------
+
+
+def damage(path: Path, draws: random.Random, *, cut: bool) -> None:
+    """Change some bytes of a file, and cut it off somewhere if that is wanted."""
+    content = bytearray(path.read_bytes())
+    used = [place for place, byte in enumerate(content) if byte]  # what is not used may be anything
+    for place in draws.sample(used, draws.choice([1, 3, 30])):
+        content[place] = draws.randrange(256)
+    path.write_bytes(content[: draws.randrange(len(content))] if cut else content)
+
+
+def fail_in_one_line_at_most(calls: Iterable[Callable[[], object]]) -> None:
+    """Make calls, each of which works, or raises an error of ours that says what is wrong in one line."""
+    for call in calls:
+        try:
+            call()
+        except DspyNbError as error:
+            assert "\n" not in str(error), error  # noqa: PT017

@@ -36,12 +36,26 @@ class Clock:
 
 def wait_for_workers(name: str = "dspy-nb-evaluate", besides: Collection[threading.Thread] = ()) -> None:
     """Wait until the threads that work has left behind have ended: what they may still call, they have called."""
+
+    def left() -> list[threading.Thread]:
+        return [
+            thread
+            for thread in threading.enumerate()
+            if thread.name.startswith(name) and thread not in besides
+        ]
+
+    # Not by join(), which refuses a thread that is only being started.
+    assert wait_until(lambda: not left()), left()
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    """Wait until something is so; return whether it is."""
     late = time.monotonic() + HANG_S
-    while left := [
-        thread for thread in threading.enumerate() if thread.name.startswith(name) and thread not in besides
-    ]:
-        assert time.monotonic() < late, left
-        time.sleep(0.002)  # not join(), which refuses a thread that is only being started
+    while not condition():
+        if time.monotonic() >= late:
+            return False
+        time.sleep(0.002)
+    return True
 
 
 @contextlib.contextmanager

@@ -128,7 +128,7 @@ def _leave_stdout() -> None:
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    echo(f"Warning: {' '.join(str(message).split())}", err=True)
+    echo(f"Warning: {one_line(message)}", err=True)
 
 
 def _failed(message: str, status: int) -> int:

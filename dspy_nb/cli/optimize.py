@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
 
 import dspy_nb as nb
-from dspy_nb.cli.output import echo, json_option, print_result, registry_option
+from dspy_nb.cli.output import echo, json_option, keep_elsewhere, print_result, registry_option
 from dspy_nb.cli.task import lm_settings, read_task, run_listener, task_options
 
 __all__ = ["optimize"]
@@ -79,10 +76,7 @@ def optimize(
         try:
             version = nb.Registry(root).register(run, task.model_id, bump=bump, metadata=facts)
         except nb.DspyNbError:
-            with contextlib.suppress(OSError):  # what was paid for is kept where the registry could not
-                kept = Path(tempfile.mkdtemp(prefix="dspy-nb-")) / "program.json"
-                run.program.save(kept)
-                echo(f"Not registered; the optimized program is kept in {kept}", err=True)
+            keep_elsewhere(run.program.save, "program.json", "Not registered; the optimized program")
             raise
     registered = "" if version is None else f"\n\nRegistered {version.ref} in {version.path}"
     print_result(as_json, _facts(run, version), lambda: run_text(run) + registered)

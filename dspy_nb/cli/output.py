@@ -19,6 +19,7 @@ __all__ = [
     "as_json_text",
     "echo",
     "json_option",
+    "keep_elsewhere",
     "lm_option",
     "print_result",
     "registry_option",
@@ -87,11 +88,16 @@ def write_late(write: Callable[[Path], object], target: Path) -> nb.DspyNbError 
         return None
     except (nb.DspyNbError, OSError, UnicodeError) as error:
         failure = error if isinstance(error, nb.DspyNbError) else nb.InputError(f"{target}: {error}")
-    with contextlib.suppress(nb.DspyNbError, OSError, UnicodeError):
-        kept = Path(tempfile.mkdtemp(prefix="dspy-nb-")) / target.name
-        write(kept)
-        echo(f"Not written to {target}; it is kept in {kept}", err=True)
+    keep_elsewhere(write, target.name, f"Not written to {target}; it")
     return failure
+
+
+def keep_elsewhere(write: Callable[[Path], object], name: str, what: str) -> None:
+    """Keep what was paid for in a file of this name in a temporary folder, if that can be done, and say where."""
+    with contextlib.suppress(nb.DspyNbError, OSError, UnicodeError):
+        kept = Path(tempfile.mkdtemp(prefix="dspy-nb-")) / name
+        write(kept)
+        echo(f"{what} is kept in {kept}", err=True)
 
 
 def print_result(as_json: bool, data: Any, text: Callable[[], str]) -> None:

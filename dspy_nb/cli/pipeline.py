@@ -14,6 +14,7 @@ import click
 import dspy_nb as nb
 from dspy_nb.cli.output import echo, json_option, print_result, registry_option
 from dspy_nb.cli.task import lm_settings, read_task, run_listener, task_options
+from dspy_nb.core.text import one_line
 
 if TYPE_CHECKING:
     from dspy_nb.core.pipeline.folder import PipelineResult, Step
@@ -160,7 +161,7 @@ def pipeline(
     _keep_reports(result)
     print_result(as_json, {**result.to_dict(), "folder": str(folder)}, lambda: pipeline_text(result))
     if result.shipped is False:
-        echo(f"Error: {result.steps[-1].name}: {' '.join(str(result.reason).split())}", err=True)
+        echo(f"Error: {result.steps[-1].name}: {one_line(result.reason)}", err=True)
         return 1
     return 0
 
@@ -225,4 +226,4 @@ def _said(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeError) as error:
-        click.echo(f"Note: {what}: {' '.join(str(error).split())[:200]}", err=True)
+        echo(f"Note: {what}: {one_line(error, 200)}", err=True)

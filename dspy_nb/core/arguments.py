@@ -66,6 +66,15 @@ def number_between(name: str, value: object, low: float, high: float, *, ends: b
     return number
 
 
+def time_limit(name: str, value: object) -> float | None:
+    """Return a limit in seconds, ``None`` where there is none.
+
+    Raises:
+        InputError: It is not a finite number above 0.
+    """
+    return None if value is None else number_between(name, value, 0, math.inf, ends=False)
+
+
 def probability(name: str, value: object) -> float:
     """Return a probability strictly between 0 and 1, such as a confidence, a power or a traffic split.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import threading
@@ -16,7 +15,7 @@ from dspy_nb.core.ab.comparison import Comparison, Comparisons
 from dspy_nb.core.ab.contest import Arm, Contest, Listener, fight
 from dspy_nb.core.ab.duel import Duel
 from dspy_nb.core.ab.judging import Terms
-from dspy_nb.core.arguments import number_between, probability, whole_number
+from dspy_nb.core.arguments import number_between, probability, time_limit, whole_number
 from dspy_nb.core.data.examples import example_id
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import check_examples, check_metrics
@@ -202,10 +201,8 @@ def compare_many(
         max_examples = whole_number("max_examples", max_examples, minimum=1)
     if num_threads is not None:
         num_threads = whole_number("num_threads", num_threads, minimum=1)
-    if timeout_s is not None:
-        timeout_s = number_between("timeout_s", timeout_s, 0, math.inf, ends=False)
-    if stop_after_s is not None:
-        stop_after_s = number_between("stop_after_s", stop_after_s, 0, math.inf, ends=False)
+    timeout_s = time_limit("timeout_s", timeout_s)
+    stop_after_s = time_limit("stop_after_s", stop_after_s)
     order = _order(examples, seed)
     repeated = len(examples) - len(order)
     order = order[:max_examples]

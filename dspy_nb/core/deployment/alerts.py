@@ -12,16 +12,16 @@ import json
 import logging
 import os
 import platform
-import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextvars import copy_context
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dspy_nb.core.deployment.health import HealthReport
 from dspy_nb.core.deployment.webhook import post
 from dspy_nb.core.errors import RegistryError
+from dspy_nb.core.programs.interrupts import begin
 from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
@@ -144,7 +144,6 @@ class Alerts:
     def _told(self, delivery: _Delivery) -> bool:
         """Tell an alert to a target; return whether that was confirmed in time."""
         key = (str(self._traffic.path), delivery.alert, delivery.target)
-        failures: list[BaseException] = []
 
         def work() -> None:
             try:
@@ -153,20 +152,17 @@ class Alerts:
                 with self._writing() as connection:
                     query = "UPDATE deliveries SET told_at = ? WHERE alert = ? AND target = ?"
                     connection.execute(query, (self._traffic.clock(), delivery.alert, delivery.target))
-            except BaseException as error:
-                failures.append(error)
             finally:
                 _under_way.discard(key)
 
         # Whatever a receiver hangs in, in the search for its address too, holds up a thread of its own only.
         _under_way.add(key)
-        context = copy_context()
-        thread = threading.Thread(target=context.run, args=(work,), name="dspy-nb-alert", daemon=True)
-        thread.start()
-        thread.join(self._timeout_s)
-        if not thread.is_alive() and not failures:
+        _, told = begin(work, "dspy-nb-alert")
+        in_time = bool(wait([told], self._timeout_s).done)
+        failure = told.exception() if in_time else None
+        if in_time and failure is None:
             return True
-        why = _reason(failures[0]) if failures else f"not done within {self._timeout_s:g} s"
+        why = f"not done within {self._timeout_s:g} s" if failure is None else _reason(failure)
         what = _FAILED.get(delivery.target, "the log was not written")
         logger.error("quality monitor: %s: %s; the next look tells it again", what, why)
         return False

@@ -36,10 +36,8 @@ __all__ = [
 _MESSAGE_LENGTH = 300
 _HANDFUL = 5  # answers that show a mistake of the program itself, and not of the examples they are for
 _NOTHING = Usage()
-_FAILURES = (
-    Exception,
-    SystemExit,
-)  # a command line tool within a program ends so, and would end a Dask worker
+# A command line tool within a program ends by SystemExit, and would end a Dask worker.
+_FAILURES = (Exception, SystemExit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 import time
 from collections import Counter
@@ -15,7 +14,7 @@ from typing import Any
 
 import dspy
 
-from dspy_nb.core.arguments import number_between, probability, whole_number
+from dspy_nb.core.arguments import number_between, probability, time_limit, whole_number
 from dspy_nb.core.data.copying import own_copy
 from dspy_nb.core.data.examples import example_id, fingerprint
 from dspy_nb.core.data.identity import value_key
@@ -124,10 +123,8 @@ def evaluate(
     seed = whole_number("seed", seed)
     repeats = whole_number("repeats", repeats, minimum=1)
     max_error_rate = number_between("max_error_rate", max_error_rate, 0, 1)
-    if timeout_s is not None:
-        timeout_s = number_between("timeout_s", timeout_s, 0, math.inf, ends=False)
-    if stop_after_s is not None:
-        stop_after_s = number_between("stop_after_s", stop_after_s, 0, math.inf, ends=False)
+    timeout_s = time_limit("timeout_s", timeout_s)
+    stop_after_s = time_limit("stop_after_s", stop_after_s)
     if num_threads is not None:
         num_threads = whole_number("num_threads", num_threads, minimum=1)
     if executor is not None and not callable(getattr(executor, "submit", None)):

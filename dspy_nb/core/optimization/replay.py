@@ -90,11 +90,10 @@ class RunDirectory:
             replace_file(file, json.dumps(manifest, indent=2, sort_keys=True).encode())
             return
         try:
-            there = json.loads(text := read_file(file, links=True))
-            if not isinstance(there, dict):
+            stored = json.loads(read_file(file, links=True))
+            if not isinstance(stored, dict):
                 raise ValueError("it holds no JSON object")
-            if there.get("schema_version") == 1:
-                there = _without_clear_options(there)
+            there = _without_clear_options(stored) if stored.get("schema_version") == 1 else stored
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, Corrupt):
             raise InputError(f"run_dir {self.path}: manifest.json is damaged; use a new run_dir") from None
         mine = json.loads(json.dumps(manifest))
@@ -106,7 +105,7 @@ class RunDirectory:
                 f"run_dir {self.path} belongs to another run: {', '.join(changed)} changed; "
                 "use a new run_dir, or delete this one"
             )
-        if there != json.loads(text):
+        if there != stored:
             replace_file(file, json.dumps(there, indent=2, sort_keys=True).encode())
 
 

@@ -193,9 +193,7 @@ class Search:
             return None, self._explain(guard)
         except OptimizationFailed:
             raise
-        except (
-            BaseException
-        ) as error:  # one that is no Exception, such as SystemExit, ends a run, and no kernel
+        except BaseException as error:  # also SystemExit and its like: it ends the run, and no kernel
             failure = OptimizationFailed(f"{task.optimizer.name} failed: {as_error(error)}")
             guard.errors.fatal = error
             return None, self._keep_or_raise(guard, "failure", failure, error)
@@ -333,7 +331,6 @@ class Search:
             self._cut_by = self._explain(guard)
             return None
         except (MetricError, NoField, NoPrediction) as error:
-            guard.halt("errors")
             if self._recorder.best is None and self._baseline_score is None:
                 seen = guard.errors if guard.errors.count else error
                 raise OptimizationFailed(

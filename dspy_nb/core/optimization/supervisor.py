@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from typing import Any
 
 from dspy_nb.core.optimization.guard import Guard
-from dspy_nb.core.programs.interrupts import Interrupts, leave_behind
+from dspy_nb.core.programs.interrupts import Interrupts, begin, leave_behind
 
 __all__ = ["Supervisor"]
 
@@ -41,18 +40,8 @@ class Supervisor:
             StopRun: it was stopped.
             KeyboardInterrupt: it was interrupted.
         """
-        done: Future[Any] = Future()
-
-        def do() -> None:
-            try:
-                done.set_result(work())
-            except BaseException as error:
-                done.set_exception(error)
-
-        context = contextvars.copy_context()
-        thread = threading.Thread(target=context.run, args=(do,), name="dspy-nb-optimizer", daemon=True)
+        thread, done = begin(work, "dspy-nb-optimizer")
         with self.settling(guard, thread), self._interrupts.breaking_off():
-            thread.start()
             while not wait([done], _TICK_S).done and not guard.is_set():
                 pass
             if done.done():

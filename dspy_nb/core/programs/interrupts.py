@@ -13,7 +13,7 @@ from concurrent.futures import Future, wait
 from types import FrameType
 from typing import TypeVar
 
-__all__ = ["Interrupts", "StopAfter", "TookTooLong", "leave_behind", "within"]
+__all__ = ["Interrupts", "StopAfter", "TookTooLong", "begin", "leave_behind", "within"]
 
 T = TypeVar("T")
 
@@ -90,25 +90,32 @@ class TookTooLong(Exception):
     """Work was not done in time."""
 
 
+def begin(work: Callable[[], T], name: str) -> tuple[threading.Thread, Future[T]]:
+    """Let work begin in a thread that can be left behind; return the thread, and what becomes of the work."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    context = contextvars.copy_context()  # a plain thread would not see the caller's dspy.context
+    thread = threading.Thread(target=context.run, args=(run,), name=name, daemon=True)
+    thread.start()
+    return thread, done
+
+
 def within(seconds: float, work: Callable[[], T]) -> T:
     """Return what ``work`` returns, or raise what it raises; its thread is left behind if it is late.
 
     Raises:
         TookTooLong: It has not ended after so many seconds.
     """
-    ended: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            ended.set_result(work())
-        except BaseException as error:
-            ended.set_exception(error)
-
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(run,), name="dspy-nb-call", daemon=True).start()
-    if not wait([ended], seconds).done:
+    _, done = begin(work, "dspy-nb-call")
+    if not wait([done], seconds).done:
         raise TookTooLong(f"no answer within {seconds:g} s")
-    return ended.result()
+    return done.result()
 
 
 def leave_behind(threads: Iterable[threading.Thread]) -> None:

@@ -97,9 +97,8 @@ def set_aside(path: Path, identity: tuple[int, int] | None) -> Path | None:
         if identity_of(path) != identity:
             return None
         aside = path.with_name(f"{path.name}{_DAMAGED}{datetime.now(UTC):{_STAMP}}")
-        for end in reversed(
-            ENDS
-        ):  # the file itself last: beside a new one the log of an old one is taken for its own
+        # The file itself last: beside a new one the log of an old one is taken for its own.
+        for end in reversed(ENDS):
             with contextlib.suppress(FileNotFoundError):
                 os.rename(f"{path}{end}", f"{aside}{end}")  # noqa: PTH104
     return aside

@@ -210,9 +210,7 @@ class Log(Generic[S]):
                 with explained(f"write {target}"):
                     if attempt == 0:
                         make_folders(self.folder)
-                        name.add_folder(
-                            self.folder
-                        )  # opened now: once the entry is written, only a flush is left
+                        name.add_folder(self.folder)  # opened now: later only a flush is left
                     written = torn is None and self._put(target, content, unflushed)
                 if written:
                     self._know(entry)

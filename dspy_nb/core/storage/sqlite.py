@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from dspy_nb.core.errors import Corrupt, DspyNbError, InputError, Refused, RegistryError
 from dspy_nb.core.storage.damaged import ENDS, asides_of, identity_of, is_damage, set_aside, signature_of
 from dspy_nb.core.storage.files import explained, make_folders
+from dspy_nb.core.text import one_line
 
 if TYPE_CHECKING:
     import sqlite3
@@ -209,7 +210,7 @@ class _Slot:
                 raise InputError(f"a text with half of a surrogate pair cannot be stored: {error}") from None
             except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
                 # Arguments were checked before: it is what a row holds.
-                why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                why = f"{type(error).__name__}: {one_line(error, 200)}"
                 raise Corrupt(
                     f"{path} holds what no file of traffic does ({why}): restore it from a backup"
                 ) from error
@@ -301,7 +302,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _explained(error: sqlite3.Error, path: Path, doing: str) -> RegistryError:
-    text = " ".join(str(error).split())[:200]
+    text = one_line(error, 200)
     if is_damage(error) or any(words in text for words in ("already exists", "no such", "not decode")):
         return Corrupt(f"{path} is not a file of traffic: {text}")
     cause = {"database is locked": f"another process held it for {_BUSY_S:g} s"}.get(text, text)
@@ -332,4 +333,4 @@ def verify_traffic(path: Path) -> None:
     except UnicodeDecodeError as error:
         raise Corrupt(f"{path} is not a file of traffic: its tables have no readable names") from error
     if found != "ok":
-        raise Corrupt(f"{path} is not a file of traffic: {' '.join(str(found).split())[:200]}")
+        raise Corrupt(f"{path} is not a file of traffic: {one_line(found, 200)}")

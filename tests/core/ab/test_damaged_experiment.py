@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_nb.core.ab.experiment import Experiment
-from dspy_nb.core.errors import Corrupt, DspyNbError, NotFound, RegistryError
+from dspy_nb.core.errors import Corrupt, NotFound, RegistryError
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage import sqlite
 from dspy_nb.views.experiment import experiment_text
 from tests import name_of
+from tests.faults import damage, fail_in_one_line_at_most
 from tests.properties import tries
 
 
@@ -208,11 +209,7 @@ def test_whatever_bytes_are_damaged_errors_are_one_line(
     ids = [made.predict(f"u{number}", x="?")[1] for number in range(20)]
     made.record_many([(request_id, 1.0) for request_id in ids[::2]])
     path = path_of(made)
-    content = bytearray(path.read_bytes())
-    used = [place for place, byte in enumerate(content) if byte]
-    for place in draws.sample(used, draws.choice([1, 3, 30])):
-        content[place] = draws.randrange(256)
-    path.write_bytes(content[: draws.randrange(len(content))] if cut else content)
+    damage(path, draws, cut=cut)
     calls: list[Callable[[], object]] = [
         lambda: made.status(),
         lambda: made.record(ids[1], success=True),
@@ -224,8 +221,4 @@ def test_whatever_bytes_are_damaged_errors_are_one_line(
         lambda: made.status(),
         lambda: Registry(root).check(),
     ]
-    for call in calls:
-        try:
-            call()
-        except DspyNbError as error:
-            assert "\n" not in str(error), error  # noqa: PT017
+    fail_in_one_line_at_most(calls)

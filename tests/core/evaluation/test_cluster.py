@@ -17,10 +17,8 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import cluster as clusters
 from dspy_nb.core.evaluation import executors
 from dspy_nb.core.evaluation.evaluate import evaluate
+from tests.clusters import dask_client
 from tests.moments import HANG_S
-
-distributed = pytest.importorskip("distributed")
-dask = pytest.importorskip("dask")
 
 pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore")]  # of Dask's own: ports, closed loops
 
@@ -57,33 +55,14 @@ class Fatal(dspy.Module):
 @pytest.fixture(scope="module")
 def local(forkserver: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Two workers of one thread each, with nannies."""
-    with (
-        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            local_directory=str(tmp_path_factory.mktemp("dask")),
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+    with dask_client(tmp_path_factory.mktemp("dask"), workers=2, processes=True) as client:
         yield client
 
 
 @pytest.fixture
 def threads(tmp_path: Path) -> Iterator[Any]:
     """A cluster in this process, without nannies; no worker yet."""
-    with (
-        distributed.LocalCluster(
-            n_workers=0,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address=None,
-            local_directory=str(tmp_path),
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+    with dask_client(tmp_path, workers=0, processes=False) as client:
         yield client
 
 

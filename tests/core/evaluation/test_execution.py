@@ -23,6 +23,7 @@ from dspy_nb.core.evaluation.attempts import ExampleMeter, Job, Work
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.execution import run
 from dspy_nb.core.evaluation.travel import RemoteTask
+from tests.clusters import dask_client
 from tests.moments import HANG_S, Clock, interrupting, wait_for_workers
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
@@ -587,25 +588,13 @@ def test_a_task_hands_back_what_it_has_no_time_for_and_answers_that_cannot_trave
 @pytest.mark.filterwarnings("ignore")  # of Dask's own: ports, closed loops
 def test_a_dask_cluster_survives_the_death_of_a_worker(tmp_path, forkserver) -> None:
     """Two real processes, one of which is killed in the middle: every answer is there, and right."""
-    distributed = pytest.importorskip("distributed")
-    dask = pytest.importorskip("dask")
     lm = dspy.LM("scripted/dask", engine=EchoEngine(), cache=False)
-    with (
-        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            local_directory=str(tmp_path),
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+    with dask_client(tmp_path, workers=2, processes=True) as client:
         killed = []
 
         def kill(done: int, planned: int, failed: int) -> None:
             if done > 30 and not killed:
-                killed.append(next(iter(cluster.workers.values())).pid)
+                killed.append(next(iter(client.cluster.workers.values())).pid)
                 os.kill(killed[0], signal.SIGKILL)
 
         ev = evaluate(

@@ -7,7 +7,6 @@ import functools
 import random
 import signal
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -35,7 +34,7 @@ from dspy_nb.core.registry.registry import Registry
 from tests import ROOT, name_of
 from tests.children import Children
 from tests.core.optimization.test_optimize import CALLING, EVALUATING, OPTIONS
-from tests.moments import HANG_S, Clock
+from tests.moments import HANG_S, Clock, wait_until
 from tests.properties import tries
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
@@ -79,10 +78,7 @@ def hanging() -> Iterator[Callable[[Callable[[int], bool]], Hanging]]:
 
 def settled(engine: ScriptedEngine, run: OptimizationRun) -> bool:
     """Whether the engine got as many calls as the run counted: one may have been on its way to it at the end."""
-    late = time.monotonic() + HANG_S
-    while engine.calls < run.usage.lm_calls and time.monotonic() < late:
-        time.sleep(0.002)
-    return engine.calls == run.usage.lm_calls
+    return wait_until(lambda: engine.calls >= run.usage.lm_calls) and engine.calls == run.usage.lm_calls
 
 
 def run_it(engine: Any, name: str = "BootstrapFewShotWithRandomSearch", **changes: Any) -> OptimizationRun:

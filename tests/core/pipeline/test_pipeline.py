@@ -79,19 +79,24 @@ def live(registry: nb.Registry, environment: str = "production") -> str | None:
     return None if current is None else current.ref
 
 
-# -- limits -------------------------------------------------------------------------------------------------
-
-
-def test_a_step_that_is_not_over_in_time_is_said_and_the_same_call_repeats_it(registry, monkeypatch):
+def shipping(**changes) -> tuple[PipelineTask, PipelineRules]:
+    """Return a task and rules by which every version ships."""
     task = PipelineTask(
         program=classifier(),
         trainset=reviews(8),
         testset=reviews(20, tag="held out"),
         metric=nb.exact_match("sentiment"),
         arguments={"optimizer": "LabeledFewShot", "options": {"k": 2}},
-        budget=nb.Budget(seconds=HANG_S),
+        **changes,
     )
-    rules = PipelineRules(gate=nb.QualityGate(min_score=0.5), margin=0.3)
+    return task, PipelineRules(gate=nb.QualityGate(min_score=0.5), margin=0.3)
+
+
+# -- limits -------------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_is_not_over_in_time_is_said_and_the_same_call_repeats_it(registry, monkeypatch):
+    task, rules = shipping(budget=nb.Budget(seconds=HANG_S))
     run_pipeline(task, "sentiment", rules, registry=registry, folder="first")
     stopped = threading.Event()
     stopped.set()
@@ -362,14 +367,7 @@ def test_wherever_it_dies_the_same_call_goes_on_and_does_nothing_twice(registry)
     class Died(BaseException):
         pass
 
-    task = PipelineTask(
-        program=classifier(),
-        trainset=reviews(8),
-        testset=reviews(20, tag="held out"),
-        metric=nb.exact_match("sentiment"),
-        arguments={"optimizer": "LabeledFewShot", "options": {"k": 2}},
-    )
-    rules = PipelineRules(gate=nb.QualityGate(min_score=0.5), margin=0.3)
+    task, rules = shipping()
 
     def run(folder: str, dies_at: tuple[str, bool] | None = None):
         def on_step(name, step) -> None:
