@@ -53,6 +53,17 @@ def post(address: str, body: dict[str, Any], timeout_s: float) -> None:
 
     url = httpx.URL(address)
     streams: list[Any] = []
+    over = threading.Event()
+
+    def opened(_: str, info: dict[str, Any]) -> None:
+        streams.append(info.get("return_value"))
+        if over.is_set():  # the connection came later than the end of the time
+            _shut_down(streams)
+
+    def end() -> None:
+        over.set()
+        _shut_down(streams)
+
     request = httpx.Request(
         "POST",
         url,
@@ -60,18 +71,18 @@ def post(address: str, body: dict[str, Any], timeout_s: float) -> None:
         headers={"Content-Type": "application/json"},
         extensions={
             "timeout": httpx.Timeout(timeout_s).as_dict(),
-            "trace": lambda _, info: streams.append(info.get("return_value")),
+            "trace": opened,
         },
     )
     if url.userinfo:
         request = next(httpx.BasicAuth(url.username, url.password).sync_auth_flow(request))
     place = f"{url.scheme}://{url.netloc.decode()}"
-    end = threading.Timer(timeout_s, _shut_down, [streams])
-    end.daemon = True
-    end.start()
+    timer = threading.Timer(timeout_s, end)
+    timer.daemon = True
     try:
         # The transport alone: a client would log the whole address, and a part of it is the secret.
         with httpx.HTTPTransport(proxy=_proxy_of(url)) as transport:
+            timer.start()  # only now: to read the certificates of this machine takes longer than many an exchange
             answer = transport.handle_request(request)
             answer.close()
     except Exception as error:
@@ -79,7 +90,7 @@ def post(address: str, body: dict[str, Any], timeout_s: float) -> None:
         why = error_text(error, 200) if isinstance(error, httpx.ConnectError) else type(error).__name__
         raise RegistryError(f"{why}, at {place}") from None
     finally:
-        end.cancel()
+        timer.cancel()
     if not answer.is_success:
         hint = ", and redirects are not followed" if answer.is_redirect else ""
         raise RegistryError(f"HTTP Error {answer.status_code} from {place}{hint}")
@@ -87,7 +98,7 @@ def post(address: str, body: dict[str, Any], timeout_s: float) -> None:
 
 def _shut_down(streams: list[Any]) -> None:
     """End an exchange that takes too long: whoever waits for these connections is told that they have ended."""
-    for stream in streams:
+    for stream in tuple(streams):
         if hasattr(stream, "get_extra_info"):
             with contextlib.suppress(OSError):
                 stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)

@@ -19,11 +19,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspy_nb.core.deployment import alerts
+from dspy_nb.core.deployment import alerts, webhook
 from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.health import HealthReport
 from dspy_nb.core.deployment.objectives import MonitorSettings, load_settings
-from dspy_nb.core.errors import DspyNbError, InputError
+from dspy_nb.core.errors import DspyNbError, InputError, RegistryError
 from dspy_nb.core.registry.registry import Registry
 from tests.children import Children
 from tests.moments import HANG_S, wait_for_workers
@@ -116,6 +116,24 @@ def test_a_receiver_that_drips_is_given_up_in_time(
     assert given_up.wait(HANG_S)  # the connection is closed, not left to itself
     assert "the webhook was not reached" in caplog.text
     wait_for_workers("dspy-nb-alert")
+
+
+def test_a_connection_that_comes_after_the_deadline_is_given_up_too(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AtOnce(threading.Timer):
+        def start(self) -> None:
+            self.function(*self.args)
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        with contextlib.suppress(OSError):
+            while not receiver.over.wait(0.01):
+                handler.wfile.write(b"T")
+
+    receiver.answers[:] = [drip]
+    monkeypatch.setattr(webhook.threading, "Timer", AtOnce)
+    with pytest.raises(RegistryError, match=r"at http://127\.0\.0\.1"):
+        webhook.post(f"{receiver.address}/a", {}, HANG_S)
 
 
 def test_a_receiver_that_never_answers_is_given_up_in_time(
