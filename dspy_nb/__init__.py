@@ -194,13 +194,13 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(ipython: Any) -> None:
     """Register the magics (``%load_ext dspy_nb``)."""
-    from dspy_nb.notebook.optimize import load_ipython_extension as load
+    from dspy_nb.notebook.setup import install
 
-    load(ipython)
+    install(ipython)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
     """Take the magics away again (``%unload_ext dspy_nb``)."""
-    from dspy_nb.notebook.optimize import unload_ipython_extension as unload
+    from dspy_nb.notebook.setup import uninstall
 
-    unload(ipython)
+    uninstall(ipython)

@@ -18,17 +18,12 @@ from pathlib import Path
 import click
 
 import dspy_nb as nb
-from dspy_nb.cli.ab_test import ab_test
-from dspy_nb.cli.completion import complete_values, completion
+from dspy_nb.cli.completion import completion
 from dspy_nb.cli.configuration import config_option, expand_home, set_variables
-from dspy_nb.cli.deployment import archive, deploy, diff, history, promote, rollback
-from dspy_nb.cli.evaluate import evaluate, gate
-from dspy_nb.cli.monitor import canary, monitor
-from dspy_nb.cli.optimize import optimize
 from dspy_nb.cli.output import OutputClosed, echo
-from dspy_nb.cli.pipeline import pipeline
-from dspy_nb.cli.registry import check, list_versions, register, show
-from dspy_nb.cli.setup import demo, install_model, presets, run_notebook
+from dspy_nb.cli.setup import demo, install_model, run_notebook
+from dspy_nb.cli.shell import Shell
+from dspy_nb.commands import COMMANDS
 from dspy_nb.core.text import error_text, one_line
 
 __all__ = ["cli", "main"]
@@ -36,7 +31,9 @@ __all__ = ["cli", "main"]
 _INTERRUPTED = 130  # what shells report of a program that Ctrl-C ended
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "obj": Shell()}
+)
 @click.version_option(nb.__version__)
 def cli() -> None:
     r"""Optimize, measure, compare and ship DSPy programs.
@@ -52,19 +49,14 @@ def cli() -> None:
     """
 
 
-_BACKSPACE = ("\\b\n", "\b\n")  # marks lines as they are for click; a raw docstring has none
-
-cli.help = (cli.help or "").replace(*_BACKSPACE)
-for command in (
-    ab_test, archive, canary, check, completion, demo, deploy, diff, evaluate, gate, history, install_model,
-    list_versions, monitor, optimize, pipeline, presets, promote, register, rollback, run_notebook, show,
-):  # fmt: skip
-    cli.add_command(command)
-    command.help = (command.help or "").replace(*_BACKSPACE)
-    complete_values(command)
-    set_variables(command)
-    expand_home(command)
-    command.params.append(config_option())
+cli.help = (cli.help or "").replace("\\b\n", "\b\n")  # a raw docstring has no mark for lines as they are
+for declared in (*COMMANDS, completion, demo, install_model, run_notebook):
+    if declared.in_shell:
+        command = declared.on("shell")
+        set_variables(command)
+        expand_home(command)
+        command.params.append(config_option())
+        cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +20,8 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from dspy_nb.cli.output import write_late
+from dspy_nb.cli.output import keep_elsewhere
+from dspy_nb.commands.surface import write_late
 from dspy_nb.core.errors import DspyNbError, InputError
 from dspy_nb.core.storage.files import check_target
 from dspy_nb.core.text import visible
@@ -154,7 +155,7 @@ def run_notebook(
         except (CellExecutionError, RuntimeError) as error:
             raise NotebookFailed(f"{console.place}{_reason(error)}; see {copy}") from error
         finally:
-            failure = write_late(lambda path: nbformat.write(notebook, path), copy)  # type: ignore[no-untyped-call]
+            failure = write_late(_writer(notebook), copy, keep_elsewhere)
     if failure is not None:
         raise failure
     for number, cell in enumerate(notebook.cells):
@@ -319,6 +320,10 @@ def _text(output: Any) -> str:
     if any(kind.startswith("image/") for kind in data):
         return ""
     return str(data.get("text/plain", ""))
+
+
+def _writer(notebook: Any) -> Callable[[Path], None]:
+    return lambda path: nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
 
 
 def _reason(error: CellExecutionError | RuntimeError) -> str:

@@ -1,6 +1,6 @@
-"""Text from a command line or a magic, turned into the objects that it names.
+"""Words of a command, turned into the objects that they name: programs and metrics of modules and files.
 
-Nothing here is wrong twice: what cannot be turned is an InputError of one line, before anything is spent.
+What cannot be turned is an InputError of one line, before anything is spent.
 """
 
 from __future__ import annotations
@@ -14,24 +14,29 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from dspy_nb.core.arguments import user_path
-from dspy_nb.core.errors import InputError
+from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.text import error_text
 
-__all__ = ["input_fields", "load_metric", "load_object", "load_program", "parse_options"]
+__all__ = [
+    "input_fields", "load_evidence", "load_lm", "load_metric", "load_object", "load_program", "parse_options",
+]  # fmt: skip
 
 
-def parse_options(texts: Iterable[str], as_text: Container[str] = ()) -> dict[str, Any]:
-    """Return options given as ``name=value``: the value is JSON or a Python literal, else text.
+def parse_options(
+    texts: Iterable[str], as_text: Container[str] = (), named: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return options given as ``name=value``: a JSON or Python literal, else what has that name, else text.
 
     Args:
         texts: The options.
         as_text: Names of those whose value is text, whatever it looks like: ``1.10`` is a version.
+        named: What has a name, as in a notebook.
 
     Raises:
         InputError: one has no name or no value, or a name occurs twice.
@@ -43,15 +48,15 @@ def parse_options(texts: Iterable[str], as_text: Container[str] = ()) -> dict[st
             raise InputError(f"option {text!r} is not name=value, as in num_candidates=6")
         if name in options:
             raise InputError(f"option {name!r} is given twice")
-        options[name] = value if name in as_text else _value(value)
+        options[name] = value if name in as_text else _value(value, named or {})
     return options
 
 
-def _value(text: str) -> Any:
+def _value(text: str, named: Mapping[str, Any]) -> Any:
     for read in (json.loads, ast.literal_eval):
         with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             return read(text)
-    return text
+    return named.get(text, text)
 
 
 def load_object(text: str) -> Any:
@@ -184,6 +189,36 @@ def load_metric(text: str) -> Any:
         if _is_module(text.rpartition(":")[0]):
             return as_metric(load_object(text))
         raise InputError(f"{error}; a function of your own is package.module:name or file.py:name") from None
+
+
+def load_lm(text: str) -> Any:
+    """Return the language model that ``provider/model`` stands for.
+
+    Raises:
+        InputError: it is no such name.
+    """
+    import dspy
+
+    if "/" not in text.strip("/"):
+        raise InputError(f"--lm {text!r} is not provider/model, as in openai/gpt-4o-mini")
+    return dspy.LM(text)
+
+
+def load_evidence(file: str) -> Any:
+    """Return the evidence in a file of JSON.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
+    from dspy_nb.core.storage.files import parse_json, read_file
+
+    try:
+        found = parse_json(read_file(Path(file)), file)
+    except (OSError, Corrupt) as error:
+        raise InputError(f"--evidence {file}: {getattr(error, 'strerror', None) or error}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"--evidence {file}: the file must hold one JSON object")
+    return found
 
 
 def _is_module(place: str) -> bool:

@@ -1,0 +1,234 @@
+"""How a command is declared, once for the shell and for the notebook.
+
+A command is a ``click.Command`` whose function gets first where it was typed (a :class:`Surface`) and returns an
+:class:`Outcome`. The shell's command and the notebook's magic are both made from it: the same options under the
+same names, the same help, the same errors, the same completion. What differs is in the surface: what a word
+stands for there, and how a result is shown.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+from dspy_nb.commands.surface import Surface
+from dspy_nb.core.errors import DspyNbError, InputError
+
+__all__ = ["Kind", "Outcome", "Verb", "argument", "command", "given", "option", "typed"]
+
+Where = Literal["shell", "notebook"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Outcome:
+    """What a command found.
+
+    Attributes:
+        value: The result: what a magic returns, and what is shown.
+        data: The result as JSON can hold it, for ``--json``; a function that makes it, where that costs.
+        text: The result as text for a terminal; by default that of ``value``.
+        also: What else a notebook shows, before the result.
+        note: A sentence to say after it, such as where it was kept.
+        refusal: Why a rule said no: the exit status is 1, the cell fails.
+        status: The exit status where no rule was asked, with ``complaint`` on stderr.
+        complaint: See ``status``.
+        failure: What went wrong at the very end: shown after the result.
+        failed: Whether there is no result, but the complaint alone.
+        one_line: Whether the JSON is one line, for a log.
+    """
+
+    value: Any = None
+    data: Any = None
+    text: str | Callable[[], str] | None = None
+    also: Sequence[Any] = ()
+    note: str = ""
+    refusal: DspyNbError | None = None
+    status: int = 0
+    complaint: str = ""
+    failure: DspyNbError | None = None
+    one_line: bool = False
+    failed: bool = False
+
+
+class Kind(click.types.StringParamType):
+    """What a word names, for completion.
+
+    Args:
+        values: What there is, in the order in which it is offered.
+        path: ``file`` or ``dir`` where a shell offers those.
+    """
+
+    def __init__(
+        self, values: Callable[[Surface, click.Context], Iterable[str]] | None = None, path: str | None = None
+    ) -> None:
+        self._values, self._path = values, path
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return what begins with what was typed; nothing where that cannot be read."""
+        here: Surface = ctx.obj
+        try:
+            values = [] if self._values is None else list(self._values(here, ctx))
+        except Exception:  # whatever it is, typing goes on
+            values = []
+        found = [CompletionItem(value) for value in values if value.startswith(incomplete)]
+        if not found and self._path is not None and here.offers_files:
+            found = [CompletionItem(incomplete, type=self._path)]  # the shell knows what there is
+        return found
+
+
+class _Option(click.Option):
+    """An option that may be for one surface only."""
+
+    def __init__(self, *arguments: Any, only: Where | None = None, means: str | None = None, **more: Any):
+        super().__init__(*arguments, **more)
+        self.only, self.means = only, means
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Return what the environment says, where it is asked: a notebook has its own defaults."""
+        return super().resolve_envvar_value(ctx) if ctx.obj.reads_environment else None
+
+
+class _Argument(click.Argument):
+    only: Where | None = None
+    means: str | None = None
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Return nothing: an argument is typed."""
+        return None
+
+
+def option(*names: str, only: Where | None = None, means: str | None = None, **more: Any) -> Callable[[F], F]:
+    """Declare an option.
+
+    Args:
+        names: What is typed, the first one first in the help, and if wanted the parameter's name.
+        only: The surface that has it; both by default.
+        means: The argument of core that it gives, where that has another name: errors then name the option.
+        more: As for ``click.option``.
+    """
+    return click.option(*names, cls=_Option, only=only, means=means, **more)
+
+
+def argument(name: str, **more: Any) -> Callable[[F], F]:
+    """Declare a positional argument; as ``click.argument``."""
+    return click.argument(name, cls=_Argument, **more)
+
+
+class Verb(click.Command):
+    """A command, for the shell and, where it has the name of a magic, for the notebook.
+
+    Attributes:
+        magic: Name of the magic, if there is one.
+        in_shell: Whether the shell has it.
+        kept_as: Name under which a notebook keeps the last result.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        magic: str | None = None,
+        in_shell: bool = True,
+        kept_as: str | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(*arguments, **more)
+        self.magic, self.in_shell, self.kept_as = magic, in_shell, kept_as
+        self.help = (self.help or "").replace("\\b\n", "\b\n")  # a raw docstring has none
+        if kept_as is not None:
+            text = "Also keep the result under this name."
+            self.params.append(_Option(["-o", "--out", "kept"], only="notebook", metavar="NAME", help=text))
+        if in_shell:
+            text = "Print the result as JSON."
+            self.params.append(_Option(["--json", "as_json"], only="shell", is_flag=True, help=text))
+
+    def on(self, where: Where) -> Verb:
+        """Return the command as one surface has it."""
+        here = copy.copy(self)
+        here.params = [param for param in self.params if getattr(param, "only", None) in (None, where)]
+        return here
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note which words were typed, so that an error can name an option as it was."""
+        ctx.meta[_WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and show what it found as the surface does."""
+        here: Surface = ctx.obj
+        names = {param.name for param in self.params}
+        shown = {name: ctx.params[name] for name in ("as_json", "kept") if name in names}
+        arguments = {name: value for name, value in ctx.params.items() if name not in shown}
+        here.begin(self, **shown)
+        assert self.callback is not None
+        try:
+            outcome = ctx.invoke(self.callback, here, **arguments)
+        except InputError as error:
+            raise _named_as_typed(error, ctx) from error.__cause__
+        return here.finish(outcome)
+
+
+_WORDS = "dspy_nb.words"
+
+
+def command(name: str, **more: Any) -> Callable[[Callable[..., Outcome]], Verb]:
+    """Make a command of a function; ``more`` is as for :class:`Verb`."""
+    return click.command(name, cls=Verb, **more)
+
+
+def typed(param: click.Parameter) -> str:
+    """Return the name of a parameter as it was typed, or its first one."""
+    if not isinstance(param, click.Option):
+        return param.make_metavar(click.get_current_context())
+    words = click.get_current_context().meta.get(_WORDS, ())
+    for name in param.opts:
+        if any(word == name or word.startswith(f"{name}=") for word in words):
+            return name
+    return next(name for name in param.opts if name.startswith("--"))
+
+
+def given(names: Iterable[str] | None = None) -> dict[str, str]:
+    """Return which parameters of the current command were typed, to their names as they were typed.
+
+    Args:
+        names: Those to look at; all by default.
+    """
+    context = click.get_current_context()
+    return {
+        str(param.name): typed(param)
+        for param in context.command.params
+        if (names is None or param.name in names)
+        and context.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
+        and context.params.get(str(param.name)) not in (None, (), False)
+    }
+
+
+def _named_as_typed(error: InputError, ctx: click.Context) -> InputError:
+    """Return the error with the arguments of core called as on the line: ``trainset is empty`` as ``--train``."""
+    message = str(error)
+    for param in ctx.command.params:
+        name = getattr(param, "means", None) or param.name
+        if name == "program" and not isinstance(param, click.Option):
+            continue
+        shown = typed(param)
+        message, n = re.subn(
+            rf"^{name}(?=(\[\d+\])?(: |=| (must|is|has|lacks|cannot|belongs)\b))", shown, message
+        )
+        if n:
+            break
+        if str(name).endswith("set"):
+            message, n = re.subn(rf"\b(an? {name})\b", rf"\1 ({shown})", message, count=1)
+    if message == str(error):
+        return error
+    renamed = copy.copy(error)
+    renamed.args = (message,)
+    return renamed

@@ -1,0 +1,155 @@
+"""Commands that decide: promote, archive, deploy, roll back."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict
+from typing import Any
+
+import dspy_nb as nb
+from dspy_nb.commands import common
+from dspy_nb.commands.common import open_registry, version_facts
+from dspy_nb.commands.declaration import Outcome, argument, command, option
+from dspy_nb.commands.surface import Surface
+
+__all__ = ["archive", "deploy", "promote", "rollback"]
+
+
+@command("promote", magic="dspy_promote")
+@argument("ref", metavar="MODEL[@VERSION]", type=common.REFERENCES)
+@option(
+    "--to",
+    "stage",
+    type=common.STAGES,
+    metavar="STAGE",
+    required=True,
+    help="Such as staging or production.",
+)
+@common.evidence
+@option("--force", is_flag=True, help="Override the rules; needs --reason, and the history shows it.")
+@common.reason
+@common.by
+@common.registry
+def promote(
+    here: Surface,
+    ref: str,
+    stage: str,
+    evidence: str | None,
+    force: bool,
+    reason: str | None,
+    by: str | None,
+    root: str,
+) -> Outcome:
+    r"""Move a version to another stage.
+
+    The exit status is 1 if a rule says no, such as evidence that is missing.
+
+    \b
+    Examples:
+      dspy-nb promote sentiment@1.1.0 --to staging
+      dspy-nb gate report.json --min-score 0.85 --json > gate.json
+      dspy-nb promote sentiment@1.1.0 --to production --evidence gate.json
+      %dspy_promote sentiment@1.1.0 --to production --evidence _dspy_evaluation
+    """
+    from dspy_nb.views.listings import advice_on_promotion
+
+    registry, proof = open_registry(root), None if evidence is None else here.evidence(evidence)
+    version = registry.promote(ref, stage, evidence=proof, force=force, reason=reason, by=by)
+    with contextlib.suppress(nb.RegistryError):  # it is done, whatever the disk says now
+        if advice := advice_on_promotion(registry.history(version.model_id)):
+            here.say(f"Note: {advice}")
+    return Outcome(version, version_facts(version), f"{version.ref} is in {version.stage}")
+
+
+@command("archive")
+@argument("ref", metavar="MODEL[@VERSION]", type=common.REFERENCES)
+@option("--keep-latest", metavar="N", type=int, help="With MODEL alone: archive all but the latest N.")
+@common.reason
+@common.by
+@common.registry
+def archive(
+    here: Surface, ref: str, keep_latest: int | None, reason: str | None, by: str | None, root: str
+) -> Outcome:
+    r"""Archive a version, or the old ones of a model.
+
+    What is in production, or live in an environment, is never archived. Neither is what a roll-back would return
+    to, unless it is named itself, with a warning.
+
+    \b
+    Examples:
+      dspy-nb archive sentiment@1.0.0
+      dspy-nb archive sentiment --keep-latest 3
+    """
+    versions = open_registry(root).archive(ref, keep_latest=keep_latest, reason=reason, by=by)
+    text = ", ".join(version.ref for version in versions) or "nothing"
+    return Outcome(versions, [version_facts(version) for version in versions], f"archived {text}")
+
+
+@command("deploy", magic="dspy_deploy")
+@argument("ref", metavar="MODEL[@VERSION]", type=common.REFERENCES)
+@option(
+    "--to",
+    "environment",
+    type=common.ENVIRONMENTS,
+    metavar="ENVIRONMENT",
+    required=True,
+    help="Such as production.",
+)
+@common.evidence
+@common.reason
+@common.by
+@common.registry
+def deploy(
+    here: Surface,
+    ref: str,
+    environment: str,
+    evidence: str | None,
+    reason: str | None,
+    by: str | None,
+    root: str,
+) -> Outcome:
+    r"""Make a version live in an environment.
+
+    The exit status is 1 if the environment does not accept it.
+
+    \b
+    Examples:
+      dspy-nb deploy sentiment@1.1.0 --to production --reason "beats 1.0.0 by 6 points"
+      %dspy_deploy sentiment@production --to production
+    """
+    where = open_registry(root).environment(environment)
+    proof = None if evidence is None else here.evidence(evidence)
+    return _outcome(here, environment, where.deploy(ref, by=by, reason=reason, evidence=proof))
+
+
+@command("rollback", magic="dspy_rollback")
+@argument("environment", metavar="ENVIRONMENT", type=common.ENVIRONMENTS)
+@option("--steps", metavar="N", type=int, default=1, show_default=True, help="Deployments to take back.")
+@common.reason
+@common.by
+@common.registry
+def rollback(
+    here: Surface, environment: str, steps: int, reason: str | None, by: str | None, root: str
+) -> Outcome:
+    r"""Make live again what was live before.
+
+    Doing it again goes further back.
+    The exit status is 1 if there is nothing to go back to.
+
+    \b
+    Examples:
+      dspy-nb rollback production --reason "complaints about long answers"
+      %dspy_rollback production
+    """
+    where = open_registry(root).environment(environment)
+    return _outcome(here, environment, where.rollback(by=by, reason=reason, steps=steps))
+
+
+def _outcome(here: Surface, environment: str, made: nb.Deployment) -> Outcome:
+    from dspy_nb.views.listings import advice_on_deployment
+
+    if advice := advice_on_deployment(made):
+        here.say(f"Note: {advice}")
+    instead = f", instead of {made.replaced}" if made.replaced else ""
+    data: dict[str, Any] = {"ref": made.ref, **asdict(made)}
+    return Outcome(made, data, f"{made.ref} is live in {environment}{instead}")

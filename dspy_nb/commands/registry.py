@@ -1,0 +1,232 @@
+"""Commands that read a registry, and the one that registers a program as it is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import dspy_nb as nb
+from dspy_nb.commands import common, words
+from dspy_nb.commands.common import open_registry, version_facts
+from dspy_nb.commands.declaration import Outcome, argument, command, option
+from dspy_nb.commands.surface import Surface
+
+__all__ = ["check", "diff", "history", "list_versions", "register", "registry", "show"]
+
+
+@command("list")
+@argument("model_id", metavar="[MODEL]", required=False, type=common.MODELS)
+@common.registry
+def list_versions(here: Surface, model_id: str | None, root: str) -> Outcome:
+    r"""List the versions of one model, or of all.
+
+    A model that cannot be read is named on stderr, with exit status 2; the others are listed.
+
+    \b
+    Examples:
+      dspy-nb list
+      dspy-nb list sentiment --json
+    """
+    found = open_registry(root)
+    versions, damage = found.survey() if model_id is None else (found.list(model_id), [])
+    return Outcome(
+        here.listing(versions, "Versions", found, model_id or ""),
+        [version_facts(version) for version in versions],
+        status=2 if damage else 0,
+        complaint="\n".join(map(str, damage)),
+    )
+
+
+@command("registry", magic="dspy_registry", in_shell=False)
+@argument("model", metavar="[MODEL]", required=False, type=common.MODELS)
+@option("--history", is_flag=True, help="Everything that was ever decided about the model.")
+@option("--environment", type=common.ENVIRONMENTS, metavar="NAME", help="What was live there, and what is.")
+@option(
+    "--diff", "compared", type=common.REFERENCES, nargs=2, metavar="A B", help="What changed from A to B."
+)
+@common.registry
+def registry(
+    here: Surface,
+    model: str | None,
+    history: bool,
+    environment: str | None,
+    compared: tuple[str, str] | None,
+    root: str,
+) -> Outcome:
+    r"""List the versions in the registry, the newest of each model first; or what was decided.
+
+    MODEL alone is all its versions, MODEL@VERSION is one, such as sentiment@production.
+
+    \b
+    Examples:
+      %dspy_registry
+      %dspy_registry sentiment --history
+      %dspy_registry --diff sentiment@1.0.0 sentiment@1.1.0
+    """
+    from dspy_nb.views.listings import Listing, short_path
+
+    wanted = {"--history": history, "--environment": environment, "--diff": compared}
+    typed = [name for name, value in wanted.items() if value]
+    if len(typed) > 1:
+        raise nb.InputError(f"give either {typed[0]} or {typed[1]}, not both")
+    if model and typed and not history:
+        raise nb.InputError(f"{typed[0]} does not go with {model!r}")
+    found = nb.Registry(root)
+    if compared:
+        return Outcome(found.diff(*compared))
+    if environment:
+        where = found.environment(environment)
+        return Outcome(Listing(where.history(), f"Live in {where.name}, the last line now"))
+    if history:
+        if model is None:
+            raise nb.InputError("--history needs a model, or write --environment NAME")
+        return Outcome(Listing(found.history(model), f"History of {model}"))
+    title = f"Registry: {short_path(found.root)}"
+    if model and "@" in model:
+        return Outcome(Listing([found.get(model)], title))
+    if model:
+        return Outcome(here.listing(found.list(model), title, found, model))
+    versions, damage = found.survey()
+    shown = Listing(versions, title) if damage else here.listing(versions, title, found, "")
+    return Outcome(shown, refusal=damage[0] if damage else None)
+
+
+@command("show")
+@argument("ref", metavar="MODEL[@VERSION]", type=common.REFERENCES)
+@common.registry
+def show(here: Surface, ref: str, root: str) -> Outcome:
+    r"""Show the model card of a version, verified.
+
+    MODEL alone is its latest version; VERSION may be exact (1.2.0), a range (^1.1), staging or production.
+    With --json, the metadata.
+
+    \b
+    Examples:
+      dspy-nb show sentiment@production
+    """
+    from dspy_nb.core.models.version import verified_files
+
+    version = open_registry(root).get(ref)
+    card = verified_files(version.path, version.files, version.ref)["README.md"]
+    return Outcome(
+        version, {**version.metadata, **version_facts(version)}, lambda: card.decode("utf-8").rstrip()
+    )
+
+
+@command("check")
+@common.registry
+def check(here: Surface, root: str) -> Outcome:
+    r"""Verify every log and every hash of a registry.
+
+    Prints what is wrong and what to do about it; the exit status is 1 if anything is.
+
+    \b
+    Examples:
+      dspy-nb check --registry registry
+    """
+    problems = open_registry(root).check()
+    data = [{"kind": found.kind, "path": str(found.path), "message": found.message} for found in problems]
+    text = "\n".join(map(str, problems)) or "Everything is as it was registered."
+    return Outcome(problems, data, text, status=1 if problems else 0)
+
+
+@command("history")
+@argument("model_id", metavar="[MODEL]", required=False, type=common.MODELS)
+@option(
+    "--environment",
+    type=common.ENVIRONMENTS,
+    metavar="NAME",
+    help="What was live there, instead of a model's history.",
+)
+@common.registry
+def history(here: Surface, model_id: str | None, environment: str | None, root: str) -> Outcome:
+    r"""Show the history of a model or of an environment.
+
+    \b
+    Examples:
+      dspy-nb history sentiment
+      dspy-nb history --environment production --json
+    """
+    from dspy_nb.views.listings import Listing
+
+    found = open_registry(root)
+    if model_id is not None and environment is None:
+        entries = found.history(model_id)
+        return Outcome(Listing(entries, model_id), [asdict(item) for item in entries])
+    if environment is None or model_id is not None:
+        raise nb.InputError("history: give either MODEL or --environment NAME")
+    lines = found.environment(environment).history()
+    return Outcome(Listing(lines, environment), [{"ref": line.ref, **asdict(line)} for line in lines])
+
+
+@command("diff")
+@argument("a", metavar="A", type=common.REFERENCES)
+@argument("b", metavar="B", type=common.REFERENCES)
+@option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Of an input field, to compare the rendered prompts as well; repeatable.",
+)
+@option("--predictor", metavar="PATH", help="Whose prompt, where the programs have several predictors.")
+@common.registry
+def diff(here: Surface, a: str, b: str, inputs: tuple[str, ...], predictor: str | None, root: str) -> Outcome:
+    r"""Show what changed from version A to version B.
+
+    Instructions, demos, fields, options and scores are compared, with --input the exact prompts too.
+
+    \b
+    Examples:
+      dspy-nb diff sentiment@1.0.0 sentiment@1.1.0
+      dspy-nb diff sentiment@production sentiment --input review="Nice and quick."
+    """
+    registry = open_registry(root)
+    values = words.parse_options(inputs, as_text=_text_inputs(registry.get(a))) if inputs else None
+    found = registry.diff(a, b, inputs=values, predictor=predictor)
+    return Outcome(found, lambda: asdict(found))
+
+
+def _text_inputs(version: nb.ModelVersion) -> set[str]:
+    """Return the input fields of a version that are text."""
+    predictors = version.metadata["signature"]["predictors"]
+    return {field["name"] for item in predictors for field in item["fields"] if field["type"] == "str"}
+
+
+@command("register")
+@common.program_argument
+@option(
+    "--program",
+    type=common.PROGRAMS,
+    metavar="NAME|MODULE:NAME",
+    help="A dspy.Module, or a class or function that makes one: package.module:name or file.py:name.",
+)
+@option(
+    "--model-id",
+    "--save-as",
+    "model_id",
+    type=common.MODELS,
+    metavar="NAME",
+    required=True,
+    help="The model to register it as.",
+)
+@option("--version", metavar="VERSION", help="An exact version, such as 1.2.0 or 1.2.0-rc.1.")
+@option("--bump", type=common.BUMPS, help="Which part of the version to raise; minor by default.")
+@option("--parent", metavar="VERSION", help="What it was made from; the latest version by default.")
+@option("--notes", metavar="TEXT", help="What there is to say about it; the model card shows it.")
+@option("--by", metavar="NAME", help="Who registers; the user by default.")
+@common.registry
+def register(here: Surface, program: str, root: str, **arguments: Any) -> Outcome:
+    r"""Register a program as it is.
+
+    It becomes the next version of a model, in the stage development. What was optimized is better registered by
+    optimize --save-as, which knows how it was made and how good it is.
+
+    \b
+    Examples:
+      dspy-nb register --program app.py:classifier --model-id sentiment --notes "written by hand"
+      dspy-nb register --program my_package.programs:Classifier --model-id sentiment --bump major
+    """
+    common.require({"program": program}, ("program",))
+    made = nb.Registry(root).register(here.program(program, "--program"), **arguments)
+    return Outcome(made, version_facts(made), f"Registered {made.ref} in {made.path}")

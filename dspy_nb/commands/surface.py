@@ -1,0 +1,149 @@
+"""Where a command is typed, a shell or a notebook: what a word stands for there, and how a result is shown."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dspy_nb.commands.words import parse_options
+from dspy_nb.core.errors import DspyNbError, InputError
+
+if TYPE_CHECKING:
+    import dspy
+
+    import dspy_nb as nb
+    from dspy_nb.commands.declaration import Outcome, Verb
+    from dspy_nb.core.models.version import ModelVersion
+    from dspy_nb.views.progress.display import Display
+
+__all__ = ["Surface", "write_late"]
+
+
+class Surface(ABC):
+    """Where a command is typed.
+
+    Attributes:
+        reads_environment: Whether options may come from environment variables.
+        offers_files: Whether it can complete the names of files by itself.
+        keeps_results: Whether a result is still there when the command has ended.
+    """
+
+    reads_environment = False
+    offers_files = False
+    keeps_results = False
+
+    @abstractmethod
+    def begin(self, verb: Verb, *, as_json: bool = False, kept: str | None = None) -> None:
+        """Get ready for a command."""
+
+    @abstractmethod
+    def finish(self, outcome: Outcome) -> Any:
+        """Show what a command found; return the exit status, or the value of the magic."""
+
+    # -- what words stand for ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def program(self, word: str, option: str) -> Any:
+        """Return the program that a word names.
+
+        Raises:
+            InputError: There is none; the message begins with ``option``.
+        """
+
+    @abstractmethod
+    def metric(self, word: str, option: str) -> Any:
+        """Return the metric that ``exact_match:field`` or its like stands for, or that the word names."""
+
+    @abstractmethod
+    def examples(self, word: str, option: str, inputs: Callable[[], Sequence[str]]) -> Sequence[dspy.Example]:
+        """Return the labelled examples that a word names.
+
+        Args:
+            word: What was typed.
+            option: For the message of an error.
+            inputs: The input fields, if examples are made of a file.
+        """
+
+    def options(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Return what ``name=value`` stand for."""
+        return parse_options(texts)
+
+    @abstractmethod
+    def evidence(self, word: str) -> Any:
+        """Return the evidence that a word names."""
+
+    def named(self, word: str) -> Any:
+        """Return the object of that name, ``None`` where nothing has names."""
+        return None
+
+    def names(self, fits: Callable[[Any], bool]) -> list[str]:
+        """Return the names of what ``fits``, for completion."""
+        return []
+
+    # -- what is used --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def lm_settings(self, lm: str | None) -> Mapping[str, Any]:
+        """Return DSPy's settings for the calls of a command, with the language model of that name."""
+
+    @abstractmethod
+    def progress(self, *, quiet: bool = False, background: bool = False) -> Display:
+        """Return the display of a long call: a listener, and a context for the call."""
+
+    # -- what is said and kept -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def say(self, text: str) -> None:
+        """Say a sentence beside the result."""
+
+    def look(self, data: Any, sentence: str) -> None:  # noqa: B027
+        """Say what one look of several found, as JSON or in a sentence; nobody looks on in a notebook."""
+
+    def hold(self, value: Any) -> None:  # noqa: B027
+        """Keep what was just paid for, whatever happens next."""
+
+    @abstractmethod
+    def rescue(self, write: Callable[[Path], object], name: str, what: str) -> None:
+        """Say where what was paid for is, when it could not be put where it belongs.
+
+        Args:
+            write: Writes it to a file.
+            name: Name of such a file.
+            what: The beginning of the sentence, such as ``The run``.
+        """
+
+    def write_late(self, write: Callable[[Path], object], target: Path) -> DspyNbError | None:
+        """Write a file of results that were paid for, as :func:`write_late`."""
+        return write_late(write, target, self.rescue)
+
+    def listing(self, versions: Sequence[ModelVersion], title: str, registry: nb.Registry, model: str) -> Any:
+        """Return a list of versions as it is shown here; ``model`` is "" for those of all models."""
+        from dspy_nb.views.listings import Listing
+
+        return Listing(versions, title, "No versions yet.")
+
+
+def write_late(
+    write: Callable[[Path], object],
+    target: Path,
+    rescue: Callable[[Callable[[Path], object], str, str], None],
+) -> DspyNbError | None:
+    """Write a file of results that were paid for; where that fails, say where they are.
+
+    Args:
+        write: Writes it to a path.
+        target: Where it belongs.
+        rescue: See :meth:`Surface.rescue`.
+
+    Returns:
+        What to raise when everything else is done, ``None`` if it was written.
+    """
+    try:
+        write(target)
+        return None
+    except (DspyNbError, OSError, UnicodeError) as error:
+        failure = error if isinstance(error, DspyNbError) else InputError(f"{target}: {error}")
+    rescue(write, target.name, f"Not written to {target}; it")
+    return failure
