@@ -162,7 +162,8 @@ def ab_test(
 
     from dspy_nb.cli import parsing
     from dspy_nb.views.comparison import comparison_html, comparison_markdown, comparison_text
-    from dspy_nb.views.progress.comparison import TerminalComparisonProgress, most_answers
+    from dspy_nb.views.progress.comparison import most_answers
+    from dspy_nb.views.progress.display import terminal_progress
 
     if model_a is None or not model_b or test_data is None:
         raise nb.InputError(
@@ -182,7 +183,7 @@ def ab_test(
     examples = nb.load_examples(test_data, names)
     if sys.stderr.isatty():
         echo(most_answers(min(len(examples), max_examples or len(examples)), len(programs)), err=True)
-    with dspy.context(**lm_settings(lm)), TerminalComparisonProgress() as progress:
+    with dspy.context(**lm_settings(lm)):
         found = nb.compare_many(
             programs[0],
             programs[1:],
@@ -199,7 +200,7 @@ def ab_test(
             registry=registry,
             program=own,
             names=[text.replace("@", " ") for text in (model_a, *model_b)],  # of those that are no versions
-            on_event=progress,
+            on_event=terminal_progress(),
         )
     result = found[0] if len(found) == 1 else found
     data = result.to_dict(results=False)

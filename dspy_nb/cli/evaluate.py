@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,7 +123,7 @@ def evaluate(
 
     from dspy_nb.cli import parsing
     from dspy_nb.core.storage.files import check_target
-    from dspy_nb.views.progress.evaluation import TerminalEvaluationProgress
+    from dspy_nb.views.progress.display import terminal_progress
 
     if attach and model is None:
         raise nb.InputError("--attach needs the --model that the result is recorded with")
@@ -150,7 +149,7 @@ def evaluate(
             timeout_s=timeout,
             stop_after_s=stop_after,
             seed=seed,
-            on_event=TerminalEvaluationProgress() if sys.stderr.isatty() else None,
+            on_event=terminal_progress(),
         )
     failure = None if out is None else write_late(evaluation.save, Path(out))
     result = None if reference is None else reference.check(evaluation, raises=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +16,7 @@ from dspy_nb.cli.task import lm_settings, read_task, run_listener, task_options
 from dspy_nb.core.text import one_line
 
 if TYPE_CHECKING:
-    from dspy_nb.core.pipeline.folder import PipelineResult, Step
+    from dspy_nb.core.pipeline.folder import PipelineResult
 
 __all__ = ["pipeline"]
 
@@ -153,9 +152,7 @@ def pipeline(
             bump=bump,
             metadata={"command": task.command},
             by=by,
-            on_step=_say(folder),
             on_event=run_listener(expected, what.budget),
-            **_listeners(),
         )
     _keep_reports(result)
     print_result(as_json, {**result.to_dict(), "folder": str(folder)}, lambda: pipeline_text(result))
@@ -172,28 +169,6 @@ def _resumable() -> Iterator[None]:
     except KeyboardInterrupt:
         echo("\nNote: the same command goes on where it was interrupted", err=True)
         raise
-
-
-def _say(folder: Path) -> Any:
-    def say(name: str, step: Step | None) -> None:
-        if step is None:
-            echo(f"{name} ... ({folder})" if name == "optimize" else f"{name} ...", err=True)
-        else:
-            echo(f"{name}: {step.status}, {step.message}", err=True)
-
-    return say
-
-
-def _listeners() -> dict[str, Any]:
-    from dspy_nb.views.progress.evaluation import TerminalEvaluationProgress
-
-    if not sys.stderr.isatty():
-        return {}
-    bar = TerminalEvaluationProgress()
-    return {
-        "on_evaluation": TerminalEvaluationProgress(),
-        "on_comparison": lambda duel, planned: bar(duel.n, planned, 0),
-    }
 
 
 def _keep_reports(result: PipelineResult) -> None:

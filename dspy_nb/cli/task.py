@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,16 +282,15 @@ def lm_settings(lm: str | None) -> dict[str, Any]:
 
 
 def run_listener(expected: Estimate, budget: nb.Budget) -> Any:
-    """Return a listener that says at the start what the run may cost, and on a terminal how it goes."""
-    from dspy_nb.views.progress.display import TerminalProgress
+    """Return a listener that says at the start what the run may cost, and then how it goes."""
+    from dspy_nb.views.progress.display import terminal_progress
     from dspy_nb.views.run import estimate_text
 
-    bar = TerminalProgress() if sys.stderr.isatty() else None
+    show = terminal_progress()
 
     def listen(event: nb.Event) -> None:
         if isinstance(event, nb.Started):
             echo(estimate_text(expected, budget), err=True)
-        if bar is not None:
-            bar(event)
+        show(event)
 
     return listen

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from dspy_nb.notebook.arguments import (
     say,
     without_semicolon,
 )
-from dspy_nb.notebook.listeners import comparison_progress
+from dspy_nb.notebook.listeners import notebook_progress
 from dspy_nb.views.progress.comparison import most_answers
 
 __all__ = ["CompareMagics"]
@@ -119,7 +118,7 @@ class CompareMagics(Magics):
         if not quiet:
             say(most_answers(planned, len(programs)))
         margin = arguments.margin or 0.0
-        with nullcontext() if quiet else comparison_progress(names, margin, planned) as progress:
+        with notebook_progress(quiet=quiet) as progress:
             found = compare_many(
                 programs[0],
                 programs[1:],
@@ -139,7 +138,7 @@ class CompareMagics(Magics):
                 program=own_class,
                 names=[name.replace("@", " ") for name in names],  # a reference is called by its version
                 on_event=progress,
-                stop=getattr(progress, "stop", None),
+                stop=progress.stop,
             )
         comparison = found[0] if len(found) == 1 else found
         self.shell.user_ns[_LAST_COMPARISON] = comparison

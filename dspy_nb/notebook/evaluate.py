@@ -29,7 +29,7 @@ from dspy_nb.notebook.arguments import (
     say,
     without_semicolon,
 )
-from dspy_nb.notebook.listeners import evaluation_progress
+from dspy_nb.notebook.listeners import notebook_progress
 
 __all__ = ["EvaluateMagics"]
 
@@ -107,6 +107,7 @@ class EvaluateMagics(Magics):
         if version is not None:
             check_same_program(program, version)
         quiet = arguments.quiet or self.defaults.quiet
+        progress = notebook_progress(quiet=quiet)
         evaluation = evaluate(
             program,
             **what,
@@ -118,7 +119,8 @@ class EvaluateMagics(Magics):
             repeats=arguments.repeats,
             timeout_s=arguments.timeout,
             stop_after_s=arguments.stop_after,
-            on_event=None if quiet else evaluation_progress(),
+            on_event=progress,
+            stop=progress.stop,
         )
         self.shell.user_ns[_LAST_EVALUATION] = evaluation
         if arguments.out:

@@ -7,7 +7,7 @@ loop can write ``--option num_candidates={n}``; braces that hold no expression s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from IPython.core.magic import Magics, line_magic, magics_class, needs_local_sco
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from dspy_nb.core.errors import DspyNbError, InputError, NotFound
-from dspy_nb.core.events import Failed
 from dspy_nb.core.models.names import BUMPS, check_model_id
 from dspy_nb.core.models.submission import Submission
 from dspy_nb.core.optimization.budget import Budget
@@ -37,11 +36,10 @@ from dspy_nb.notebook.arguments import (
     without_semicolon,
 )
 from dspy_nb.notebook.evaluate import EvaluateMagics
-from dspy_nb.notebook.listeners import auto_progress
+from dspy_nb.notebook.listeners import notebook_progress
 from dspy_nb.notebook.registry import MonitorMagics, RegistryMagics
 from dspy_nb.notebook.setup import DspyNb, install, uninstall
 from dspy_nb.views.listings import Presets, short_path
-from dspy_nb.views.progress.display import Display
 from dspy_nb.views.run import estimate_text
 
 __all__ = ["DspyNbMagics", "load_ipython_extension", "unload_ipython_extension"]
@@ -125,15 +123,14 @@ class DspyNbMagics(Magics):
         say(estimate_text(expected, budget))
         quiet = arguments.quiet or self.defaults.quiet
         threads = self.defaults.num_threads or None
-        progress = None if quiet else auto_progress(background=arguments.background)
-        with _shown_failing(progress if arguments.background else None):
+        with notebook_progress(quiet=quiet, background=arguments.background) as progress:
             run = optimize(
                 **what,
                 budget=budget,
                 seed=arguments.seed,
                 num_threads=threads if arguments.threads is None else arguments.threads,
                 on_event=progress,
-                stop=None if progress is None else progress.stop,
+                stop=progress.stop,
                 run_dir=arguments.run_dir,
                 log_file=arguments.log_file,
                 background=arguments.background,
@@ -206,17 +203,6 @@ class DspyNbMagics(Magics):
         if isinstance(program, dspy.Module):
             Submission(program, name, metadata=None, evaluation=None, notes=None)
         return registry
-
-
-@contextlib.contextmanager
-def _shown_failing(progress: Display | None) -> Iterator[None]:
-    """Let a display that was shown before its run say when that run does not even begin."""
-    try:
-        yield
-    except DspyNbError as error:
-        if progress is not None:
-            progress(Failed(str(error)))
-        raise
 
 
 def _task(arguments: Any, namespace: Mapping[str, Any]) -> dict[str, Any]:
