@@ -40,7 +40,20 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     )
     from dspy_nb.core.evaluation.evaluate import evaluate
     from dspy_nb.core.evaluation.scorecard import Evaluation
-    from dspy_nb.core.events import CandidateScored, Completed, Event, Failed, Progress, Started, read_events
+    from dspy_nb.core.event_log import read_events
+    from dspy_nb.core.events import (
+        CandidateScored,
+        Compared,
+        Completed,
+        Evaluated,
+        Event,
+        Failed,
+        Progress,
+        Standing,
+        Started,
+        StepEnded,
+        StepStarted,
+    )
     from dspy_nb.core.local.engine import local_lm
     from dspy_nb.core.local.install import install_model
     from dspy_nb.core.models.version import ModelVersion
@@ -54,8 +67,7 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     from dspy_nb.core.pipeline.pipeline import PipelineRules, run_pipeline
     from dspy_nb.core.registry.registry import Registry
     from dspy_nb.core.statistics.sample_sizes import Plan, plan
-    from dspy_nb.notebook.widgets.ab import ABPanel
-    from dspy_nb.notebook.widgets.progress import ProgressPanel
+    from dspy_nb.notebook.widgets.progress import ABPanel, ProgressPanel
     from dspy_nb.notebook.widgets.registry import RegistryBrowser
 
 __version__ = "0.1.0"
@@ -66,6 +78,7 @@ __all__ = [
     "Canary",
     "CanaryStatus",
     "CandidateScored",
+    "Compared",
     "Comparison",
     "Comparisons",
     "Completed",
@@ -74,6 +87,7 @@ __all__ = [
     "Deployment",
     "DspyNbError",
     "Environment",
+    "Evaluated",
     "Evaluation",
     "Event",
     "Experiment",
@@ -103,7 +117,10 @@ __all__ = [
     "Registry",
     "RegistryBrowser",
     "RegistryError",
+    "Standing",
     "Started",
+    "StepEnded",
+    "StepStarted",
     "Task",
     "__version__",
     "accuracy",
@@ -148,7 +165,9 @@ _NAMES = {
     "OptimizationFailed Refused RegistryError",
     "core.evaluation.evaluate": "evaluate",
     "core.evaluation.scorecard": "Evaluation",
-    "core.events": "CandidateScored Completed Event Failed Progress Started read_events",
+    "core.event_log": "read_events",
+    "core.events": "CandidateScored Compared Completed Evaluated Event Failed Progress Standing Started StepEnded "
+    "StepStarted",
     "core.local.engine": "local_lm",
     "core.local.install": "install_model",
     "core.models.version": "ModelVersion",
@@ -162,8 +181,7 @@ _NAMES = {
     "core.pipeline.pipeline": "PipelineRules run_pipeline",
     "core.registry.registry": "Registry",
     "core.statistics.sample_sizes": "Plan plan",
-    "notebook.widgets.ab": "ABPanel",
-    "notebook.widgets.progress": "ProgressPanel",
+    "notebook.widgets.progress": "ABPanel ProgressPanel",
     "notebook.widgets.registry": "RegistryBrowser",
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}

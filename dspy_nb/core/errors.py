@@ -19,7 +19,7 @@ not: it writes to stderr only, and nbmake and papermill then report success.
 
 from __future__ import annotations
 
-from dspy_nb.core.text import one_line, visible
+from dspy_nb.core.text import error_text, one_line, visible
 
 __all__ = [
     "Conflict",
@@ -35,6 +35,7 @@ __all__ = [
     "Refused",
     "RegistryError",
     "RegistryWarning",
+    "failure_text",
 ]
 
 
@@ -113,3 +114,11 @@ class Refused(RegistryError):
 
 class Corrupt(RegistryError):
     """A file is not what its hash or its schema says."""
+
+
+def failure_text(failure: BaseException) -> str:
+    """Return a failure in one line, with its kind where it is none of ours."""
+    text = error_text(failure)
+    return (
+        text if isinstance(failure, DspyNbError) else f"{type(failure).__name__}: {text}".removesuffix(": ")
+    )

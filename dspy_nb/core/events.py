@@ -1,42 +1,46 @@
-"""What a run says while it works: frozen events, listeners that cannot break it, and a log on disk.
+"""What a long call says while it works: frozen events, and how they reach listeners that cannot harm it.
 
-A listener is any callable that takes one event. Events reach every listener in order, one at a time,
-whatever thread they come from. A listener that raises is logged once and the run goes on.
+A listener is any callable that takes one event, whatever call it comes from. A call sends its events through a
+:class:`Broadcaster`, which gives the guarantees that all calls share.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
 import logging
-import os
-import stat
 import threading
+import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
-from dspy_nb.core.arguments import user_path
-from dspy_nb.core.errors import InputError
+from dspy_nb.core.errors import InputError, failure_text
+from dspy_nb.core.text import value_text
 
 __all__ = [
+    "Broadcaster",
     "CandidateScored",
+    "Compared",
     "Completed",
+    "Evaluated",
     "Event",
-    "EventLog",
     "Failed",
     "Listener",
     "Progress",
+    "Standing",
     "Started",
-    "forgiving",
-    "read_events",
+    "StepEnded",
+    "StepStarted",
+    "event_kinds",
+    "warn_of",
 ]
 
 logger = logging.getLogger(__name__)
+
+_SEND_EVERY_S = 0.25
+_IN_PROCESS: Final = {"in_process": True}  # of fields that no log holds
+_KINDS: dict[str, type[Event]] = {}
 
 
 def now() -> str:
@@ -45,24 +49,57 @@ def now() -> str:
 
 
 @dataclass(frozen=True)
-class Started:
+class Event:
+    """What a call says at one moment. Each kind is a subclass; logs know it by the name of its class.
+
+    Attributes:
+        timestamp: when, ISO 8601 in UTC.
+    """
+
+    timestamp: str = field(default_factory=now, kw_only=True)
+
+    def __init_subclass__(cls) -> None:
+        _KINDS[cls.__name__] = cls
+
+
+def event_kinds() -> Mapping[str, type[Event]]:
+    """Return every kind of event by its name."""
+    return _KINDS
+
+
+Listener: TypeAlias = Callable[[Event], object]
+
+
+# -- of every call ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """The call ended without a result; ``error`` is the one-line reason."""
+
+    error: str
+
+
+# -- of an optimization -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Started(Event):
     """A run began.
 
     Attributes:
         optimizer: name of the optimizer.
         total_steps: LM calls expected, from the estimate; ``None`` where none can be given.
         budget: the limits in force, ``{}`` for none.
-        timestamp: ISO 8601, UTC.
     """
 
     optimizer: str
     total_steps: int | None = None
-    budget: Mapping[str, float] = field(default_factory=dict)
-    timestamp: str = field(default_factory=now)
+    budget: Mapping[str, int | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Progress:
+class Progress(Event):
     """The run moved on; sent a few times a second at most.
 
     Attributes:
@@ -70,17 +107,15 @@ class Progress:
         message: what the optimizer is doing, in words.
         metrics: lm_calls, cache_hits, errors, prompt_tokens, completion_tokens, usd, best_score,
             baseline_score, elapsed_s.
-        timestamp: ISO 8601, UTC.
     """
 
     step: int
     message: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    timestamp: str = field(default_factory=now)
 
 
 @dataclass(frozen=True)
-class CandidateScored:
+class CandidateScored(Event):
     """The optimizer scored one candidate program.
 
     Attributes:
@@ -91,7 +126,6 @@ class CandidateScored:
         best: True when it is the best candidate so far.
         instruction: beginning of its first predictor's instruction.
         demos: how many demos its predictors carry together.
-        timestamp: ISO 8601, UTC.
         prompt: its whole prompt (a ``core.candidates.Prompt``) for listeners in the process; not in the log.
     """
 
@@ -102,61 +136,204 @@ class CandidateScored:
     best: bool
     instruction: str = ""
     demos: int = 0
-    timestamp: str = field(default_factory=now)
-    prompt: Any = field(default=None, repr=False, compare=False)
+    prompt: Any = field(default=None, repr=False, compare=False, kw_only=True, metadata=_IN_PROCESS)
 
 
 @dataclass(frozen=True)
-class Completed:
+class Completed(Event):
     """The run ended with a program.
 
     Attributes:
         score: score of that program on the validation set, ``None`` where there was none.
         duration_s: wall-clock seconds.
         stopped_by: ``None`` when the optimizer finished by itself, else what ended it early.
-        timestamp: ISO 8601, UTC.
     """
 
     score: float | None
     duration_s: float
     stopped_by: str | None = None
-    timestamp: str = field(default_factory=now)
+
+
+# -- of an evaluation -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Failed:
-    """The run ended without a program; ``error`` is the one-line reason."""
+class Evaluated(Event):
+    """An evaluation began, moved on or ended; sent a few times a second at most.
 
-    error: str
-    timestamp: str = field(default_factory=now)
+    Attributes:
+        done: answers that were scored so far.
+        total: answers to score, if nothing stops it.
+        errors: how many of those so far failed.
+        mean: mean of the first metric over them, a failure as 0; ``None`` before the first.
+        elapsed_s: wall-clock seconds since it began.
+        over: True for the last one.
+    """
+
+    done: int
+    total: int
+    errors: int = 0
+    mean: float | None = None
+    elapsed_s: float = 0.0
+    over: bool = False
 
 
-Event: TypeAlias = Started | Progress | CandidateScored | Completed | Failed
-Listener: TypeAlias = Callable[[Event], None]
+# -- of a comparison --------------------------------------------------------------------------------------------
 
-_KINDS: dict[str, type[Event]] = {
-    kind.__name__: kind for kind in (Started, Progress, CandidateScored, Completed, Failed)
-}
+
+@dataclass(frozen=True)
+class Standing:
+    """How one candidate (B) stands against the baseline (A) so far.
+
+    Attributes:
+        name: of the candidate.
+        n: examples that both have answered and that are counted.
+        verdict: "inconclusive" until there is one.
+        n_at_verdict: after how many examples there was one, ``None`` as long as there is none.
+        effect: mean difference, B less A; ``None`` before the first example.
+        interval: of the difference; ``None`` where nothing is looked at before the end.
+        wins: on how many examples B is better, and on how many A is.
+        errors: on how many of them A failed, and on how many B did.
+        path: (n, effect, low, high) as examples came in, thinned out, the last one always; not in the log.
+        flips: the latest examples on which the two differ, newest first, a few; not in the log.
+    """
+
+    name: str
+    n: int = 0
+    verdict: str = "inconclusive"
+    n_at_verdict: int | None = None
+    effect: float | None = None
+    interval: tuple[float, float] | None = None
+    wins: tuple[int, int] = (0, 0)
+    errors: tuple[int, int] = (0, 0)
+    path: Sequence[tuple[int, float, float, float]] = field(
+        default=(), repr=False, compare=False, metadata=_IN_PROCESS
+    )
+    flips: Sequence[Any] = field(default=(), repr=False, compare=False, metadata=_IN_PROCESS)
+
+
+@dataclass(frozen=True)
+class Compared(Event):
+    """A comparison began, moved on or ended; sent a few times a second at most.
+
+    Attributes:
+        done: examples that every candidate still asked has answered.
+        total: examples that there are at most.
+        baseline: name of the program that the others are compared with.
+        candidates: how each of them stands.
+        margin: largest difference that makes no practical difference.
+        elapsed_s: wall-clock seconds since it began.
+        over: True for the last one.
+    """
+
+    done: int
+    total: int
+    baseline: str
+    candidates: tuple[Standing, ...]
+    margin: float = 0.0
+    elapsed_s: float = 0.0
+    over: bool = False
+
+
+# -- of a pipeline, besides those of the calls within its steps ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StepStarted(Event):
+    """A step of a pipeline began.
+
+    Attributes:
+        name: of the step.
+        folder: where the pipeline keeps what it finds.
+    """
+
+    name: str
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class StepEnded(Event):
+    """A step of a pipeline is over.
+
+    Attributes:
+        name: of the step.
+        status: "passed", "refused" or "skipped".
+        message: what it found, in one line.
+        duration_s: wall-clock seconds.
+        over: True when no step follows.
+    """
+
+    name: str
+    status: str
+    message: str
+    duration_s: float = 0.0
+    over: bool = False
+
+
+# -- sending ----------------------------------------------------------------------------------------------------
 
 
 class Broadcaster:
-    """Hands each event to every listener, in order and one at a time."""
+    """Hands the events of one call to its listeners; a context, as long as the call takes.
 
-    def __init__(self, listeners: Iterable[Listener]) -> None:
-        self._listeners = list(listeners)
+    Listeners hear in order and one event at a time, whatever threads the events come from. One that raises is
+    logged the first time, and the call goes on. A call that raises says so with :class:`Failed`. When it has
+    ended nobody hears any more, not even of threads that it left behind.
+
+    Args:
+        on_event: A listener, several of them, or ``None``.
+
+    Raises:
+        InputError: One of them cannot be called.
+    """
+
+    def __init__(self, on_event: Listener | Sequence[Listener] | None) -> None:
+        given = on_event if isinstance(on_event, Sequence) else [] if on_event is None else [on_event]
+        if wrong := [listener for listener in given if not callable(listener)]:
+            raise InputError(
+                f"on_event must be a function of an event, or a list of such, got {value_text(wrong[0])}"
+            )
+        self.listeners = list(given)
         self._broken: set[int] = set()
         self._lock = threading.RLock()
+        self._sent_at = 0.0
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Say that the call failed, if it did, and let nobody hear any more."""
+        try:
+            if error is not None:
+                self.send(Failed(failure_text(error)))
+        finally:
+            with self._lock:
+                self._closed = True
 
     def send(self, event: Event) -> None:
-        """Hand ``event`` to every listener; one that raises is logged the first time, never fatal."""
+        """Hand ``event`` to every listener."""
         with self._lock:
-            for position, listener in enumerate(self._listeners):
+            if self._closed:
+                return
+            self._sent_at = time.monotonic()
+            for position, listener in enumerate(self.listeners):
                 try:
                     listener(event)
                 except Exception:
                     if position not in self._broken:
                         self._broken.add(position)
-                        logger.warning("listener %r failed; the run goes on", listener, exc_info=True)
+                        logger.warning("listener %r failed; the call goes on", listener, exc_info=True)
+
+    def update(self, make: Callable[[], Event]) -> None:
+        """Send ``make()``, unless an event has just been sent or is being sent by another thread."""
+        if not self.listeners or time.monotonic() - self._sent_at < _SEND_EVERY_S:
+            return
+        if self._lock.acquire(blocking=False):
+            try:
+                self.send(make())
+            finally:
+                self._lock.release()
 
 
 def warn_of(message: str) -> None:
@@ -165,171 +342,3 @@ def warn_of(message: str) -> None:
         warnings.warn(message, stacklevel=3)
     except UserWarning:
         logger.warning(message)
-
-
-def forgiving(listener: Callable[..., object] | None, of: str) -> Callable[..., None]:
-    """Return a listener that cannot do harm: if it raises, that is logged, and it hears no more.
-
-    Args:
-        listener: Anything that is called, if there is any.
-        of: What it listens to, such as ``"an evaluation"``.
-    """
-
-    def hear(*what: object) -> None:
-        nonlocal listener
-        if listener is None:
-            return
-        try:
-            listener(*what)
-        except Exception:
-            logger.exception("the listener of %s is broken and hears no more", of)
-            listener = None
-
-    return hear
-
-
-class EventLog:
-    """A listener that appends each event to a file, one JSON object a line, readable after a crash.
-
-    Once it is open it harms nobody: an event that cannot be written is counted, and that is logged once. A file
-    that is deleted or moved away meanwhile, by a rotation of logs for instance, is begun anew.
-
-    Attributes:
-        lost: How many events could not be written.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = user_path("log_file", path)
-        self.lost = 0
-        self._descriptor: int | None = None
-
-    def open(self) -> None:
-        """Open the file, and make its folder where there is none.
-
-        Raises:
-            InputError: it cannot be written, is no ordinary file, or holds something else than events.
-        """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _AT_ONCE, 0o666)
-        except OSError as error:
-            raise InputError(f"log file {self.path} cannot be written: {_reason(error)}") from None
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise InputError(f"log file {self.path} is no ordinary file: name one that is, or a new one")
-            _drop_torn_line(descriptor, self.path)
-        except BaseException as error:
-            os.close(descriptor)
-            if isinstance(error, OSError):
-                raise InputError(f"log file {self.path} cannot be read: {_reason(error)}") from None
-            raise
-        self._descriptor = descriptor
-
-    def __call__(self, event: Event) -> None:
-        """Append ``event`` and hand it to the operating system."""
-        values = {each.name: getattr(event, each.name) for each in fields(event) if each.name != "prompt"}
-        line = json.dumps({"event": type(event).__name__, **values}, default=str) + "\n"
-        try:
-            self._append(line.encode())
-        except (OSError, InputError) as error:
-            self.lost += 1
-            if self.lost == 1:
-                why = _reason(error) if isinstance(error, OSError) else error
-                logger.warning("log file %s: an event is not in it: %s; the run goes on", self.path, why)
-
-    def close(self) -> None:
-        """Close the file; a later event opens it again."""
-        if self.lost > 1:
-            logger.warning("log file %s: %d events are not in it", self.path, self.lost)
-        self._let_go()
-
-    def _let_go(self) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-
-    def _append(self, line: bytes) -> None:
-        """Write a whole line, or nothing."""
-        if self._descriptor is None or self._is_moved():
-            self._let_go()
-            self.open()
-        assert self._descriptor is not None
-        before, written = os.fstat(self._descriptor).st_size, 0
-        try:
-            while written < len(line):
-                written += os.write(self._descriptor, line[written:])
-        except OSError:
-            if os.fstat(self._descriptor).st_size == before + written:  # nobody else has written meanwhile
-                os.ftruncate(self._descriptor, before)
-            raise
-
-    def _is_moved(self) -> bool:
-        assert self._descriptor is not None
-        try:
-            there = os.stat(self.path)  # noqa: PTH116 (pathlib takes longer)
-        except FileNotFoundError:
-            return True
-        return not os.path.samestat(there, os.fstat(self._descriptor))
-
-
-_AT_ONCE: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a pipe would wait
-_LONGEST_LINE: Final = 2**20
-_BEGINNING: Final = b'{"event": "'
-
-
-def _reason(error: OSError) -> str:
-    return "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-
-
-def _drop_torn_line(descriptor: int, path: Path) -> None:
-    """Cut off what a crash left of a last line, so that the next event starts on its own.
-
-    Raises:
-        InputError: The last line is none of an event, so it is nobody's to cut or to go on with.
-    """
-    size = os.fstat(descriptor).st_size
-    os.lseek(descriptor, max(size - _LONGEST_LINE, 0), os.SEEK_SET)
-    end = os.read(descriptor, _LONGEST_LINE)
-    torn = end[end.rfind(b"\n") + 1 :]
-    last = torn or end[:-1].rpartition(b"\n")[2]
-    if last[: len(_BEGINNING)] != _BEGINNING[: len(last)] or len(last) == _LONGEST_LINE:
-        raise InputError(f"log file {path} holds something else than the events of runs: name another")
-    if torn:
-        os.ftruncate(descriptor, size - len(torn))
-
-
-def read_events(path: str | Path) -> list[Event]:
-    """Read the events that an :class:`EventLog` wrote.
-
-    A last line that a crash cut short is left out.
-
-    Args:
-        path: the log file.
-
-    Returns:
-        The events, oldest first.
-
-    Raises:
-        InputError: the file is missing or no ordinary file, or a line other than the last is not an event.
-    """
-    events: list[Event] = []
-    broken = 0
-    try:
-        descriptor = os.open(user_path("the event log", path), os.O_RDONLY | _AT_ONCE)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise InputError(f"cannot read the event log {path}: it is no ordinary file")
-            for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), start=1):
-                if broken:
-                    break
-                try:
-                    record = json.loads(line)
-                    events.append(_KINDS[record.pop("event")](**record))
-                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                    broken = number
-            else:
-                return events  # whole, or all but a last line
-    except OSError as error:
-        raise InputError(f"cannot read the event log {path}: {error.strerror}") from None
-    raise InputError(f"{path}, line {broken}: not an event")

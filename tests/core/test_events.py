@@ -1,22 +1,32 @@
 import errno
 import logging
+import math
 import os
 import socket
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from dspy_nb.core import events
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.event_log import EventLog, read_events
 from dspy_nb.core.events import (
     Broadcaster,
     CandidateScored,
+    Compared,
     Completed,
-    EventLog,
+    Evaluated,
+    Event,
     Failed,
     Progress,
+    Standing,
     Started,
-    read_events,
+    StepEnded,
+    StepStarted,
 )
+from tests.moments import HANG_S, Clock
 
 EVENTS = [
     Started("MIPROv2", 120, {"lm_calls": 500}),
@@ -24,6 +34,12 @@ EVENTS = [
     CandidateScored(0, 0.5, 10, True, True, "Classify.", 2),
     Completed(0.8, 1.5, "seconds"),
     Failed("it broke"),
+    Evaluated(3, 10, 1, 2 / 3, 1.5),
+    Compared(
+        4, 40, "old", (Standing("new", 4, effect=0.5, interval=(-0.25, 1.0), wins=(2, 0)),), 0.02, 3.5, True
+    ),
+    StepStarted("gate", "runs/m-001"),
+    StepEnded("gate", "refused", "score 40% is below 85%", 0.5, over=True),
 ]
 
 
@@ -33,6 +49,48 @@ def test_a_log_gives_back_the_events_that_were_written(tmp_path):
         log(event)
     log.close()
     assert read_events(log.path) == EVENTS
+
+
+def test_a_log_of_an_earlier_version_and_one_of_a_later_are_read(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text(
+        '{"event": "Started", "optimizer": "COPRO", "total_steps": 9, "budget": {"lm_calls": 5}}\n'
+        '{"event": "Progress", "step": 3, "message": "m", "metrics": {"usd": null}, "timestamp": "t"}\n'
+        '{"event": "CandidateScored", "candidate": 0, "score": NaN, "n": 3, "full": true, "best": false, '
+        '"instruction": "Say.", "demos": 1, "timestamp": "t"}\n'
+        '{"event": "Completed", "score": 1, "duration_s": 2, "stopped_by": null, "timestamp": "t", "new": [1]}\n'
+    )
+    started, progress, scored, completed = read_events(path)
+    assert started == Started("COPRO", 9, {"lm_calls": 5}, timestamp=started.timestamp)
+    assert isinstance(started.budget["lm_calls"], int)
+    assert progress.metrics == {"usd": None}
+    assert math.isnan(scored.score)
+    assert completed == Completed(1.0, 2.0, timestamp="t")
+
+
+def test_another_kind_of_call_brings_its_own_events(tmp_path, monkeypatch):
+    monkeypatch.setattr(events, "_KINDS", {})
+
+    @dataclass(frozen=True)
+    class Swept(Event):
+        done: int
+        best: str = ""
+
+    log, sent = EventLog(tmp_path / "events.jsonl"), Swept(3, "temperature=0.2")
+    with Broadcaster([log]) as broadcaster:
+        broadcaster.send(sent)
+    log.close()
+    assert read_events(log.path) == [sent]
+
+
+def test_what_only_listeners_get_is_in_no_log(tmp_path):
+    path = [(1, 0.5, -1.0, 1.0)]
+    log = EventLog(tmp_path / "events.jsonl")
+    log(Compared(1, 2, "old", (Standing("new", 1, path=path, flips=[object()]),)))
+    log(CandidateScored(0, 0.5, 10, True, True, prompt=object()))
+    log.close()
+    compared, scored = read_events(log.path)
+    assert (compared.candidates[0].path, compared.candidates[0].flips, scored.prompt) == ((), (), None)
 
 
 def test_each_event_is_in_the_file_before_the_next_one_comes(tmp_path):
@@ -77,6 +135,50 @@ def test_a_broken_listener_is_logged_once_and_the_others_get_everything(caplog):
             events.send(event)
     assert seen == EVENTS
     assert len(caplog.records) == 1
+
+
+def test_nobody_hears_of_a_call_that_has_ended():
+    seen = []
+    with Broadcaster(seen.append) as events:
+        events.send(EVENTS[0])
+    events.send(EVENTS[1])
+    events.update(lambda: EVENTS[1])
+    assert seen == EVENTS[:1]
+
+
+def test_a_call_that_raises_says_so_last():
+    seen = []
+    with pytest.raises(ZeroDivisionError), Broadcaster([seen.append]):
+        raise ZeroDivisionError("a\nb")
+    assert [event.error for event in seen] == ["ZeroDivisionError: a b"]
+
+
+def test_updates_are_a_few_a_second_and_one_at_a_time(monkeypatch):
+    clock, seen = Clock(), []
+    monkeypatch.setattr(events, "time", clock)
+    broadcaster = Broadcaster(seen.append)
+    for step in range(1000):
+        broadcaster.update(lambda step=step: Progress(step, "at it"))
+        clock.now += 0.01
+    assert 36 <= len(seen) <= 41
+
+    def slow(event):
+        clock.now += 1
+        thread = threading.Thread(target=broadcaster.update, args=(lambda: EVENTS[0],))
+        thread.start()
+        thread.join(HANG_S)  # it does not wait for its turn
+        assert not thread.is_alive()
+        seen.append(event)
+
+    broadcaster.listeners = [slow]
+    broadcaster.update(lambda: EVENTS[1])
+    assert seen[-1] is EVENTS[1]
+
+
+@pytest.mark.parametrize("wrong", [3, [print, 3], "print"])
+def test_a_listener_is_something_to_call(wrong):
+    with pytest.raises(InputError, match="on_event must be a function of an event, or a list of such, got"):
+        Broadcaster(wrong)
 
 
 def test_an_interrupt_in_a_listener_is_not_swallowed():

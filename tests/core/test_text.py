@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from dspy_nb.core.errors import InputError
+from dspy_nb.core.errors import InputError, failure_text
 from dspy_nb.core.models.card import model_card
 from dspy_nb.core.optimization.budget import ErrorCount
-from dspy_nb.core.optimization.run import as_error
 from dspy_nb.core.text import error_text, json_text, one_line, repaired, sayable, value_text, visible
 from dspy_nb.views.documents import (
     Bar,
@@ -102,7 +101,7 @@ class Mute(Exception):
 
 def test_an_error_that_cannot_say_what_it_is_is_said_all_the_same() -> None:
     assert error_text(Mute()) == "(no message: its __str__ raised RuntimeError)"
-    assert as_error(Mute()) == "Mute: (no message: its __str__ raised RuntimeError)"
+    assert failure_text(Mute()) == "Mute: (no message: its __str__ raised RuntimeError)"
     errors = ErrorCount()
     errors.add(Mute(), "metric m: ")
     assert str(errors) == "1 x Mute: metric m: (no message: its __str__ raised RuntimeError)"

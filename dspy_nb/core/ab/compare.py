@@ -6,19 +6,19 @@ import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dspy
 
 from dspy_nb.core.ab.comparison import Comparison, Comparisons
-from dspy_nb.core.ab.contest import Arm, Contest, Listener, fight
-from dspy_nb.core.ab.duel import Duel
+from dspy_nb.core.ab.contest import Arm, Contest, fight
 from dspy_nb.core.ab.judging import Terms
 from dspy_nb.core.arguments import number_between, probability, time_limit, whole_number
 from dspy_nb.core.data.examples import example_id
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import check_examples, check_metrics
+from dspy_nb.core.events import Broadcaster, Listener
 from dspy_nb.core.programs.calls import check_calls
 from dspy_nb.core.programs.declared import declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
@@ -49,7 +49,7 @@ def compare(
     program: Any = None,
     names: tuple[str, str] | None = None,
     stop: threading.Event | None = None,
-    on_event: Callable[[Duel, int], object] | None = None,
+    on_event: Listener | Sequence[Listener] | None = None,
 ) -> Comparison:
     """Let two programs answer the same examples in a random order, until one is shown to be better.
 
@@ -82,8 +82,8 @@ def compare(
         program: Where a reference stands for a class of your own: one of these, see ``Registry.load``.
         names: What to call programs that are no references; their classes by default.
         stop: Set it, from another thread, to stop.
-        on_event: Called with the ``Duel`` and the number of examples planned, a few times a second. If it
-            raises, that is logged.
+        on_event: One or several listeners: called with ``Compared`` at the start, a few times a second, and at
+            the end.
 
     Raises:
         InputError: An argument is wrong, and nothing has been spent; or the metric returns what is no score.
@@ -91,11 +91,6 @@ def compare(
     """
     _check_program(a, "a")
     _check_program(b, "b")
-
-    def listener(duels: Sequence[Duel], planned: int) -> None:
-        if on_event is not None:
-            on_event(duels[0], planned)
-
     found = compare_many(
         a,
         [b],
@@ -116,7 +111,7 @@ def compare(
         program=program,
         names=names,
         stop=stop,
-        on_event=listener,
+        on_event=on_event,
     )
     return found.comparisons[0]
 
@@ -142,7 +137,7 @@ def compare_many(
     program: Any = None,
     names: Sequence[str] | None = None,
     stop: threading.Event | None = None,
-    on_event: Listener | None = None,
+    on_event: Listener | Sequence[Listener] | None = None,
 ) -> Comparisons:
     """Compare several candidates with one baseline, as :func:`compare` does with one.
 
@@ -174,8 +169,7 @@ def compare_many(
         program: As in :func:`compare`.
         names: What to call those that are no references, the baseline first; their classes by default.
         stop: Set it, from another thread, to stop.
-        on_event: Called with the ``Duel`` of each candidate and the number of examples planned, a few times
-            a second. If it raises, that is logged.
+        on_event: As in :func:`compare`.
 
     Raises:
         InputError: An argument is wrong, and nothing has been spent; or the metric returns what is no score.
@@ -183,6 +177,7 @@ def compare_many(
     """
     if isinstance(candidates, str | Mapping) or not isinstance(candidates, Sequence) or not candidates:
         raise InputError("candidates must be a list of programs or references, at least one")
+    events = Broadcaster(on_event)
     programs = (baseline, *candidates)
     if lms is not None and len(lms) != len(programs):
         raise InputError(
@@ -216,7 +211,7 @@ def compare_many(
         check_calls("dataset", examples, arm.program, metrics.values())
     ending = StopAfter(stop, stop_after_s)
     contest = Contest(examples, metrics, terms, order, num_threads, timeout_s, adapter, ending, warnings)
-    return fight(contest, arms, on_event)
+    return fight(contest, arms, events)
 
 
 def _order(examples: Sequence[dspy.Example], seed: int) -> list[int]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
 
 from dspy_nb.core.ab.comparison import Comparisons
-from dspy_nb.core.ab.duel import A, B, Duel, DuelJobs, DuelWork
+from dspy_nb.core.ab.duel import A, B, Duel, DuelJobs, DuelWork, examples_compared
 from dspy_nb.core.ab.judging import Terms, comparison_of, findings
 from dspy_nb.core.data.examples import fingerprint
 from dspy_nb.core.data.metrics import Metric
@@ -23,13 +23,11 @@ from dspy_nb.core.evaluation.evaluate import evaluation_of
 from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.evaluation.side_effects import watch
-from dspy_nb.core.events import forgiving
+from dspy_nb.core.events import Broadcaster, Compared
 from dspy_nb.core.programs.interrupts import Interrupts
 from dspy_nb.core.programs.lms import confusable, uncached, used_lms
 
-__all__ = ["Arm", "Contest", "Listener", "fight"]
-
-Listener = Callable[[Sequence[Duel], int], object]
+__all__ = ["Arm", "Contest", "fight"]
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,13 @@ class Arm:
     lm: Any
 
 
-def fight(contest: Contest, arms: Sequence[Arm], listener: Listener | None) -> Comparisons:
+def fight(contest: Contest, arms: Sequence[Arm], events: Broadcaster) -> Comparisons:
     """Ask, count, and judge; an interrupt ends the asking, and what was answered is judged.
 
     Args:
         contest: What was asked for.
         arms: The baseline, then the candidates.
-        listener: Called with the duel of each candidate and the number of examples planned.
+        events: Gets ``Compared``.
 
     Raises:
         InputError: The programs cannot be compared, and nothing was spent; or the metric returns no score.
@@ -78,35 +76,38 @@ def fight(contest: Contest, arms: Sequence[Arm], listener: Listener | None) -> C
         for _ in arms[1:]
     ]
     jobs = DuelJobs(drawn, duels)
-    heard = forgiving(listener, "a comparison")
     started = time.perf_counter()
 
-    def progress(done: int, failed: int) -> None:
-        heard(duels, terms.planned)
+    def standing(over: bool = False) -> Compared:
+        candidates = tuple(duel.standing(arm.name) for arm, duel in zip(arms[1:], duels, strict=True))
+        facts = arms[0].name, candidates, terms.margin, time.perf_counter() - started, over
+        return Compared(examples_compared(duels), terms.planned, *facts)
 
     opening = Opening([arm.name for arm in arms])
     warn_of_changes = watch([arm.program for arm in arms])
     interrupts = Interrupts(contest.stop)
-    with interrupts.watched():  # from here on an interrupt loses nothing: it ends what is under way
+    with events, interrupts.watched():  # from here on an interrupt loses nothing: it ends what is under way
         with contextlib.suppress(KeyboardInterrupt), interrupts.breaking_off():
+            events.send(standing())
             execution.run(
                 work,
                 jobs,
                 num_threads=contest.num_threads,
                 timeout_s=contest.timeout_s,
                 stop=contest.stop,
-                progress=progress,
+                progress=lambda tally: events.update(standing),
                 landed=jobs.land,
                 opening=opening,
             )
         with contextlib.suppress(KeyboardInterrupt):
-            progress(0, 0)
             warn_of_changes()
         bad = next((duel.bad_metric for duel in duels if duel.bad_metric is not None), None)
         if bad is not None:
             raise InputError(f"{next(iter(contest.metrics))} is no metric to compare by: {bad}")
         if opening.error is not None:
             raise opening.error
+        with contextlib.suppress(KeyboardInterrupt):
+            events.send(standing(over=True))
         duration_s = time.perf_counter() - started
         data = fingerprint(contest.examples)
         comparisons = []

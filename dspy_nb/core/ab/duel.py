@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_nb.core.ab.comparison import Flip, Step
 from dspy_nb.core.evaluation.attempts import ExampleMeter, Job, Outcome, Work, split_fields
+from dspy_nb.core.events import Standing
 from dspy_nb.core.statistics.verdicts import Verdict, decide
 
 if TYPE_CHECKING:
     from dspy_nb.core.statistics.sequences import PairedSequence
 
-__all__ = ["A", "B", "Duel", "DuelJobs", "DuelWork", "examples_compared"]
+__all__ = ["A", "B", "Duel", "DuelJobs", "DuelWork", "examples_compared", "thin"]
 
 A, B = 0, 1
 _CHUNK = 8
+_STEPS_TOLD = 200
+_FLIPS_TOLD = 8
 
 
 class DuelWork(Work):
@@ -180,6 +183,23 @@ class Duel:
                 found.append(Flip(index, inputs, expected, a, b, self.differences[index]))
         return found
 
+    def standing(self, name: str) -> Standing:
+        """Return how the candidate stands, for listeners."""
+        interval = self.path[-1][2:] if self.path else None
+        wins, errors = self.wins, (self.errors[A], self.errors[B])
+        return Standing(
+            name,
+            self.n,
+            self.verdict,
+            self.n_at_verdict,
+            self._total / self.n if self.n else None,
+            interval,
+            wins,
+            errors,
+            path=thin(self.path, _STEPS_TOLD),
+            flips=self.flips(_FLIPS_TOLD),
+        )
+
     def outcomes(self, arm: int) -> list[Outcome]:
         """Return the answers of one program to the examples counted."""
         return [pair[arm] for pair in self._pairs[: self.n]]
@@ -213,6 +233,14 @@ class Duel:
             self.verdict = decide(low, high, self._margin)
             if self.verdict != "inconclusive":
                 self.n_at_verdict = self.n
+
+
+def thin(path: Sequence[Step], most: int) -> tuple[Step, ...]:
+    """Return at most some ``most`` of the steps, evenly spaced, the last one always."""
+    every = max(1, -(-len(path) // most))
+    return tuple(path[number] for number in range(every - 1, len(path), every)) + tuple(
+        path[-1:] if len(path) % every else ()
+    )
 
 
 def examples_compared(duels: Sequence[Duel]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dspy_nb.core.ab.comparison import Comparison, Flip
-from dspy_nb.core.ab.duel import A, Duel
+from dspy_nb.core.ab.duel import A, Duel, thin
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.statistics.sample_sizes import more_needed, more_needed_alike, more_needed_paired
 from dspy_nb.core.statistics.verdicts import (
@@ -174,7 +174,6 @@ def comparison_of(
     differences = duel.differences
     b_wins, a_wins = duel.wins
     effect = math.fsum(differences) / len(differences) if differences else math.nan
-    shown = max(1, math.ceil(len(duel.path) / _PATH_LENGTH))
     return Comparison(
         verdict=finding.verdict,
         effect=effect,
@@ -203,7 +202,7 @@ def comparison_of(
         tokens_ratio=_ratio(_tokens(a), _tokens(b)),
         complete=finding.complete,
         warnings=(*warnings, *_warnings(a, b, finding, b_wins + a_wins, terms)),
-        path=tuple(step for step in duel.path if step.n % shown == 0 or step.n == duel.n),
+        path=thin(duel.path, _PATH_LENGTH),
         flips=_flips(a, b),
         seed=terms.seed,
         data_fingerprint=a.data_fingerprint,

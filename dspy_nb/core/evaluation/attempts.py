@@ -99,6 +99,27 @@ class Outcome:
     repaired: bool = False
 
 
+@dataclass(slots=True)
+class Tally:
+    """How far a run is: the outcomes so far, counted.
+
+    Attributes:
+        done: How many there are.
+        failed: How many of them are failures.
+        score: Sum of the scores of the first metric, none as 0.
+    """
+
+    done: int = 0
+    failed: int = 0
+    score: float = 0.0
+
+    def take(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        self.done += 1
+        self.failed += outcome.failure is not None
+        self.score += outcome.scores[0] or 0
+
+
 class Abandoned(BaseException):
     """Ends the program of an example that nobody waits for any more, at its next LM answer."""
 

@@ -21,7 +21,7 @@ from dspy_nb.core.data.identity import value_key
 from dspy_nb.core.data.metrics import Metric, as_metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
-from dspy_nb.core.evaluation.attempts import Job, Outcome, Work, split_fields
+from dspy_nb.core.evaluation.attempts import Job, Outcome, Tally, Work, split_fields
 from dspy_nb.core.evaluation.executors import run_on
 from dspy_nb.core.evaluation.labels import LabelClasses
 from dspy_nb.core.evaluation.opening import Opening
@@ -35,7 +35,7 @@ from dspy_nb.core.evaluation.summary import (
     metric_score,
     slices_of,
 )
-from dspy_nb.core.events import forgiving, now
+from dspy_nb.core.events import Broadcaster, Evaluated, Listener, now
 from dspy_nb.core.programs.calls import check_calls
 from dspy_nb.core.programs.declared import declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
@@ -45,8 +45,6 @@ from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text, value_text
 
 __all__ = ["Evaluation", "check_examples", "check_metrics", "evaluate", "evaluation_of"]
-
-Listener = Callable[[int, int, int], object]
 
 
 def evaluate(
@@ -64,7 +62,7 @@ def evaluate(
     executor: Executor | None = None,
     max_error_rate: float = 0.05,
     seed: int = 0,
-    on_event: Listener | None = None,
+    on_event: Listener | Sequence[Listener] | None = None,
     stop: threading.Event | None = None,
     lm: Any = None,
     adapter: Any = None,
@@ -101,8 +99,8 @@ def evaluate(
             ``ProcessPoolExecutor`` or a Dask cluster's ``client.get_executor()``.
         max_error_rate: Above this share of errors the result is not ``reliable``.
         seed: Of the bootstrap.
-        on_event: Called with the numbers of examples done, planned and failed: at the start, a few times a
-            second, and at the end. If it raises, that is logged.
+        on_event: One or several listeners: called with ``Evaluated`` at the start, a few times a second, and at
+            the end.
         stop: Set it, from another thread, to stop.
         lm: The LM to use in place of the configured one; predictors with their own LM keep it.
         adapter: The adapter to use in place of the configured one.
@@ -129,6 +127,7 @@ def evaluate(
         num_threads = whole_number("num_threads", num_threads, minimum=1)
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise InputError(f"executor must be a concurrent.futures.Executor, got {type(executor).__name__}")
+    events = Broadcaster(on_event)
     run = execution.run if executor is None else partial(run_on, executor)
     keys = None if by is None else _slice_keys(by, examples, metrics[first])
     lms = used_lms(program, lm)
@@ -160,22 +159,13 @@ def evaluate(
     }
 
     started = time.perf_counter()
-    listener = forgiving(on_event, "an evaluation")
-
-    def progress(done: int, failed: int) -> None:
-        listener(done, len(jobs), failed)
-
-    progress(0, 0)
     opening = Opening()
     stop = StopAfter(stop, stop_after_s)
     limits: dict[str, Any] = {"num_threads": num_threads, "timeout_s": timeout_s, "stop": stop}
-    warn_of_changes = watch([program])
-    outcomes = run(work, jobs, **limits, progress=progress, opening=opening)
-    if opening.error is not None:
-        raise opening.error
-    duration_s = time.perf_counter() - started
 
-    facts["repaired"] = sum(outcome is not None and outcome.repaired for outcome in outcomes)
+    def standing(tally: Tally) -> Evaluated:
+        mean = tally.score / tally.done if tally.done else None
+        return Evaluated(tally.done, len(jobs), tally.failed, mean, time.perf_counter() - started)
 
     def build() -> Evaluation:
         found = dict(zip(places, outcomes, strict=True))
@@ -183,14 +173,30 @@ def evaluate(
         numbers = _numbers(results, metrics, field, keys, facts)
         return Evaluation(**numbers, **facts, duration_s=duration_s)
 
-    try:
-        evaluation = build()
-    except KeyboardInterrupt:  # one that comes this late must not lose the answers
-        evaluation = build()
-    finished = [outcome for outcome in outcomes if outcome is not None]
-    with contextlib.suppress(KeyboardInterrupt):
-        progress(len(finished), sum(outcome.failure is not None for outcome in finished))
-        warn_of_changes()
+    with events:
+        events.send(standing(Tally()))
+        warn_of_changes = watch([program])
+        outcomes = run(
+            work,
+            jobs,
+            **limits,
+            progress=lambda tally: events.update(lambda: standing(tally)),
+            opening=opening,
+        )
+        if opening.error is not None:
+            raise opening.error
+        duration_s = time.perf_counter() - started
+        facts["repaired"] = sum(outcome is not None and outcome.repaired for outcome in outcomes)
+        try:
+            evaluation = build()
+        except KeyboardInterrupt:  # one that comes this late must not lose the answers
+            evaluation = build()
+        finished = [outcome for outcome in outcomes if outcome is not None]
+        errors = sum(outcome.failure is not None for outcome in finished)
+        with contextlib.suppress(KeyboardInterrupt):
+            mean = evaluation.score if finished else None
+            events.send(Evaluated(len(finished), len(jobs), errors, mean, duration_s, over=True))
+            warn_of_changes()
     return evaluation
 
 

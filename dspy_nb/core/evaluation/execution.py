@@ -19,7 +19,7 @@ from typing import Protocol
 
 import dspy
 
-from dspy_nb.core.evaluation.attempts import Abandoned, ExampleMeter, Job, Outcome, Work, timeout
+from dspy_nb.core.evaluation.attempts import Abandoned, ExampleMeter, Job, Outcome, Tally, Work, timeout
 from dspy_nb.core.evaluation.opening import Opening
 
 __all__ = ["run"]
@@ -41,7 +41,7 @@ def run(
     timeout_s: float | None = None,
     deadline: float | None = None,
     stop: threading.Event | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[Tally], None] | None = None,
     landed: Callable[[int, Outcome], None] | None = None,
     opening: Opening | None = None,
 ) -> list[Outcome | None]:
@@ -62,7 +62,7 @@ def run(
             and counts no more; so is an event loop that a program holds up.
         deadline: A ``time.monotonic`` after which no example begins; those under way are waited for.
         stop: Set it, from any thread, to stop.
-        progress: Called in the calling thread with the numbers done and failed, a few times a second.
+        progress: Called in the calling thread with how far the run is, ten times a second or more.
         landed: Called with the place of each job and its outcome as soon as there is one, by one thread at a
             time. It must be quick, and must not raise.
         opening: Hears of each outcome too, and ends the run, as if stopped, when the first ones are hopeless.
@@ -127,7 +127,7 @@ class _Loop:
         self._lock = threading.Lock()  # of everything below
         self._flights: set[_Flight] = set()
         self._workers = 0
-        self._done = self._failed = 0
+        self._tally = Tally()
         self._closed = False
         self._over = threading.Event()
         self._cancel_tasks: list[Callable[[], object]] = []  # one for each event loop
@@ -144,10 +144,9 @@ class _Loop:
         else:
             self._hire(1)
 
-    def supervise(self, progress: Callable[[int, int], None] | None) -> None:
+    def supervise(self, progress: Callable[[Tally], None] | None) -> None:
         """Return when all jobs are done, or when the run is stopped."""
         tick = _TICK_S
-        reported = 0.0
         while True:
             began, cpu = time.perf_counter(), time.process_time()
             if self._over.wait(tick) or self._stop.is_set():
@@ -157,9 +156,8 @@ class _Loop:
             if self._timeout_s is not None:
                 self._expire(self._timeout_s)
                 tick = min(tick, self._timeout_s / 4)
-            if progress and time.perf_counter() - reported >= _LONGEST_TICK_S:
-                progress(self._done, self._failed)
-                reported = time.perf_counter()
+            if progress:
+                progress(self._tally)
 
     def _grow(self, tick: float, waited: float, worked: float) -> float:
         """Double the threads if the ones at work leave the interpreter idle; return the next tick.
@@ -275,8 +273,7 @@ class _Loop:
         self.outcomes[flight.place] = outcome
         if self._landed is not None:
             self._landed(flight.place, outcome)
-        self._done += 1
-        self._failed += outcome.failure is not None
+        self._tally.take(outcome)
         if self._opening is not None and self._opening.take(flight.job, outcome):
             self._closed = True  # before this worker takes another job
             self._over.set()

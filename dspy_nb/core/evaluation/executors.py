@@ -32,7 +32,7 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation.attempts import Failure, Job, Outcome, Work, timeout
+from dspy_nb.core.evaluation.attempts import Failure, Job, Outcome, Tally, Work, timeout
 from dspy_nb.core.evaluation.cluster import DaskCluster
 from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.evaluation.travel import CannotLoad, LocalTask, RemoteTask
@@ -59,7 +59,7 @@ def run_on(
     num_threads: int | None = None,
     timeout_s: float | None = None,
     stop: threading.Event | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[Tally], None] | None = None,
     opening: Opening | None = None,
 ) -> list[Outcome | None]:
     """Do the work on every job, in tasks of an executor; otherwise as ``execution.run``.
@@ -102,12 +102,12 @@ def run_on(
                 if opening is not None and opening.error is not None:
                     break
                 if progress:
-                    progress(dispatch.done, dispatch.failed)
+                    progress(dispatch.tally)
         with contextlib.suppress(KeyboardInterrupt):
             dispatch.halt()
             dispatch.collect(_LEASE_S + _GRACE_S, ALL_COMPLETED)
     except InputError as error:
-        if dispatch.done == dispatch.failed:
+        if dispatch.tally.done == dispatch.tally.failed:
             raise
         logger.error("%s; what was finished is kept", error)  # it has been paid for
     finally:
@@ -153,8 +153,7 @@ class _Dispatch:
         opening: Opening | None,
     ) -> None:
         self.outcomes: list[Outcome | None] = [None] * len(jobs)
-        self.done = 0
-        self.failed = 0
+        self.tally = Tally()
         self._jobs = jobs
         self._work = work
         self._task = task
@@ -304,8 +303,7 @@ class _Dispatch:
 
     def _record(self, place: int, outcome: Outcome) -> None:
         self.outcomes[place] = outcome
-        self.done += 1
-        self.failed += outcome.failure is not None
+        self.tally.take(outcome)
         if self._opening is not None:
             self._opening.take(self._jobs[place], outcome)
 

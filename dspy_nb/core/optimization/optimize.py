@@ -16,7 +16,8 @@ import dspy
 from dspy_nb.core.data.examples import example_id, fingerprint
 from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.events import Broadcaster, EventLog, Listener
+from dspy_nb.core.event_log import EventLog
+from dspy_nb.core.events import Broadcaster, Listener
 from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.replay import (
@@ -96,11 +97,7 @@ def optimize(
         InputError: something is wrong with the arguments, or the metric returned what is no score.
         OptimizationFailed: most calls of the program or the metric failed, or the optimizer itself did.
     """
-    listeners = [] if on_event is None else list(on_event) if isinstance(on_event, Sequence) else [on_event]
-    if wrong := [listener for listener in listeners if not callable(listener)]:
-        raise InputError(
-            f"on_event must be a function of an event, or a list of such, got {value_text(wrong[0])}"
-        )
+    events = Broadcaster(on_event)
     if stop is not None and not callable(getattr(stop, "is_set", None)):
         raise InputError(f"stop must be a threading.Event, got {type(stop).__name__}")
     task = Task.of(
@@ -117,13 +114,13 @@ def optimize(
     log = None if file is None else EventLog(file)
     if log is not None:
         log.open()
-        listeners.insert(0, log)
+        events.listeners.insert(0, log)
     stop = stop or threading.Event()
     run = OptimizationRun(setup.plan, stop)
 
     def work() -> None:
         try:
-            result = Search(setup, stop, Broadcaster(listeners)).run()
+            result = Search(setup, stop, events).run()
             _warn_of_changed_inputs(setup)
             run.end(result)
         except BaseException as failure:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dspy
 
 from dspy_nb.core.doors import through
-from dspy_nb.core.errors import DspyNbError, InputError
+from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.pairing import Difference, paired_difference
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
 from dspy_nb.core.optimization.candidates import Candidate
@@ -18,7 +18,6 @@ from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.programs.adapters import describe_adapter
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.secrecy import without_secrets
-from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
     from dspy_nb.core.evaluation.evaluate import Evaluation
@@ -299,9 +298,3 @@ def _readable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_readable(item) for item in value]
     return getattr(value, "name", None) or getattr(value, "__name__", None) or type(value).__name__
-
-
-def as_error(failure: BaseException) -> str:
-    """Return a failure in one line."""
-    text = error_text(failure)
-    return text if isinstance(failure, DspyNbError) else f"{type(failure).__name__}: {text}"

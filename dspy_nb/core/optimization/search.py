@@ -15,14 +15,14 @@ from typing import Any, cast
 import dspy
 
 from dspy_nb.core.data.metrics import MetricError
-from dspy_nb.core.errors import InputError, NoField, NoPrediction, OptimizationFailed
+from dspy_nb.core.errors import InputError, NoField, NoPrediction, OptimizationFailed, failure_text
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
-from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Failed, Progress, Started, warn_of
+from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Progress, Started, warn_of
 from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.optimization.calls import SEED_SETTING, Job
 from dspy_nb.core.optimization.candidates import BatchRecorder, Candidate, Prompt, Recorder
 from dspy_nb.core.optimization.guard import Guard, StopRun
-from dspy_nb.core.optimization.run import Result, RunPlan, as_error
+from dspy_nb.core.optimization.run import Result, RunPlan
 from dspy_nb.core.optimization.supervisor import Supervisor
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.optimization.watched_metric import ending_on_no_score
@@ -37,7 +37,6 @@ __all__ = ["Search", "Setup"]
 
 logger = logging.getLogger(__name__)
 
-_PROGRESS_EVERY_S = 0.25
 _EXCERPT = 120
 _NO_LIMIT = 10**9  # DSPy's own limit on errors would cut a run short; the guard decides instead
 
@@ -76,8 +75,6 @@ class Search:
         self._events = events
         self._guards: list[Guard] = []
         self._started = time.monotonic()
-        self._last_progress = 0.0
-        self._sending = threading.RLock()
         self._reserve = Usage(setup.task.reserve)
         self._scoring_s = 0.0  # what the scores before took: about what those after will take
         self._cut_by: str | None = None
@@ -95,17 +92,15 @@ class Search:
             OptimizationFailed: most calls fail, or the optimizer itself failed.
         """
         estimate = self._plan.estimate.lm_calls
-        self._events.send(Started(self._plan.optimizer, estimate or None, self._plan.budget.limits()))
-        try:
-            with self._interrupts.watched():
-                result = self._run()
-        except BaseException as failure:
-            self._send_progress()
-            self._events.send(Failed(as_error(failure)))
-            raise
-        self._phase = "done"
-        self._send_progress()  # the last throttled one is behind
-        self._events.send(Completed(result.score, result.duration_s, result.stopped_by))
+        with self._events as events:
+            events.send(Started(self._plan.optimizer, estimate or None, self._plan.budget.limits()))
+            try:
+                with self._interrupts.watched():
+                    result = self._run()
+                self._phase = "done"
+            finally:
+                events.send(self._progress())  # the last throttled one is behind
+            events.send(Completed(result.score, result.duration_s, result.stopped_by))
         return result
 
     def _run(self) -> Result:
@@ -180,7 +175,7 @@ class Search:
         except OptimizationFailed:
             raise
         except BaseException as error:  # also SystemExit and its like: it ends the run, and no kernel
-            failure = OptimizationFailed(f"{task.method.name} failed: {as_error(error)}")
+            failure = OptimizationFailed(f"{task.method.name} failed: {failure_text(error)}")
             guard.errors.fatal = error
             return None, self._keep_or_raise(guard, "failure", failure, error)
 
@@ -194,7 +189,7 @@ class Search:
         given = self._recorder.find(self._task.program)
         if guard.nothing_worked or all(c is given for c in self._recorder.candidates if c.full):
             raise error from cause
-        warn_of(f"{as_error(error)}; the best candidate until then is kept")
+        warn_of(f"{failure_text(error)}; the best candidate until then is kept")
         return reason
 
     def _explain(self, guard: Guard) -> str:
@@ -334,7 +329,7 @@ class Search:
         """Return a guard with what is left; if that is nothing, of this limit, it stops at the first call."""
         budget, program = Budget() if isinstance(left, str) else left, self._task.program
         kind = None if isinstance(program, list) else type(program)
-        guard = Guard(budget, self._stop, self._on_call, follower, kind)
+        guard = Guard(budget, self._stop, lambda: self._events.update(self._progress), follower, kind)
         if isinstance(left, str):
             guard.halt(left)
         self._guards.append(guard)
@@ -361,28 +356,16 @@ class Search:
     def _errors(self) -> ErrorCount:
         return sum((guard.errors for guard in self._guards), ErrorCount())
 
-    def _on_call(self) -> None:
-        if time.monotonic() - self._last_progress < _PROGRESS_EVERY_S:
-            return
-        if self._sending.acquire(blocking=False):  # one thread is enough
-            try:
-                self._send_progress()
-            finally:
-                self._sending.release()
-
-    def _send_progress(self) -> None:
-        with self._sending:
-            self._last_progress = time.monotonic()
-            usage, best = self._usage(), self._recorder.best
-            metrics = {
-                **usage.to_dict(),
-                "errors": self._errors().count,
-                "best_score": None if best is None else best.score,
-                "baseline_score": self._baseline_score,
-                "elapsed_s": round(self._last_progress - self._started, 3),
-            }
-            step = usage.lm_calls + usage.cache_hits
-            self._events.send(Progress(step, self._phase or self._recorder.phase, metrics))
+    def _progress(self) -> Progress:
+        usage, best = self._usage(), self._recorder.best
+        metrics = {
+            **usage.to_dict(),
+            "errors": self._errors().count,
+            "best_score": None if best is None else best.score,
+            "baseline_score": self._baseline_score,
+            "elapsed_s": round(time.monotonic() - self._started, 3),
+        }
+        return Progress(usage.lm_calls + usage.cache_hits, self._phase or self._recorder.phase, metrics)
 
     def _on_candidate(self, candidate: Candidate, best: bool) -> None:
         if self._baseline_score is None and candidate.full:
@@ -400,7 +383,7 @@ class Search:
                 prompt=candidate.prompt,
             )
         )
-        self._send_progress()
+        self._events.send(self._progress())
 
 
 def _score(evaluation: Evaluation | None) -> float | None:

@@ -6,8 +6,9 @@ refusal is recorded with the version, so that it cannot be promoted by hand eith
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from dspy_nb.core.arguments import user_path
 from dspy_nb.core.deployment.environment import Deployment, Environment
 from dspy_nb.core.errors import Conflict, InputError, Refused
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
+from dspy_nb.core.events import Broadcaster, Listener, StepEnded, StepStarted
 from dspy_nb.core.models.names import check_model_id
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.optimize import estimate, optimize
@@ -33,8 +35,6 @@ from dspy_nb.core.text import value_text
 
 __all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "run_pipeline"]
 
-StepListener = Callable[[str, Step | None], object]
-
 
 def run_pipeline(
     task: Task,
@@ -47,10 +47,8 @@ def run_pipeline(
     bump: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     by: str | None = None,
-    on_step: StepListener | None = None,
-    on_event: Any = None,
-    on_evaluation: Any = None,
-    on_comparison: Any = None,
+    on_event: Listener | Sequence[Listener] | None = None,
+    stop: threading.Event | None = None,
 ) -> PipelineResult:
     """Optimize a program and ship it if it is good enough, and not worse than what is in production.
 
@@ -69,10 +67,9 @@ def run_pipeline(
         bump: Which part of the version to raise.
         metadata: Facts to store with the version.
         by: Who ships; the user of the process by default.
-        on_step: Called with a step's name and ``None`` when it begins, and the ``Step`` when it is over.
-        on_event: Listener to the optimization.
-        on_evaluation: Listener to the evaluation.
-        on_comparison: Listener to the comparison.
+        on_event: One or several listeners: called with ``StepStarted`` and ``StepEnded``, and in between with the
+            events of the optimization, the evaluation and the comparison.
+        stop: Set it, from another thread, to interrupt.
 
     Raises:
         InputError: Something given is wrong; nothing has been spent or written.
@@ -82,35 +79,34 @@ def run_pipeline(
     check_model_id(model_id)
     if until not in STEPS:
         raise InputError(f"until must be one of {', '.join(STEPS)}, got {value_text(until)}")
+    events = Broadcaster(on_event)
     work = _Pipeline(task, model_id, rules, registry, user_path("folder", folder), bump, metadata, by)
-    work.on_event, work.on_evaluation, work.on_comparison = on_event, on_evaluation, on_comparison
-    for name in STEPS[: STEPS.index(until) + 1]:
-        if (over := work.folder.step(name)) is not None:
-            if over.status == "refused":
+    work.within = {"on_event": events.send, "stop": stop}
+    with events:
+        for name in STEPS[: STEPS.index(until) + 1]:
+            if (over := work.folder.step(name)) is not None:
+                if over.status == "refused":
+                    break
+                continue
+            events.send(StepStarted(name, str(folder)))
+            started = time.monotonic()
+            try:
+                step = work.step(name)
+            except Refused as error:
+                step = Step(name, "refused", str(error))
+            step = replace(step, duration_s=round(time.monotonic() - started, 3))
+            work.folder.add(step)
+            last = step.status == "refused" or name == until
+            events.send(StepEnded(name, step.status, step.message, step.duration_s, last))
+            if last:
                 break
-            continue
-        if on_step is not None:
-            on_step(name, None)
-        started = time.monotonic()
-        try:
-            step = work.step(name)
-        except Refused as error:
-            step = Step(name, "refused", str(error))
-        step = replace(step, duration_s=round(time.monotonic() - started, 3))
-        work.folder.add(step)
-        if on_step is not None:
-            on_step(name, step)
-        if step.status == "refused":
-            break
     return work.result()
 
 
 class _Pipeline:
-    """One pipeline under way."""
+    """One pipeline under way; ``within`` holds what every call within its steps gets."""
 
-    on_event: Any = None
-    on_evaluation: Any = None
-    on_comparison: Any = None
+    within: Mapping[str, Any]
 
     def __init__(
         self,
@@ -209,7 +205,7 @@ class _Pipeline:
         run = self.run = optimize(
             self.task,
             run_dir=self.folder.path / "run",
-            on_event=self.on_event,
+            **self.within,
         )
         if run.stopped_by in ("interrupt", "stop"):
             raise KeyboardInterrupt
@@ -236,7 +232,7 @@ class _Pipeline:
                 num_threads=self.task.num_threads,
                 stop_after_s=self.task.budget.seconds,
                 seed=self.task.seed,
-                on_event=self.on_evaluation,
+                **self.within,
             )
             self._check_complete(found, "evaluation")
             self.registry.attach(version, found, by=self.by)
@@ -297,7 +293,7 @@ class _Pipeline:
             num_threads=self.task.num_threads,
             stop_after_s=self.task.budget.seconds,
             seed=self.task.seed,
-            on_event=self.on_comparison,
+            **self.within,
         )
         self._check_complete(found, "comparison")
         found = self.comparison = replace(found, a_name=baseline.ref, b_name=version.ref)

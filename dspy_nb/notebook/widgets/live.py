@@ -1,4 +1,4 @@
-"""What live panels share: how they are shown, their Stop button, and how they leave nothing behind."""
+"""What a live panel is made of: how it is shown, its Stop button, and how it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -29,26 +29,30 @@ class StopButton:
 
     Args:
         stop: Set, from whatever thread, when the button is pressed.
-        tooltip: What it does.
-        hint: The same in a few words, to be read beside it.
     """
 
-    def __init__(self, stop: threading.Event, tooltip: str, hint: str) -> None:
+    def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
-        self.button = Button(description="Stop", icon="stop", tooltip=tooltip)
+        self._hint = HTML()
+        self.button = Button(description="Stop", icon="stop")
         self.button.on_click(self._pressed)
         deliver_at_once(self.button)
-        self.box = HBox([self.button, HTML(soft(hint))], layout=Layout(align_items="center"))
+        self.box = HBox([self.button, self._hint], layout=Layout(align_items="center"))
 
-    def refresh(self) -> None:
-        """Say that it stops, where something else has set the event."""
+    def refresh(self, keeps: str) -> None:
+        """Say what it keeps; and that it stops, where something else has set the event."""
+        self.button.tooltip = f"End at the next LM call and keep {keeps}"
+        self._hint.value = soft(f"keeps {keeps}; so does interrupting the kernel")
+        self._say()
+
+    def _say(self) -> None:
         if self._stop.is_set():
             self.button.disabled = True
             self.button.description = "Stopping…"
 
     def _pressed(self, button: Button) -> None:
         self._stop.set()
-        self.refresh()
+        self._say()
 
 
 def live_bundle(box: Box, headline: str, text: str) -> dict[str, Any]:

@@ -1,24 +1,25 @@
-"""The panel of a run in a notebook: what it does, what it found, what it costs, and a button to stop it."""
+"""The panel of a call in a notebook: what it does, what it found, what it costs, and a button to stop it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextvars import Context
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import psutil
-from IPython.display import display
 from ipywidgets import HTML, Layout, VBox
 
 from dspy_nb.core.events import CandidateScored
+from dspy_nb.notebook.display import NotebookProgress
 from dspy_nb.notebook.widgets.live import LIVE_STYLE, StopButton, close_widgets, live_bundle, soft
-from dspy_nb.views.documents import STYLE, markup, to_fragment
-from dspy_nb.views.progress.display import Display
-from dspy_nb.views.progress.run_state import ProgressState, candidate_title, prompt_of
+from dspy_nb.views.documents import STYLE, Facts, markup, to_fragment
+from dspy_nb.views.progress.call_state import CallState
+from dspy_nb.views.progress.comparison import ComparisonState
+from dspy_nb.views.progress.run_state import RunState, candidate_title, prompt_of
 from dspy_nb.views.wording import excerpt, percent
 
-__all__ = ["ProgressPanel"]
+__all__ = ["ABPanel", "ProgressPanel"]
 
 _EXCERPT = 110
 
@@ -38,55 +39,75 @@ _PANEL_STYLE = """<style>
 </style>"""
 
 
-class ProgressPanel(Display):
-    """A listener that shows a run in the cell that starts it, with a button that stops the run.
+class ProgressPanel(NotebookProgress):
+    """A listener that shows a call in the cell that makes it, with a button that stops the call.
 
-    The run's end replaces the widgets by static HTML and text, so that a saved notebook shows the result::
+    The end of the call replaces the widgets by static HTML and text, so that a saved notebook shows the result::
 
         panel = nb.ProgressPanel()
         run = nb.optimize(..., on_event=panel, stop=panel.stop)
 
-    ``%dspy_optimize`` does this by itself. The panel starts with the first event; where that comes from
-    another thread, as with ``background=True``, call :meth:`show` before.
+    The magics do this by themselves. The panel starts with the first event; where that comes from another
+    thread, as with ``background=True``, call :meth:`show` before.
 
     Attributes:
         redraws: how often the panel was drawn.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.redraws = 0
-        self._handle: Any = None
-        self._view: _View | None = None
+    _view: _View | None = None
+    redraws = 0
 
-    def show(self) -> None:
-        """Start the panel, in the cell that is running now."""
-        with self._lock:
-            bundle = self._static()
-            if self.state.status == "running":
-                self._view = _View(self.stop)
-                self._draw()
-                bundle = live_bundle(self._view.box, self.state.headline, self.state.text())
-            self._handle = display(bundle, raw=True, display_id=True)
+    def _bundle(self) -> dict[str, Any]:
+        if self.state.status != "running":
+            return self._static()
+        self._view = _View(self.stop)
+        self._draw()
+        return live_bundle(self._view.box, self.state.headline, self.state.text())
 
-    def _show(self) -> None:
-        if self._handle is None:
-            self.show()
-        elif self.state.status == "running":
+    def _update(self) -> None:
+        if self.state.status == "running":
             self._draw()
-        else:
-            # Out of the thread's context: see NotebookProgress.
-            Context().run(self._handle.update, self._static(), raw=True)
-            if self._view is not None:
-                close_widgets(self._view.box)
+            return
+        super()._update()
+        if self._view is not None:
+            close_widgets(self._view.box)
 
     def _draw(self) -> None:
         if self._view is not None:
             self.redraws += 1
             self._view.draw(self.state)
 
-    def _static(self) -> dict[str, Any]:
-        return {"text/plain": self.state.text(), "text/html": self.state.html()}
+
+class ABPanel(ProgressPanel):
+    """A :class:`ProgressPanel` of a comparison that is shown before it begins, by names of your own.
+
+    It is a context, and its end replaces the widgets by static HTML and text::
+
+        with nb.ABPanel(["A", "B"], margin=0.02) as panel:
+            found = nb.compare_many(a, [b], data, metric, margin=0.02, on_event=panel, stop=panel.stop)
+
+    Args:
+        names: What to call the baseline and its candidates.
+        margin: Largest difference that makes no practical difference.
+        planned: Examples that there are at most.
+    """
+
+    state: ComparisonState
+
+    def __init__(self, names: Sequence[str], margin: float = 0.0, planned: int = 0) -> None:
+        super().__init__(ComparisonState(names, margin, planned))
+
+    def __enter__(self) -> Self:
+        """Start the panel, in the cell that is running now."""
+        self.show()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Replace the widgets by how it ended."""
+        super().__exit__(kind, error, trace)
+        if self.state.status == "running":  # nothing was compared
+            self.state.status = "stopped"
+            self._show()
 
 
 class _View:
@@ -97,44 +118,39 @@ class _View:
     """
 
     def __init__(self, stop: threading.Event) -> None:
-        self._head, self._chart, self._facts, self._caption = HTML(), HTML(), HTML(), HTML()
-        self.stop_button = StopButton(
-            stop,
-            "End the run at the next LM call and keep the best so far",
-            "keeps the best so far; so does interrupting the kernel",
-        )
+        self._head = HTML()
+        self.stop_button = StopButton(stop)
+        self._parts = VBox()  # one for each further block of the state
         self._columns = HTML(layout=Layout(order="-1", display="none"))
         columns = ("candidate", "score", "n", "demos", "instruction")
         self._columns.value = f'<div class="dspy-nb" aria-hidden="true">{_cells(columns, "row head")}</div>'
         self._rows = VBox([self._columns])
         self._rows.add_class("dspy-nb-candidates")
+        self._caption = HTML()
         self._slots: dict[int, HTML] = {}  # one for each candidate that is shown
         self._drawn: dict[int, tuple[CandidateScored, bool]] = {}
         self._process = psutil.Process()
-        self.box = VBox(
-            [
-                HTML(STYLE + LIVE_STYLE + _PANEL_STYLE),
-                self._head,
-                self.stop_button.box,
-                self._chart,
-                self._facts,
-                self._rows,
-                self._caption,
-            ]
-        )
+        style = HTML(STYLE + LIVE_STYLE + _PANEL_STYLE)
+        self.box = VBox([style, self._head, self.stop_button.box, self._parts, self._rows, self._caption])
         self.box.add_class("dspy-nb-panel")
 
-    def draw(self, state: ProgressState) -> None:
+    def draw(self, state: CallState) -> None:
         """Show ``state``."""
-        memory = f"{self._process.memory_info().rss / 2**20:,.0f} MB"
-        self._head.value = to_fragment([state.bar], state.headline)
-        if state.chart:
-            self._chart.value = to_fragment(state.chart)
-        self._facts.value = to_fragment([state.facts([("memory", memory)])])
-        self._draw_candidates(state)
-        self.stop_button.refresh()
+        memory = ("memory", f"{self._process.memory_info().rss / 2**20:,.0f} MB")
+        first, *others = state.blocks
+        self._head.value = to_fragment([first], state.headline)
+        self._parts.children += tuple(HTML() for _ in others[len(self._parts.children) :])
+        texts = [
+            to_fragment([replace(block, items=[*block.items, memory]) if isinstance(block, Facts) else block])
+            for block in others
+        ]
+        for number, part in enumerate(self._parts.children):
+            part.value = texts[number] if number < len(texts) else ""
+        if isinstance(state.innermost, RunState):
+            self._draw_candidates(state.innermost)
+        self.stop_button.refresh(state.keeps)
 
-    def _draw_candidates(self, state: ProgressState) -> None:
+    def _draw_candidates(self, state: RunState) -> None:
         # A candidate keeps its widget, so that a prompt that someone has opened to read stays open; its place
         # is a matter of style.
         ranked = state.ranked

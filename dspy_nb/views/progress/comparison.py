@@ -2,51 +2,58 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Self
 
 from dspy_nb.core.ab.comparison import Flip, Step
-from dspy_nb.core.ab.duel import A, B, Duel, examples_compared
+from dspy_nb.core.events import Compared, Event, Standing
 from dspy_nb.views.comparison import flip_cells
-from dspy_nb.views.documents import Bar, Block, Document, Drawing, Facts, Table
+from dspy_nb.views.documents import Bar, Block, Drawing, Facts, Note, Table
+from dspy_nb.views.progress.call_state import CallState, Meter
 from dspy_nb.views.progress.sequence_chart import sequence_svg, sequence_text
 from dspy_nb.views.wording import count, duration, points, shown
 
-__all__ = ["ComparisonState", "TerminalComparisonProgress", "most_answers"]
+__all__ = ["ComparisonState", "most_answers"]
 
 _FLIPS_SHOWN = 8
 
 
-@dataclass
-class ComparisonState:
-    """What is known of a comparison under way; fed with its duels, read as a document.
+class ComparisonState(CallState):
+    """What is known of a comparison.
+
+    Args:
+        names: What to call the baseline and its candidates, if not by the names that the comparison gives.
 
     Attributes:
-        names: Of the baseline, then of the candidates.
-        margin: Largest difference that makes no practical difference.
-        planned: Examples that there are at most.
-        ended: Why nothing more comes, in words; ``""`` while it works.
+        last: What it said last.
     """
 
-    names: Sequence[str]
-    margin: float
-    planned: int
-    ended: str = ""
-    _duels: Sequence[Duel] = ()
-    _started: float = field(default_factory=time.monotonic)
+    keeps = "what was compared so far"
 
-    def add(self, duels: Sequence[Duel], planned: int) -> None:
-        """Take in how far the duels are."""
-        self._duels, self.planned = duels, planned
+    def __init__(self, names: Sequence[str] = (), margin: float = 0.0, planned: int = 0) -> None:
+        super().__init__()
+        self._names = names
+        candidates = tuple(Standing(name) for name in names[1:])
+        self.last = Compared(0, planned, next(iter(names), ""), candidates, margin)
+
+    def add(self, event: Event) -> None:
+        """Take in an event."""
+        super().add(event)
+        if isinstance(event, Compared):
+            self.last = event
+            if event.over:
+                self.status = "completed" if self.done else "stopped"
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the baseline, then of the candidates."""
+        return self._names or (self.last.baseline, *(candidate.name for candidate in self.last.candidates))
 
     @property
     def done(self) -> bool:
-        """Whether every duel has its verdict, or has had every example."""
-        return bool(self._duels) and all(
-            duel.verdict != "inconclusive" or duel.n >= self.planned for duel in self._duels
+        """Whether every candidate has its verdict, or has had every example."""
+        candidates, total = self.last.candidates, self.last.total
+        return any(candidate.n for candidate in candidates) and all(
+            candidate.verdict != "inconclusive" or candidate.n >= total for candidate in candidates
         )
 
     def text(self) -> str:
@@ -54,101 +61,111 @@ class ComparisonState:
         leader = self._leader
         parts = [self.headline, self._used]
         if leader is not None and leader.path:
-            parts.append(sequence_text(leader.path))
+            parts.append(sequence_text(_steps(leader)))
         return "; ".join(parts)
 
     @property
     def headline(self) -> str:
         """What is compared, and the verdict if there is one."""
-        settled = [
-            (name, duel) for name, duel in zip(self.names[1:], self._duels, strict=False) if duel.n_at_verdict
-        ]
+        settled = [one for one in self.last.candidates if one.n_at_verdict]
         if len(self.names) == 2:
             title = f"A/B: {self.names[0]} (A) and {self.names[1]} (B)"
             if settled:
-                verdict, n = settled[0][1].verdict, settled[0][1].n_at_verdict or 0
-                return f"{title}: {verdict} after {count(n, 'example')}"
+                return f"{title}: {settled[0].verdict} after {count(settled[0].n_at_verdict or 0, 'example')}"
         else:
             title = f"A/B: {count(len(self.names) - 1, 'candidate')} against {self.names[0]} (A)"
             if settled:
                 return f"{title}: {len(settled)} settled"
-        return f"{title}: {self.ended or ('no verdict' if self.done else 'comparing')}"
+        if self.failed:
+            return f"{title}: failed: {self.failed}"
+        return f"{title}: {'no verdict' if self.done else 'stopped' if self._over else 'comparing'}"
 
-    def document(self) -> Document:
-        """Return everything, with the latest flips while it works."""
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """Everything, with the latest flips while it works."""
         leader = self._leader
         if leader is None:
-            return Document(self.headline, [Bar(None, "waiting for the first answers")])
-        working = not (self.ended or self.done)
-        blocks: list[Block] = [Bar(examples_compared(self._duels) / self.planned, self._used, self._state)]
+            return [Bar(None, "waiting for the first answers")]
+        blocks: list[Block] = [Bar(self.last.done / max(self.last.total, 1), self._used, self.colour)]
         if leader.path:
-            svg = sequence_svg(leader.path, self.margin, self.planned)
-            blocks.append(Drawing(svg, sequence_text(leader.path)))
+            steps = _steps(leader)
+            svg = sequence_svg(steps, self.last.margin, self.last.total)
+            blocks.append(Drawing(svg, sequence_text(steps)))
+            if len(self.last.candidates) > 1:
+                name = self.names[1 + self.last.candidates.index(leader)]
+                blocks.append(Note(f"the chart is that of {name}"))
         blocks.append(Facts(self._facts(leader), tiles=True))
-        if len(self._duels) > 1:
+        if len(self.last.candidates) > 1:
             blocks.append(self._candidates())
-        if working and (flips := leader.flips(_FLIPS_SHOWN)):
-            blocks.append(_flips(flips, sum(leader.wins)))
-        subtitle = f"the chart is that of {self._leader_name}" if len(self._duels) > 1 else ""
-        return Document(self.headline, blocks, subtitle)
+        if not self._over and leader.flips:
+            blocks.append(_flips(leader.flips[:_FLIPS_SHOWN], sum(leader.wins)))
+        return blocks
 
     @property
-    def _leader(self) -> Duel | None:
-        """The duel of the candidate that is ahead."""
-        begun = [duel for duel in self._duels if duel.n]
-        return max(begun, key=lambda duel: sum(duel.differences) / duel.n, default=None)
+    def meter(self) -> Meter:
+        """Examples compared, and how the candidates stand."""
+        candidates = self.last.candidates
+        remark = ""
+        if len(candidates) > 1:
+            settled = sum(one.verdict != "inconclusive" for one in candidates)
+            remark = f"{settled} of {len(candidates)} settled"
+        elif candidates and candidates[0].interval is not None:
+            remark = f"B − A {_difference(candidates[0])}"
+        return Meter("compare", self.last.done, self.last.total, "example", remark)
 
     @property
-    def _leader_name(self) -> str:
-        return next(
-            name for name, duel in zip(self.names[1:], self._duels, strict=True) if duel is self._leader
-        )
+    def _leader(self) -> Standing | None:
+        """The candidate that is ahead."""
+        begun = [one for one in self.last.candidates if one.n]
+        return max(begun, key=lambda one: one.effect or 0.0, default=None)
 
     @property
-    def _state(self) -> str:
-        if any(duel.verdict != "inconclusive" for duel in self._duels) and self.done:
-            return "good"
-        return "warn" if self.ended or self.done else ""
+    def _over(self) -> bool:
+        return self.done or self.status != "running"
+
+    @property
+    def colour(self) -> str:
+        """Green with a verdict, yellow without one."""
+        if not self.done or self.failed:
+            return super().colour
+        return "good" if any(one.verdict != "inconclusive" for one in self.last.candidates) else "warn"
 
     @property
     def _used(self) -> str:
-        n = examples_compared(self._duels)
-        spent = time.monotonic() - self._started
-        text = f"{n:,} of at most {count(self.planned, 'example')} compared, {duration(spent)}"
-        left = self.planned - n
-        if self.ended or self.done or not n or not left:
+        n, total, spent = self.last.done, self.last.total, self.last.elapsed_s
+        text = f"{n:,} of at most {count(total, 'example')} compared, {duration(spent)}"
+        left = total - n
+        if self._over or not n or not left:
             return text
         return f"{text}; {left:,} left, at most {duration(spent / n * left)} at this rate"
 
-    def _facts(self, duel: Duel) -> list[tuple[str, str]]:
-        b_wins, a_wins = duel.wins
-        verdict = (
-            duel.verdict
-            if duel.n_at_verdict
-            else "none yet"
-            if not (self.done or self.ended)
-            else duel.verdict
-        )
-        facts = [("verdict", verdict), ("difference, points", _difference(duel))]
+    def _facts(self, candidate: Standing) -> list[tuple[str, str]]:
+        b_wins, a_wins = candidate.wins
+        open_yet = not (candidate.n_at_verdict or self._over)
+        facts = [("verdict", "none yet" if open_yet else candidate.verdict)]
+        facts.append(("difference, points", _difference(candidate)))
         facts += [("B better on", f"{b_wins:,}"), ("A better on", f"{a_wins:,}")]
-        if any(duel.errors):
-            facts.append(("errors", f"A {duel.errors[A]:,}, B {duel.errors[B]:,}"))
+        if any(candidate.errors):
+            facts.append(("errors", f"A {candidate.errors[0]:,}, B {candidate.errors[1]:,}"))
         return facts
 
     def _candidates(self) -> Table:
         rows = [
-            (name, duel.verdict if duel.n_at_verdict else "open", _difference(duel), f"{duel.n:,}")
-            for name, duel in zip(self.names[1:], self._duels, strict=True)
+            (name, one.verdict if one.n_at_verdict else "open", _difference(one), f"{one.n:,}")
+            for name, one in zip(self.names[1:], self.last.candidates, strict=True)
         ]
         return Table(("candidate", "verdict", "difference to A, points", "examples"), rows, frozenset([3]))
 
 
-def _difference(duel: Duel) -> str:
-    if not duel.n:
+def _steps(candidate: Standing) -> list[Step]:
+    return [Step(*step) for step in candidate.path]
+
+
+def _difference(candidate: Standing) -> str:
+    if candidate.effect is None:
         return ""
-    last = duel.path[-1] if duel.path else Step(duel.n, sum(duel.differences) / duel.n, -1.0, 1.0)
-    text = f"{100 * last.effect:+.1f}"
-    return f"{text} {points(last.low, last.high)}" if duel.path and last.low == last.low else text
+    text, interval = f"{100 * candidate.effect:+.1f}", candidate.interval
+    return text if interval is None or interval[0] != interval[0] else f"{text} {points(*interval)}"
 
 
 def _flips(flips: Sequence[Flip], total: int) -> Table:
@@ -157,47 +174,7 @@ def _flips(flips: Sequence[Flip], total: int) -> Table:
     return Table(("B", "input", "expected", "A said", "B said"), rows, caption=caption)
 
 
-# -- in a terminal ----------------------------------------------------------------------------------------------
-
-
-class TerminalComparisonProgress:
-    """A bar on stderr where that is a terminal, nothing elsewhere; a context that closes the bar."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, duels: Sequence[Duel], planned: int) -> None:
-        """Show how many examples all that are still asked have answered, and how many verdicts are in."""
-        if not sys.stderr.isatty():
-            return
-        from tqdm import tqdm
-
-        if self._bar is None:
-            self._bar = tqdm(
-                total=planned, desc="compare", unit="example", dynamic_ncols=True, file=sys.stderr
-            )
-        self._bar.n = examples_compared(duels)
-        self._bar.set_postfix_str(_standing(duels), refresh=False)
-        self._bar.refresh()
-
-
 def most_answers(planned: int, programs: int) -> str:
     """Return what a comparison takes at most, in words."""
     by = "both" if programs == 2 else "all"
     return f"at most {planned:,} examples, each answered by {by}: {programs * planned:,} answers"
-
-
-def _standing(duels: Sequence[Duel]) -> str:
-    if len(duels) > 1:
-        return f"{sum(duel.over for duel in duels)} of {len(duels)} settled"
-    if not duels[0].path:
-        return ""
-    _, effect, low, high = duels[0].path[-1]
-    return f"B − A {100 * effect:+.1f} {points(low, high)}"

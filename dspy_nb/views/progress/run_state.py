@@ -1,4 +1,4 @@
-"""What a run has said so far: the one fold of its events, and how it reads as text and HTML.
+"""What a run has said so far: the one fold of its events, and how it reads.
 
 A step is an LM call answered, cache hits included. The bar compares it with the estimate, which is an upper
 bound, so it says "at most"; nothing here is a guess of how far the optimizer is.
@@ -6,23 +6,24 @@ bound, so it says "at most"; nothing here is a guess of how far the optimizer is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from dspy_nb.core.events import CandidateScored, Completed, Event, Progress, Started
-from dspy_nb.views.documents import Bar, Block, Code, Details, Document, Drawing, Facts, Table, to_html
+from dspy_nb.views.documents import Bar, Block, Code, Details, Document, Drawing, Facts, Table
+from dspy_nb.views.progress.call_state import CallState, Meter
 from dspy_nb.views.progress.score_chart import ScoreTrail, score_svg, score_text
 from dspy_nb.views.run import prompt_blocks
 from dspy_nb.views.wording import count, duration, excerpt, known, percent, stopped
 
-__all__ = ["ProgressState", "candidate_title", "prompt_of"]
+__all__ = ["RunState", "candidate_title", "prompt_of"]
 
 _LAST_CANDIDATES = 5
 _BEST_CANDIDATES = 12
 _UNFOLDED = 5
 
 
-class ProgressState:
+class RunState(CallState):
     """What a run said so far, kept small however long the run is.
 
     Attributes:
@@ -39,10 +40,12 @@ class ProgressState:
         best_few: the best of them and the newest, by number.
         trail: the scores of all, for a chart.
         completed: how the run ended, if it has.
-        failed: why it failed, if it has.
     """
 
+    keeps = "the best so far"
+
     def __init__(self) -> None:
+        super().__init__()
         self.optimizer = ""
         self.total: int | None = None
         self.budget: Mapping[str, float] = {}
@@ -56,10 +59,10 @@ class ProgressState:
         self.best_few: dict[int, CandidateScored] = {}
         self.trail = ScoreTrail()
         self.completed: Completed | None = None
-        self.failed: str | None = None
 
     def add(self, event: Event) -> None:
         """Take in one event."""
+        super().add(event)
         if isinstance(event, Started):
             self.optimizer, self.total, self.budget = event.optimizer, event.total_steps, event.budget
             self.phase = "starting"
@@ -77,8 +80,7 @@ class ProgressState:
                 self.best = event.score
         elif isinstance(event, Completed):
             self.completed = event
-        else:
-            self.failed = event.error
+            self.status = "stopped" if event.stopped_by else "completed"
 
     def _rank(self, event: CandidateScored) -> None:
         self.best_few[event.candidate] = event
@@ -106,15 +108,6 @@ class ProgressState:
         return float(elapsed) / self.step * (self.total - self.step)
 
     @property
-    def status(self) -> str:
-        """One of "running", "completed", "stopped" and "failed"."""
-        if self.failed is not None:
-            return "failed"
-        if self.completed is None:
-            return "running"
-        return "stopped" if self.completed.stopped_by else "completed"
-
-    @property
     def steps(self) -> str:
         """LM calls answered, against the estimate."""
         if self.total is None:
@@ -126,8 +119,8 @@ class ProgressState:
     @property
     def headline(self) -> str:
         """State and phase in one line."""
-        if self.failed is not None:
-            return f"{self.optimizer or 'run'} failed: {excerpt(self.failed, 200)}"
+        if self.failed:
+            return f"{self.optimizer or 'run'} failed: {self.failed}"
         if self.completed is None:
             return f"{self.optimizer}: {self.phase}" if self.optimizer else self.phase
         ended = stopped(self.completed.stopped_by, self.budget)
@@ -148,9 +141,23 @@ class ProgressState:
             parts.append(f"best score {self.score}")
         return "; ".join(parts)
 
-    def html(self) -> str:
-        """Return everything as HTML: the latest candidates while it runs, the best ones when it has ended."""
-        blocks: list[Block] = [self.bar, *self.chart, self.facts()]
+    @property
+    def blocks(self) -> list[Block]:
+        """All but the candidates."""
+        return [self.bar, *self.chart, self.facts]
+
+    @property
+    def meter(self) -> Meter:
+        """LM calls answered, best score and budget."""
+        parts = [f"best {percent(self.best)}"] if self.best is not None else []
+        if "lm_calls" in self.budget:
+            parts.append(f"budget {self.metrics.get('lm_calls', 0):,} of {self.budget['lm_calls']:,}")
+        title = excerpt(self.headline, 50)
+        return Meter(title, self.step, self.total, "LM calls", ", ".join(parts), bound=True)
+
+    def document(self) -> Document:
+        """Return everything: with the latest candidates while it runs, with the best ones when it has ended."""
+        blocks = self.blocks
         if self.status == "running" and self.last:
             rows = [
                 (
@@ -169,17 +176,16 @@ class ProgressState:
             best = self.ranked[:_UNFOLDED]
             title = "Prompts of the best candidates" if self.candidates > len(best) else "Prompts tried"
             blocks.append(Details(title, [Details(candidate_title(e), prompt_of(e)) for e in best]))
-        return to_html(Document(self.headline, blocks))
+        return Document(self.headline, blocks)
 
     @property
     def bar(self) -> Bar:
         """How far the run is."""
-        state = {"completed": "good", "stopped": "warn", "failed": "bad", "running": ""}[self.status]
         label = self.steps
         if self.status == "running" and self.eta_s is not None:
             label += f" · at most {duration(self.eta_s)} left at this rate"
         share = 1.0 if self.status == "completed" else self.step / self.total if self.total else None
-        return Bar(share, label, state)
+        return Bar(share, label, self.colour)
 
     @property
     def chart(self) -> list[Drawing]:
@@ -188,11 +194,9 @@ class ProgressState:
             return []
         return [Drawing(score_svg(self.trail, self.baseline), score_text(self.trail, self.baseline))]
 
-    def facts(self, more: Sequence[tuple[str, str]] = ()) -> Facts:
-        """Return what was found and used, beside the limits, with ``more`` behind."""
-        return Facts([*self._facts(), *more], tiles=True)
-
-    def _facts(self) -> list[tuple[str, str]]:
+    @property
+    def facts(self) -> Facts:
+        """What was found and used, beside the limits."""
         metrics = self.metrics
         facts = [("best score", self.score)] if self.score else []
         if self.candidates:
@@ -205,7 +209,7 @@ class ProgressState:
             facts.append(("errors", f"{metrics['errors']:,}"))
         if metrics.get("elapsed_s"):
             facts.append(("time", self._spent("seconds", "{:,.0f} s")))
-        return facts
+        return Facts(facts, tiles=True)
 
     def _spent(self, name: str, form: str) -> str:
         """Return what was used of ``name``, and its limit if there is one."""

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from dspy_nb.core.ab.comparison import Step
+from dspy_nb.core.ab.duel import thin
 from dspy_nb.views.wording import count, points
 
 __all__ = ["sequence_svg", "sequence_text"]
@@ -40,7 +41,7 @@ def sequence_svg(path: Sequence[Step], margin: float, planned: int) -> str:
         margin: Largest difference that makes no practical difference.
         planned: Examples that there are at most.
     """
-    steps = _thinned([step for step in path if not math.isnan(step.low)]) or list(path[-1:])
+    steps = thin([step for step in path if not math.isnan(step.low)], _MOST_STEPS) or path[-1:]
     reach = _reach(steps, margin)
     end = _axis_end(path[-1].n, planned)
 
@@ -85,12 +86,6 @@ def sequence_svg(path: Sequence[Step], margin: float, planned: int) -> str:
         f'fill="currentColor" font-size="11">{"".join(parts)}</svg>'
         f'<p class="soft">difference B − A in points by examples compared: ● so far, ▒ its interval{dashes}</p>'
     )
-
-
-def _thinned(steps: Sequence[Step]) -> list[Step]:
-    """Return at most some 200 of the steps, evenly spaced, the last one always."""
-    every = -(-len(steps) // _MOST_STEPS) or 1
-    return [step for number, step in enumerate(steps) if number % every == 0 or number == len(steps) - 1]
 
 
 def _reach(steps: Sequence[Step], margin: float) -> float:

@@ -15,6 +15,7 @@ from scipy.stats import binom
 import dspy_nb as nb
 from dspy_nb.core.ab.duel import DuelJobs, examples_compared
 from dspy_nb.core.ab.judging import Terms, findings
+from dspy_nb.core.events import Compared
 from dspy_nb.core.statistics.verdicts import (
     bca_interval,
     holm,
@@ -220,7 +221,7 @@ def test_a_listener_hears_of_every_candidate():
     heard = []
     nb.compare_many(
         program(0.5, 1), [program(0.6, 2)] * 2, examples(20), METRIC,
-        on_event=lambda duels, planned: heard.append(([duel.n for duel in duels], planned)),
+        on_event=lambda event: heard.append(([one.n for one in event.candidates], event.total)),
     )  # fmt: skip
     assert heard[-1] == ([20, 20], 20)
 
@@ -332,8 +333,10 @@ def test_how_far_it_is_goes_by_the_slowest_of_those_still_asked():
     assert examples_compared(duels) == 10
     assert examples_compared([settled, fast]) == 20
     assert examples_compared([settled]) == 60
-    state = ComparisonState(["old", "settled", "slow", "fast"], 0.0, 400)
-    state.add(duels, 400)
+    state = ComparisonState()
+    names = ("settled", "slow", "fast")
+    standings = tuple(duel.standing(name) for name, duel in zip(names, duels, strict=True))
+    state.add(Compared(examples_compared(duels), 400, "old", standings))
     bar = state.document().blocks[0]
     assert bar.share == 10 / 400
     assert bar.label.startswith("10 of at most 400 examples compared")

@@ -17,6 +17,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import cluster as clusters
 from dspy_nb.core.evaluation import executors
 from dspy_nb.core.evaluation.evaluate import evaluate
+from dspy_nb.core.events import Evaluated
 from tests.clusters import dask_client
 from tests.moments import HANG_S
 
@@ -95,7 +96,7 @@ def test_on_dask_an_example_that_holds_the_interpreter_is_a_timeout(local, tmp_p
 
 
 def test_a_dask_cluster_may_have_no_worker_at_the_start(threads) -> None:
-    def first_worker(done: int, planned: int, failed: int) -> None:
+    def first_worker(event: Evaluated) -> None:
         if not threads.nthreads():
             threads.cluster.scale(1)
 
@@ -128,8 +129,8 @@ def test_a_dask_cluster_without_workers_is_refused_and_one_that_loses_them_keeps
     threads.cluster.scale(1)
     threads.wait_for_workers(1)
 
-    def none_left(done: int, planned: int, failed: int) -> None:
-        if done:
+    def none_left(event: Evaluated) -> None:
+        if event.done:
             threads.cluster.scale(0)
 
     monkeypatch.setattr(executors, "_LARGEST_CHUNK", 1)
@@ -151,8 +152,8 @@ def test_a_dask_client_that_is_closed_in_the_middle_ends_the_run_with_what_was_d
     threads.wait_for_workers(1)
     monkeypatch.setattr(executors, "_LARGEST_CHUNK", 1)
 
-    def close(done: int, planned: int, failed: int) -> None:
-        if done:
+    def close(event: Evaluated) -> None:
+        if event.done:
             threads.close()
 
     executor = threads.get_executor()

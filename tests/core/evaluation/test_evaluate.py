@@ -423,20 +423,21 @@ def test_wrong_arguments_are_refused_in_one_line_before_anything_runs(change, me
 
 def test_progress_starts_at_zero_and_ends_with_everything() -> None:
     heard = []
-    evaluate(parity, examples(10), exact_match("answer"), on_event=lambda *numbers: heard.append(numbers))
-    assert heard[0] == (0, 10, 0)
-    assert heard[-1] == (10, 10, 0)
-    assert heard == sorted(heard)
+    found = evaluate(parity, examples(10), exact_match("answer"), on_event=heard.append)
+    first, *_, last = heard
+    assert (first.done, first.total, first.errors, first.mean, first.over) == (0, 10, 0, None, False)
+    assert (last.done, last.total, last.errors, last.mean, last.over) == (10, 10, 0, found.score, True)
+    assert [event.done for event in heard] == sorted(event.done for event in heard)
+    assert [event.over for event in heard].count(True) == 1
 
 
 def test_a_broken_listener_is_logged_once_and_changes_nothing(caplog) -> None:
-    def broken(done, planned, failed):
+    def broken(event):
         raise RuntimeError("deaf")
 
     assert evaluate(parity, examples(10), exact_match("answer"), on_event=broken).n == 10
-    assert [record.message for record in caplog.records] == [
-        "the listener of an evaluation is broken and hears no more"
-    ]
+    (record,) = caplog.records
+    assert record.message.endswith("failed; the call goes on")
 
 
 def test_stopping_before_the_start_gives_an_empty_result() -> None:

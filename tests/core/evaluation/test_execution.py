@@ -23,6 +23,7 @@ from dspy_nb.core.evaluation.attempts import ExampleMeter, Job, Work
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.execution import run
 from dspy_nb.core.evaluation.travel import RemoteTask
+from dspy_nb.core.events import Evaluated
 from tests.clusters import dask_client
 from tests.moments import HANG_S, Clock, interrupting, wait_for_workers
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
@@ -205,7 +206,7 @@ def test_what_is_no_exception_ends_the_run_and_reaches_the_caller() -> None:
             raising[0].join(HANG_S)
         return dspy.Prediction(number=number)
 
-    def listener(done: int, planned: int, failed: int) -> None:
+    def listener(event: Evaluated) -> None:
         if held.is_set():  # in the calling thread, which can do nothing until the workers have ended
             late.set()
             wait_for_workers()
@@ -340,8 +341,8 @@ def test_an_interrupt_loses_no_more_than_the_calls_that_the_threads_are_at() -> 
 def test_an_interrupt_in_the_listener_or_after_the_last_example_loses_nothing(monkeypatch) -> None:
     interrupt = threading.Event()
 
-    def impatient(done, planned, failed):
-        if done > 0 and not interrupt.is_set():
+    def impatient(event):
+        if event.done > 0 and not interrupt.is_set():
             interrupt.set()
             raise KeyboardInterrupt
 
@@ -445,9 +446,9 @@ def test_a_thread_pool_is_used_as_it_is_and_can_be_stopped(monkeypatch) -> None:
     with ThreadPoolExecutor(4) as pool:
         with dspy.context(lm=scripted_lm(engine)), dspy.track_usage() as tracker:
             ev = evaluate(program, reviews(60), SENTIMENT, executor=pool,
-                          on_event=lambda *numbers: heard.append(numbers))  # fmt: skip
+                          on_event=heard.append)  # fmt: skip
         assert len(tracker.usage_data["scripted/model"]) == 60
-        assert (ev.n, ev.usage.lm_calls, heard[-1]) == (60, 60, (60, 60, 0))
+        assert (ev.n, ev.usage.lm_calls, heard[-1].done) == (60, 60, 60)
         assert [result.index for result in ev.results] == list(range(60))
         assert len(program.history) == 60  # the program itself was at work, not a copy
 
@@ -558,8 +559,8 @@ def test_a_pool_that_breaks_for_good_leaves_what_was_answered(caplog, monkeypatc
             pool._broken = "gone"
         return dspy.Prediction(number=number)
 
-    def listener(done: int, planned: int, failed: int) -> None:
-        if done >= 100:
+    def listener(event: Evaluated) -> None:
+        if event.done >= 100:
             first_is_back.set()
 
     with ThreadPoolExecutor(2) as pool:
@@ -592,8 +593,8 @@ def test_a_dask_cluster_survives_the_death_of_a_worker(tmp_path, forkserver) -> 
     with dask_client(tmp_path, workers=2, processes=True) as client:
         killed = []
 
-        def kill(done: int, planned: int, failed: int) -> None:
-            if done > 30 and not killed:
+        def kill(event: Evaluated) -> None:
+            if event.done > 30 and not killed:
                 killed.append(next(iter(client.cluster.workers.values())).pid)
                 os.kill(killed[0], signal.SIGKILL)
 

@@ -10,7 +10,8 @@ import pytest
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.errors import InputError, OptimizationFailed
 from dspy_nb.core.evaluation.evaluate import evaluate
-from dspy_nb.core.events import CandidateScored, Completed, Failed, Progress, Started, read_events
+from dspy_nb.core.event_log import read_events
+from dspy_nb.core.events import CandidateScored, Completed, Failed, Progress, Started
 from dspy_nb.core.optimization import guard, search
 from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.estimates import calls_per_run

@@ -10,7 +10,8 @@ import pytest
 
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.events import Completed, read_events
+from dspy_nb.core.event_log import read_events
+from dspy_nb.core.events import Completed
 from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.optimize import optimize
 from tests.children import Children

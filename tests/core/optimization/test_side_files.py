@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.events import Completed, read_events
+from dspy_nb.core.event_log import read_events
+from dspy_nb.core.events import Completed
 from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.core.optimization.run import OptimizationRun
 from tests import name_of

@@ -103,7 +103,7 @@ def test_a_step_that_is_not_over_in_time_is_said_and_the_same_call_repeats_it(re
     stopped.set()
 
     def hangs(*programs, stop_after_s: float, **named):
-        return replace(nb.compare(*programs, **named, stop=stopped), duration_s=stop_after_s)
+        return replace(nb.compare(*programs, **{**named, "stop": stopped}), duration_s=stop_after_s)
 
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "compare", hangs)
@@ -342,13 +342,19 @@ def test_it_is_a_function_too(registry):
         PipelineRules(gate=nb.QualityGate(min_score=0.5)),
         registry=registry,
         folder="out",
-        on_step=lambda name, step: seen.append((name, step and step.status)),
+        on_event=seen.append,
     )
     assert result.shipped
     assert result.deployment is not None
     assert result.gate is not None
     assert result.gate.passed
-    assert [name for name, status in seen if status] == [*STEPS]
+    ended = [event for event in seen if isinstance(event, nb.StepEnded)]
+    assert [event.name for event in ended] == [*STEPS]
+    assert [event.over for event in ended] == [False] * 5 + [True]
+    kinds = [type(event).__name__ for event in seen]
+    assert kinds[:2] == ["StepStarted", "Started"]
+    assert kinds.index("Completed") < kinds.index("StepEnded")
+    assert kinds[-1] == "StepEnded"
     with pytest.raises(nb.InputError, match="until must be one of"):
         run_pipeline(None, "m", None, registry=registry, folder="out", until="x")  # type: ignore[arg-type]
 
@@ -372,11 +378,12 @@ def test_wherever_it_dies_the_same_call_goes_on_and_does_nothing_twice(registry)
     task, rules = shipping()
 
     def run(folder: str, dies_at: tuple[str, bool] | None = None):
-        def on_step(name, step) -> None:
-            if dies_at == (name, step is not None):
+        def listen(event) -> None:
+            ended = isinstance(event, nb.StepEnded)
+            if (ended or isinstance(event, nb.StepStarted)) and dies_at == (event.name, ended):
                 raise Died
 
-        return run_pipeline(task, "sentiment", rules, registry=registry, folder=folder, on_step=on_step)
+        return run_pipeline(task, "sentiment", rules, registry=registry, folder=folder, on_event=listen)
 
     run("first")
     moments = [(name, over) for name in STEPS for over in (False, True)]

@@ -15,7 +15,7 @@ from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.data.examples import load_examples
 from dspy_nb.core.errors import DspyNbError, InputError, RegistryWarning
 from dspy_nb.core.evaluation.scorecard import Evaluation
-from dspy_nb.core.events import read_events
+from dspy_nb.core.event_log import read_events
 from dspy_nb.core.optimization.presets import Preset, list_presets, save_preset
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.files import dump_json, parse_json

@@ -13,13 +13,14 @@ from ipywidgets.widgets.widget import _instances
 
 import dspy_nb as nb
 from dspy_nb.core.ab.comparison import Step
-from dspy_nb.core.ab.duel import Duel
-from dspy_nb.notebook.widgets import ab
-from dspy_nb.notebook.widgets.ab import ABPanel
+from dspy_nb.core.events import Compared, Standing
+from dspy_nb.notebook.widgets.progress import ABPanel
 from dspy_nb.views.documents import to_html, to_text
+from dspy_nb.views.progress import display as progress
 from dspy_nb.views.progress.comparison import ComparisonState
 from dspy_nb.views.progress.sequence_chart import sequence_svg, sequence_text
 from tests.moments import HANG_S, Clock
+from tests.notebook.widgets.test_progress import button, values
 from tests.views.test_run import EVIL, read
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("ipython")
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(ab, "time", clock)
+    monkeypatch.setattr(progress, "time", clock)
     return clock
 
 
@@ -54,10 +55,10 @@ def watched(clock, panel: ABPanel, share_b: float, n: int, **options):
     seen = []
     asked, shown = itertools.count(1), threading.Event()
 
-    def listen(duels, planned):
+    def listen(event):
         clock.now += 1
-        panel(duels, planned)
-        seen.append(panel._head.value + panel._body.value)
+        panel(event)
+        seen.append("".join(values(panel)) or to_html(panel.state.document()))
         if "fixed" in read(seen[-1]):
             shown.set()
 
@@ -97,7 +98,7 @@ def test_it_ends_as_static_html_and_text_and_closes_its_widgets(clock):
     assert "B better after" in bundle["text/plain"]
     assert "<svg" in bundle["text/html"]
     assert set(_instances) <= before
-    assert panel._head.value == panel._body.value == ""
+    assert set(values(panel)) == {""}
 
 
 def test_the_button_stops_the_comparison_and_keeps_what_was_compared(clock):
@@ -113,11 +114,11 @@ def test_the_button_stops_the_comparison_and_keeps_what_was_compared(clock):
 
             return ask
 
-        def press(duels, planned):
+        def press(event):
             clock.now += 1
-            panel(duels, planned)
-            if duels[0].n > 0:
-                panel.stop_button.button.click()
+            panel(event)
+            if event.done > 0:
+                button(panel).click()
 
         found = nb.compare_many(
             until_pressed(answers(0.5)), [until_pressed(answers(0.5, "never"))], examples(5000),
@@ -125,18 +126,18 @@ def test_the_button_stops_the_comparison_and_keeps_what_was_compared(clock):
         )  # fmt: skip
     assert 0 < found[0].n < 5000
     assert not found.complete
-    assert panel.stop_button.button.disabled
+    assert button(panel).disabled
     assert panel.state.headline.endswith("stopped")
 
 
 def test_it_is_drawn_four_times_a_second_at_most(clock):
-    duel = Duel(10, True, 0.95, 0.0, sequential=True)
+    event = Compared(0, 10, "old", (Standing("new"),))
     with capture_output(), ABPanel(["old", "new"]) as panel:
         for _ in range(100):
             clock.now += 0.01
-            panel([duel], 10)
+            panel(event)
         assert panel.redraws <= 2 + 4
-        threads = [threading.Thread(target=panel, args=([duel], 10)) for _ in range(8)]
+        threads = [threading.Thread(target=panel, args=(event,)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -146,7 +147,7 @@ def test_it_is_drawn_four_times_a_second_at_most(clock):
 def test_a_failure_is_said_and_goes_on(ipython):
     with capture_output(), pytest.raises(ZeroDivisionError), ABPanel(["old", "new"]) as panel:
         raise ZeroDivisionError("a\nb")
-    assert panel.state.headline.endswith("failed: a b")
+    assert panel.state.headline.endswith("failed: ZeroDivisionError: a b")
 
 
 def test_nothing_that_programs_say_becomes_markup(clock):
@@ -178,7 +179,7 @@ def test_one_look_has_no_interval_before_its_end(clock):
 def test_before_the_first_answer_it_waits():
     state = ComparisonState(["old", "new"], 0.0, 10)
     assert "waiting for the first answers" in to_text(state.document())
-    state.add([Duel(10, True, 0.95, 0.0, sequential=True)], 10)
+    state.add(Compared(0, 10, "old", (Standing("new"),)))
     assert "comparing" in state.headline
 
 

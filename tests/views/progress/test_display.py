@@ -11,13 +11,26 @@ import pytest
 from IPython.utils.capture import capture_output
 
 from dspy_nb.core.data.metrics import exact_match
-from dspy_nb.core.events import CandidateScored, Completed, Failed, Progress, Started
+from dspy_nb.core.events import (
+    CandidateScored,
+    Completed,
+    Evaluated,
+    Failed,
+    Progress,
+    Started,
+    StepEnded,
+    StepStarted,
+)
 from dspy_nb.core.optimization.optimize import optimize
-from dspy_nb.notebook.listeners import NotebookProgress, auto_progress
+from dspy_nb.notebook.display import NotebookProgress
+from dspy_nb.notebook.listeners import notebook_progress
 from dspy_nb.notebook.widgets.progress import ProgressPanel
+from dspy_nb.views.documents import to_html
 from dspy_nb.views.progress import display as progress
-from dspy_nb.views.progress.display import TerminalProgress
-from dspy_nb.views.progress.run_state import ProgressState
+from dspy_nb.views.progress.call_state import CallState
+from dspy_nb.views.progress.display import Display, TerminalProgress
+from dspy_nb.views.progress.run_state import RunState
+from dspy_nb.views.progress.states import follow
 from tests.moments import Clock
 from tests.scripted import classifier, reviews, scripted_lm
 from tests.views.test_run import EVIL, read
@@ -36,8 +49,12 @@ def scored(
     return CandidateScored(number, score, 30, full, best, text, 2)
 
 
-def running(**metrics) -> ProgressState:
-    state = ProgressState()
+def html(state) -> str:
+    return to_html(state.document())
+
+
+def running(**metrics) -> RunState:
+    state = RunState()
     state.add(Started("MIPROv2", 200, {"lm_calls": 150, "seconds": 600.0}))
     state.add(scored(0, 0.5, best=True))
     state.add(scored(1, 0.9, full=False))
@@ -50,17 +67,17 @@ def running(**metrics) -> ProgressState:
 
 
 def test_steps_are_compared_with_an_estimate_that_is_called_an_upper_bound():
-    text = read(running().html())
+    text = read(html(running()))
     assert "50 of at most 200 LM calls answered · at most 30 s left at this rate" in text
     assert "%" not in text.replace("70.0% (first candidate: 50.0%)", "").split("candidate", 1)[0]
 
 
 def test_best_and_first_scores_are_those_of_candidates_scored_in_full():
-    assert "best score70.0% (first candidate: 50.0%)" in read(running().html())
+    assert "best score70.0% (first candidate: 50.0%)" in read(html(running()))
 
 
 def test_what_was_used_stands_next_to_its_limit():
-    text = read(running(errors=3).html())
+    text = read(html(running(errors=3)))
     assert "uncached calls40 of 150" in text
     assert "cache hits10" in text
     assert "tokens1,000" in text
@@ -70,30 +87,30 @@ def test_what_was_used_stands_next_to_its_limit():
 
 
 def test_unknown_tokens_are_not_0():
-    assert "tokens–" in read(running(prompt_tokens=None).html())
+    assert "tokens–" in read(html(running(prompt_tokens=None)))
 
 
 def test_more_calls_than_estimated_are_called_so():
     state = running()
     state.add(Progress(230, "still at it", {"elapsed_s": 50.0}))
     assert state.eta_s is None
-    assert "230 LM calls answered, more than the 200 expected at most" in read(state.html())
+    assert "230 LM calls answered, more than the 200 expected at most" in read(html(state))
 
 
 def test_without_an_estimate_there_is_no_bar_and_no_time_left():
-    state = ProgressState()
+    state = RunState()
     state.add(Started("KNNFewShot"))
     state.add(Progress(7, "working", {"elapsed_s": 3.0}))
-    assert "progressbar" not in state.html()
-    assert "7 LM calls answered" in read(state.html())
+    assert "progressbar" not in html(state)
+    assert "7 LM calls answered" in read(html(state))
 
 
 def test_thousands_of_candidates_leave_the_display_small():
     state = running()
     for number in range(5000):
         state.add(scored(number, 0.6, text="word " * 24))
-    assert len(state.html()) < 16_000
-    assert "the latest of 5,000 candidates" in read(state.html())
+    assert len(html(state)) < 16_000
+    assert "the latest of 5,000 candidates" in read(html(state))
 
 
 @pytest.mark.parametrize(
@@ -112,21 +129,21 @@ def test_thousands_of_candidates_leave_the_display_small():
 def test_the_end_is_said_in_words_and_in_colour(event, headline, colour):
     state = running()
     state.add(event)
-    assert read(state.html()).startswith(headline)
-    assert f'class="bar {colour}"' in state.html()
+    assert read(html(state)).startswith(headline)
+    assert f'class="bar {colour}"' in html(state)
     assert state.text().startswith(headline)
-    assert "left at this rate" not in state.html()
+    assert "left at this rate" not in html(state)
 
 
 def test_markup_in_instructions_phases_and_errors_is_not_run():
-    state = ProgressState()
+    state = RunState()
     state.add(Started(EVIL, 10, {}))
     state.add(scored(0, 0.5, text=EVIL))
     state.add(Progress(1, EVIL, {}))
-    assert read(state.html()).count(EVIL) == 3
+    assert read(html(state)).count(EVIL) == 3
     state.add(Failed(EVIL))
-    assert EVIL in read(state.html())
-    assert "<script" not in state.html()
+    assert EVIL in read(html(state))
+    assert "<script" not in html(state)
 
 
 def test_a_notebook_has_one_display_that_is_updated_in_place(ipython, clock):
@@ -210,22 +227,114 @@ def test_a_terminal_bar_without_estimate_or_beyond_it_shows_no_end(capsys, clock
     assert "8 LM calls" in shown
 
 
+def test_an_evaluation_has_a_bar_that_ends_also_where_it_is_stopped_or_fails(capsys, clock):
+    bar = TerminalProgress()
+    for last in (Evaluated(4, 10, 2, 0.5, 3.0, over=True), Failed("MetricError: no score")):
+        for event in (Evaluated(0, 10), last):
+            bar(event)
+    first, second = capsys.readouterr().err.rstrip("\n").split("\n")
+    assert "evaluate:  40%" in first
+    assert "score 50.0%, 2 errors" in first
+    assert "\x1b[33m" in first.lower()
+    assert "\x1b[31m" in second.lower()
+
+
+def test_a_call_within_another_has_no_bar_of_its_own(capsys, clock):
+    bar = TerminalProgress()
+    bar(Started("MIPROv2", 200))
+    for done in range(3):
+        bar(Evaluated(done, 10))
+        clock.now += 1
+    bar(Completed(0.5, 3.0))
+    shown = capsys.readouterr().err
+    assert "evaluate" not in shown
+    assert shown.rstrip("\n").split("\r")[-1].startswith("MIPROv2 completed")
+
+
+PIPELINE = [
+    StepStarted("optimize", "runs/m-001"), Started("COPRO", 20), Progress(1, "first"), Completed(0.5, 1.0),
+    StepEnded("optimize", "passed", "registered m@1.0.0", 1.5),
+    StepStarted("evaluate"), Evaluated(0, 4), Evaluated(4, 4, 1, 0.75, 2.0, over=True),
+    StepEnded("evaluate", "passed", "score 75%", 2.5),
+    StepStarted("gate"), StepEnded("gate", "refused", "score 75% is below 85%", over=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bars", [True, False])
+def test_a_pipeline_says_a_line_for_each_step_with_one_bar_at_a_time_between(capsys, clock, bars):
+    display = TerminalProgress(bars)
+    for event in PIPELINE:
+        display(event)
+    lines = [line.rsplit("\r", 1)[-1] for line in capsys.readouterr().err.splitlines()]
+    said = ["optimize ... (runs/m-001)", "optimize: passed, registered m@1.0.0", "evaluate ...",
+            "evaluate: passed, score 75%", "gate ...", "gate: refused, score 75% is below 85%"]  # fmt: skip
+    if bars:
+        assert lines[1].startswith("COPRO completed")
+        assert "evaluate: 100%" in lines[4]
+        del lines[4], lines[1]
+    assert lines == said
+
+
+@pytest.mark.parametrize("kind", [NotebookProgress, ProgressPanel])
+def test_a_pipeline_is_one_display_of_its_steps_and_the_call_under_way(ipython, clock, kind):
+    texts = []
+    with capture_output() as captured:
+        display = kind()
+        for event in PIPELINE:
+            display(event)
+            texts.append(read(html(display.state)))
+    assert "optimizeunder way" in texts[2]
+    assert "1 of at most 20 LM calls answered" in texts[2]
+    assert "evaluatepassedscore 75%" in texts[-1]
+    assert "Pipeline: gate refused" in texts[-1]
+    assert captured.outputs[-1].data["text/plain"] == "Pipeline: gate refused"
+    assert "application/vnd.jupyter.widget-view+json" not in captured.outputs[-1].data
+    assert display.stop.is_set() is False
+
+
+def test_what_fails_within_a_pipeline_is_told_from_the_pipeline(clock):
+    state = CallState()
+    for event in (*PIPELINE[:3], Failed("OptimizationFailed: no luck")):
+        state = follow(state, event)
+    assert (state.status, state.innermost.status) == ("running", "failed")
+    state = follow(state, Failed("OptimizationFailed: no luck"))
+    assert state.headline == "Pipeline failed: OptimizationFailed: no luck"
+    assert follow(state, Evaluated(0, 4)) is not state
+
+
+def test_each_call_in_a_row_has_a_display_of_its_own(ipython, clock):
+    with capture_output() as captured:
+        display = NotebookProgress()
+        for _ in range(2):
+            for event in (Evaluated(0, 3), Evaluated(3, 3, 0, 1.0, 0.5, over=True)):
+                display(event)
+    texts = [output.data["text/plain"] for output in captured.outputs]
+    assert texts == ["Evaluated 0 of 3 examples, 0.0 s", "Evaluated 3 of 3 examples, 0.5 s, score 100.0%"] * 2
+
+
 def test_progress_suits_the_place(monkeypatch, ipython):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
+    def kind(**options) -> type:
+        return type(notebook_progress(**options))
+
     monkeypatch.setattr("sys.stderr", io.StringIO())
-    assert auto_progress() is None
+    assert not notebook_progress()._bars
     monkeypatch.setattr("sys.stderr", Terminal())
-    assert isinstance(auto_progress(), TerminalProgress)
-    assert auto_progress(background=True) is None
+    assert kind() is TerminalProgress
+    assert notebook_progress()._bars
+    assert kind(background=True) is kind(quiet=True) is Display
     ipython.kernel = object()
-    with capture_output():
-        assert isinstance(auto_progress(background=True), ProgressPanel)
+    assert kind(quiet=True) is Display
+    with capture_output() as captured:
+        assert kind() is ProgressPanel
+        assert not captured.outputs
+        assert kind(background=True) is ProgressPanel
         monkeypatch.setitem(sys.modules, "ipywidgets", None)
         monkeypatch.delitem(sys.modules, "dspy_nb.notebook.widgets.progress")
-        assert isinstance(auto_progress(background=True), NotebookProgress)
+        assert kind(background=True) is NotebookProgress
 
 
 def test_events_from_many_threads_add_up(clock, ipython):
