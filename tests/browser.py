@@ -56,7 +56,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 # In a kernel that no notebook has yet: what most notebooks import, and what takes seconds.
 _AHEAD_OF_TIME = """
 if "JPY_SESSION_NAME" not in __import__("os").environ:
-    for name in "dspy_nb.notebook.optimize", "ipywidgets":
+    for name in "dspy_nb.notebook.magics", "ipywidgets":
         __import__(name)
     del name
 """

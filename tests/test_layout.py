@@ -60,7 +60,7 @@ _FORBIDDEN = {
     "core/statistics/example.py": ["from dspy_nb.core.data import rows\n"],
     "core/storage/example.py": ["from dspy_nb.core.registry import registry\n"],
     "cli/example.py": ["from dspy_nb.notebook import listeners\n"],
-    "notebook/example.py": ["from dspy_nb.cli import parsing\n"],
+    "notebook/example.py": ["from dspy_nb.cli import shell\n"],
     "plots/example.py": ["from IPython.display import display\n"],
     "views/example.py": ["from dspy_nb.plots import figures\n", "import click\n"],
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -245,12 +244,9 @@ def _accepted(found: nb.Comparison, not_worse: bool) -> bool:
 
 def _evidence(found: nb.Comparison, not_worse: bool) -> Any:
     """Return the evidence, and with --not-worse whether that passes, for its verdict alone may not."""
-    evidence = found.to_evidence()
-    if not_worse:
-        evidence = replace(
-            evidence, passed=_accepted(found, not_worse), rule=f"at most {found.margin:g} worse"
-        )
-    return evidence
+    if not not_worse:
+        return found.to_evidence()
+    return found.to_evidence(passed=_accepted(found, not_worse), rule=f"at most {found.margin:g} worse")
 
 
 def _check_reports(reports: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict
 from typing import Any
 
 import dspy_nb as nb
@@ -151,5 +150,5 @@ def _outcome(here: Surface, environment: str, made: nb.Deployment) -> Outcome:
     if advice := advice_on_deployment(made):
         here.say(f"Note: {advice}")
     instead = f", instead of {made.replaced}" if made.replaced else ""
-    data: dict[str, Any] = {"ref": made.ref, **asdict(made)}
+    data: dict[str, Any] = {"ref": made.ref, **made.to_dict()}
     return Outcome(made, data, f"{made.ref} is live in {environment}{instead}")

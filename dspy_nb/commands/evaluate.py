@@ -133,7 +133,7 @@ def evaluate(
     """
     import dspy
 
-    from dspy_nb.core.models.evidence import check_same_program
+    from dspy_nb.core.models.subject import check_same_program
     from dspy_nb.core.storage.files import check_target
 
     if effect is not None:
@@ -273,7 +273,7 @@ def gate(here: Surface, report: str, floors: tuple[str, ...], root: str, **condi
     assert quality is not None
     result = quality.check(_evaluation(report, registry), raises=False)
     refusal = None if result.passed else nb.GateFailed(list(result.reasons))
-    return Outcome(result, lambda: result.to_evidence(), refusal=refusal)
+    return Outcome(result, lambda: result.to_evidence().to_dict(), refusal=refusal)
 
 
 def _resolved(quality: nb.QualityGate | None, registry: nb.Registry) -> nb.QualityGate | None:

@@ -152,11 +152,11 @@ def history(here: Surface, model_id: str | None, environment: str | None, root: 
     found = open_registry(root)
     if model_id is not None and environment is None:
         entries = found.history(model_id)
-        return Outcome(Listing(entries, model_id), [asdict(item) for item in entries])
+        return Outcome(Listing(entries, model_id), [item.to_dict() for item in entries])
     if environment is None or model_id is not None:
         raise nb.InputError("history: give either MODEL or --environment NAME")
     lines = found.environment(environment).history()
-    return Outcome(Listing(lines, environment), [{"ref": line.ref, **asdict(line)} for line in lines])
+    return Outcome(Listing(lines, environment), [{"ref": line.ref, **line.to_dict()} for line in lines])
 
 
 @command("diff")

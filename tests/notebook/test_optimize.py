@@ -232,7 +232,7 @@ def test_a_mistake_is_one_line_before_anything_is_spent(notebook, line, words):
 
 
 def test_a_mistake_in_our_own_code_keeps_its_traceback(notebook, monkeypatch):
-    monkeypatch.setattr("dspy_nb.notebook.optimize.estimate", lambda **what: 1 / 0)
+    monkeypatch.setattr("dspy_nb.core.optimization.optimize.estimate", lambda *what: 1 / 0)
     with capture_output() as captured:
         result = notebook.shell.run_cell(OPTIMIZE)
     assert isinstance(result.error_in_exec, ZeroDivisionError)

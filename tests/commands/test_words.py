@@ -11,10 +11,10 @@ from pathlib import Path
 
 import dspy
 import pytest
+from dspy_nb.commands.words import input_fields, load_metric, load_object, load_program, parse_options
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspy_nb.cli.parsing import input_fields, load_metric, load_object, load_program, parse_options
 from dspy_nb.core.errors import InputError
 
 _JSON = st.recursive(
@@ -147,7 +147,7 @@ def test_the_input_fields_are_those_that_the_program_is_called_with(
 @pytest.mark.heavy
 def test_reading_options_does_not_wait_for_dspy() -> None:
     script = (
-        "import sys; from dspy_nb.cli.parsing import *;"
+        "import sys; from dspy_nb.commands.words import *;"
         "parse_options(['k=3']); assert 'dspy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
