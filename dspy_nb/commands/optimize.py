@@ -98,7 +98,7 @@ def _register(
 ) -> tuple[nb.ModelVersion | None, str]:
     """Register a run; return the version, or why there is none."""
     if run.origin == "given":
-        return None, f"not registered: stopped by {run.stopped_by} before any candidate was scored"
+        return None, f"stopped by {run.stopped_by} before any candidate was scored: nothing is registered"
     if here.keeps_results and run.stopped_by in ("interrupt", "stop"):
         return None, "not registered, because the run was interrupted; it is kept as _dspy_run"
     try:

@@ -129,7 +129,7 @@ assert not {"dspy", "nbclient", "IPython"} & set(sys.modules)
         ([*_TASK, "--budget-calls", "many"], "'many' is not a valid integer"),
         ([*_TASK, "--budget-calls", "0"], "lm_calls=0 is not a positive whole number"),
         ([*_TASK, "--budget-usd", "1"], "usd"),
-        ([*_TASK, "--num-threads", "0"], "num_threads"),
+        ([*_TASK, "--threads", "0"], "Error: --threads must be a whole number"),
         ([*_TASK, "--lm", "gpt"], "--lm 'gpt' is not provider/model"),
         ([*_TASK, "--save-as", "a/b"], "model id 'a/b' is not valid"),
         ([*_TASK, "--bump", "huge"], "'huge' is not one of"),
@@ -315,7 +315,7 @@ def test_a_registry_that_cannot_be_written_is_found_before_anything_is_spent(
         "os.access", lambda place, mode: False
     )  # what a read-only folder says to all but root
     assert main(["optimize", *_TASK, "--save-as", "sentiment"]) == 2
-    assert "the registry registry cannot be written: " in capsys.readouterr().err
+    assert "registry cannot be written: " in capsys.readouterr().err
     assert engine.calls == 0
 
 

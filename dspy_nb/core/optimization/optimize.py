@@ -161,19 +161,14 @@ def estimate(
             "options": options, "preset": preset, "recompile": recompile,
         },
     )  # fmt: skip
-    _check_models([_run_model(task), *_other_models(task.effective_options)])
+    _models(task)
     return task.estimate
 
 
 def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirectory | None]:
     """Return what carries the task out: with which model, and with what is kept in a run directory."""
-    model, options = _run_model(task), task.effective_options
-    models = [model, *_other_models(options)]
-    _check_models(models)
-    if task.budget.usd is not None and not isinstance(getattr(model, "engine", ""), str):
-        raise InputError(
-            f"a budget in usd needs a model with a known price, {model.model} has none; use lm_calls"
-        )
+    models, options = _models(task), task.effective_options
+    model = models[0]
     plan = RunPlan(
         optimizer=task.method.name,
         options=options,
@@ -223,6 +218,18 @@ def _warn_of_changed_inputs(setup: Setup) -> None:
             "copy a list or a dict before you change it",
             " and the ".join(changed),
         )
+
+
+def _models(task: Task) -> list[dspy.BaseLM]:
+    """Return the language models of a run, its own first, after a look whether it can be held to its budget."""
+    model = _run_model(task)
+    models = [model, *_other_models(task.effective_options)]
+    _check_models(models)
+    if task.budget.usd is not None and not isinstance(getattr(model, "engine", ""), str):
+        raise InputError(
+            f"a budget in usd needs a model with a known price, {model.model} has none; use lm_calls"
+        )
+    return models
 
 
 def _run_model(task: Task) -> Any:
