@@ -45,7 +45,7 @@ SHARED: Final = (
 """Options that mean the same in each command that has them, and may stand outside of a command's table."""
 
 _NOT_CONFIGURABLE: Final = ("config", "help")
-_PATHS: Final = ("FILE", "DIR")
+_PATHS: Final = ("FILE", "DIR", "FILE|NAME")
 _MAY_BE_PATHS: Final = (*_PATHS, "NOTEBOOK", "PATH", "REPORT|REF", "REF|FILE")
 
 

@@ -17,6 +17,7 @@ from dspy_nb.commands.surface import Surface
 if TYPE_CHECKING:
     import dspy
 
+    from dspy_nb.core.events import Listener
     from dspy_nb.views.progress.display import Display
 
 __all__ = ["Shell"]
@@ -89,6 +90,22 @@ class Shell(Surface):
         from dspy_nb.views.progress.display import Display, terminal_progress
 
         return Display() if quiet else terminal_progress()
+
+    @property
+    def watched(self) -> bool:
+        """Whether stderr is a terminal."""
+        return sys.stderr.isatty()
+
+    def announce(self, cost: str) -> list[Listener]:
+        """Return a listener that prints it when the call begins: what is wrong before is an error of one line."""
+        said: list[str] = []
+
+        def listen(event: object) -> None:
+            if not said:
+                said.append(cost)
+                echo(cost, err=True)
+
+        return [listen]
 
     def say(self, text: str) -> None:
         """Print on stderr."""

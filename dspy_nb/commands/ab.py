@@ -170,7 +170,7 @@ def _compare(
 
     if first is None or not seconds or test_data is None:
         raise nb.InputError(
-            "ab-test needs A, B and --test-data (A and B may be --model-a and --model-b); or --experiment NAME for "
+            "ab-test needs --model-a, --model-b and --test-data (A and B will do as well); or --experiment NAME for "
             "one on live traffic"
         )
     if not_worse and not margin:
@@ -197,8 +197,8 @@ def _compare(
     examples = here.examples(test_data, "--test-data", fields)
     if not hasattr(examples, "__len__"):
         raise nb.InputError(f"--test-data {test_data} is a {type(examples).__name__}, not a list")
-    if not quiet:
-        here.say(most_answers(min(len(examples), max_examples or len(examples)), len(programs)))
+    cost = most_answers(min(len(examples), max_examples or len(examples)), len(programs))
+    listeners = [] if quiet or not here.watched else here.announce(cost)
     with dspy.context(**here.lm_settings(lm)), here.progress(quiet=quiet) as progress:
         compared = nb.compare_many(
             programs[0],
@@ -216,7 +216,7 @@ def _compare(
             registry=registry,
             program=own,
             names=[text.replace("@", " ") for text in texts],  # of those that are no versions
-            on_event=progress,
+            on_event=[*listeners, progress],
             stop=progress.stop,
         )
     result = compared[0] if len(compared) == 1 else compared
@@ -308,9 +308,8 @@ def _show_experiment(
 
     typed = given()
     if others := [shown for parameter, shown in typed.items() if parameter not in _ONLINE]:
-        raise nb.InputError(
-            f"{', '.join(others)}: of a comparison on --test-data, not of an online experiment"
-        )
+        goes = "goes" if len(others) == 1 else "go"
+        raise nb.InputError(f"{', '.join(others)} {goes} with a comparison, not with an online experiment")
     registry = nb.Registry(root)
     models = [*filter(None, [first]), *seconds]
     if models and (len(models) != 2 or first is None or any(":" in model for model in models)):

@@ -21,7 +21,7 @@ from click.shell_completion import CompletionItem
 from dspy_nb.commands.surface import Surface
 from dspy_nb.core.errors import DspyNbError, InputError
 
-__all__ = ["Kind", "Outcome", "Verb", "argument", "command", "given", "option", "typed"]
+__all__ = ["Kind", "Outcome", "Verb", "argument", "command", "given", "name_of", "option", "typed"]
 
 Where = Literal["shell", "notebook"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -89,9 +89,23 @@ class Kind(click.types.StringParamType):
 class _Option(click.Option):
     """An option that may be for one surface only."""
 
-    def __init__(self, *arguments: Any, only: Where | None = None, means: str | None = None, **more: Any):
+    def __init__(
+        self,
+        *arguments: Any,
+        only: Where | None = None,
+        means: str | None = None,
+        shell_names: tuple[str, ...] = (),
+        **more: Any,
+    ):
         super().__init__(*arguments, **more)
-        self.only, self.means = only, means
+        self.only, self.means, self.shell_names = only, means, shell_names
+
+    def on(self, where: Where) -> _Option:
+        """Return the option with the names that one surface has."""
+        here = copy.copy(self)
+        if where == "notebook":
+            here.opts = [name for name in self.opts if name not in self.shell_names]
+        return here
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """Return what the environment says, where it is asked: a notebook has its own defaults."""
@@ -154,7 +168,11 @@ class Verb(click.Command):
     def on(self, where: Where) -> Verb:
         """Return the command as one surface has it."""
         here = copy.copy(self)
-        here.params = [param for param in self.params if getattr(param, "only", None) in (None, where)]
+        here.params = [
+            param.on(where) if isinstance(param, _Option) else param
+            for param in self.params
+            if getattr(param, "only", None) in (None, where)
+        ]
         return here
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -194,6 +212,12 @@ def typed(param: click.Parameter) -> str:
         if any(word == name or word.startswith(f"{name}=") for word in words):
             return name
     return next(name for name in param.opts if name.startswith("--"))
+
+
+def name_of(parameter: str) -> str:
+    """Return the name of a parameter of the current command as it was typed, or its first one."""
+    context = click.get_current_context()
+    return next(typed(param) for param in context.command.params if param.name == parameter)
 
 
 def given(names: Iterable[str] | None = None) -> dict[str, str]:

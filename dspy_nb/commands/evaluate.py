@@ -11,7 +11,7 @@ import click
 
 import dspy_nb as nb
 from dspy_nb.commands import common, words
-from dspy_nb.commands.declaration import Outcome, argument, command, given, option
+from dspy_nb.commands.declaration import Outcome, argument, command, given, name_of, option
 from dspy_nb.commands.surface import Surface
 
 __all__ = ["evaluate", "gate"]
@@ -74,13 +74,13 @@ _CONDITIONS: dict[str, tuple[Any, str, str]] = {
 )
 @option(
     "--report",
-    "--save-report",
+    "--out",
     "out",
+    shell_names=("--out",),
     type=common.FILES,
     metavar="FILE",
     help="Save the report, with every example, as JSON.",
 )
-@option("--out", "out_file", only="shell", type=common.FILES, metavar="FILE", help="The same as --report.")
 @option("--attach", is_flag=True, help="Record the result with the version, as evidence for promotion.")
 @option(
     "--register-with",
@@ -115,7 +115,6 @@ def evaluate(
     effect: float | None,
     root: str,
     quiet: bool,
-    out_file: str | None = None,
 ) -> Outcome:
     r"""Evaluate a program, and let a gate decide.
 
@@ -139,7 +138,6 @@ def evaluate(
     if effect is not None:
         return _plan(effect, confidence)
     registry = nb.Registry(root)
-    out = out or out_file
     if model is not None:
         version: nb.ModelVersion | None = registry.get(model)
         found = None if program is None else here.program(program, "--program")
@@ -169,7 +167,7 @@ def evaluate(
     if by is not None and not (examples and by in examples[0]) and here.named(by) is not None:
         slices = here.named(by)
     if out is not None:
-        check_target("--report", Path(out))
+        check_target(name_of("out"), Path(out))
     with dspy.context(**here.lm_settings(lm)), here.progress(quiet=quiet) as progress:
         evaluation = nb.evaluate(
             subject,

@@ -70,13 +70,13 @@ def optimize(
         if dry_run:
             data = {"lm_calls": wanted.estimate.lm_calls, **asdict(wanted.estimate)}
             return Outcome(wanted.estimate, data, cost)
-        here.say(cost)
+        listeners = here.announce(cost)
         with here.progress(quiet=quiet, background=background) as progress:
             run = nb.optimize(
                 task,
                 run_dir=run_dir,
                 log_file=log_file,
-                on_event=progress,
+                on_event=[*listeners, progress],
                 stop=progress.stop,
                 background=background,
             )

@@ -138,7 +138,7 @@ def pipeline(
             production=environment,
         )
         folder = Path(out) if out is not None else next_folder(Path("runs"), wanted.model_id)
-        here.say(describe_estimate(wanted.estimate, wanted.task.budget))
+        listeners = here.announce(describe_estimate(wanted.estimate, wanted.task.budget))
         with here.progress(quiet=quiet) as progress:
             result = run_pipeline(
                 wanted.task,
@@ -150,7 +150,7 @@ def pipeline(
                 bump=bump,
                 metadata={"command": wanted.command},
                 by=by,
-                on_event=progress,
+                on_event=[*listeners, progress],
             )
     _keep_reports(here, result)
     refused = result.shipped is False

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import dspy_nb as nb
     from dspy_nb.commands.declaration import Outcome, Verb
+    from dspy_nb.core.events import Listener
     from dspy_nb.core.models.version import ModelVersion
     from dspy_nb.views.progress.display import Display
 
@@ -33,6 +34,11 @@ class Surface(ABC):
     reads_environment = False
     offers_files = False
     keeps_results = False
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody looks on while a command works."""
+        return True
 
     @abstractmethod
     def begin(self, verb: Verb, *, as_json: bool = False, kept: str | None = None) -> None:
@@ -93,6 +99,14 @@ class Surface(ABC):
         """Return the display of a long call: a listener, and a context for the call."""
 
     # -- what is said and kept -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def announce(self, cost: str) -> list[Listener]:
+        """Say what a call may cost, at the latest when it begins.
+
+        Returns:
+            Listeners to the call, which may be who says it.
+        """
 
     @abstractmethod
     def say(self, text: str) -> None:

@@ -16,6 +16,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.text import visible
 
 if TYPE_CHECKING:
+    from dspy_nb.core.events import Listener
     from dspy_nb.core.models.version import ModelVersion
     from dspy_nb.views.progress.display import Display
 
@@ -138,6 +139,11 @@ class Cell(Surface):
         from dspy_nb.notebook.listeners import notebook_progress
 
         return notebook_progress(quiet=quiet, background=background)
+
+    def announce(self, cost: str) -> list[Listener]:
+        """Print it at once: a call in the background begins in another thread, which has no cell."""
+        self.say(cost)
+        return []
 
     def say(self, text: str) -> None:
         """Print to the cell."""

@@ -199,9 +199,9 @@ def test_a_terminal_gets_a_bar_and_a_pipe_gets_nothing(capsys, monkeypatch):
         (command(_WEAK, "compared_app.py:missing"), "has no 'missing'"),
         (command(_WEAK, _STRONG, task=["--test-data", "none.jsonl", *_TASK[2:]]), "none.jsonl"),
         (command(_WEAK, _STRONG, task=_TASK[:2]), "give --metric"),
-        ([*command(_WEAK, _STRONG), "--margin", "2"], "margin must be"),
-        ([*command(_WEAK, _STRONG), "--confidence", "95"], "confidence must be"),
-        ([*command(_WEAK, _STRONG), "--max-examples", "0"], "max_examples must be"),
+        ([*command(_WEAK, _STRONG), "--margin", "2"], "--margin must be"),
+        ([*command(_WEAK, _STRONG), "--confidence", "95"], "--confidence must be"),
+        ([*command(_WEAK, _STRONG), "--max-examples", "0"], "--max-examples must be"),
         ([*command(_WEAK, _STRONG), "--not-worse"], "--not-worse needs a --margin"),
         ([*command(_WEAK, _STRONG), "--attach"], "--attach needs versions"),
         ([*command(_WEAK, _STRONG), "--report", "report.pdf"], "must end in .md, .html, .json"),
@@ -272,7 +272,7 @@ def test_an_online_experiment_without_a_name_is_called_by_its_versions(registry,
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (_online("--split", "0.1", *_TASK), "--test-data goes with a comparison"),
+        (_online("--split", "0.1", *_TASK), "--test-data, --metric go with a comparison"),
         (_online("--split", "2"), "split must be"),
         (["ab-test", "--split", "0.1"], "--split needs --experiment NAME, or --model-a and --model-b"),
         (

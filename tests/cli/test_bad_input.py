@@ -71,7 +71,7 @@ BAD = [
     (f"{_OPTIMIZE} --lm gpt-4o", "--lm 'gpt-4o' is not provider/model"),
     (f"{_OPTIMIZE} --budget-calls 0", "lm_calls=0 is not a positive whole number"),
     (f"{_OPTIMIZE} --timeout soon", "'soon' is not a valid float"),
-    (f"{_OPTIMIZE} --num-threads 0", "num_threads must be"),
+    (f"{_OPTIMIZE} --num-threads 0", "--num-threads must be"),
     (f"{_OPTIMIZE} --model-id ../m", "is not valid"),
     (f"{_OPTIMIZE} --like gone@1.0.0", "no model 'gone'"),
     ("presets --save mine --optimizer MIPRO", "unknown optimizer 'MIPRO'"),

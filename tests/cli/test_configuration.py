@@ -255,7 +255,7 @@ def test_a_preset_is_saved_shown_and_used(capsys, tmp_path, monkeypatch):
     for arguments, reason in {
         ("mine", "--save", "x"): "not both",
         ("--save", "x"): "needs --optimizer",
-        ("--optimizer", "MIPROv2"): "go with --save",
+        ("--optimizer", "MIPROv2"): "goes with --save",
         ("none",): "unknown preset 'none'",
         ("--save", "x", "--optimizer", "MIPRO"): "unknown optimizer 'MIPRO'",
         ("--save", "x", "--optimizer", "MIPROv2", "--option", "k=2"): "no option 'k'",

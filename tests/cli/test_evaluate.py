@@ -146,7 +146,7 @@ def test_an_unknown_price_fails_the_gate(capsys):
         (["gate", "missing.json", "--min-score", "0.5"], "missing.json: no evaluation can be read"),
         (["gate", "test.jsonl", "--min-score", "0.5"], "test.jsonl"),
         (["gate", "report.json"], "a gate needs at least one condition"),
-        (["gate", "report.json", "--min-score", "85"], "min_score must be"),
+        (["gate", "report.json", "--min-score", "85"], "--min-score must be"),
         (["gate", "report.json", "--per-class", "recall=1"], "must be like per_class.positive.recall=0.7"),
     ],
 )

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from dspy_nb.commands.words import parse_options
 
 import dspy_nb as nb
 from dspy_nb.cli.main import main
 from dspy_nb.cli.notebooks import read_notebook, text_parameters
+from dspy_nb.commands.words import parse_options
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import dspy
 import pytest
-from dspy_nb.commands.words import input_fields, load_metric, load_object, load_program, parse_options
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dspy_nb.commands.words import input_fields, load_metric, load_object, load_program, parse_options
 from dspy_nb.core.errors import InputError
 
 _JSON = st.recursive(
