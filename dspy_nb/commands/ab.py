@@ -170,8 +170,8 @@ def _compare(
 
     if first is None or not seconds or test_data is None:
         raise nb.InputError(
-            "ab-test needs --model-a, --model-b and --test-data (A and B will do as well); or --experiment NAME for "
-            "one on live traffic"
+            "ab-test needs --model-a, --model-b and --test-data (A and B will do as well); or --experiment NAME "
+            "for one on live traffic"
         )
     if not_worse and not margin:
         raise nb.InputError("--not-worse needs a --margin: by how much it may be worse, such as 0.02")

@@ -216,7 +216,7 @@ def _plan(effect: float, confidence: float) -> Outcome:
         "register_with",
         "out",
     )
-    if unused := given((*names, "out_file")):
+    if unused := given(names):
         raise nb.InputError(f"--plan evaluates nothing; {next(iter(unused.values()))} does not go with it")
     planned = plan(effect, confidence=confidence)
     return Outcome(planned, lambda: asdict(planned), str(planned))
