@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import dspy_nb as nb
 from dspy_nb.commands import common, words
-from dspy_nb.commands.declaration import Outcome, argument, command, given, option
+from dspy_nb.commands.declaration import Outcome, argument, command, given, name_of, option
 from dspy_nb.commands.surface import Surface
 from dspy_nb.core.text import repaired
 
@@ -17,7 +17,7 @@ __all__ = ["ab_test"]
 
 _SUFFIXES: Final = (".md", ".html", ".json")
 _ONLINE: Final = (
-    "a", "b", "attach", "confidence", "experiment", "margin", "min_samples", "model_a", "model_b", "quiet", "root",
+    "a", "as_json", "attach", "b", "confidence", "experiment", "kept", "margin", "min_samples", "model_a", "model_b", "quiet", "root",
     "split",
 )  # fmt: skip
 
@@ -194,9 +194,9 @@ def _compare(
             return common.split_fields(inputs)
         return words.input_fields(programs[0] if versions[0] is None else registry.load(versions[0], own))
 
-    examples = here.examples(test_data, "--test-data", fields)
+    examples = here.examples(test_data, name_of("test_data"), fields)
     if not hasattr(examples, "__len__"):
-        raise nb.InputError(f"--test-data {test_data} is a {type(examples).__name__}, not a list")
+        raise nb.InputError(f"{name_of('test_data')} {test_data} is a {type(examples).__name__}, not a list")
     cost = most_answers(min(len(examples), max_examples or len(examples)), len(programs))
     listeners = [] if quiet or not here.watched else here.announce(cost)
     with dspy.context(**here.lm_settings(lm)), here.progress(quiet=quiet) as progress:
@@ -221,7 +221,9 @@ def _compare(
         )
     result = compared[0] if len(compared) == 1 else compared
     here.hold(result)
-    failures = [here.write_late(_writing(result, report), report) for report in map(Path, reports)]
+    failures = [
+        here.write_late(_writing(result, compared.baseline, report), report) for report in map(Path, reports)
+    ]
     if attach:
         for version, one in zip(versions[1:], compared, strict=True):
             if version is not None and one.n:
@@ -258,12 +260,12 @@ def _check_reports(reports: Sequence[str]) -> None:
         check_target("--report", report)
 
 
-def _writing(result: Any, report: Path) -> Callable[[Path], None]:
+def _writing(result: Any, baseline: str, report: Path) -> Callable[[Path], None]:
     from dspy_nb.core.storage.files import explained, replace_file
 
     made: dict[str, Callable[[], str]] = {
         ".md": result.to_markdown,
-        ".html": lambda: _page(f"A/B: {result.baseline}", result.to_html()),
+        ".html": lambda: _page(f"A/B: {baseline}", result.to_html()),
         ".json": lambda: json.dumps(repaired(result.to_dict()), ensure_ascii=False, allow_nan=False),
     }
     text = made[report.suffix]()

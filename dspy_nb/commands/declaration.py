@@ -178,7 +178,12 @@ class Verb(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note which words were typed, so that an error can name an option as it was."""
         ctx.meta[_WORDS] = tuple(args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            if error.param is not None:
+                error.param_hint = repr(typed(error.param))
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and show what it found as the surface does."""
@@ -206,7 +211,7 @@ def command(name: str, **more: Any) -> Callable[[Callable[..., Outcome]], Verb]:
 def typed(param: click.Parameter) -> str:
     """Return the name of a parameter as it was typed, or its first one."""
     if not isinstance(param, click.Option):
-        return param.make_metavar(click.get_current_context())
+        return param.make_metavar(click.get_current_context()).removeprefix("[").rstrip("].")
     words = click.get_current_context().meta.get(_WORDS, ())
     for name in param.opts:
         if any(word == name or word.startswith(f"{name}=") for word in words):

@@ -144,7 +144,7 @@ def evaluate(
     elif program is not None:
         found, version = common.resolve(here, program, "--program", registry)
     else:
-        raise nb.InputError("give --model REF, --program MODULE:NAME, or both")
+        raise nb.InputError("give a program, --model REF, or both")
     common.require({"test_data": test_data}, ("test_data",))
     if attach and version is None:
         raise nb.InputError("--attach needs the --model that the result is recorded with")
@@ -161,7 +161,7 @@ def evaluate(
 
     measures = [here.metric(name, "--metric") for name in metrics or (common.own_metric(version),)]
     assert test_data is not None
-    examples = here.examples(test_data, "--test-data", fields)
+    examples = here.examples(test_data, name_of("test_data"), fields)
     slices: Any = by
     # A field of the examples comes first: it is what the name most likely means.
     if by is not None and not (examples and by in examples[0]) and here.named(by) is not None:

@@ -53,6 +53,7 @@ def optimize(
       dspy-nb optimize --like sentiment@1.2.0 --seed 1
       %dspy_optimize program --train train --val val --test test --metric exact_match:label -o run
     """
+    from dspy_nb.views.listings import short_path
     from dspy_nb.views.run import describe_estimate
 
     model_id = options["model_id"]
@@ -87,7 +88,7 @@ def optimize(
     return Outcome(
         run,
         lambda: _facts(run, version),
-        note=f"Registered {version.ref} in {version.path}" if version is not None else "",
+        note=f"Registered {version.ref} in {short_path(version.path)}" if version is not None else "",
         status=1 if why and not here.keeps_results else 0,
         complaint=why,
     )

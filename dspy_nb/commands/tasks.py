@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import dspy_nb as nb
 from dspy_nb.commands import common, words
-from dspy_nb.commands.declaration import given, option
+from dspy_nb.commands.declaration import given, name_of, option
 from dspy_nb.commands.surface import Surface
 
 __all__ = ["Wanted", "model_options", "reading_task", "task_options"]
@@ -180,14 +180,14 @@ def reading_task(
     elif settings["allow_changed_data"]:
         raise nb.InputError("--allow-changed-data goes with --like")
     common.require(settings, ("program", *needed))
-    program = here.program(settings["program"], "--program")
+    program = here.program(settings["program"], name_of("program"))
     fields = settings["inputs"]
 
     def inputs() -> list[str]:
         return words.input_fields(program) if fields is None else common.split_fields(fields)
 
     sets = {
-        name: here.examples(settings[parameter], f"--{name}-data", inputs)
+        name: here.examples(settings[parameter], name_of(parameter), inputs)
         for name, parameter in _DATA.items()
         if settings[parameter] is not None
     }

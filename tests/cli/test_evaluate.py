@@ -131,7 +131,7 @@ def test_an_unknown_price_fails_the_gate(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["evaluate", *_TASK], "give --model REF, --program MODULE:NAME, or both"),
+        (["evaluate", *_TASK], "give a program, --model REF, or both"),
         (["evaluate", "--program", "gated_app:weak"], "Missing option '--test-data'"),
         ([*_WEAK, "--gate", "accuracy=1"], "must be like min_score=0.85"),
         ([*_WEAK, "--attach"], "--attach needs the --model"),

@@ -78,7 +78,7 @@ def test_several_candidates_are_ranked(cells: Notebook) -> None:
         ("%dspy_ab weak --data test --metric exact_match:sentiment", "b"),
         (f"{AB} --margin 2", "margin"),
         (f"{AB} --program nobody", "nobody"),
-        (f"{AB} --max-examples 0", "max_examples"),
+        (f"{AB} --max-examples 0", "--max-examples must be"),
         ("%dspy_ab weak program --data nothing --metric exact_match:sentiment", "nothing"),
         ("%dspy_ab weak x@1.0.0 --data test --metric exact_match:sentiment", "x"),
     ],
@@ -100,8 +100,14 @@ def test_the_status_of_an_online_experiment(cells: Notebook) -> None:
     ("line", "message"),
     [
         ("%dspy_ab --experiment nobody", "no experiment 'nobody'"),
-        ("%dspy_ab weak program --experiment x --seed 0 --one-look", "not with a, b, one-look, seed"),
-        ("%dspy_ab", "a, b, --data, --metric missing; or --experiment NAME"),
+        (
+            "%dspy_ab weak program --experiment x --seed 0 --one-look",
+            "--seed, --one-look go with a comparison",
+        ),
+        (
+            "%dspy_ab",
+            "ab-test needs --model-a, --model-b and --test-data (A and B will do as well); or --experiment",
+        ),
     ],
 )
 def test_a_status_takes_no_flags_of_a_comparison(cells: Notebook, line: str, message: str) -> None:

@@ -182,25 +182,31 @@ def test_a_dry_run_returns_the_estimate_and_asks_nothing(notebook):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("%dspy_optimize", "the following arguments are required: program"),
+        ("%dspy_optimize", "Missing option '--program'"),
         ("%dspy_optimize progam --train train", "no name 'progam'; did you mean program?"),
         (
             "%dspy_optimize program --train tain",
             "--train: the notebook has no name 'tain'; did you mean train",
         ),
         ("%dspy_optimize program --train train.x", "--train: train has no attribute 'x'"),
-        (f"{OPTIMIZE} --budget-cals 3", "unknown argument '--budget-cals'; did you mean --budget-calls"),
-        (f"{OPTIMIZE} --budget 3", "unknown argument '--budget'"),
-        (f"{OPTIMIZE} --budget-calls many", "invalid int value: 'many'"),
-        (f"{OPTIMIZE} --budget-calls -3", "lm_calls=-3 is not a positive whole number"),
+        (
+            f"{OPTIMIZE} --budget-cals 3",
+            "No such option '--budget-cals'. (Did you mean one of: '--budget-call-seconds', '--budget-calls'",
+        ),
+        (f"{OPTIMIZE} --budget 3", "No such option '--budget'"),
+        (
+            f"{OPTIMIZE} --budget-calls many",
+            "Invalid value for '--budget-calls': 'many' is not a valid integer",
+        ),
+        (f"{OPTIMIZE} --budget-calls -3", "--budget-calls=-3 is not a positive whole number"),
         (f"{OPTIMIZE} --optimizer MIPROv3", "did you mean 'MIPROv2'"),
         (f"{OPTIMIZE} --preset ligth", "unknown preset 'ligth'"),
-        (f"{OPTIMIZE} --option num_candidates", "must be name=value"),
+        (f"{OPTIMIZE} --option num_candidates", "is not name=value"),
         (f"{OPTIMIZE} --option max_rounds=1 --option max_rounds=2", "option 'max_rounds' is given twice"),
         (f"{OPTIMIZE} --option rounds=1", "has no option 'rounds'"),
-        (f"{OPTIMIZE} --threads none", "invalid int value"),
-        (f"{OPTIMIZE} --threads 0", "num_threads must be a whole number, 1 or more"),
-        (f"{OPTIMIZE} --bump huge --save-as m", "invalid choice: 'huge'"),
+        (f"{OPTIMIZE} --threads none", "Invalid value for '--threads': 'none' is not a valid integer"),
+        (f"{OPTIMIZE} --threads 0", "--threads must be a whole number, 1 or more"),
+        (f"{OPTIMIZE} --bump huge --save-as m", "'huge' is not one of 'major', 'minor'"),
         (f"{OPTIMIZE} --bump major", "--bump goes with --save-as"),
         (f"{OPTIMIZE} --registry r", "--registry goes with --save-as"),
         (f"{OPTIMIZE} --save-as ../m", "is not valid"),
@@ -208,8 +214,11 @@ def test_a_dry_run_returns_the_estimate_and_asks_nothing(notebook):
         (f"{OPTIMIZE} -o 3x", "not a name that Python allows"),
         (f"{OPTIMIZE} --log-file 'x", "a quotation mark is not closed"),
         ("%dspy_optimize program --train train --metric exact_macht:sentiment", "no metric 'exact_macht'"),
-        ("%dspy_optimize program --train train.jsonl", "train has no attribute 'jsonl'; a file is loaded by"),
-        ("%dspy_optimize program --train reviews.csv", "no name 'reviews'; a file is loaded by"),
+        (
+            "%dspy_optimize program --train train.jsonl",
+            "train has no attribute 'jsonl'; there is no such file either",
+        ),
+        ("%dspy_optimize program --train reviews.csv", "no name 'reviews'; there is no such file either"),
         (
             "%dspy_optimize program --train train --metric exact_match",
             "metric 'exact_match' needs the name of at least one field: exact_match:field",
@@ -232,7 +241,7 @@ def test_a_mistake_is_one_line_before_anything_is_spent(notebook, line, words):
 
 
 def test_a_mistake_in_our_own_code_keeps_its_traceback(notebook, monkeypatch):
-    monkeypatch.setattr("dspy_nb.core.optimization.optimize.estimate", lambda *what: 1 / 0)
+    monkeypatch.setattr("dspy_nb.estimate", lambda *what: 1 / 0)
     with capture_output() as captured:
         result = notebook.shell.run_cell(OPTIMIZE)
     assert isinstance(result.error_in_exec, ZeroDivisionError)

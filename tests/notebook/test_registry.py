@@ -93,22 +93,22 @@ def test_the_list_of_versions(shell: InteractiveShell) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("%dspy_promote m", "--to STAGE is missing"),
+        ("%dspy_promote m", "Missing option '--to'"),
         ("%dspy_promote m --to nowhere", "'nowhere' is not known"),
         ("%dspy_promote m --to production", "cannot go from development"),
         ("%dspy_promote m --to production --force", "force=True needs a reason"),
         ("%dspy_promote m --to staging --evidence nothing", "no name 'nothing'"),
-        ("%dspy_promote", "ref"),
-        ("%dspy_deploy m", "--to ENVIRONMENT is missing"),
+        ("%dspy_promote", "Missing argument 'MODEL[@VERSION]'"),
+        ("%dspy_deploy m", "Missing option '--to'"),
         ("%dspy_deploy m --to production", "accepts versions in production"),
         ("%dspy_deploy m --to a/b", "environment 'a/b' is not valid"),
         ("%dspy_deploy gone --to staging", "no model 'gone'"),
         ("%dspy_rollback staging", "nothing was ever deployed"),
-        ("%dspy_rollback staging --steps x", "invalid int"),
+        ("%dspy_rollback staging --steps x", "'x' is not a valid integer"),
         ("%dspy_registry --history", "--history needs a model"),
         ("%dspy_registry m --diff m m", "--diff does not go with 'm'"),
         ("%dspy_registry m --history --environment e", "either --history or --environment"),
-        ("%dspy_registry --diff m", "expected 2 arguments"),
+        ("%dspy_registry --diff m", "Option '--diff' requires 2 arguments"),
     ],
 )
 def test_a_mistake_is_one_line_and_fails_the_cell(shell: InteractiveShell, line: str, words: str) -> None:
