@@ -106,7 +106,7 @@ def test_the_status_of_an_online_experiment(cells: Notebook) -> None:
         ),
         (
             "%dspy_ab",
-            "ab-test needs --model-a, --model-b and --test-data (A and B will do as well); or --experiment",
+            "ab-test needs --model-a, --model-b and --test-data (A and B will do as well)",
         ),
     ],
 )
