@@ -15,6 +15,7 @@ import dspy_nb as nb
 from dspy_nb.cli.evaluate import own_metric
 from dspy_nb.cli.output import echo, json_option, lm_option, print_result, registry_option, write_late
 from dspy_nb.cli.task import lm_settings
+from dspy_nb.core.evidence import ComparisonEvidence
 from dspy_nb.core.text import repaired
 
 __all__ = ["ab_test"]
@@ -229,12 +230,11 @@ def _accepted(found: nb.Comparison, not_worse: bool) -> bool:
     return found.verdict == "B better" or (not_worse and found.not_worse)
 
 
-def _evidence(found: nb.Comparison, not_worse: bool) -> dict[str, Any]:
+def _evidence(found: nb.Comparison, not_worse: bool) -> ComparisonEvidence:
     """Return the evidence, and with --not-worse whether that passes, for its verdict alone may not."""
-    evidence = found.to_evidence()
-    if not_worse:
-        evidence |= {"passed": _accepted(found, not_worse), "rule": f"at most {found.margin:g} worse"}
-    return evidence
+    if not not_worse:
+        return found.to_evidence()
+    return found.to_evidence(passed=_accepted(found, not_worse), rule=f"at most {found.margin:g} worse")
 
 
 def _programs(texts: Sequence[str], registry: nb.Registry) -> tuple[list[nb.ModelVersion | None], list[Any]]:

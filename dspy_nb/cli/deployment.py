@@ -163,7 +163,7 @@ def history(model_id: str | None, environment: str | None, root: str, as_json: b
         print_result(as_json, [_facts(line) for line in lines], lambda: deployments_text(lines, environment))
     elif model_id is not None:
         entries = registry.history(model_id)
-        print_result(as_json, [asdict(item) for item in entries], lambda: decisions_text(entries, model_id))
+        print_result(as_json, [item.to_dict() for item in entries], lambda: decisions_text(entries, model_id))
 
 
 @click.command()
@@ -204,7 +204,7 @@ def _text_inputs(version: nb.ModelVersion) -> set[str]:
 
 
 def _facts(deployment: nb.Deployment) -> dict[str, Any]:
-    return {"ref": deployment.ref, **asdict(deployment)}
+    return {"ref": deployment.ref, **deployment.to_dict()}
 
 
 def _note(advice: str | None) -> None:

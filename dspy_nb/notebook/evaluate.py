@@ -14,7 +14,7 @@ from IPython.display import display
 
 from dspy_nb.core.errors import GateFailed, InputError
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
-from dspy_nb.core.models.evidence import check_same_program
+from dspy_nb.core.models.subject import check_same_program
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.pipeline.gate import GateResult, QualityGate
 from dspy_nb.core.registry.registry import Registry

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dspy_nb.core.deployment.history import Deployment
+from dspy_nb.core.evidence import Evidence
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.presets import Preset
@@ -138,7 +139,7 @@ def advice_on_promotion(history: Sequence[HistoryEntry]) -> str | None:
     compared = [
         entry
         for entry in history
-        if entry.version == made.version and entry.evidence and entry.evidence.get("kind") == "ab"
+        if entry.version == made.version and entry.evidence and "ab" in entry.evidence.answers
     ]
     if compared:
         return None
@@ -265,23 +266,6 @@ def _stages(entry: HistoryEntry) -> str:
     return f"{text}; {entry.demoted} → deprecated" if entry.demoted else text
 
 
-def evidence_text(evidence: Mapping[str, Any] | None) -> str:
-    """Return evidence in a few words; it may come from anybody, so nothing in it is taken for granted."""
-    if evidence is None:
-        return ""
-    words = [str(evidence.get("kind"))]
-    if "passed" in evidence:
-        words.append("passed" if evidence["passed"] is True else "said no")
-    if isinstance(evidence.get("verdict"), str):
-        words.append(evidence["verdict"])
-    score, interval, n = (evidence.get(key) for key in ("score", "interval", "n"))
-    if isinstance(score, int | float):
-        ends = [end for end in interval if isinstance(end, int | float)] if isinstance(interval, list) else []
-        known = (ends[0], ends[1]) if len(ends) == 2 else None
-        if evidence.get("kind") != "ab":
-            words.append(str(Score(score, known)))
-        elif known is not None:  # the interval of a comparison is that of the difference
-            words.append(f"difference [{known[0]:+.3f}, {known[1]:+.3f}]")
-    if isinstance(n, int):
-        words.append(f"n = {n:,}")
-    return ", ".join(words)
+def evidence_text(evidence: Evidence | None) -> str:
+    """Return evidence in a few words."""
+    return "" if evidence is None else evidence.summary()

@@ -129,7 +129,7 @@ def test_without_a_gate_the_evaluation_is_the_evidence(notebook):
     line = EVALUATE.replace(" program", " sentiment@1.0.0")
     notebook.run(f"{line} --register-with sentiment@1.0.0 --registry elsewhere;")
     evidence = registry.history("sentiment")[-1].evidence
-    assert (evidence["kind"], evidence["n"], evidence["score"]) == ("evaluation", 30, 1.0)
+    assert (evidence.kind, evidence.n, evidence.score) == ("evaluation", 30, 1.0)
 
 
 def test_evidence_about_another_program_is_refused_before_anything_is_spent(notebook):

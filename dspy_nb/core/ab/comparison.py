@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dspy_nb.core.errors import NotFound
 from dspy_nb.core.evaluation.scorecard import Evaluation
+from dspy_nb.core.evidence import ComparisonEvidence
 from dspy_nb.core.statistics.verdicts import Ratio, Verdict
 from dspy_nb.core.storage.plain import plain
 from dspy_nb.core.text import value_text
@@ -142,34 +143,29 @@ class Comparison:
         """Whether B is shown to be at most ``margin`` worse, which is enough for a cheaper program."""
         return self.interval[0] > -self.margin and (self.sequential or self.complete)
 
-    def to_evidence(self) -> dict[str, Any]:
+    def to_evidence(self, *, passed: bool | None = None, rule: str | None = None) -> ComparisonEvidence:
         """Return what a registry records with a promotion of B.
 
         Its ``confidence`` is that of the interval. Where B was one of several candidates, it also says of how
         many, and the overall confidence that the p-value is held against.
+
+        Args:
+            passed: Whether it is a yes; by default it is if B is better.
+            rule: The rule that says so, in words.
         """
-        evidence: dict[str, Any] = {
-            "kind": "ab",
-            "verdict": self.verdict,
-            "baseline": self.a_name,
-            "effect": self.effect,
-            "interval": list(self.interval),
-            "p_value": self.p_value,
-            "n": self.n,
-            "margin": self.margin,
-            "confidence": self.confidence,
-            "method": self.method,
-            "metric": self.metric,
-            "score": self.b.score,
-            "data_fingerprint": self.data_fingerprint,
-        }
-        if self.b.program_sha256 is not None:
-            evidence["program_sha256"] = self.b.program_sha256
-        if self.b.base_model is not None:
-            evidence["base_model"] = self.b.base_model
-        if self.candidates > 1:
-            evidence |= {"candidates": self.candidates, "overall_confidence": self.overall_confidence}
-        return {**plain(evidence), **({"ref": self.b_name} if "@" in self.b_name else {})}
+        several = self.candidates > 1
+        return ComparisonEvidence.of(
+            self,
+            ref=self.b_name if "@" in self.b_name else None,
+            baseline=self.a_name,
+            score=self.b.score,
+            program_sha256=self.b.program_sha256,
+            base_model=self.b.base_model,
+            candidates=self.candidates if several else None,
+            overall_confidence=self.overall_confidence if several else None,
+            passed=passed,
+            rule=rule,
+        )
 
     def to_dict(self, *, results: bool = True) -> dict[str, Any]:
         """Return everything as JSON data; without ``results``, without single examples."""

@@ -349,20 +349,21 @@ class Experiment:
             raise InputError("force=True needs a reason: it is kept in the history")
         found = self.status()
         if found.conclusion is None:
-            ended = found.concluded(self._traffic.clock(), reason, force=force)
-            if "ref" in ended.evidence:
-                self.registry.get(ended.evidence["ref"])
-            self._traffic.set_fact("conclusion", vars(ended))
+            ended = found.conclude(self._traffic.clock(), reason, force=force)
+            if ended.evidence.ref is not None:
+                self.registry.get(ended.evidence.ref)
+            self._traffic.set_fact("conclusion", ended.to_dict())
             found = self.status()
         assert found.conclusion is not None
-        evidence = found.conclusion.evidence
-        if "ref" in evidence:
-            ended = found.conclusion
+        ended = found.conclusion
+        if (ref := ended.evidence.ref) is not None:
 
             def attach() -> None:
-                history = self.registry.history(evidence["ref"].partition("@")[0])
-                if not any(line.evidence == evidence for line in history):  # else a process died right after
-                    self.registry.attach(evidence["ref"], evidence, reason=ended.reason, by=by)
+                history = self.registry.history(ref.partition("@")[0])
+                if not any(
+                    line.evidence == ended.evidence for line in history
+                ):  # else a process died right after
+                    self.registry.attach(ref, ended.evidence, reason=ended.reason, by=by)
 
             self._traffic.do_once("attached", attach)
         return found

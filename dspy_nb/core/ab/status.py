@@ -9,6 +9,7 @@ from typing import Any
 from dspy_nb.core.ab.comparison import Step
 from dspy_nb.core.errors import Corrupt, Refused
 from dspy_nb.core.evaluation.scorecard import Latency
+from dspy_nb.core.evidence import Evidence, ExperimentEvidence, read_evidence
 from dspy_nb.core.statistics.verdicts import Verdict
 from dspy_nb.core.storage.plain import plain
 
@@ -99,7 +100,11 @@ class Conclusion:
     concluded_at: float
     reason: str | None
     forced: bool
-    evidence: dict[str, Any]
+    evidence: Evidence
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON data."""
+        return {**vars(self), "evidence": self.evidence.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Any, where: object) -> Conclusion:
@@ -111,7 +116,7 @@ class Conclusion:
         names = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or set(values) != names or not isinstance(values["evidence"], dict):
             raise Corrupt(f"{where} holds no conclusion of an experiment: restore it from a backup")
-        return cls(**values)
+        return cls(**{**values, "evidence": read_evidence(values["evidence"])})
 
 
 @dataclass(frozen=True)
@@ -185,30 +190,28 @@ class ExperimentStatus:
         """Whether B is shown to be at most ``margin`` worse, which is enough for a cheaper program."""
         return not self.blocked and self.interval[0] > -self.margin
 
-    def to_evidence(self) -> dict[str, Any]:
-        """Return what a registry records with a promotion of B."""
-        if self.conclusion is not None:
-            return dict(self.conclusion.evidence)
-        evidence = {
-            "kind": "ab",
-            "verdict": self.verdict,
-            "experiment": self.name,
-            "baseline": self.a.name,
-            "effect": self.effect,
-            "interval": list(self.interval),
-            "p_value": self.p_value,
-            "n": self.n,
-            "margin": self.margin,
-            "confidence": self.confidence,
-            "method": self.method,
-            "metric": "outcome",
-            "score": self.b.success_rate,
-            "data_fingerprint": self.data_fingerprint,
-            "blocked": list(self.blocked),
-        }
-        return {**plain(evidence), **({"ref": self.b.name} if "@" in self.b.name else {})}
+    def to_evidence(self, *, forced: bool = False, reason: str | None = None) -> Evidence:
+        """Return what a registry records with a promotion of B.
 
-    def concluded(self, at: float, reason: str | None, *, force: bool) -> Conclusion:
+        Args:
+            forced: Whether the experiment is ended without a verdict; that never passes.
+            reason: Why a person ends it.
+        """
+        if self.conclusion is not None:
+            return self.conclusion.evidence
+        return ExperimentEvidence.of(
+            self,
+            ref=self.b.name if "@" in self.b.name else None,
+            experiment=self.name,
+            baseline=self.a.name,
+            metric="outcome",
+            score=self.b.success_rate,
+            passed=False if forced else None,
+            forced=forced or None,
+            reason=reason,
+        )
+
+    def conclude(self, at: float, reason: str | None, *, force: bool) -> Conclusion:
         """Return the end of the experiment that this status allows.
 
         Args:
@@ -223,11 +226,6 @@ class ExperimentStatus:
         if forced and not force:
             why = "; ".join(self.blocked) or f"no verdict after {self.n:,} units"
             raise Refused(f"{self.name} cannot be concluded: {why} (force=True with a reason ends it anyway)")
-        evidence = self.to_evidence()
-        if forced:
-            evidence |= {"passed": False, "forced": True}
-        if reason is not None:
-            evidence["reason"] = reason
         return Conclusion(
             verdict=self.verdict,
             winner=self.b.name if self.verdict == "B better" else self.a.name,
@@ -235,13 +233,15 @@ class ExperimentStatus:
             concluded_at=at,
             reason=reason,
             forced=forced,
-            evidence=evidence,
+            evidence=self.to_evidence(forced=forced, reason=reason),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON data."""
         path = [step._asdict() for step in self.path]
-        return {"schema_version": _SCHEMA_VERSION, **plain({**vars(self), "path": path})}
+        conclusion = None if self.conclusion is None else self.conclusion.to_dict()
+        data = {**vars(self), "path": path, "conclusion": conclusion}
+        return {"schema_version": _SCHEMA_VERSION, **plain(data)}
 
     def __repr__(self) -> str:
         """Return the verdict in a line."""

@@ -85,7 +85,7 @@ class Alerts:
             now = self._traffic.clock()
             new = []
             for item in report.degraded:
-                facts = json.dumps(item.to_evidence(), allow_nan=False)
+                facts = json.dumps(item.to_evidence().to_dict(), allow_nan=False)
                 row = (report.deployment, item.name, now, facts)
                 if connection.execute("INSERT OR IGNORE INTO alerts VALUES (?, ?, ?, ?)", row).rowcount:
                     new.append(item.name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dspy_nb.core.deployment.canary_log import CanaryRules
 from dspy_nb.core.deployment.history import Deployment
+from dspy_nb.core.evidence import CanaryEvidence
 
 if TYPE_CHECKING:
     from dspy_nb.core.statistics.verdicts import Verdict
@@ -74,26 +75,22 @@ class CanaryStatus:
     made: Deployment | None = None
     missing: tuple[str, ...] = ()
 
-    def to_evidence(self) -> dict[str, Any]:
+    def to_evidence(self) -> CanaryEvidence:
         """Return what the log keeps with a step."""
-        return {
-            "kind": "ab",
-            "ref": self.candidate.ref,
-            "baseline": self.baseline.ref,
-            "verdict": self.verdict,
-            "passed": self.decision in ("step", "finish"),
-            "interval": [_known(end) for end in self.interval],
-            "p_value": self.p_value,
-            "n": self.baseline.n + self.candidate.n,
-            "n_b": self.candidate.n,
-            "score": self.candidate.mean,
-            "baseline_score": self.baseline.mean,
-            "margin": self.rules.margin,
-            "confidence": self.rules.confidence,
-            "method": _METHOD,
-            "share": self.share,
-            **({"missing": list(self.missing)} if self.missing else {}),
-        }
+        return CanaryEvidence.of(
+            self,
+            ref=self.candidate.ref,
+            baseline=self.baseline.ref,
+            passed=self.decision in ("step", "finish"),
+            n=self.baseline.n + self.candidate.n,
+            n_b=self.candidate.n,
+            score=self.candidate.mean,
+            baseline_score=self.baseline.mean,
+            margin=self.rules.margin,
+            confidence=self.rules.confidence,
+            method=_METHOD,
+            missing=self.missing or None,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON data."""
@@ -101,6 +98,7 @@ class CanaryStatus:
             **asdict(self),
             "interval": [_known(end) for end in self.interval],
             "rules": self.rules.to_dict(),
+            "made": None if self.made is None else self.made.to_dict(),
         }
 
 

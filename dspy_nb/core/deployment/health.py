@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from dspy_nb.core.deployment.history import Deployment
 from dspy_nb.core.deployment.traffic import Bin
+from dspy_nb.core.evidence import HealthEvidence
 
 __all__ = ["HealthReport", "ObjectiveHealth", "Verdict"]
 
@@ -49,22 +50,11 @@ class ObjectiveHealth:
     alarm_at: int | None
     bins: tuple[Bin, ...] = ()
 
-    def to_evidence(self) -> dict[str, Any]:
+    def to_evidence(self) -> HealthEvidence:
         """Return what the log keeps of a degradation."""
-        return {
-            "kind": "monitor",
-            "verdict": f"{self.name} {self.verdict}",
-            "objective": self.name,
-            "level": self.level,
-            "tolerated": self.tolerated,
-            "score": self.observed,
-            "recent": self.recent,
-            "interval": list(self.interval),
-            "n": self.n,
-            "p_value": self.p_value,
-            "alpha": self.alpha,
-            "alarm_at": self.alarm_at,
-        }
+        return HealthEvidence.of(
+            self, objective=self.name, verdict=f"{self.name} {self.verdict}", score=self.observed
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +110,8 @@ class HealthReport:
 
     def to_dict(self, *, bins: bool = True) -> dict[str, Any]:
         """Return everything as JSON data."""
-        data = asdict(self)
+        rolled_back = None if self.rolled_back is None else self.rolled_back.to_dict()
+        data = {**asdict(self), "rolled_back": rolled_back}
         for objective in data["objectives"]:
             objective["interval"] = list(objective["interval"])
             objective["bins"] = [list(part) for part in objective["bins"]] if bins else []
@@ -133,7 +124,7 @@ class HealthReport:
         values["objectives"] = tuple(_objective(item) for item in values["objectives"])
         values |= {name: tuple(values[name]) for name in ("alerts", "missing")}
         if values["rolled_back"] is not None:
-            values["rolled_back"] = Deployment(**values["rolled_back"])
+            values["rolled_back"] = Deployment.from_dict(values["rolled_back"])
         return cls(**values)
 
     def sentence(self) -> str:

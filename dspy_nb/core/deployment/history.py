@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Final, NamedTuple, Self
 
 from dspy_nb.core.deployment.canary_log import ACTIONS, CANARY_KEYS, Canary, CanaryRules, canary_problem
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, Refused
+from dspy_nb.core.evidence import Evidence, read_evidence, write_evidence
 from dspy_nb.core.models.names import check_model_id, check_version
 from dspy_nb.core.storage.log import Entry
 
@@ -58,7 +59,7 @@ class Deployment:
     at: str
     by: str
     reason: str | None
-    evidence: Mapping[str, Any] | None
+    evidence: Evidence | None
     rollback_available: bool
     candidate: str | None = None
     share: float | None = None
@@ -67,6 +68,15 @@ class Deployment:
     def ref(self) -> str:
         """The exact reference, such as ``sentiment@1.2.0``."""
         return f"{self.model_id}@{self.version}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON data."""
+        return {**asdict(self), "evidence": write_evidence(self.evidence)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the line that ``to_dict`` wrote."""
+        return cls(**{**data, "evidence": read_evidence(data["evidence"])})
 
 
 class Live(NamedTuple):
@@ -160,7 +170,7 @@ class EnvironmentState:
                 at=entry.at,
                 by=entry.by,
                 reason=body["reason"],
-                evidence=body["evidence"],
+                evidence=read_evidence(body["evidence"]),
                 rollback_available=len(self.live) > 1 or self.canary is not None,
                 candidate=body.get("candidate"),
                 share=body.get("share"),
@@ -178,7 +188,7 @@ def decide_deployment(
     state: EnvironmentState,
     environment: str,
     ref: str,
-    evidence: Mapping[str, Any] | None,
+    evidence: Evidence | None,
     reason: str | None,
 ) -> dict[str, Any]:
     """Return the body of the log entry that makes ``ref`` live.
@@ -198,7 +208,7 @@ def decide_rollback(
     environment: str,
     steps: int,
     reason: str | None,
-    evidence: Mapping[str, Any] | None = None,
+    evidence: Evidence | None = None,
 ) -> dict[str, Any]:
     """Return the body of the log entry that rolls back.
 
@@ -220,7 +230,7 @@ def decide_canary(
     environment: str,
     ref: str,
     rules: CanaryRules,
-    evidence: Mapping[str, Any] | None,
+    evidence: Evidence | None,
     reason: str | None,
 ) -> dict[str, Any]:
     """Return the body of the log entry that starts a canary.
@@ -248,7 +258,7 @@ def decide_canary_change(
     state: EnvironmentState,
     canary: Canary,
     action: str,
-    evidence: Mapping[str, Any] | None,
+    evidence: Evidence | None,
     reason: str | None,
 ) -> dict[str, Any]:
     """Return the body of the log entry that takes a canary further or ends it.
@@ -288,7 +298,7 @@ def _cannot_follow(possible: bool, ref: str, body: Mapping[str, Any]) -> str | N
 
 
 def _body(
-    ref: str, replaced: str | None, steps: int | None, evidence: Mapping[str, Any] | None, reason: str | None
+    ref: str, replaced: str | None, steps: int | None, evidence: Evidence | None, reason: str | None
 ) -> dict[str, Any]:
     model_id, _, version = ref.partition("@")
     return {
@@ -296,7 +306,7 @@ def _body(
         "version": version,
         "replaced": replaced,
         "steps": steps,
-        "evidence": evidence,
+        "evidence": write_evidence(evidence),
         "reason": reason,
     }
 

@@ -32,6 +32,7 @@ from dspy_nb.core.deployment.objectives import (
 )
 from dspy_nb.core.deployment.traffic import LiveTraffic
 from dspy_nb.core.errors import Conflict, DspyNbError, InputError, NotFound
+from dspy_nb.core.evidence import HealthEvidence
 from dspy_nb.core.statistics.degradation import running_interval
 from dspy_nb.core.storage.log import utc_now
 
@@ -104,7 +105,7 @@ def _live(environment: Canaries) -> tuple[Deployment, int, bool]:
         return state.history[state.since - 1], len(state.history)
 
     line, size = environment.read(read)
-    return line, size, line.action == "rollback" and (line.evidence or {}).get("kind") == "monitor"
+    return line, size, line.action == "rollback" and isinstance(line.evidence, HealthEvidence)
 
 
 def _level(environment: Canaries, live: Deployment, settings: MonitorSettings) -> Level | None:

@@ -12,6 +12,7 @@ from dspy_nb.core.arguments import number_between, probability, whole_number
 from dspy_nb.core.deployment.traffic import Event, LiveTraffic
 from dspy_nb.core.deployment.webhook import check_webhook
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.evidence import Evidence
 from dspy_nb.core.models.names import check_environment
 from dspy_nb.core.statistics.proportions import wilson_interval
 from dspy_nb.core.storage.config import read_table
@@ -142,7 +143,7 @@ class Level:
     source: str
 
 
-def level_of(registry: Catalogue, ref: str, deployed_on: Mapping[str, Any] | None) -> Level | None:
+def level_of(registry: Catalogue, ref: str, deployed_on: Evidence | None) -> Level | None:
     """Return the level that a version was deployed on, None if nothing says.
 
     The evidence of the deployment comes first, then the latest evidence in the history of the version, then its own
@@ -168,23 +169,16 @@ def level_of(registry: Catalogue, ref: str, deployed_on: Mapping[str, Any] | Non
     return Level(version.score, low, None, f"its {version.score_kind} score")
 
 
-def _from_evidence(evidence: Mapping[str, Any] | None, source: str) -> Level | None:
-    """Return the level that evidence holds; it may come from anybody, so nothing in it is taken for granted."""
-    if evidence is None or evidence.get("kind") not in ("evaluation", "gate", "ab"):
+def _from_evidence(evidence: Evidence | None, source: str) -> Level | None:
+    """Return the level that evidence holds, if it speaks for the version at all."""
+    if evidence is None or not evidence.answers or evidence.score is None or not 0 <= evidence.score <= 1:
         return None
-    score, interval = evidence.get("score"), evidence.get("interval")
-    n = evidence.get("n_b", evidence.get("n"))  # of an online comparison: those of the candidate alone
-    if not isinstance(score, int | float) or not 0 <= score <= 1:
-        return None
-    count = n if type(n) is int and n > 0 else None
-    own = evidence.get("kind") != "ab"  # the interval of a comparison is that of the difference
-    if own and isinstance(interval, list) and len(interval) == 2 and isinstance(interval[0], int | float):
-        low = float(interval[0])
-    elif count is not None:
-        low = wilson_interval(min(round(score * count), count), count)[0]
-    else:
-        low = float(score)
-    return Level(float(score), max(min(low, float(score)), 0.0), count, source)
+    score, n = evidence.score, evidence.score_n
+    count = n if n is not None and n > 0 else None
+    low = (evidence.score_interval or (None,))[0]
+    if low is None:
+        low = score if count is None else wilson_interval(min(round(score * count), count), count)[0]
+    return Level(score, max(min(low, score), 0.0), count, source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,10 @@ from dspy_nb.core.deployment.history import (
 )
 from dspy_nb.core.deployment.restrictions import Restrictions, load_restrictions
 from dspy_nb.core.errors import Conflict, InputError, Refused, RegistryError
+from dspy_nb.core.evidence import Evidence, accept_evidence
 from dspy_nb.core.models.conditions import Conditions, evidence_model
-from dspy_nb.core.models.evidence import check_evidence
 from dspy_nb.core.models.names import check_environment
-from dspy_nb.core.models.promotion import evidence_dict
+from dspy_nb.core.models.subject import check_evidence
 from dspy_nb.core.models.version import ModelVersion, verified_files
 from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Entry, Log
 from dspy_nb.core.text import error_text, value_text
@@ -159,7 +159,7 @@ class Releases:
         steps: int,
         by: str | None,
         reason: str | None,
-        evidence: Mapping[str, Any] | None = None,
+        evidence: Evidence | None = None,
         expected: int | None = None,
     ) -> Deployment:
         with self._log.lock:
@@ -180,7 +180,7 @@ class Releases:
 
         return self._append(decide, "rollback", by)
 
-    def roll_back_on_evidence(self, seen: int, evidence: Mapping[str, Any], reason: str) -> Deployment:
+    def roll_back_on_evidence(self, seen: int, evidence: Evidence, reason: str) -> Deployment:
         """Roll back one step because of ``evidence``, unless the log has grown beyond entry ``seen``.
 
         A canary that is running is taken back first: it was compared with a version that is no longer good.
@@ -208,7 +208,7 @@ class Releases:
         with self._log.lock:
             return self._log.read().live[-1]
 
-    def _conditions(self, version: ModelVersion, evidence: Mapping[str, Any] | None) -> Conditions:
+    def _conditions(self, version: ModelVersion, evidence: Evidence | None) -> Conditions:
         """Return what a version was made under, and what the last evidence about it was gathered with."""
         known = [
             line.evidence
@@ -242,7 +242,7 @@ class Releases:
         self,
         canary: Canary,
         action: str,
-        evidence: Mapping[str, Any] | None,
+        evidence: Evidence | None,
         reason: str | None,
         by: str | None,
     ) -> Deployment:
@@ -292,14 +292,14 @@ class Releases:
         return self.history()[entry.number - 1]  # git has just put another history in its place
 
 
-def proof_of(version: ModelVersion, evidence: object, **texts: object) -> dict[str, Any] | None:
-    """Return evidence as the log keeps it.
+def proof_of(version: ModelVersion, evidence: object, **texts: object) -> Evidence | None:
+    """Return evidence that was given for a version.
 
     Raises:
         InputError: It is not valid, or about another version.
     """
     check_texts(**texts)
-    proof = None if evidence is None else evidence_dict(evidence)
+    proof = None if evidence is None else accept_evidence(evidence)
     if proof is not None:
         check_evidence(version, proof)
     return proof

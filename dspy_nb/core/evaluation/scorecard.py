@@ -16,6 +16,7 @@ from dspy_nb.core.doors import through
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.attempts import Failure
 from dspy_nb.core.evaluation.classification import Classification, ClassScore, Confusion
+from dspy_nb.core.evidence import EvaluationEvidence
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.storage.files import replace_file
 from dspy_nb.core.storage.plain import plain
@@ -277,17 +278,9 @@ class Evaluation:
         data = plain({f.name: getattr(self, f.name) for f in fields(self) if results or f.name != "results"})
         return {"schema_version": _SCHEMA_VERSION, "complete": self.complete, **data}
 
-    def to_evidence(self) -> dict[str, Any]:
+    def to_evidence(self) -> EvaluationEvidence:
         """Return what a registry stores of it, see ``Registry.attach`` and ``Registry.promote``."""
-        names = ("metric", "n", "data_fingerprint", "complete", "reliable", "confidence", "base_model")
-        return {
-            "kind": "evaluation",
-            "score": plain(self.score),
-            "interval": list(self.interval),
-            "errors": self.errors.count,
-            **{name: getattr(self, name) for name in names},
-            **({} if self.program_sha256 is None else {"program_sha256": self.program_sha256}),
-        }
+        return EvaluationEvidence.of(self, errors=self.errors.count)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write everything to a JSON file, which is replaced if it exists, whole or not at all.

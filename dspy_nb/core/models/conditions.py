@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dspy_nb.core.errors import RegistryWarning
+from dspy_nb.core.evidence import Evidence
 from dspy_nb.core.models.version import ModelVersion
 
 if TYPE_CHECKING:
@@ -91,10 +92,9 @@ class Conditions:
             warnings.warn(message, RegistryWarning, stacklevel=stacklevel + 1)
 
 
-def evidence_model(evidence: Sequence[Mapping[str, Any] | None]) -> str | None:
+def evidence_model(evidence: Sequence[Evidence | None]) -> str | None:
     """Return what the last of some evidence that says so was gathered with."""
-    models = [item.get("base_model") for item in evidence if item is not None]
-    return next((model for model in reversed(models) if isinstance(model, str)), None)
+    return next((item.base_model for item in reversed(evidence) if item and item.base_model), None)
 
 
 def _model_of(program: dspy.Module | None) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dspy_nb.core.errors import InputError, NotFound, Refused
+from dspy_nb.core.evidence import KINDS, Evidence, write_evidence
 from dspy_nb.core.models.names import STAGES, Reference, matches
 from dspy_nb.core.models.stages import TRANSITIONS, ModelState, Record
 from dspy_nb.core.storage.config import read_table
@@ -16,16 +17,12 @@ __all__ = [
     "decide_archive",
     "decide_attach",
     "decide_promotion",
-    "evidence_dict",
     "find",
     "load_requirements",
 ]
 
 DEFAULT_REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {"production": ("evaluation", "verdict")}
 """Target stage -> what a promotion to it requires, unless ``registry/config.toml`` says otherwise."""
-
-_VERDICTS: Final = ("gate", "ab")
-_REQUIREMENTS: Final = ("evaluation", "verdict", *_VERDICTS)
 
 
 def decide_promotion(
@@ -34,7 +31,7 @@ def decide_promotion(
     stage: str,
     *,
     requirements: Sequence[str],
-    evidence: Mapping[str, Any] | None,
+    evidence: Evidence | None,
     force: bool,
     reason: str | None,
 ) -> dict[str, Any]:
@@ -56,14 +53,14 @@ def decide_promotion(
         "from": record.stage,
         "to": stage,
         "demoted": state.production if stage == "production" else None,
-        "evidence": evidence,
+        "evidence": write_evidence(evidence),
         "forced": force,
         "reason": reason,
     }
 
 
 def decide_attach(
-    state: ModelState, reference: Reference, evidence: Mapping[str, Any], reason: str | None
+    state: ModelState, reference: Reference, evidence: Evidence, reason: str | None
 ) -> dict[str, Any]:
     """Return the body of the log entry that records evidence about a version.
 
@@ -71,7 +68,7 @@ def decide_attach(
         NotFound: There is no such version.
     """
     record = find(reference, state)
-    return {"version": record.version, "evidence": evidence, "reason": reason}
+    return {"version": record.version, "evidence": evidence.to_dict(), "reason": reason}
 
 
 def decide_archive(
@@ -116,26 +113,6 @@ def decide_archive(
     return {"versions": chosen, "reason": reason} if chosen else None
 
 
-def evidence_dict(evidence: object) -> dict[str, Any]:
-    """Return evidence as the dict that the log stores.
-
-    Args:
-        evidence: A dict, or an object with ``to_evidence() -> dict``, with ``kind`` (``gate``, ``ab`` or
-            ``evaluation``) and where known passed or verdict, n, interval, data_fingerprint, metric, score.
-
-    Raises:
-        InputError: It is neither, or its kind is not known.
-    """
-    convert = getattr(evidence, "to_evidence", None)
-    values = convert() if callable(convert) else evidence
-    if not isinstance(values, Mapping) or values.get("kind") not in ("gate", "ab", "evaluation"):
-        raise InputError(
-            "evidence is not valid: give a gate result, a comparison, an evaluation, or a dict with "
-            "kind = 'gate', 'ab' or 'evaluation'"
-        )
-    return dict(values)
-
-
 def _check_transition(record: Record, ref: str, stage: str) -> None:
     legal = TRANSITIONS[record.stage]
     if stage not in legal:
@@ -143,7 +120,7 @@ def _check_transition(record: Record, ref: str, stage: str) -> None:
 
 
 def _check_evidence(
-    record: Record, ref: str, stage: str, requirements: Sequence[str], evidence: Mapping[str, Any] | None
+    record: Record, ref: str, stage: str, requirements: Sequence[str], evidence: Evidence | None
 ) -> None:
     """Check what ``stage`` requires against the evidence given now and all that was recorded earlier.
 
@@ -152,55 +129,40 @@ def _check_evidence(
     known = [*record.evidence, *([evidence] if evidence else [])]
     for requirement in requirements:
         if requirement == "evaluation":
-            if "evaluation.json" not in record.files and not any(map(_is_evaluation, known)):
+            if "evaluation.json" not in record.files and not any(item.is_evaluation for item in known):
                 raise Refused(f"{stage} needs an evaluation of {ref}: attach(ref, evaluation) first")
             continue
-        kinds = _VERDICTS if requirement == "verdict" else (requirement,)
         wanted = "gate or A/B verdict" if requirement == "verdict" else f"{requirement} verdict"
-        verdicts = [item for item in known if item.get("kind") in kinds]
+        verdicts = [item for item in known if requirement in item.answers]
         if not verdicts:
             raise Refused(
                 f"{stage} needs a passed {wanted} for {ref}: give it as evidence=, or attach it first"
             )
-        if not _passed(verdicts[-1]):
+        if not verdicts[-1].is_yes:
             raise Refused(
-                f"{stage} needs a passed {wanted} for {ref}: the latest {verdicts[-1]['kind']} said no"
+                f"{stage} needs a passed {wanted} for {ref}: the latest {verdicts[-1].kind} said no"
             )
-
-
-def _is_evaluation(evidence: Mapping[str, Any]) -> bool:
-    """A verdict that carries what an evaluation measured is as good as the evaluation."""
-    return evidence.get("kind") == "evaluation" or all(
-        evidence.get(key) is not None for key in ("n", "interval", "data_fingerprint")
-    )
-
-
-def _passed(evidence: Mapping[str, Any]) -> bool:
-    """In an A/B comparison the candidate is B."""
-    return evidence.get("passed") is True or (
-        "passed" not in evidence and evidence.get("verdict") == "B better"
-    )
 
 
 def load_requirements(config: Path) -> dict[str, tuple[str, ...]]:
     """Read what promotions require from ``registry/config.toml``; its absence means the defaults.
 
     The file says, per target stage, ``[promotion.production]`` and ``require = ["evaluation", "verdict"]``;
-    allowed are evaluation, verdict (a gate or an A/B comparison), gate, ab. Other tables are left alone.
+    allowed is what a kind of evidence answers: evaluation, verdict (a gate or an A/B comparison), gate, ab. Other
+    tables are left alone.
 
     Raises:
         InputError: It is no TOML, or names a stage or requirement that does not exist.
         RegistryError: It cannot be read.
     """
     requirements = dict(DEFAULT_REQUIREMENTS)
+    known = [*dict.fromkeys(answer for kind in KINDS.values() for answer in kind.answers)]
     for stage, table in read_table(config, "promotion").items():
         if stage not in STAGES:
             raise InputError(f"{config}: promotion.{stage} is not a stage: use one of {', '.join(STAGES)}")
         wanted = table.get("require") if isinstance(table, dict) and set(table) == {"require"} else None
-        if not isinstance(wanted, list) or not all(item in _REQUIREMENTS for item in wanted):
-            raise InputError(
-                f"{config}: promotion.{stage} must be 'require = [...]' of {', '.join(_REQUIREMENTS)}"
-            )
+        if not isinstance(wanted, list) or not all(item in known for item in wanted):
+            raise InputError(f"{config}: promotion.{stage} must be 'require = [...]' of {', '.join(known)}")
         requirements[stage] = tuple(wanted)
     return requirements
 

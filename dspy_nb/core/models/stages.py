@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from dspy_nb.core.errors import Corrupt, InputError
+from dspy_nb.core.evidence import EvaluationEvidence, Evidence, read_evidence, write_evidence
 from dspy_nb.core.models.names import STAGES, SortKey, check_version, rank, sort_key
 from dspy_nb.core.storage.log import Entry
 
@@ -57,7 +58,7 @@ class Record:
     files: Mapping[str, tuple[str, int]]
     summary: Mapping[str, Any]
     stage: str = "development"
-    evidence: list[Mapping[str, Any]] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)
     version_made: ModelVersion | None = None
 
 
@@ -90,8 +91,12 @@ class HistoryEntry:
     by: str
     at: str
     reason: str | None
-    evidence: Mapping[str, Any] | None
+    evidence: Evidence | None
     forced: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON data."""
+        return {**asdict(self), "evidence": write_evidence(self.evidence)}
 
 
 class ModelState:
@@ -149,7 +154,7 @@ class ModelState:
             entry.action
         )
         demoted = body.get("demoted")
-        evidence = body.get("evidence")
+        evidence = read_evidence(body.get("evidence"))
         if entry.action == "register":
             self._add(subjects[0], body)
         elif to_stage is not None:
@@ -184,11 +189,12 @@ class ModelState:
         insort(self.alive, (rank(version), version))
         self._lowered.add(version.lower())
 
-    def _take_evidence(self, record: Record, evidence: Mapping[str, Any]) -> None:
+    def _take_evidence(self, record: Record, evidence: Evidence) -> None:
         """Keep the evidence; a later evaluation replaces the score that the version came with."""
         record.evidence.append(evidence)
-        if evidence.get("kind") == "evaluation" and evidence.get("score") is not None:
-            measured = {"score": evidence["score"], "interval": evidence.get("interval")}
+        if isinstance(evidence, EvaluationEvidence) and evidence.score is not None:
+            interval = None if evidence.interval is None else [*evidence.interval]
+            measured = {"score": evidence.score, "interval": interval}
             summary = {**record.summary, **measured, "score_kind": "evaluation"}
             if is_summary(summary):
                 record.summary = summary

@@ -13,6 +13,7 @@ from dspy_nb.core.errors import GateFailed, InputError
 from dspy_nb.core.evaluation.classification import ClassScore
 from dspy_nb.core.evaluation.evaluate import Evaluation
 from dspy_nb.core.evaluation.pairing import paired_difference
+from dspy_nb.core.evidence import GateEvidence
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.text import value_text, visible
 
@@ -104,11 +105,9 @@ class GateResult:
             "reasons": list(self.reasons),
         }
 
-    def to_evidence(self) -> dict[str, Any]:
+    def to_evidence(self) -> GateEvidence:
         """Return what a registry stores of it, see ``Registry.attach`` and ``Registry.promote``."""
-        subject = {"ref": self.ref, "program_sha256": self.program_sha256, "base_model": self.base_model}
-        subject = {name: value for name, value in subject.items() if value is not None}
-        return {"kind": "gate", **subject, **self.to_dict()}
+        return GateEvidence.of(self, checks=tuple(self.to_dict()["checks"]))
 
 
 def _found(check: GateCheck) -> str:

@@ -267,7 +267,7 @@ class _Pipeline:
         found = self.rules.gate.check(self._measured(), registry=self.registry, raises=False)
         self.gate = replace(found, ref=version.ref)
         self.registry.attach(version, self.gate, by=self.by)
-        self.folder.write("gate.json", self.gate.to_evidence())
+        self.folder.write("gate.json", self.gate.to_evidence().to_dict())
         if not self.gate.passed:
             return Step("gate", "refused", "; ".join(self.gate.reasons))
         return Step("gate", "passed", f"all {len(self.gate.checks)} conditions hold")
@@ -302,11 +302,13 @@ class _Pipeline:
         self._check_complete(found, "comparison")
         found = self.comparison = replace(found, a_name=baseline.ref, b_name=version.ref)
         passed, message = passes(found, self.rules.inconclusive)
-        evidence = {**found.to_evidence(), "passed": passed}
+        evidence = found.to_evidence(passed=passed)
         self.registry.attach(version, evidence, by=self.by)
         self.folder.write("ab.json", {**found.to_dict(), "passed": passed})
         status: Literal["passed", "refused"] = "passed" if passed else "refused"
-        return Step("ab-test", status, message, facts={"baseline": baseline.ref, "evidence": evidence})
+        return Step(
+            "ab-test", status, message, facts={"baseline": baseline.ref, "evidence": evidence.to_dict()}
+        )
 
     def _ship(self) -> Step:
         compared = self.folder.step("ab-test")

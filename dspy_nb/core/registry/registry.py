@@ -24,19 +24,19 @@ from typing import Any
 from dspy_nb.core.arguments import check_texts, user_path
 from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused, RegistryWarning
+from dspy_nb.core.evidence import Evidence, accept_evidence
 from dspy_nb.core.models.catalogue import Catalogue, as_reference
-from dspy_nb.core.models.evidence import check_evidence
 from dspy_nb.core.models.loading import stored_program
 from dspy_nb.core.models.names import STAGES, Reference, check_bump, check_model_id, check_version
 from dspy_nb.core.models.promotion import (
     decide_archive,
     decide_attach,
     decide_promotion,
-    evidence_dict,
     load_requirements,
 )
 from dspy_nb.core.models.publishing import free_version, publish
 from dspy_nb.core.models.stages import ModelState
+from dspy_nb.core.models.subject import check_evidence
 from dspy_nb.core.models.submission import Submission, summary_of
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.registry.archive import export_version, read_archive
@@ -162,7 +162,8 @@ class Registry(Catalogue):
         Args:
             ref: The version.
             stage: Where to.
-            evidence: A gate result, a comparison, an evaluation (``to_evidence()``), or such a dict.
+            evidence: A gate result, a comparison, an evaluation, or what their ``to_evidence()`` returns; or a dict
+                as ``to_evidence().to_dict()`` returns.
             force: Override the order of stages and the required evidence. The history shows it for ever.
             reason: Why; required with ``force``.
             by: Who promotes; the user of the process by default.
@@ -179,7 +180,7 @@ class Registry(Catalogue):
         if force and not (reason and reason.strip()):
             raise InputError("force=True needs a reason: it is kept in the history")
         reference = as_reference(ref)
-        proof = None if evidence is None else evidence_dict(evidence)
+        proof = None if evidence is None else accept_evidence(evidence)
         if proof is not None:
             reference = self._subject(ref, proof)
         requirements = load_requirements(self.root / "config.toml").get(stage, ())
@@ -209,7 +210,7 @@ class Registry(Catalogue):
             InputError: The evidence is not valid, or about another version or program.
         """
         check_texts(reason=reason, by=by)
-        proof = evidence_dict(evidence)
+        proof = accept_evidence(evidence)
         reference = self._subject(ref, proof)
 
         def decide(state: ModelState) -> dict[str, Any]:
@@ -351,7 +352,7 @@ class Registry(Catalogue):
             raise self._conflict(model_id, version)
         return self._written(model_id, version)
 
-    def _subject(self, ref: str | ModelVersion, evidence: Mapping[str, Any]) -> Reference:
+    def _subject(self, ref: str | ModelVersion, evidence: Evidence) -> Reference:
         """Return the exact reference of the version that evidence is given for, which must be about it."""
         version = self.get(ref)
         check_evidence(version, evidence)

@@ -31,7 +31,7 @@ def test_the_version_with_demos_is_compared_with_the_one_without() -> None:
     assert found.latency_ratio is not None
     assert found.latency_ratio.median > 0
     assert all(flip.a != flip.b for flip in found.flips)
-    assert found.to_evidence()["ref"] == "sentiment@1.1.0"
+    assert found.to_evidence().ref == "sentiment@1.1.0"
 
 
 def test_candidates_share_the_answers_of_the_baseline() -> None:

@@ -66,10 +66,11 @@ def test_the_more_candidates_the_more_evidence_each_needs(found):
 
 def test_evidence_says_of_how_many_candidates_it_was(found):
     evidence = found["good"].to_evidence()
-    assert evidence["confidence"] == pytest.approx(1 - 0.05 / 3)
-    assert (evidence["candidates"], evidence["overall_confidence"]) == (3, 0.95)
+    assert evidence.confidence == pytest.approx(1 - 0.05 / 3)
+    assert (evidence.candidates, evidence.overall_confidence) == (3, 0.95)
     alone = nb.compare(program(0.5, 1), program(0.9, 3), examples(50), METRIC).to_evidence()
-    assert "candidates" not in alone
+    assert alone.candidates is None
+    assert "candidates" not in alone.to_dict()
 
 
 def test_a_settled_candidate_is_asked_no_more_and_the_baseline_only_once():

@@ -385,7 +385,7 @@ def test_without_a_verdict_it_is_concluded_by_force_only_and_a_stays(experiment:
     ended = experiment.conclude("out of time", force=True)
     assert ended.conclusion is not None
     assert (ended.conclusion.winner, ended.conclusion.forced) == ("a", True)
-    assert ended.conclusion.evidence["passed"] is False
+    assert ended.conclusion.evidence.passed is False
     assert experiment.predict("u", x="?") == ("a ?", None)
 
 

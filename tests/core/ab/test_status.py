@@ -148,7 +148,7 @@ def test_a_sample_ratio_mismatch_blocks_the_verdict(tmp_path: Path) -> None:
     assert status.srm_p_value < 0.001
     assert status.verdict == "inconclusive"
     assert "sample-ratio mismatch: 400 of 600 units are in B" in status.blocked[0]
-    assert status.to_evidence()["verdict"] == "inconclusive"
+    assert status.to_evidence().verdict == "inconclusive"
     assert not status.not_worse
 
 

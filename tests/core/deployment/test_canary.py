@@ -88,9 +88,9 @@ def test_a_candidate_that_is_as_good_gets_more_and_more_and_is_deployed(staging:
     ]
     last = staging.history()[-1]
     assert last.evidence is not None
-    assert last.evidence["kind"] == "ab"
-    assert last.evidence["interval"][0] > -0.05
-    assert last.evidence["n_b"] == done[-1].candidate.n
+    assert last.evidence.kind == "canary"
+    assert last.evidence.interval[0] > -0.05
+    assert last.evidence.n_b == done[-1].candidate.n
     assert last.reason is not None
     assert last.reason.startswith("canary: m@1.2.0 is not worse")
     assert staging.canary_status() is None

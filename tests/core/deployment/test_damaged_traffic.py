@@ -161,7 +161,7 @@ def test_a_canary_says_what_it_misses(environment: Environment) -> None:
     status = serving.canary_status()
     assert status is not None
     assert "which is damaged" in canary_text(status).replace("\n", " ")
-    assert status.to_evidence()["missing"] == list(status.missing)
+    assert status.to_evidence().missing == status.missing
 
 
 def test_a_process_that_had_the_file_open_goes_on_with_the_new_one(environment: Environment) -> None:

@@ -12,6 +12,7 @@ from dspy_nb.core.deployment import releases
 from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.releases import LINK, read_link
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused, RegistryWarning
+from dspy_nb.core.evidence import read_evidence
 from dspy_nb.core.registry.registry import Registry
 from tests.moments import HANG_S
 from tests.registry_samples import GATE, QA, program, registry_of, said
@@ -57,7 +58,7 @@ def test_five_deployments_and_three_rollbacks_give_the_table_a_person_expects(st
     assert staging.current is not None
     assert staging.current.ref == "m@1.3.0"
     assert [d.reason for d in staging.history()][2:5] == ["two more demos", "slow", "still slow"]
-    assert staging.history()[6].evidence == GATE
+    assert staging.history()[6].evidence == read_evidence(GATE)
     assert staging.registry.check() == []
 
 

@@ -20,6 +20,7 @@ from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.health import HealthReport
 from dspy_nb.core.deployment.objectives import MonitorSettings, level_of, load_settings, objectives_of
 from dspy_nb.core.errors import InputError, NoPrediction, NotFound, RegistryError, RegistryWarning
+from dspy_nb.core.evidence import HealthEvidence, read_evidence
 from dspy_nb.core.registry.registry import Registry
 from tests.children import FORKED, Children
 from tests.moments import HANG_S
@@ -90,12 +91,11 @@ def test_a_loss_of_ten_points_is_found_and_rolled_back_within_the_documented_num
     assert (line.action, line.ref, line.replaced) == ("rollback", "m@1.0.0", "m@1.1.0")
     assert line.reason is not None
     assert line.reason.startswith("quality monitor: m@1.1.0 in staging is degraded")
-    assert line.evidence is not None
-    assert {key: line.evidence[key] for key in ("kind", "objective", "level", "tolerated")} == {
-        "kind": "monitor", "objective": "quality", "level": 0.9, "tolerated": 0.88,
-    }  # fmt: skip
-    assert line.evidence["n"] == report["quality"].n
-    assert line.evidence["p_value"] <= 0.05
+    assert isinstance(line.evidence, HealthEvidence)
+    assert (line.evidence.objective, line.evidence.level, line.evidence.tolerated) == ("quality", 0.9, 0.88)
+    assert line.evidence.n == report["quality"].n
+    assert line.evidence.p_value is not None
+    assert line.evidence.p_value <= 0.05
     assert staging.registry.check() == []
 
 
@@ -167,11 +167,12 @@ def test_the_level_comes_from_the_deployment_the_promotion_or_the_score(registry
     found = level_of(registry, "m@1.0.0", None)
     assert found is not None
     assert (found.score, found.low, found.source) == (0.85, 0.8, "the evidence of attach 4")
-    found = level_of(registry, "m@1.0.0", EVALUATION)
+    found = level_of(registry, "m@1.0.0", read_evidence(EVALUATION))
     assert found is not None
     assert (found.low, found.source) == (0.88, "the evidence of its deployment")
     # The interval of a comparison is that of a difference: the score's own is worked out.
-    found = level_of(registry, "m@1.0.0", {"kind": "ab", "score": 0.8, "interval": [0.01, 0.2], "n": 100})
+    compared = read_evidence({"kind": "ab", "score": 0.8, "interval": [0.01, 0.2], "n": 100})
+    found = level_of(registry, "m@1.0.0", compared)
     assert found is not None
     assert found.low == pytest.approx(0.711, abs=1e-3)
     registry.register(program(), "scored", metadata={"validation_score": 0.9})
@@ -180,9 +181,9 @@ def test_the_level_comes_from_the_deployment_the_promotion_or_the_score(registry
 
 def test_evidence_from_anybody_is_not_taken_for_granted(registry: Registry) -> None:
     for wrong in ({"score": "x"}, {"score": 7}, {"score": None}, {}, {"score": float("nan")}):
-        assert level_of(registry, "m@1.0.0", {"kind": "evaluation", **wrong}) is None
+        assert level_of(registry, "m@1.0.0", read_evidence({"kind": "evaluation", **wrong})) is None
     odd = {"kind": "evaluation", "score": 0.5, "interval": ["a", 3], "n": "many"}
-    found = level_of(registry, "m@1.0.0", odd)
+    found = level_of(registry, "m@1.0.0", read_evidence(odd))
     assert found is not None
     assert found.low == 0.5
 
@@ -240,7 +241,8 @@ def test_wrong_settings_are_one_line_and_check_names_them(
 
 
 def test_a_level_that_the_margin_takes_to_nothing_is_not_watched(registry: Registry) -> None:
-    level = level_of(registry, "m@1.0.0", {"kind": "evaluation", "score": 0.01, "interval": [0, 0.1]})
+    low = read_evidence({"kind": "evaluation", "score": 0.01, "interval": [0, 0.1]})
+    level = level_of(registry, "m@1.0.0", low)
     assert objectives_of(MonitorSettings(), level) == ()
 
 

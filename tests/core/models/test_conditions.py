@@ -196,7 +196,7 @@ def test_evidence_of_another_language_model_is_warned_of_at_deployment_and_servi
         evidence: Any = evaluate(registry.load("m"), reviews(20), METRIC)
     if kind == "gate":
         evidence = QualityGate(min_score=0.01).check(evidence)
-    assert evidence.to_evidence()["base_model"] == "scripted/strong"
+    assert evidence.to_evidence().base_model == "scripted/strong"
     registry.attach("m@1.0.0", evidence)
     environment = registry.environment("development")
     words = (

@@ -8,6 +8,7 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.core.errors import InputError, NotFound, Refused
+from dspy_nb.core.evidence import read_evidence
 from dspy_nb.core.registry.registry import Registry
 from tests.registry_samples import GATE, Run, program
 from tests.scripted import scripted_lm
@@ -46,7 +47,12 @@ def test_a_version_goes_from_development_to_production_with_evidence(registry: R
         "staging",
         "production",
     )
-    assert (third.by, third.reason, third.evidence, third.forced) == ("ann", "better", GATE, False)
+    assert (third.by, third.reason, third.evidence, third.forced) == (
+        "ann",
+        "better",
+        read_evidence(GATE),
+        False,
+    )
     assert registry.history("m")[-1].demoted == "1.0.0"
     assert registry.history("m")[-1].versions == ("1.1.0", "1.0.0")
 
@@ -67,7 +73,7 @@ def test_rolling_back_needs_no_new_evidence(registry: Registry) -> None:
         ({"kind": "gate", "passed": True}, "needs an evaluation"),
         ({"kind": "evaluation", "score": 0.8}, "needs a passed gate"),
         ({**GATE, "passed": False}, "the latest gate said no"),
-        ({**GATE, "kind": "ab", "passed": None, "verdict": "A better"}, "the latest ab said no"),
+        ({**GATE, "kind": "ab", "passed": None, "verdict": "A better"}, "the latest comparison said no"),
     ],
 )
 def test_production_without_the_evidence_is_refused(

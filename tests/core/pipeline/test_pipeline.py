@@ -133,7 +133,7 @@ def test_the_first_version_ships_if_the_gate_says_yes(folder, registry, capsys):
     }
     assert artefacts <= {path.name for path in (folder / "out").iterdir()}
     assert nb.Evaluation.load("out/evaluation.json").n == 40
-    assert registry.environment("production").history()[0].evidence["kind"] == "gate"
+    assert registry.environment("production").history()[0].evidence.kind == "gate"
     assert registry.check() == []
 
 
@@ -147,8 +147,8 @@ def test_a_version_that_is_not_worse_ships_after_the_comparison(registry, capsys
     assert "sentiment@1.1.0 (B)" in report
     assert json.loads(Path(found["folder"], "ab.json").read_text())["passed"] is True
     evidence = registry.environment("production").history()[-1].evidence
-    assert (evidence["kind"], evidence["ref"], evidence["baseline"]) == (
-        "ab",
+    assert (evidence.kind, evidence.ref, evidence.baseline) == (
+        "comparison",
         "sentiment@1.1.0",
         "sentiment@1.0.0",
     )

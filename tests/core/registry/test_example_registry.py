@@ -35,13 +35,13 @@ def test_the_history_says_what_each_decision_rested_on(registry: Registry) -> No
     assert first.reason
     assert second.evidence is not None
     assert not second.forced
-    assert second.evidence["passed"]
-    assert second.evidence["n"] == 120
+    assert second.evidence.passed
+    assert second.evidence.n == 120
     version = registry.get("sentiment@1.1.0")
-    assert version.score == second.evidence["score"]
+    assert version.score == second.evidence.score
     assert version.evaluation is not None
     assert version.evaluation["score"] == version.score
-    assert version.metadata["datasets"]["test"]["fingerprint"] == second.evidence["data_fingerprint"]
+    assert version.metadata["datasets"]["test"]["fingerprint"] == second.evidence.data_fingerprint
 
 
 def test_production_runs_what_the_gate_let_pass(registry: Registry) -> None:

@@ -1,14 +1,14 @@
-"""Whether the program that is evaluated is the version that the evidence will be about."""
+"""Whether evidence is about the version that it is given for."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import dspy
 
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.evidence import Evidence
 from dspy_nb.core.models.loading import stored_program
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.programs.state import answering_parts, dump_state, state_digest
@@ -36,16 +36,16 @@ def check_same_program(program: Any, version: ModelVersion) -> None:
         )
 
 
-def check_evidence(version: ModelVersion, evidence: Mapping[str, Any]) -> None:
+def check_evidence(version: ModelVersion, evidence: Evidence) -> None:
     """Check that evidence is about a version, where it says what it is about.
 
     Raises:
         InputError: It is about another version, or about a program with other prompts or demos.
         Corrupt: The version's files are not what was registered.
     """
-    subject, digest = evidence.get("ref"), evidence.get("program_sha256")
-    if subject is not None and subject != version.ref:
-        raise InputError(f"this evidence is about {subject!s:.80}, not about {version.ref}")
+    if evidence.ref not in (None, version.ref):
+        raise InputError(f"this evidence is about {evidence.ref:.80}, not about {version.ref}")
+    digest = evidence.program_sha256
     if digest is not None and digest != state_digest(stored_program(version).state):
         raise InputError(
             f"this evidence is about a program with other prompts or demos than {version.ref}: evaluate "
