@@ -90,7 +90,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=Tru
     @property
     def is_yes(self) -> bool:
         """Whether it says yes to the version."""
-        return self.passed is True
+        return self.passed is True and bool(self.answers)
 
     @property
     def is_evaluation(self) -> bool:
