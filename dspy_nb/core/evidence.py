@@ -43,7 +43,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=Tru
     """What all kinds have; ``None`` is not known.
 
     Attributes:
-        kind_name: The kind, on disk and for people.
+        kind_name: Its name in ``KINDS``, on disk and for people.
         answers: What it can answer of that which ``registry/config.toml`` lets a promotion require; nothing means
             that it never speaks for a version.
         ref: The version that it is about.
@@ -138,12 +138,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=Tru
 
 
 class GateEvidence(Evidence, frozen=True, kw_only=True):
-    """What a gate said of an evaluation.
-
-    Attributes:
-        checks: The conditions: condition, measured, required, passed, reason.
-        reasons: Why it said no, one text for each condition that does not hold.
-    """
+    """What a gate said of an evaluation; fields as in ``GateResult``."""
 
     kind_name: ClassVar[str] = "gate"
     answers: ClassVar[tuple[str, ...]] = ("verdict", "gate")
@@ -153,13 +148,7 @@ class GateEvidence(Evidence, frozen=True, kw_only=True):
 
 
 class EvaluationEvidence(Evidence, frozen=True, kw_only=True):
-    """What an evaluation measured.
-
-    Attributes:
-        errors: Examples without an answer or a score.
-        complete: Whether no example was left out.
-        reliable: Whether there were few enough errors.
-    """
+    """What an evaluation measured; fields as in ``Evaluation``."""
 
     kind_name: ClassVar[str] = "evaluation"
     answers: ClassVar[tuple[str, ...]] = ("evaluation",)
@@ -196,7 +185,6 @@ class _Difference(Evidence, frozen=True, kw_only=True):
     @property
     def score_interval(self) -> None:
         """Nothing: the interval is that of the difference."""
-        return None
 
     def _figures(self) -> str | None:
         if self.score is None or self.interval is None or None in self.interval:
@@ -205,13 +193,7 @@ class _Difference(Evidence, frozen=True, kw_only=True):
 
 
 class ComparisonEvidence(_Difference, frozen=True, kw_only=True):
-    """What a comparison on labelled data found.
-
-    Attributes:
-        candidates: How many were compared with the same A, where it was more than one.
-        overall_confidence: Of all of them together, which the p-value is held against.
-        rule: The rule that decided, in words, where it was another than "B must be better".
-    """
+    """What a comparison on labelled data found; ``rule`` says in words what decided, if not that B is better."""
 
     kind_name: ClassVar[str] = "comparison"
 
@@ -221,14 +203,7 @@ class ComparisonEvidence(_Difference, frozen=True, kw_only=True):
 
 
 class ExperimentEvidence(_Difference, frozen=True, kw_only=True):
-    """What an experiment on live traffic found.
-
-    Attributes:
-        experiment: Its name.
-        blocked: Why there could be no verdict.
-        forced: Whether it was ended without one.
-        reason: Why a person ended it.
-    """
+    """What an experiment on live traffic found, and why and how a person ended it."""
 
     kind_name: ClassVar[str] = "experiment"
 
@@ -239,14 +214,7 @@ class ExperimentEvidence(_Difference, frozen=True, kw_only=True):
 
 
 class CanaryEvidence(_Difference, frozen=True, kw_only=True):
-    """What a canary had found when it took a step.
-
-    Attributes:
-        n_b: Outcomes of the candidate alone.
-        baseline_score: Mean outcome of the live version.
-        share: Share of the traffic that the candidate had.
-        missing: What could not be counted.
-    """
+    """What a canary had found when it took a step; ``n_b`` are the outcomes of the candidate alone."""
 
     kind_name: ClassVar[str] = "canary"
 
@@ -262,17 +230,7 @@ class CanaryEvidence(_Difference, frozen=True, kw_only=True):
 
 
 class HealthEvidence(Evidence, frozen=True, kw_only=True):
-    """A degradation that the monitor has found: what a roll-back rests on.
-
-    Attributes:
-        objective: ``quality``, ``latency`` or ``errors``.
-        level: The mean that was promised.
-        tolerated: The mean below which it is a degradation.
-        recent: The mean of the last 100 requests.
-        p_value: Anytime-valid, of "the mean is at least what is tolerated".
-        alpha: The p-value that raises the alarm.
-        alarm_at: Number of the request at which it did.
-    """
+    """A degradation, on which a roll-back rests; fields as in ``ObjectiveHealth``."""
 
     kind_name: ClassVar[str] = "health"
 
@@ -301,14 +259,9 @@ class _Unknown(Evidence, frozen=True, kw_only=True):
 KINDS: Final[dict[str, type[Evidence]]] = {
     kind.kind_name: kind
     for kind in (
-        EvaluationEvidence,
-        GateEvidence,
-        ComparisonEvidence,
-        ExperimentEvidence,
-        CanaryEvidence,
-        HealthEvidence,
+        EvaluationEvidence, GateEvidence, ComparisonEvidence, ExperimentEvidence, CanaryEvidence, HealthEvidence
     )
-}
+}  # fmt: skip
 """Every kind of evidence, by its name on disk."""
 
 
@@ -353,17 +306,16 @@ def _read(values: Mapping[str, Any], *, strict: bool) -> Evidence:
     if schema is None:
         kind = _named_today(values)
     elif strict and schema != _SCHEMA_VERSION:
+        found = value_text(schema, 40)
         raise InputError(
-            f"evidence is not valid: its schema version is {value_text(schema, 40)}, this dspy-nb reads "
-            f"{_SCHEMA_VERSION}"
+            f"evidence is not valid: its schema version is {found}, this reads {_SCHEMA_VERSION}"
         )
     made: type[Evidence] = _Unknown
     if isinstance(kind, str) and schema in (None, _SCHEMA_VERSION):
         made = KINDS.get(kind, _Unknown)
+    head = () if made is _Unknown else ("schema_version", "kind")
+    more = {name: value for name, value in values.items() if name not in head}
     known: dict[str, Any] = {}
-    more = dict(values)
-    if made is not _Unknown:
-        more = {name: value for name, value in more.items() if name not in ("schema_version", "kind")}
     for field in msgspec.structs.fields(made):
         if field.name in values and field.name != "more":
             try:
@@ -371,10 +323,8 @@ def _read(values: Mapping[str, Any], *, strict: bool) -> Evidence:
                 del more[field.name]
             except msgspec.ValidationError as error:
                 if strict:
-                    what = str(error).replace("`", "").replace(" | ", " or ")
-                    raise InputError(
-                        f"evidence is not valid: {field.name}: {what[0].lower()}{what[1:]}"
-                    ) from None
+                    what = str(error).replace("`", "").replace(" | ", " or ").replace("Expected", "expected")
+                    raise InputError(f"evidence is not valid: {field.name}: {what}") from None
     if "passed" in values:  # whatever it is, only true is a yes
         known["passed"] = known.get("passed") is True
         more.pop("passed", None)

@@ -109,7 +109,7 @@ def test_a_version_that_is_not_worse_passes_where_that_is_asked(registry):
     registry.promote("sentiment@1.0.1", "staging")
     line = [*command("sentiment@production", "sentiment@1.0.1"), "--margin", "0.1", "--attach"]
     assert main(line) == 1
-    with pytest.raises(nb.Refused, match="the latest ab said no"):
+    with pytest.raises(nb.Refused, match="the latest comparison said no"):
         registry.promote("sentiment@1.0.1", "production")
     assert main([*line, "--not-worse"]) == 0
     assert registry.promote("sentiment@1.0.1", "production").stage == "production"

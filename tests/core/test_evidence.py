@@ -172,7 +172,7 @@ def test_what_only_a_later_version_knows_is_shown_and_never_a_yes(stored: dict[s
         ({}, "its kind is None, not one of evaluation, gate, comparison, experiment, canary$"),
         ({"kind": "hope\nagain"}, "its kind is hope again, not one of"),
         ({"kind": "monitor"}, "its kind is health, not one of"),
-        ({**GATE, "schema_version": 9}, "its schema version is 9, this dspy-nb reads 1"),
+        ({**GATE, "schema_version": 9}, "its schema version is 9, this reads 1"),
         ({**GATE, "passed": "yes"}, "passed: expected bool or null, got str"),
         ({**GATE, "n": 5.5}, "n: expected int or null, got float"),
         ({**GATE, "score": "0.9"}, "score: expected float or null, got str"),

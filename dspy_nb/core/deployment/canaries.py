@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from dspy_nb.core.arguments import check_texts
 from dspy_nb.core.deployment.canary_log import Canary, CanaryRules
 from dspy_nb.core.deployment.history import Deployment, EnvironmentState, decide_canary
-from dspy_nb.core.deployment.releases import Releases, proof_of, try_out
+from dspy_nb.core.deployment.releases import Releases, try_out
 from dspy_nb.core.deployment.traffic import TRAFFIC_FILE, LiveTraffic
 from dspy_nb.core.errors import Conflict, Refused
+from dspy_nb.core.models.subject import take_evidence
 from dspy_nb.core.models.version import ModelVersion, verified_files
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class Canaries(Releases):
         """
         rules = CanaryRules.checked(share, steps, margin, confidence, min_requests, wait_s)
         version = self._accepted(ref)
-        proof = proof_of(version, evidence, by=by, reason=reason)
+        check_texts(by=by, reason=reason)
+        proof = None if evidence is None else take_evidence(version, evidence)
         verified_files(version.path, version.files, version.ref)
         try_out(self.registry.load(version, program), smoke, f"no canary of {version.ref} in {self.name}")
 

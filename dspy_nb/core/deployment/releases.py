@@ -24,10 +24,10 @@ from dspy_nb.core.deployment.history import (
 )
 from dspy_nb.core.deployment.restrictions import Restrictions, load_restrictions
 from dspy_nb.core.errors import Conflict, InputError, Refused, RegistryError
-from dspy_nb.core.evidence import Evidence, accept_evidence
-from dspy_nb.core.models.conditions import Conditions, evidence_model
+from dspy_nb.core.evidence import Evidence
+from dspy_nb.core.models.conditions import Conditions
 from dspy_nb.core.models.names import check_environment
-from dspy_nb.core.models.subject import check_evidence
+from dspy_nb.core.models.subject import take_evidence
 from dspy_nb.core.models.version import ModelVersion, verified_files
 from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Entry, Log
 from dspy_nb.core.text import error_text, value_text
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         Mapping[str, Any] | Sequence[Mapping[str, Any]] | Callable[[dspy.Module], object] | None
     )
 
-__all__ = ["LINK", "Prepared", "Releases", "link_target", "proof_of", "read_link", "try_out", "update_link"]
+__all__ = ["LINK", "Prepared", "Releases", "link_target", "read_link", "try_out", "update_link"]
 
 T = TypeVar("T")
 
@@ -215,7 +215,7 @@ class Releases:
             for line in self.registry.history(version.model_id)
             if line.version == version.version
         ]
-        return Conditions.of(version, version.metadata, evidence_model([*known, evidence]))
+        return Conditions.of(version, version.metadata, [*known, evidence])
 
     def _accepted(self, ref: str | ModelVersion) -> ModelVersion:
         version = self.registry.get(ref)
@@ -225,7 +225,8 @@ class Releases:
     def _deploy(
         self, version: ModelVersion, seen: int | None, by: str | None, reason: str | None, evidence: object
     ) -> Deployment:
-        proof = proof_of(version, evidence, by=by, reason=reason)
+        check_texts(by=by, reason=reason)
+        proof = None if evidence is None else take_evidence(version, evidence)
         verified_files(version.path, version.files, version.ref)
         _check_case(self)
         self._conditions(version, proof).compare_evidence(stacklevel=4)
@@ -290,19 +291,6 @@ class Releases:
             if len(history) >= entry.number:
                 return history[entry.number - 1]
         return self.history()[entry.number - 1]  # git has just put another history in its place
-
-
-def proof_of(version: ModelVersion, evidence: object, **texts: object) -> Evidence | None:
-    """Return evidence that was given for a version.
-
-    Raises:
-        InputError: It is not valid, or about another version.
-    """
-    check_texts(**texts)
-    proof = None if evidence is None else accept_evidence(evidence)
-    if proof is not None:
-        check_evidence(version, proof)
-    return proof
 
 
 def _check_case(environment: Releases) -> None:

@@ -12,7 +12,7 @@ from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import Conflict, DspyNbError, InputError, NotFound
 from dspy_nb.core.models.loading import Loader
 from dspy_nb.core.models.names import Reference, check_model_id, parse_reference
-from dspy_nb.core.models.promotion import find
+from dspy_nb.core.models.promotion import find_record
 from dspy_nb.core.models.stages import HistoryEntry, ModelState, Record
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.storage.files import explained
@@ -63,7 +63,7 @@ class Catalogue:
         reference = as_reference(ref)
         log = self._existing(reference.model_id)
         with log.lock:
-            return self._version(reference.model_id, find(reference, log.read()))
+            return self._version(reference.model_id, find_record(reference, log.read()))
 
     def load(
         self, ref: str | ModelVersion, program: dspy.Module | type[dspy.Module] | None = None

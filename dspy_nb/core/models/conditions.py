@@ -14,7 +14,7 @@ from dspy_nb.core.models.version import ModelVersion
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["Conditions", "evidence_model"]
+__all__ = ["Conditions"]
 
 _warned: set[tuple[str, str]] = set()
 
@@ -39,16 +39,16 @@ class Conditions:
 
     @classmethod
     def of(
-        cls, version: ModelVersion, metadata: Mapping[str, Any], evidence: str | None = None
+        cls, version: ModelVersion, metadata: Mapping[str, Any], evidence: Sequence[Evidence | None] = ()
     ) -> Conditions:
-        """Take them from the metadata of a version, and the model of the evidence about it."""
+        """Take them from the metadata of a version, and from the last evidence about it that names a model."""
         adapter, model = metadata.get("adapter"), metadata.get("base_model")
         return cls(
             version.ref,
             version.files["metadata.json"][0],
             adapter if isinstance(adapter, Mapping) and isinstance(adapter.get("class"), str) else None,
             model if isinstance(model, str) else None,
-            evidence,
+            next((item.base_model for item in reversed(evidence) if item and item.base_model), None),
         )
 
     def compare(self, program: dspy.Module | None = None, *, stacklevel: int = 2) -> None:
@@ -90,11 +90,6 @@ class Conditions:
         if (self.digest, message) not in _warned:
             _warned.add((self.digest, message))
             warnings.warn(message, RegistryWarning, stacklevel=stacklevel + 1)
-
-
-def evidence_model(evidence: Sequence[Evidence | None]) -> str | None:
-    """Return what the last of some evidence that says so was gathered with."""
-    return next((item.base_model for item in reversed(evidence) if item and item.base_model), None)
 
 
 def _model_of(program: dspy.Module | None) -> str | None:

@@ -15,9 +15,8 @@ from dspy_nb.core.storage.config import read_table
 __all__ = [
     "DEFAULT_REQUIREMENTS",
     "decide_archive",
-    "decide_attach",
     "decide_promotion",
-    "find",
+    "find_record",
     "load_requirements",
 ]
 
@@ -41,7 +40,7 @@ def decide_promotion(
         NotFound: There is no such version.
         Refused: A rule says no.
     """
-    record = find(reference, state)
+    record = find_record(reference, state)
     ref = f"{reference.model_id}@{record.version}"
     if record.stage == stage:
         raise Refused(f"{ref} is in {stage} already")
@@ -57,18 +56,6 @@ def decide_promotion(
         "forced": force,
         "reason": reason,
     }
-
-
-def decide_attach(
-    state: ModelState, reference: Reference, evidence: Evidence, reason: str | None
-) -> dict[str, Any]:
-    """Return the body of the log entry that records evidence about a version.
-
-    Raises:
-        NotFound: There is no such version.
-    """
-    record = find(reference, state)
-    return {"version": record.version, "evidence": evidence.to_dict(), "reason": reason}
 
 
 def decide_archive(
@@ -97,7 +84,7 @@ def decide_archive(
     """
     model_id = reference.model_id
     if keep_latest is None:
-        record = find(reference, state)
+        record = find_record(reference, state)
         ref = f"{model_id}@{record.version}"
         _check_transition(record, ref, "archived")
         if ref in live:
@@ -170,7 +157,7 @@ def load_requirements(config: Path) -> dict[str, tuple[str, ...]]:
 # -- references -------------------------------------------------------------------------------------------------
 
 
-def find(reference: Reference, state: ModelState) -> Record:
+def find_record(reference: Reference, state: ModelState) -> Record:
     """Return the record that ``reference`` means now.
 
     Archived versions answer to their exact number only.

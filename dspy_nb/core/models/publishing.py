@@ -39,7 +39,7 @@ def free_version(folder: Path, state: ModelState, bump: str) -> str:
         InputError: ``bump`` is not known.
     """
     version = next_version([state.ordered[-1][1]] if state.ordered else [], bump)
-    while state.taken(version) or os.path.exists(f"{folder}{os.sep}{version}"):
+    while state.is_taken(version) or os.path.exists(f"{folder}{os.sep}{version}"):
         version = next_version([version], bump)
     return version
 
@@ -69,11 +69,11 @@ def publish(
     }
 
     def decide(state: ModelState) -> dict[str, Any]:
-        if state.taken(version):  # its folder was deleted by hand
+        if state.is_taken(version):  # its folder was deleted by hand
             raise Conflict(f"{folder.name}@{version} exists in the log: check() tells what is wrong with it")
         return {"version": version, "files": table, "summary": summary, "reason": reason}
 
-    if log.read().taken(version):
+    if log.read().is_taken(version):
         return False
     with Unflushed() as unflushed:
         with explained(f"write {folder / version}"):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import msgspec
 
 from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.evidence import EvaluationEvidence, Evidence, read_evidence, write_evidence
 from dspy_nb.core.models.names import STAGES, SortKey, check_version, rank, sort_key
 from dspy_nb.core.storage.log import Entry
+from dspy_nb.core.text import one_line
 
 if TYPE_CHECKING:
     from dspy_nb.core.models.version import ModelVersion
@@ -29,16 +32,7 @@ TRANSITIONS: Final[Mapping[str, tuple[str, ...]]] = {
 VERSION_FILES: Final = ("model.json", "metadata.json", "README.md", "evaluation.json")
 """What a version folder may hold; only evaluation.json may be missing."""
 
-
-_SUMMARY_KEYS: Final = {
-    "score",
-    "interval",
-    "score_kind",
-    "optimizer",
-    "base_model",
-    "created_at",
-    "parent",
-}
+_Number = Annotated[float, msgspec.Meta(gt=-1e15, lt=1e15)]
 
 
 @dataclass(slots=True)
@@ -120,7 +114,7 @@ class ModelState:
         self.history: list[HistoryEntry] = []
         self._lowered: set[str] = set()
 
-    def taken(self, version: str) -> bool:
+    def is_taken(self, version: str) -> bool:
         """Return whether the name is taken, also in another case (1.0.0-RC.1 is 1.0.0-rc.1 on some disks)."""
         return version.lower() in self._lowered
 
@@ -136,19 +130,23 @@ class ModelState:
 
     def check(self, entry: Entry) -> None:
         """Raise Corrupt if ``entry`` is malformed or cannot follow."""
-        if entry.action not in _CHECKS:
+        kind = _BODIES.get(entry.action)
+        if kind is None:
             raise _corrupt(entry, f"the action {entry.action!r:.40} is not known")
-        check, keys = _CHECKS[entry.action]
-        if set(entry.body) != keys:
-            raise _corrupt(
-                entry, f"it holds {', '.join(sorted(entry.body)):.80} instead of {', '.join(sorted(keys))}"
-            )
-        check(self, entry)
+        try:
+            body = msgspec.convert(entry.body, kind)
+        except msgspec.ValidationError as error:
+            raise _corrupt(entry, str(error)) from None
+        for version in _subjects(entry):
+            if version not in self.records and entry.action != "register":
+                raise _corrupt(entry, f"it names the version {version!r}, which was not registered before")
+        if (problem := body.problem(self)) is not None:
+            raise _corrupt(entry, problem)
 
     def apply(self, entry: Entry) -> None:
         """Take in an entry that has passed ``check``."""
         body = entry.body
-        subjects: tuple[str, ...] = tuple(body.get("versions") or [body["version"]])
+        subjects = _subjects(entry)
         stages_before = {self.records[item].stage for item in subjects if item in self.records}
         to_stage = {"register": "development", "promote": body.get("to"), "archive": "archived"}.get(
             entry.action
@@ -218,99 +216,102 @@ class ModelState:
             self.production = version
 
 
-def _check_register(state: ModelState, entry: Entry) -> None:
-    body = entry.body
-    version = body.get("version")
-    try:
-        check_version(version)
-    except InputError as error:
-        raise _corrupt(entry, str(error)) from error
-    if state.taken(str(version)):
-        raise _corrupt(entry, f"it registers {version} a second time")
-    files = body.get("files")
-    if not isinstance(files, dict) or not {"model.json", "metadata.json", "README.md"} <= set(files):
-        raise _corrupt(entry, "its list of files is not complete")
-    for name, info in files.items():
-        if (
-            name not in VERSION_FILES
-            or not isinstance(info, dict)
-            or not isinstance(info.get("sha256"), str)
-            or type(info.get("size")) is not int
-        ):
-            raise _corrupt(entry, f"the file {name!r} is not described as it should be")
-    summary = body.get("summary")
-    if not isinstance(summary, dict) or not is_summary(summary):
-        raise _corrupt(entry, "its summary is not as it should be")
-    _check_common(entry)
+class _Summary(msgspec.Struct, forbid_unknown_fields=True):
+    score: _Number | None
+    interval: tuple[_Number, _Number] | None
+    score_kind: str | None
+    optimizer: str | None
+    base_model: str | None
+    created_at: str
+    parent: str | None
 
 
 def is_summary(summary: Mapping[str, Any]) -> bool:
     """Return whether a summary has all its keys, each of the right type."""
-    interval = summary.get("interval")
-    numbers = [summary.get("score"), *(interval if isinstance(interval, list) else [])]
-    texts = [summary.get(key) for key in ("score_kind", "optimizer", "parent", "base_model")]
-    return (
-        set(summary) == _SUMMARY_KEYS
-        and all(number is None or (type(number) in (int, float) and abs(number) < 1e15) for number in numbers)
-        and (interval is None or (isinstance(interval, list) and len(interval) == 2 and None not in interval))
-        and all(isinstance(text, str | None) for text in texts)
-        and isinstance(summary.get("created_at"), str)
-    )
+    try:
+        msgspec.convert(summary, _Summary)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
-def _check_promote(state: ModelState, entry: Entry) -> None:
-    record = _record(state, entry, entry.body.get("version"))
-    stage, demoted = entry.body.get("to"), entry.body.get("demoted")
-    if stage not in STAGES or stage == record.stage or entry.body["from"] != record.stage:
-        raise _corrupt(entry, f"it promotes {record.version} from {record.stage} to {stage!r}")
-    if demoted != (state.production if stage == "production" else None):
-        raise _corrupt(entry, f"it demotes {demoted}, but {state.production} is in production")
-    _check_common(entry)
+# -- the entries of the log -------------------------------------------------------------------------------------
 
 
-def _check_archive(state: ModelState, entry: Entry) -> None:
-    versions = entry.body.get("versions")
-    if not isinstance(versions, list) or not versions:
-        raise _corrupt(entry, "it archives nothing")
-    for version in versions:
-        if _record(state, entry, version).stage in ("production", "archived"):
-            raise _corrupt(entry, f"it archives {version}, which is in {state.records[version].stage}")
-    if len(set(versions)) < len(versions):
-        raise _corrupt(entry, "it archives a version twice")
-    _check_common(entry)
+class _File(msgspec.Struct):
+    sha256: str
+    size: int
 
 
-def _check_attach(state: ModelState, entry: Entry) -> None:
-    _record(state, entry, entry.body.get("version"))
-    if not isinstance(entry.body.get("evidence"), dict):
-        raise _corrupt(entry, "it attaches nothing")
-    _check_common(entry)
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    reason: str | None
+
+    def problem(self, state: ModelState) -> str | None:
+        """Return why it cannot follow, ``None`` if it can; all versions that it names are there."""
+        return None
 
 
-def _check_common(entry: Entry) -> None:
-    body = entry.body
-    if (
-        not isinstance(body.get("reason"), str | None)
-        or not isinstance(body.get("evidence"), dict | None)
-        or not isinstance(body.get("forced", False), bool)
-    ):
-        raise _corrupt(entry, "reason, evidence or forced is of the wrong type")
+class _Register(_Body):
+    version: str
+    files: dict[Literal["model.json", "metadata.json", "README.md", "evaluation.json"], _File]
+    summary: _Summary
+
+    def problem(self, state: ModelState) -> str | None:
+        try:
+            check_version(self.version)
+        except InputError as error:
+            return str(error)
+        if not {*VERSION_FILES[:3]} <= self.files.keys():
+            return "its list of files is not complete"
+        return f"it registers {self.version} a second time" if state.is_taken(self.version) else None
 
 
-_CHECKS: Final[Mapping[str, tuple[Callable[[ModelState, Entry], None], set[str]]]] = {
-    "register": (_check_register, {"version", "files", "summary", "reason"}),
-    "promote": (_check_promote, {"version", "from", "to", "demoted", "evidence", "forced", "reason"}),
-    "archive": (_check_archive, {"versions", "reason"}),
-    "attach": (_check_attach, {"version", "evidence", "reason"}),
+class _Promote(_Body, rename={"from_stage": "from"}):
+    version: str
+    from_stage: str
+    to: str
+    demoted: str | None
+    evidence: dict[str, Any] | None
+    forced: bool
+
+    def problem(self, state: ModelState) -> str | None:
+        record = state.records[self.version]
+        if self.to not in STAGES or self.to == record.stage or self.from_stage != record.stage:
+            return f"it promotes {record.version} from {record.stage} to {self.to!r}"
+        if self.demoted != (state.production if self.to == "production" else None):
+            return f"it demotes {self.demoted}, but {state.production} is in production"
+        return None
+
+
+class _Archive(_Body):
+    versions: Annotated[list[str], msgspec.Meta(min_length=1)]
+
+    def problem(self, state: ModelState) -> str | None:
+        for version in self.versions:
+            if (stage := state.records[version].stage) in ("production", "archived"):
+                return f"it archives {version}, which is in {stage}"
+        return "it archives a version twice" if len({*self.versions}) < len(self.versions) else None
+
+
+class _Attach(_Body):
+    version: str
+    evidence: dict[str, Any]
+
+
+_BODIES: Final[Mapping[str, type[_Body]]] = {
+    "register": _Register,
+    "promote": _Promote,
+    "archive": _Archive,
+    "attach": _Attach,
 }
 
 
-def _record(state: ModelState, entry: Entry, version: object) -> Record:
-    record = state.records.get(version) if isinstance(version, str) else None
-    if record is None:
-        raise _corrupt(entry, f"it names the version {version!r}, which was not registered before")
-    return record
+def _subjects(entry: Entry) -> tuple[str, ...]:
+    """Return the versions that an entry is about."""
+    return tuple(entry.body.get("versions") or [entry.body["version"]])
 
 
 def _corrupt(entry: Entry, why: str) -> Corrupt:
-    return Corrupt(f"log entry {entry.number} cannot be right: {why}: restore the log from git or a backup")
+    return Corrupt(
+        f"log entry {entry.number} cannot be right: {one_line(why, 200)}: restore the log from git or a backup"
+    )

@@ -8,13 +8,13 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evidence import Evidence
+from dspy_nb.core.evidence import Evidence, accept_evidence
 from dspy_nb.core.models.loading import stored_program
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.programs.state import answering_parts, dump_state, state_digest
 from dspy_nb.core.storage.files import dump_json
 
-__all__ = ["check_evidence", "check_same_program"]
+__all__ = ["check_same_program", "take_evidence"]
 
 
 def check_same_program(program: Any, version: ModelVersion) -> None:
@@ -36,13 +36,15 @@ def check_same_program(program: Any, version: ModelVersion) -> None:
         )
 
 
-def check_evidence(version: ModelVersion, evidence: Evidence) -> None:
-    """Check that evidence is about a version, where it says what it is about.
+def take_evidence(version: ModelVersion, given: object) -> Evidence:
+    """Return evidence that somebody gives for a version, once it is known to be about it.
 
     Raises:
-        InputError: It is about another version, or about a program with other prompts or demos.
+        InputError: It is not valid, or it says that it is about another version, or about a program with other
+            prompts or demos.
         Corrupt: The version's files are not what was registered.
     """
+    evidence = accept_evidence(given)
     if evidence.ref not in (None, version.ref):
         raise InputError(f"this evidence is about {evidence.ref:.80}, not about {version.ref}")
     digest = evidence.program_sha256
@@ -51,3 +53,4 @@ def check_evidence(version: ModelVersion, evidence: Evidence) -> None:
             f"this evidence is about a program with other prompts or demos than {version.ref}: evaluate "
             f"load({version.ref!r})"
         )
+    return evidence

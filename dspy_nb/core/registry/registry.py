@@ -18,25 +18,25 @@ import contextlib
 import os
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dspy_nb.core.arguments import check_texts, user_path
 from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused, RegistryWarning
-from dspy_nb.core.evidence import Evidence, accept_evidence
 from dspy_nb.core.models.catalogue import Catalogue, as_reference
 from dspy_nb.core.models.loading import stored_program
-from dspy_nb.core.models.names import STAGES, Reference, check_bump, check_model_id, check_version
+from dspy_nb.core.models.names import STAGES, check_bump, check_model_id, check_version
 from dspy_nb.core.models.promotion import (
     decide_archive,
-    decide_attach,
     decide_promotion,
+    find_record,
     load_requirements,
 )
 from dspy_nb.core.models.publishing import free_version, publish
 from dspy_nb.core.models.stages import ModelState
-from dspy_nb.core.models.subject import check_evidence
+from dspy_nb.core.models.subject import take_evidence
 from dspy_nb.core.models.submission import Submission, summary_of
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.registry.archive import export_version, read_archive
@@ -179,23 +179,16 @@ class Registry(Catalogue):
         check_texts(reason=reason, by=by)
         if force and not (reason and reason.strip()):
             raise InputError("force=True needs a reason: it is kept in the history")
-        reference = as_reference(ref)
-        proof = None if evidence is None else accept_evidence(evidence)
-        if proof is not None:
-            reference = self._subject(ref, proof)
+        reference, proof = as_reference(ref), None
+        if evidence is not None:
+            version = self.get(ref)
+            reference, proof = as_reference(version), take_evidence(version, evidence)
         requirements = load_requirements(self.root / "config.toml").get(stage, ())
 
-        def decide(state: ModelState) -> dict[str, Any]:
-            return decide_promotion(
-                state,
-                reference,
-                stage,
-                requirements=requirements,
-                evidence=proof,
-                force=force,
-                reason=reason,
-            )
-
+        decide = partial(
+            decide_promotion, reference=reference, stage=stage, requirements=requirements, evidence=proof,
+            force=force, reason=reason,
+        )  # fmt: skip
         entry = self._existing(reference.model_id).append(decide, "promote", by=by)
         assert entry is not None
         return self._written(reference.model_id, entry.body["version"])
@@ -210,15 +203,16 @@ class Registry(Catalogue):
             InputError: The evidence is not valid, or about another version or program.
         """
         check_texts(reason=reason, by=by)
-        proof = accept_evidence(evidence)
-        reference = self._subject(ref, proof)
+        version = self.get(ref)
+        proof = take_evidence(version, evidence).to_dict()
 
         def decide(state: ModelState) -> dict[str, Any]:
-            return decide_attach(state, reference, proof, reason)
+            record = find_record(as_reference(version), state)
+            return {"version": record.version, "evidence": proof, "reason": reason}
 
-        entry = self._existing(reference.model_id).append(decide, "attach", by=by)
+        entry = self._existing(version.model_id).append(decide, "attach", by=by)
         assert entry is not None
-        return self._written(reference.model_id, entry.body["version"])
+        return self._written(version.model_id, entry.body["version"])
 
     def archive(
         self,
@@ -352,12 +346,6 @@ class Registry(Catalogue):
             raise self._conflict(model_id, version)
         return self._written(model_id, version)
 
-    def _subject(self, ref: str | ModelVersion, evidence: Evidence) -> Reference:
-        """Return the exact reference of the version that evidence is given for, which must be about it."""
-        version = self.get(ref)
-        check_evidence(version, evidence)
-        return as_reference(version)
-
     def _live(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return what is served now, live or as a canary, and what a roll-back would make live.
 
@@ -394,7 +382,7 @@ class Registry(Catalogue):
         return self.get(f"{model_id}@{version}")  # git has just put another history in its place
 
     def _conflict(self, model_id: str, version: str) -> Conflict:
-        if self._log(model_id).read().taken(version):
+        if self._log(model_id).read().is_taken(version):
             return Conflict(f"{model_id}@{version} exists: versions never change, register the next one")
         return Conflict(
             f"{model_id}@{version} exists on disk but not in the log: a process is registering it now, or one "

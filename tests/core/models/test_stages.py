@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_nb.core.models.names import STAGES, matches, parse_reference, rank, sort_key
-from dspy_nb.core.models.promotion import decide_archive, decide_promotion, find
+from dspy_nb.core.models.promotion import decide_archive, decide_promotion, find_record
 from dspy_nb.core.models.stages import TRANSITIONS, ModelState
 from dspy_nb.core.storage.log import Entry
 from tests.properties import tries
@@ -79,4 +79,4 @@ def test_what_is_kept_at_hand_is_what_a_look_through_all_versions_finds(
             assert reference.bounds is not None
             inside = [item for item in alive if matches(reference.bounds, item)]
             if inside:
-                assert find(reference, state).version == max(inside, key=sort_key)
+                assert find_record(reference, state).version == max(inside, key=sort_key)
