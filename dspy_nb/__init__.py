@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     from dspy_nb.core.evaluation.evaluate import evaluate
     from dspy_nb.core.evaluation.scorecard import Evaluation
     from dspy_nb.core.events import CandidateScored, Completed, Event, Failed, Progress, Started, read_events
+    from dspy_nb.core.evidence import GateResult
     from dspy_nb.core.local.engine import local_lm
     from dspy_nb.core.local.install import install_model
     from dspy_nb.core.models.version import ModelVersion
@@ -50,7 +51,7 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     from dspy_nb.core.optimization.run import OptimizationRun
     from dspy_nb.core.optimization.task import Task
     from dspy_nb.core.pipeline.folder import PipelineResult
-    from dspy_nb.core.pipeline.gate import GateResult, QualityGate
+    from dspy_nb.core.pipeline.gate import QualityGate
     from dspy_nb.core.pipeline.pipeline import PipelineRules, run_pipeline
     from dspy_nb.core.registry.registry import Registry
     from dspy_nb.core.statistics.sample_sizes import Plan, plan
@@ -148,6 +149,7 @@ _NAMES = {
     "OptimizationFailed Refused RegistryError",
     "core.evaluation.evaluate": "evaluate",
     "core.evaluation.scorecard": "Evaluation",
+    "core.evidence": "GateResult",
     "core.events": "CandidateScored Completed Event Failed Progress Started read_events",
     "core.local.engine": "local_lm",
     "core.local.install": "install_model",
@@ -158,7 +160,7 @@ _NAMES = {
     "core.optimization.run": "OptimizationRun",
     "core.optimization.task": "Task",
     "core.pipeline.folder": "PipelineResult",
-    "core.pipeline.gate": "GateResult QualityGate",
+    "core.pipeline.gate": "QualityGate",
     "core.pipeline.pipeline": "PipelineRules run_pipeline",
     "core.registry.registry": "Registry",
     "core.statistics.sample_sizes": "Plan plan",

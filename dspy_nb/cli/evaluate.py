@@ -188,7 +188,7 @@ def gate(report: str, floors: tuple[str, ...], root: str, as_json: bool, **given
     quality = _resolved(nb.QualityGate.parse(texts), registry)
     assert quality is not None
     result = quality.check(_evaluation(report, registry), raises=False)
-    print_result(as_json, result.to_evidence().to_dict(), result.report)
+    print_result(as_json, result.to_dict(), result.report)
     if not result.passed:
         raise nb.GateFailed(list(result.reasons))
 

@@ -18,7 +18,7 @@ import msgspec
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.files import dump_json, parse_json
-from dspy_nb.core.text import one_line, value_text
+from dspy_nb.core.text import one_line, value_text, visible
 
 __all__ = [
     "KINDS",
@@ -27,7 +27,8 @@ __all__ = [
     "EvaluationEvidence",
     "Evidence",
     "ExperimentEvidence",
-    "GateEvidence",
+    "GateCheck",
+    "GateResult",
     "HealthEvidence",
     "accept_evidence",
     "read_evidence",
@@ -131,20 +132,61 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=Tru
     def _facts(self) -> dict[str, Any]:
         facts = {name: getattr(self, name) for name in self.__struct_fields__ if name != "more"}
         return {
-            name: list(value) if isinstance(value, tuple) else value
+            name: [*msgspec.to_builtins(value)] if isinstance(value, tuple) else value
             for name, value in facts.items()
             if value is not None
         }
 
 
-class GateEvidence(Evidence, frozen=True, kw_only=True):
-    """What a gate said of an evaluation; fields as in ``GateResult``."""
+class GateCheck(msgspec.Struct, frozen=True):
+    """One condition of a gate.
+
+    Attributes:
+        condition: Its name, as in ``QualityGate``; ``complete`` and ``reliable`` are always asked for.
+        measured: What was found; ``None`` if it is not known, which never passes.
+        required: The least or the most that is allowed.
+        passed: Whether the condition holds.
+        reason: What is wrong if it does not.
+    """
+
+    condition: str
+    measured: float | None
+    required: float
+    passed: bool
+    reason: str | None
+
+    def __str__(self) -> str:
+        """Return what was found and what is required, or what is wrong."""
+        if self.reason is not None:
+            return self.reason
+        what = {"complete": "examples ", "reliable": "error rate "}.get(self.condition, "")
+        bound = "at most" if self.condition == "reliable" or self.condition.startswith("max_") else "at least"
+        measured = "unknown" if self.measured is None else f"{self.measured:,.4g}"
+        return f"{what}{measured}, {bound} {self.required:,.4g} required"
+
+
+class GateResult(Evidence, frozen=True, kw_only=True):
+    """What a gate says about an evaluation: evidence by itself.
+
+    Attributes:
+        checks: The conditions.
+        reasons: Why it says no, one text for each condition that does not hold.
+    """
 
     kind_name: ClassVar[str] = "gate"
     answers: ClassVar[tuple[str, ...]] = ("verdict", "gate")
 
-    checks: tuple[dict[str, Any], ...] | None = None
-    reasons: tuple[str, ...] | None = None
+    checks: tuple[GateCheck, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+    def report(self) -> str:
+        """Return the conditions as text for a terminal."""
+        failed = f"said no: {len(self.reasons)} of {len(self.checks)} conditions do not hold"
+        lines = [f"Gate {'passed' if self.passed else failed}"]
+        width = max((len(check.condition) for check in self.checks), default=0)
+        for check in self.checks:
+            lines.append(f"  {'ok' if check.passed else 'NO'}  {check.condition:{width}}  {check}")
+        return visible("\n".join(lines))
 
 
 class EvaluationEvidence(Evidence, frozen=True, kw_only=True):
@@ -259,7 +301,7 @@ class _Unknown(Evidence, frozen=True, kw_only=True):
 KINDS: Final[dict[str, type[Evidence]]] = {
     kind.kind_name: kind
     for kind in (
-        EvaluationEvidence, GateEvidence, ComparisonEvidence, ExperimentEvidence, CanaryEvidence, HealthEvidence
+        EvaluationEvidence, GateResult, ComparisonEvidence, ExperimentEvidence, CanaryEvidence, HealthEvidence
     )
 }  # fmt: skip
 """Every kind of evidence, by its name on disk."""

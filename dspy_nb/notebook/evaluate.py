@@ -14,9 +14,10 @@ from IPython.display import display
 
 from dspy_nb.core.errors import GateFailed, InputError
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
+from dspy_nb.core.evidence import GateResult
 from dspy_nb.core.models.subject import check_same_program
 from dspy_nb.core.models.version import ModelVersion
-from dspy_nb.core.pipeline.gate import GateResult, QualityGate
+from dspy_nb.core.pipeline.gate import QualityGate
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.statistics.sample_sizes import plan
 from dspy_nb.notebook.arguments import (

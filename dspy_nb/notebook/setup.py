@@ -14,12 +14,12 @@ from dspy_nb.core.deployment.canary_state import CanaryStatus
 from dspy_nb.core.deployment.health import HealthReport
 from dspy_nb.core.deployment.history import Deployment
 from dspy_nb.core.evaluation.evaluate import Evaluation
+from dspy_nb.core.evidence import GateResult
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.presets import Preset
 from dspy_nb.core.optimization.run import OptimizationRun
 from dspy_nb.core.pipeline.folder import PipelineResult
-from dspy_nb.core.pipeline.gate import GateResult
 from dspy_nb.core.registry.diff import VersionDiff
 from dspy_nb.core.statistics.sample_sizes import Plan
 from dspy_nb.notebook.completion import PATTERN, completer
