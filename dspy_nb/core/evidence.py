@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, ClassVar, Final, Self
 
 import msgspec
@@ -346,7 +347,7 @@ def _read(values: Mapping[str, Any], *, strict: bool) -> Evidence:
     """Return evidence from JSON data; a value of the wrong type is an InputError if ``strict``, else not known."""
     schema, kind = values.get("schema_version"), values.get("kind")
     if schema is None:
-        kind = _named_today(values)
+        kind = _current_kind(values)
     elif strict and schema != _SCHEMA_VERSION:
         found = value_text(schema, 40)
         raise InputError(
@@ -355,26 +356,37 @@ def _read(values: Mapping[str, Any], *, strict: bool) -> Evidence:
     made: type[Evidence] = _Unknown
     if isinstance(kind, str) and schema in (None, _SCHEMA_VERSION):
         made = KINDS.get(kind, _Unknown)
-    head = () if made is _Unknown else ("schema_version", "kind")
-    more = {name: value for name, value in values.items() if name not in head}
-    known: dict[str, Any] = {}
-    for field in msgspec.structs.fields(made):
-        if field.name in values and field.name != "more":
-            try:
-                known[field.name] = msgspec.convert(values[field.name], field.type)
-                del more[field.name]
-            except msgspec.ValidationError as error:
-                if strict:
-                    what = str(error).replace("`", "").replace(" | ", " or ").replace("Expected", "expected")
-                    raise InputError(f"evidence is not valid: {field.name}: {what}") from None
-    if "passed" in values:  # whatever it is, only true is a yes
-        known["passed"] = known.get("passed") is True
-        more.pop("passed", None)
-    return made(**known, more=more)
+    types, head = _types_of(made), () if made is _Unknown else ("schema_version", "kind")
+    known = {name: value for name, value in values.items() if name in types}
+    more = {name: value for name, value in values.items() if name not in types and name not in head}
+    if "passed" in known and (known["passed"] is None or not strict):
+        known["passed"] = known["passed"] is True  # whatever else it is, it is no yes
+    try:
+        return msgspec.convert({**known, "more": more}, made)
+    except msgspec.ValidationError as error:
+        if strict:
+            what = str(error).replace("`", "").replace(" | ", " or ").replace("Expected", "expected")
+            raise InputError(f"evidence is not valid: {what}") from None
+    more |= {name: value for name, value in known.items() if not _fits(value, types[name])}
+    return msgspec.convert({name: known[name] for name in known if name not in more} | {"more": more}, made)
 
 
-def _named_today(values: Mapping[str, Any]) -> object:
-    """Return the kind of evidence without a schema version: then, three kinds were called ``ab``."""
+def _fits(value: object, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+@cache
+def _types_of(kind: type[Evidence]) -> dict[str, Any]:
+    """Return the types of a kind's fields, by name."""
+    return {field.name: field.type for field in msgspec.structs.fields(kind) if field.name != "more"}
+
+
+def _current_kind(values: Mapping[str, Any]) -> object:
+    """Return the kind of evidence without a schema version, from a time when three kinds were called ``ab``."""
     kind = values.get("kind")
     if kind == "ab":
         return "experiment" if "experiment" in values else "canary" if "share" in values else "comparison"
