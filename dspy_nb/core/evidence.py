@@ -81,7 +81,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=Tru
     @classmethod
     def of(cls, result: object, **others: object) -> Self:
         """Make evidence of a result: its attributes that are called like a field, and before them ``others``."""
-        own = {name: getattr(result, name) for name in cls.__struct_fields__ if hasattr(result, name)}
+        own = {name: getattr(result, name) for name in _types_of(cls) if hasattr(result, name)}
         return cls(**{name: _known(value) for name, value in (own | others).items()})
 
     @property
@@ -131,7 +131,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=Tru
         return {"schema_version": _SCHEMA_VERSION, "kind": self.kind, **self._facts(), **self.more}
 
     def _facts(self) -> dict[str, Any]:
-        facts = {name: getattr(self, name) for name in self.__struct_fields__ if name != "more"}
+        facts = {name: getattr(self, name) for name in _types_of(type(self))}
         return {
             name: [*msgspec.to_builtins(value)] if isinstance(value, tuple) else value
             for name, value in facts.items()
