@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers
         StepEnded,
         StepStarted,
     )
+    from dspy_nb.core.evidence import GateResult
     from dspy_nb.core.local.engine import local_lm
     from dspy_nb.core.local.install import install_model
     from dspy_nb.core.models.version import ModelVersion
@@ -63,7 +64,7 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     from dspy_nb.core.optimization.run import OptimizationRun
     from dspy_nb.core.optimization.task import Task
     from dspy_nb.core.pipeline.folder import PipelineResult
-    from dspy_nb.core.pipeline.gate import GateResult, QualityGate
+    from dspy_nb.core.pipeline.gate import QualityGate
     from dspy_nb.core.pipeline.pipeline import PipelineRules, run_pipeline
     from dspy_nb.core.registry.registry import Registry
     from dspy_nb.core.statistics.sample_sizes import Plan, plan
@@ -168,6 +169,7 @@ _NAMES = {
     "core.event_log": "read_events",
     "core.events": "CandidateScored Compared Completed Evaluated Event Failed Progress Standing Started StepEnded "
     "StepStarted",
+    "core.evidence": "GateResult",
     "core.local.engine": "local_lm",
     "core.local.install": "install_model",
     "core.models.version": "ModelVersion",
@@ -177,7 +179,7 @@ _NAMES = {
     "core.optimization.run": "OptimizationRun",
     "core.optimization.task": "Task",
     "core.pipeline.folder": "PipelineResult",
-    "core.pipeline.gate": "GateResult QualityGate",
+    "core.pipeline.gate": "QualityGate",
     "core.pipeline.pipeline": "PipelineRules run_pipeline",
     "core.registry.registry": "Registry",
     "core.statistics.sample_sizes": "Plan plan",

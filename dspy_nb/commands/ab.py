@@ -17,8 +17,8 @@ __all__ = ["ab_test"]
 
 _SUFFIXES: Final = (".md", ".html", ".json")
 _ONLINE: Final = (
-    "a", "as_json", "attach", "b", "confidence", "experiment", "kept", "margin", "min_samples", "model_a", "model_b",
-    "quiet", "root", "split",
+    "a", "as_json", "attach", "b", "confidence", "experiment", "kept", "margin", "min_samples", "model_a",
+    "model_b", "quiet", "root", "split",
 )  # fmt: skip
 
 

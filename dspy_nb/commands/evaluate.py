@@ -271,7 +271,7 @@ def gate(here: Surface, report: str, floors: tuple[str, ...], root: str, **condi
     assert quality is not None
     result = quality.check(_evaluation(report, registry), raises=False)
     refusal = None if result.passed else nb.GateFailed(list(result.reasons))
-    return Outcome(result, lambda: result.to_evidence().to_dict(), refusal=refusal)
+    return Outcome(result, result.to_dict, refusal=refusal)
 
 
 def _resolved(quality: nb.QualityGate | None, registry: nb.Registry) -> nb.QualityGate | None:

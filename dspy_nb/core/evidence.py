@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, ClassVar, Final, Self
 
 import msgspec
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.files import dump_json, parse_json
-from dspy_nb.core.text import one_line, value_text
+from dspy_nb.core.text import one_line, value_text, visible
 
 __all__ = [
     "KINDS",
@@ -27,7 +28,8 @@ __all__ = [
     "EvaluationEvidence",
     "Evidence",
     "ExperimentEvidence",
-    "GateEvidence",
+    "GateCheck",
+    "GateResult",
     "HealthEvidence",
     "accept_evidence",
     "read_evidence",
@@ -79,7 +81,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=Tru
     @classmethod
     def of(cls, result: object, **others: object) -> Self:
         """Make evidence of a result: its attributes that are called like a field, and before them ``others``."""
-        own = {name: getattr(result, name) for name in cls.__struct_fields__ if hasattr(result, name)}
+        own = {name: getattr(result, name) for name in _types_of(cls) if hasattr(result, name)}
         return cls(**{name: _known(value) for name, value in (own | others).items()})
 
     @property
@@ -129,22 +131,63 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=Tru
         return {"schema_version": _SCHEMA_VERSION, "kind": self.kind, **self._facts(), **self.more}
 
     def _facts(self) -> dict[str, Any]:
-        facts = {name: getattr(self, name) for name in self.__struct_fields__ if name != "more"}
+        facts = {name: getattr(self, name) for name in _types_of(type(self))}
         return {
-            name: list(value) if isinstance(value, tuple) else value
+            name: [*msgspec.to_builtins(value)] if isinstance(value, tuple) else value
             for name, value in facts.items()
             if value is not None
         }
 
 
-class GateEvidence(Evidence, frozen=True, kw_only=True):
-    """What a gate said of an evaluation; fields as in ``GateResult``."""
+class GateCheck(msgspec.Struct, frozen=True):
+    """One condition of a gate.
+
+    Attributes:
+        condition: Its name, as in ``QualityGate``; ``complete`` and ``reliable`` are always asked for.
+        measured: What was found; ``None`` if it is not known, which never passes.
+        required: The least or the most that is allowed.
+        passed: Whether the condition holds.
+        reason: What is wrong if it does not.
+    """
+
+    condition: str
+    measured: float | None
+    required: float
+    passed: bool
+    reason: str | None
+
+    def __str__(self) -> str:
+        """Return what was found and what is required, or what is wrong."""
+        if self.reason is not None:
+            return self.reason
+        what = {"complete": "examples ", "reliable": "error rate "}.get(self.condition, "")
+        bound = "at most" if self.condition == "reliable" or self.condition.startswith("max_") else "at least"
+        measured = "unknown" if self.measured is None else f"{self.measured:,.4g}"
+        return f"{what}{measured}, {bound} {self.required:,.4g} required"
+
+
+class GateResult(Evidence, frozen=True, kw_only=True):
+    """What a gate says about an evaluation: evidence by itself.
+
+    Attributes:
+        checks: The conditions.
+        reasons: Why it says no, one text for each condition that does not hold.
+    """
 
     kind_name: ClassVar[str] = "gate"
     answers: ClassVar[tuple[str, ...]] = ("verdict", "gate")
 
-    checks: tuple[dict[str, Any], ...] | None = None
-    reasons: tuple[str, ...] | None = None
+    checks: tuple[GateCheck, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+    def report(self) -> str:
+        """Return the conditions as text for a terminal."""
+        failed = f"said no: {len(self.reasons)} of {len(self.checks)} conditions do not hold"
+        lines = [f"Gate {'passed' if self.passed else failed}"]
+        width = max((len(check.condition) for check in self.checks), default=0)
+        for check in self.checks:
+            lines.append(f"  {'ok' if check.passed else 'NO'}  {check.condition:{width}}  {check}")
+        return visible("\n".join(lines))
 
 
 class EvaluationEvidence(Evidence, frozen=True, kw_only=True):
@@ -259,7 +302,7 @@ class _Unknown(Evidence, frozen=True, kw_only=True):
 KINDS: Final[dict[str, type[Evidence]]] = {
     kind.kind_name: kind
     for kind in (
-        EvaluationEvidence, GateEvidence, ComparisonEvidence, ExperimentEvidence, CanaryEvidence, HealthEvidence
+        EvaluationEvidence, GateResult, ComparisonEvidence, ExperimentEvidence, CanaryEvidence, HealthEvidence
     )
 }  # fmt: skip
 """Every kind of evidence, by its name on disk."""
@@ -304,7 +347,7 @@ def _read(values: Mapping[str, Any], *, strict: bool) -> Evidence:
     """Return evidence from JSON data; a value of the wrong type is an InputError if ``strict``, else not known."""
     schema, kind = values.get("schema_version"), values.get("kind")
     if schema is None:
-        kind = _named_today(values)
+        kind = _current_kind(values)
     elif strict and schema != _SCHEMA_VERSION:
         found = value_text(schema, 40)
         raise InputError(
@@ -313,26 +356,37 @@ def _read(values: Mapping[str, Any], *, strict: bool) -> Evidence:
     made: type[Evidence] = _Unknown
     if isinstance(kind, str) and schema in (None, _SCHEMA_VERSION):
         made = KINDS.get(kind, _Unknown)
-    head = () if made is _Unknown else ("schema_version", "kind")
-    more = {name: value for name, value in values.items() if name not in head}
-    known: dict[str, Any] = {}
-    for field in msgspec.structs.fields(made):
-        if field.name in values and field.name != "more":
-            try:
-                known[field.name] = msgspec.convert(values[field.name], field.type)
-                del more[field.name]
-            except msgspec.ValidationError as error:
-                if strict:
-                    what = str(error).replace("`", "").replace(" | ", " or ").replace("Expected", "expected")
-                    raise InputError(f"evidence is not valid: {field.name}: {what}") from None
-    if "passed" in values:  # whatever it is, only true is a yes
-        known["passed"] = known.get("passed") is True
-        more.pop("passed", None)
-    return made(**known, more=more)
+    types, head = _types_of(made), () if made is _Unknown else ("schema_version", "kind")
+    known = {name: value for name, value in values.items() if name in types}
+    more = {name: value for name, value in values.items() if name not in types and name not in head}
+    if "passed" in known and (known["passed"] is None or not strict):
+        known["passed"] = known["passed"] is True  # whatever else it is, it is no yes
+    try:
+        return msgspec.convert({**known, "more": more}, made)
+    except msgspec.ValidationError as error:
+        if strict:
+            what = str(error).replace("`", "").replace(" | ", " or ").replace("Expected", "expected")
+            raise InputError(f"evidence is not valid: {what}") from None
+    more |= {name: value for name, value in known.items() if not _fits(value, types[name])}
+    return msgspec.convert({name: known[name] for name in known if name not in more} | {"more": more}, made)
 
 
-def _named_today(values: Mapping[str, Any]) -> object:
-    """Return the kind of evidence without a schema version: then, three kinds were called ``ab``."""
+def _fits(value: object, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+@cache
+def _types_of(kind: type[Evidence]) -> dict[str, Any]:
+    """Return the types of a kind's fields, by name."""
+    return {field.name: field.type for field in msgspec.structs.fields(kind) if field.name != "more"}
+
+
+def _current_kind(values: Mapping[str, Any]) -> object:
+    """Return the kind of evidence without a schema version, from a time when three kinds were called ``ab``."""
     kind = values.get("kind")
     if kind == "ab":
         return "experiment" if "experiment" in values else "canary" if "share" in values else "comparison"

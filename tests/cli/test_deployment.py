@@ -55,7 +55,12 @@ def test_a_version_goes_from_development_to_production_and_back(capsys: pytest.C
     assert "nothing further back" in capsys.readouterr().err
     lines = said(capsys, "history", "--environment", "production")
     assert [line["by"] for line in lines][2] == "bob"
-    assert said(capsys, "history", "m")[3]["evidence"] == {"schema_version": 1, **GATE}
+    assert said(capsys, "history", "m")[3]["evidence"] == {
+        "schema_version": 1,
+        **GATE,
+        "checks": [],
+        "reasons": [],
+    }
     assert main(["history", "m"]) == 0
     assert "gate, passed" in capsys.readouterr().out
     assert main(["history", "--environment", "production"]) == 0

@@ -360,9 +360,8 @@ class Experiment:
 
             def attach() -> None:
                 history = self.registry.history(ref.partition("@")[0])
-                if not any(
-                    line.evidence == ended.evidence for line in history
-                ):  # else a process died right after
+                # It is there already if a process died right after it had written it.
+                if all(line.evidence != ended.evidence for line in history):
                     self.registry.attach(ref, ended.evidence, reason=ended.reason, by=by)
 
             self._traffic.do_once("attached", attach)

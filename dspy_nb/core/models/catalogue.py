@@ -208,22 +208,15 @@ class Catalogue:
     def _version(self, model_id: str, record: Record) -> ModelVersion:
         """Return the version of a record; made once, and again after the record has changed."""
         if record.version_made is None:
-            summary = record.summary
-            interval = summary["interval"]
+            interval = record.summary["interval"]
             record.version_made = ModelVersion(
                 model_id=model_id,
                 version=record.version,
                 stage=record.stage,
-                created_at=summary["created_at"],
                 path=self._log(model_id).folder.parent / record.version,
-                score=summary["score"],
-                interval=(interval[0], interval[1]) if interval else None,
-                score_kind=summary["score_kind"],
-                optimizer=summary["optimizer"],
-                base_model=summary["base_model"],
-                parent=summary["parent"],
                 size_bytes=sum(size for _, size in record.files.values()),
                 files=record.files,
+                **{**record.summary, "interval": (interval[0], interval[1]) if interval else None},
             )
         return record.version_made
 

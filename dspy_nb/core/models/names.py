@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from dspy_nb.core.errors import InputError
@@ -51,43 +51,26 @@ _LONGEST_VERSION: Final = 64
 SortKey = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
 
 
-def check_model_id(model_id: object) -> str:
-    """Return ``model_id`` if it can be a folder name on every file system.
+def _check_name(name: object, what: str) -> str:
+    """Return ``name`` if it can be a folder name on every file system.
 
     Raises:
         InputError: It is not a string of 1 to 100 letters, digits, ``.``, ``_``, ``-`` that starts with a
             letter or digit and does not end with a dot, or it is a reserved name.
     """
-    return _check_name(model_id, "model id")
-
-
-def check_environment(name: object) -> str:
-    """Return ``name`` if it can be the name of an environment: the rules are those of model ids.
-
-    Raises:
-        InputError: It is not.
-    """
-    return _check_name(name, "environment")
-
-
-def check_experiment(name: object) -> str:
-    """Return ``name`` if it can be the name of an experiment: the rules are those of model ids.
-
-    Raises:
-        InputError: It is not.
-    """
-    return _check_name(name, "experiment")
-
-
-def _check_name(name: object, what: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(
-            f"{what} {_shown(name)} is not valid: use 1 to 100 letters, digits, '.', '_' or '-', "
+            f"{what} {value_text(name, 80)} is not valid: use 1 to 100 letters, digits, '.', '_' or '-', "
             "starting with a letter or digit and not ending with '.'"
         )
     if name.split(".")[0].lower() in _RESERVED:
         raise InputError(f"{what} {name!r} is a reserved name: choose another")
     return name
+
+
+check_model_id = partial(_check_name, what="model id")
+check_environment = partial(_check_name, what="environment")
+check_experiment = partial(_check_name, what="experiment")
 
 
 def check_version(version: object) -> str:
@@ -100,7 +83,7 @@ def check_version(version: object) -> str:
     """
     if not isinstance(version, str) or len(version) > _LONGEST_VERSION or not _VERSION.fullmatch(version):
         raise InputError(
-            f"version {_shown(version)} is not valid: write major.minor.patch such as 1.2.0, or 1.2.0-rc.1"
+            f"version {value_text(version, 80)} is not valid: write major.minor.patch such as 1.2.0, or 1.2.0-rc.1"
         )
     return version
 
@@ -131,7 +114,7 @@ def check_bump(bump: object) -> None:
         InputError: It is none of major, minor, patch, prerelease.
     """
     if bump not in BUMPS:
-        raise InputError(f"bump {_shown(bump)} is not known: use one of {', '.join(BUMPS)}")
+        raise InputError(f"bump {value_text(bump, 80)} is not known: use one of {', '.join(BUMPS)}")
 
 
 def next_version(taken: Iterable[str], bump: str) -> str:
@@ -184,7 +167,7 @@ def parse_reference(text: object) -> Reference:
         InputError: It is none of these.
     """
     if not isinstance(text, str):
-        raise InputError(f"reference {_shown(text)} is not valid: write model, or model@version")
+        raise InputError(f"reference {value_text(text, 80)} is not valid: write model, or model@version")
     name, at, wanted = text.partition("@")
     model_id = check_model_id(name)
     if not at or wanted in ("latest", "staging", "production"):
@@ -195,8 +178,8 @@ def parse_reference(text: object) -> Reference:
         if _VERSION.fullmatch(wanted):
             return Reference(model_id, wanted, None, None, text)
     raise InputError(
-        f"reference {_shown(text)} is not valid: after '@' write a version (1.2.0), a range (^1.1 or ~1.2), "
-        "latest, staging or production"
+        f"reference {value_text(text, 80)} is not valid: after '@' write a version (1.2.0), a range (^1.1 or "
+        "~1.2), latest, staging or production"
     )
 
 
@@ -216,9 +199,3 @@ def _bounds(
     if sign == "~" or low[1] > 0 or patch is None:
         return low, (low[0], low[1] + 1, 0)
     return low, (low[0], low[1], low[2] + 1)
-
-
-def _shown(value: object) -> str:
-    """Return ``value`` short enough, and on one line, for a message."""
-    text = value_text(value)
-    return text if len(text) <= 80 else text[:77] + "..."

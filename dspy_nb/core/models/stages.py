@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
@@ -29,7 +29,8 @@ TRANSITIONS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Stage -> the stages that may follow it. From deprecated back to production is a roll-back."""
 
-VERSION_FILES: Final = ("model.json", "metadata.json", "README.md", "evaluation.json")
+_VersionFile = Literal["model.json", "metadata.json", "README.md", "evaluation.json"]
+VERSION_FILES: Final[tuple[str, ...]] = get_args(_VersionFile)
 """What a version folder may hold; only evaluation.json may be missing."""
 
 _Number = Annotated[float, msgspec.Meta(gt=-1e15, lt=1e15)]
@@ -253,7 +254,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Register(_Body):
     version: str
-    files: dict[Literal["model.json", "metadata.json", "README.md", "evaluation.json"], _File]
+    files: dict[_VersionFile, _File]
     summary: _Summary
 
     def problem(self, state: ModelState) -> str | None:

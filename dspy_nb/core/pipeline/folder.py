@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from dspy_nb.core.ab.comparison import Comparison
     from dspy_nb.core.deployment.history import Deployment
     from dspy_nb.core.evaluation.evaluate import Evaluation
+    from dspy_nb.core.evidence import GateResult
     from dspy_nb.core.optimization.run import OptimizationRun
-    from dspy_nb.core.pipeline.gate import GateResult
 
 __all__ = ["PipelineFolder", "PipelineResult", "Step", "next_folder"]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+from msgspec import structs
 
 from dspy_nb.core.arguments import number_between, whole_number
 from dspy_nb.core.data.equality import same_normalized
@@ -13,111 +15,14 @@ from dspy_nb.core.errors import GateFailed, InputError
 from dspy_nb.core.evaluation.classification import ClassScore
 from dspy_nb.core.evaluation.evaluate import Evaluation
 from dspy_nb.core.evaluation.pairing import paired_difference
-from dspy_nb.core.evidence import GateEvidence
+from dspy_nb.core.evidence import GateCheck, GateResult
 from dspy_nb.core.models.version import ModelVersion
-from dspy_nb.core.text import value_text, visible
+from dspy_nb.core.text import value_text
 
 if TYPE_CHECKING:
     from dspy_nb.core.registry.registry import Registry
 
 __all__ = ["GateCheck", "GateResult", "QualityGate"]
-
-
-@dataclass(frozen=True, slots=True)
-class GateCheck:
-    """One condition.
-
-    Attributes:
-        condition: Its name, as in ``QualityGate``; ``complete`` and ``reliable`` are always asked for.
-        measured: What was found; ``None`` if it is not known, which never passes.
-        required: The least or the most that is allowed.
-        passed: Whether the condition holds.
-        reason: What is wrong if it does not.
-    """
-
-    condition: str
-    measured: float | None
-    required: float
-    passed: bool
-    reason: str
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """What a gate says about an evaluation.
-
-    Attributes:
-        passed: Whether every condition holds.
-        checks: The conditions.
-        metric: Metric of the evaluation.
-        score: Its score.
-        interval: Of the score.
-        confidence: Of the interval.
-        n: Examples finished.
-        data_fingerprint: Identity of the data set.
-        ref: The version whose stored evaluation was checked, if it was one.
-        program_sha256: Hash of the prompts and demos of the program that was evaluated, if it has them.
-        base_model: The language models that it was evaluated with, if known.
-    """
-
-    passed: bool
-    checks: tuple[GateCheck, ...]
-    metric: str
-    score: float
-    interval: tuple[float, float]
-    confidence: float
-    n: int
-    data_fingerprint: str
-    ref: str | None = None
-    program_sha256: str | None = None
-    base_model: str | None = None
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """Why the gate says no, one text for each condition that does not hold."""
-        return tuple(check.reason for check in self.checks if not check.passed)
-
-    def report(self) -> str:
-        """Return the conditions as text for a terminal."""
-        failed = len(self.reasons)
-        said = "passed" if self.passed else f"said no: {failed} of {len(self.checks)} conditions do not hold"
-        lines = [f"Gate {said}"]
-        width = max(len(check.condition) for check in self.checks)
-        for check in self.checks:
-            found = _found(check) if check.passed else check.reason
-            lines.append(f"  {'ok' if check.passed else 'NO'}  {check.condition:{width}}  {found}")
-        return visible("\n".join(lines))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON data; a number that is not known becomes ``None``."""
-        checks = [asdict(check) for check in self.checks]
-        for check in checks:
-            check["reason"] = None if check["passed"] else check["reason"]
-        return {
-            "passed": self.passed,
-            "metric": self.metric,
-            "score": None if math.isnan(self.score) else self.score,
-            "interval": list(self.interval),
-            "confidence": self.confidence,
-            "n": self.n,
-            "data_fingerprint": self.data_fingerprint,
-            "checks": checks,
-            "reasons": list(self.reasons),
-        }
-
-    def to_evidence(self) -> GateEvidence:
-        """Return what a registry stores of it, see ``Registry.attach`` and ``Registry.promote``."""
-        return GateEvidence.of(self, checks=tuple(self.to_dict()["checks"]))
-
-
-def _found(check: GateCheck) -> str:
-    what = {"complete": "examples ", "reliable": "error rate "}.get(check.condition, "")
-    bound = "at most" if check.condition == "reliable" or check.condition.startswith("max_") else "at least"
-    return f"{what}{_figure(check.measured)}, {bound} {_figure(check.required)} required"
-
-
-def _figure(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:,.4g}"
 
 
 _MEASURES: Final = ("precision", "recall", "f1")
@@ -234,7 +139,6 @@ class QualityGate:
             InputError: There is no evaluation, or no registry for the reference.
             NotFound: There is no such version.
         """
-        ref = evaluation.ref if isinstance(evaluation, ModelVersion) else None
         measured = _measured(evaluation)
         reference = self._reference(registry)
         checks = [
@@ -251,21 +155,16 @@ class QualityGate:
             *self._classes(measured),
             *self._compared(measured, reference),
         ]
-        result = GateResult(
-            passed=all(check.passed for check in checks),
-            checks=tuple(checks),
-            metric=measured.metric,
-            score=measured.score,
-            interval=measured.interval,
-            confidence=measured.confidence,
-            n=measured.n,
-            data_fingerprint=measured.data_fingerprint,
-            ref=ref,
-            program_sha256=measured.program_sha256,
-            base_model=measured.base_model,
+        reasons = tuple(str(check) for check in checks if not check.passed)
+        result = GateResult.of(
+            measured,
+            passed=not reasons,
+            checks=tuple(structs.replace(check, reason=None) if check.passed else check for check in checks),
+            reasons=reasons,
+            ref=evaluation.ref if isinstance(evaluation, ModelVersion) else None,
         )
         if raises and not result.passed:
-            raise GateFailed(list(result.reasons))
+            raise GateFailed([*reasons])
         return result
 
     def _reference(self, registry: Registry | None) -> Evaluation | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dspy
+from msgspec import structs
 
 from dspy_nb.core.ab.compare import compare
 from dspy_nb.core.ab.comparison import Comparison
@@ -22,13 +23,13 @@ from dspy_nb.core.deployment.environment import Deployment, Environment
 from dspy_nb.core.errors import Conflict, InputError, Refused
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
 from dspy_nb.core.events import Broadcaster, Listener, StepEnded, StepStarted
+from dspy_nb.core.evidence import GateResult
 from dspy_nb.core.models.names import check_model_id
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.optimize import estimate, optimize
 from dspy_nb.core.optimization.run import OptimizationRun
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.pipeline.folder import PipelineFolder, PipelineResult, Step
-from dspy_nb.core.pipeline.gate import GateResult
 from dspy_nb.core.pipeline.rules import DEFAULT_BUDGET, STEPS, PipelineRules, passes, plan_of
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.text import value_text
@@ -261,9 +262,9 @@ class _Pipeline:
     def _gate(self) -> Step:
         version = self._version()
         found = self.rules.gate.check(self._measured(), registry=self.registry, raises=False)
-        self.gate = replace(found, ref=version.ref)
+        self.gate = structs.replace(found, ref=version.ref)
         self.registry.attach(version, self.gate, by=self.by)
-        self.folder.write("gate.json", self.gate.to_evidence().to_dict())
+        self.folder.write("gate.json", self.gate.to_dict())
         if not self.gate.passed:
             return Step("gate", "refused", "; ".join(self.gate.reasons))
         return Step("gate", "passed", f"all {len(self.gate.checks)} conditions hold")

@@ -17,6 +17,7 @@ from dspy_nb.core.ab.experiment import Experiment
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.errors import InputError, Refused, RegistryWarning
 from dspy_nb.core.evaluation.evaluate import evaluate
+from dspy_nb.core.evidence import accept_evidence
 from dspy_nb.core.models import loading
 from dspy_nb.core.models.submission import Submission
 from dspy_nb.core.optimization.optimize import optimize
@@ -196,7 +197,7 @@ def test_evidence_of_another_language_model_is_warned_of_at_deployment_and_servi
         evidence: Any = evaluate(registry.load("m"), reviews(20), METRIC)
     if kind == "gate":
         evidence = QualityGate(min_score=0.01).check(evidence)
-    assert evidence.to_evidence().base_model == "scripted/strong"
+    assert accept_evidence(evidence).base_model == "scripted/strong"
     registry.attach("m@1.0.0", evidence)
     environment = registry.environment("development")
     words = (

@@ -92,7 +92,7 @@ def test_an_interrupted_evaluation_never_passes():
     assert not result.passed
     assert "partial: 0 of 60" in result.reasons[0]
     assert "error rate is not known: nothing was finished" in result.reasons
-    json.dumps(result.to_evidence().to_dict(), allow_nan=False)
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_latency_that_only_caches_gave_is_unknown_and_fails():
@@ -206,7 +206,7 @@ def test_a_reference_is_resolved_by_the_registry_and_a_version_can_be_checked(tm
         verdict(ev, registry, not_worse_than="sentiment@9.0.0")
     result = verdict(registry.get("sentiment"), min_score=0.85)
     assert result.passed
-    assert result.to_evidence().ref == "sentiment@1.0.0"
+    assert result.ref == "sentiment@1.0.0"
     bare = registry.register(classifier(), "bare")
     with pytest.raises(nb.InputError, match=r"bare@1\.0\.0 has no stored evaluation"):
         verdict(bare, min_score=0.5)
@@ -232,7 +232,7 @@ def test_a_saved_evaluation_is_judged_as_the_original(tmp_path):
     ev = evaluated(wrong=range(9))
     loaded = nb.Evaluation.load(ev.save(tmp_path / "report.json"))
     conditions = {"min_score": 0.8, "max_latency_p95_ms": 1e6, "max_usd_per_call": 0.0, "not_worse_than": ev}
-    assert verdict(loaded, **conditions).to_evidence() == verdict(ev, **conditions).to_evidence()
+    assert verdict(loaded, **conditions) == verdict(ev, **conditions)
 
 
 def test_the_report_names_each_condition():
