@@ -1,0 +1,71 @@
+"""JSON and TOML in the shape of a class: msgspec holds them against its types, one line says what does not fit.
+
+Not Pydantic: to import it takes longer than ``dspy-nb list`` may, and msgspec is there for the JSON anyway.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from dspy_nb.core.errors import InputError
+
+__all__ = ["fit"]
+
+T = TypeVar("T")
+
+_TYPES: Final = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "nothing",
+}
+
+
+def fit(values: object, shape: type[T], where: str = "") -> T:
+    """Return values as an instance of ``shape``, a ``msgspec.Struct`` that forbids unknown fields.
+
+    Args:
+        values: What was parsed.
+        shape: The class.
+        where: Where it stands, for the message.
+
+    Raises:
+        InputError: They do not fit; the message names the place, and what is valid there.
+    """
+    try:
+        return msgspec.convert(values, shape)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at ")
+    place = path.replace("`key` in ", "").strip("`").removeprefix("$").lstrip(".")
+    hint = {"": shape, **get_type_hints(shape)}.get(place.partition("[")[0])
+    names = ", ".join(getattr(hint, "__struct_encode_fields__", ()))
+    if found := re.fullmatch("Object missing required field `(.+)`", what):
+        problem = f"{place}{'.' if place else ''}{found[1]} is missing"
+    elif found := re.fullmatch("Object contains unknown field `(.+)`", what):
+        problem = f"{place}{': ' if place else ''}{found[1]!r} is none of {names}"
+    elif found := re.fullmatch("Invalid enum value (.+)", what):
+        problem = f"{place}: {found[1]} is none of {', '.join(_choices(hint))}"
+    elif found := re.fullmatch("Expected `([^`]+)`(.*?)(?:, got `?([^`]+)`?)?", what):
+        wanted, got = (
+            " or ".join(_TYPES.get(kind, kind) for kind in (kinds or "").split(" | "))
+            for kinds in found.group(1, 3)
+        )
+        problem = (
+            f"{place} must be {wanted}{f' of {names}' if names else found[2]}{f', not {got}' if got else ''}"
+        )
+    else:
+        problem = f"{place}: {what}".replace("`", "")
+    raise InputError(f"{where}{': ' if where and place else ' ' if where else ''}{problem.lstrip()}")
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """Return the texts that a type allows."""
+    inner = get_args(hint)
+    return inner if get_origin(hint) is Literal else tuple(chain.from_iterable(map(_choices, inner)))
