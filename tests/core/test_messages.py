@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from dspy_nb.core.storage.log import Entry
 
 
 @contextlib.contextmanager
-def refused(message: str):
+def refused(message: str) -> Iterator[None]:
     """Expect an error of our own with exactly this message."""
     with pytest.raises(DspyNbError) as caught:
         yield
@@ -48,13 +49,13 @@ def file(workplace: Path) -> Path:
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("x = 1", "t.toml: preset 'x' has no optimizer"),
-    ("[x]", "t.toml: preset 'x' has no optimizer"),
-    ("[x]\noptimizer = 3", "t.toml: preset 'x': optimizer must be a str"),
-    ("[x]\noptimizer = 'COPRO'\nmodel = 1", "t.toml: preset 'x' has an unknown key 'model'; valid: description, optimizer, options, recommended_for"),
-    ("[x]\noptimizer = 'COPRO'\noptions = 3", "t.toml: preset 'x': options must be a dict"),
-    ("[x]\noptimizer = 'COPRO'\ndescription = []", "t.toml: preset 'x': description must be a str"),
-    ("[x]\noptimizer = 'COPRO'\nrecommended_for = 'all'", "t.toml: preset 'x': recommended_for must be a list"),
+    ("x = 1", "t.toml: preset 'x' must be a table of optimizer, options, description, recommended_for, not a whole number"),
+    ("[x]", "t.toml: preset 'x': optimizer is missing"),
+    ("[x]\noptimizer = 3", "t.toml: preset 'x': optimizer must be text, not a whole number"),
+    ("[x]\noptimizer = 'COPRO'\nmodel = 1", "t.toml: preset 'x': 'model' is none of optimizer, options, description, recommended_for"),
+    ("[x]\noptimizer = 'COPRO'\noptions = 3", "t.toml: preset 'x': options must be a table, not a whole number"),
+    ("[x]\noptimizer = 'COPRO'\ndescription = []", "t.toml: preset 'x': description must be text, not a list"),
+    ("[x]\noptimizer = 'COPRO'\nrecommended_for = 'all'", "t.toml: preset 'x': recommended_for must be a list, not text"),
     ("[x", "t.toml is not valid TOML: Expected ']' at the end of a table declaration (at end of document)"),
     ("x = 1\nx = 2", "t.toml is not valid TOML: Cannot overwrite a value (at end of document)"),
 ])  # fmt: skip
@@ -67,19 +68,19 @@ def test_presets(file: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize(("text", "message"), [
     ("promotion = 3", "t.toml: promotion is not a table"),
     ("[promotion.live]\nrequire = []", "t.toml: promotion.live is not a stage: use one of development, staging, production, deprecated, archived"),
-    ("[promotion]\nproduction = 3", "t.toml: promotion.production must be 'require = [...]' of evaluation, verdict, gate, ab"),
-    ("[promotion.production]\nneed = []", "t.toml: promotion.production must be 'require = [...]' of evaluation, verdict, gate, ab"),
-    ("[promotion.production]\nrequire = 'gate'", "t.toml: promotion.production must be 'require = [...]' of evaluation, verdict, gate, ab"),
-    ("[promotion.production]\nrequire = ['proof']", "t.toml: promotion.production must be 'require = [...]' of evaluation, verdict, gate, ab"),
-    ("[promotion.production]\nrequire = [3]", "t.toml: promotion.production must be 'require = [...]' of evaluation, verdict, gate, ab"),
-    ("[promotion.production]\nrequire = ['gate']\nx = 1", "t.toml: promotion.production must be 'require = [...]' of evaluation, verdict, gate, ab"),
+    ("[promotion]\nproduction = 3", "t.toml: promotion.production must be a table of require, not a whole number"),
+    ("[promotion.production]\nneed = []", "t.toml: promotion.production: 'need' is none of require"),
+    ("[promotion.production]\nrequire = 'gate'", "t.toml: promotion.production: require must be a list of evaluation, verdict, gate, ab, not text"),
+    ("[promotion.production]\nrequire = ['proof']", "t.toml: promotion.production: require[0]: 'proof' is none of evaluation, verdict, gate, ab"),
+    ("[promotion.production]\nrequire = [3]", "t.toml: promotion.production: require[0] must be text of evaluation, verdict, gate, ab, not a whole number"),
+    ("[promotion.production]\nrequire = ['gate']\nx = 1", "t.toml: promotion.production: 'x' is none of require"),
     ("environments = 3", "t.toml: environments is not a table"),
     ("[environments.'a/b']\n", "t.toml: environment 'a/b' is not valid: use 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit and not ending with '.'"),
-    ("[environments]\nproduction = 3", "t.toml: environments.production must be a table of models, stages, lms"),
-    ("[environments.staging]\nmodel = ['m']", "t.toml: environments.staging must be a table of models, stages, lms"),
-    ("[environments.staging]\nmodels = 'm'", "t.toml: environments.staging.models must be a list of texts"),
-    ("[environments.staging]\nlms = [1]", "t.toml: environments.staging.lms must be a list of texts"),
-    ("[environments.staging]\nstages = ['live']", "t.toml: environments.staging.stages: 'live' is none of development, staging, production, deprecated, archived"),
+    ("[environments]\nproduction = 3", "t.toml: environments.production must be a table of models, stages, lms, not a whole number"),
+    ("[environments.staging]\nmodel = ['m']", "t.toml: environments.staging: 'model' is none of models, stages, lms"),
+    ("[environments.staging]\nmodels = 'm'", "t.toml: environments.staging: models must be a list or nothing, not text"),
+    ("[environments.staging]\nlms = [1]", "t.toml: environments.staging: lms[0] must be text, not a whole number"),
+    ("[environments.staging]\nstages = ['live']", "t.toml: environments.staging: stages[0]: 'live' is none of development, staging, production, deprecated, archived"),
     ("monitor = 3", "t.toml: monitor is not a table"),
     ("[monitor.'a/b']\n", "t.toml: environment 'a/b' is not valid: use 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit and not ending with '.'"),
     ("[monitor]\nstaging = 3", "t.toml: monitor.staging must be a table of level, margin, false_alarm, max_latency_ms, latency_share, max_error_rate, min_requests, wait_s, rollback, webhook, timeout_s"),
@@ -206,7 +207,7 @@ def canary_rules(**given: Any) -> CanaryRules:
 ])  # fmt: skip
 def test_the_defaults_of_a_command(file: Path, text: str, message: str) -> None:
     file.write_text(text)
-    given = [
+    given: list[click.Parameter] = [
         click.Option(["--seed"], type=int),
         click.Option(["--option"], metavar="NAME=VALUE", multiple=True),
         click.Option(["--dry-run"], is_flag=True),

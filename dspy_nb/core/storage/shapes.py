@@ -45,13 +45,13 @@ def fit(values: object, shape: type[T], where: str = "") -> T:
         what, _, path = str(error).partition(" - at ")
     place = path.replace("`key` in ", "").strip("`").removeprefix("$").lstrip(".")
     hint = {"": shape, **get_type_hints(shape)}.get(place.partition("[")[0])
-    names = ", ".join(getattr(hint, "__struct_encode_fields__", ()))
+    names = ", ".join(getattr(hint, "__struct_encode_fields__", _choices(hint)))
     if found := re.fullmatch("Object missing required field `(.+)`", what):
         problem = f"{place}{'.' if place else ''}{found[1]} is missing"
     elif found := re.fullmatch("Object contains unknown field `(.+)`", what):
         problem = f"{place}{': ' if place else ''}{found[1]!r} is none of {names}"
     elif found := re.fullmatch("Invalid enum value (.+)", what):
-        problem = f"{place}: {found[1]} is none of {', '.join(_choices(hint))}"
+        problem = f"{place}: {found[1]} is none of {names}"
     elif found := re.fullmatch("Expected `([^`]+)`(.*?)(?:, got `?([^`]+)`?)?", what):
         wanted, got = (
             " or ".join(_TYPES.get(kind, kind) for kind in (kinds or "").split(" | "))
@@ -61,8 +61,9 @@ def fit(values: object, shape: type[T], where: str = "") -> T:
             f"{place} must be {wanted}{f' of {names}' if names else found[2]}{f', not {got}' if got else ''}"
         )
     else:
-        problem = f"{place}: {what}".replace("`", "")
-    raise InputError(f"{where}{': ' if where and place else ' ' if where else ''}{problem.lstrip()}")
+        problem = f"{place}{': ' if place else ''}{what}"
+    where = f"{where}{'' if problem.startswith(' ') else ': '}" if where else where
+    raise InputError(f"{where}{problem}" if where else problem.lstrip())
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
