@@ -6,13 +6,13 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 
-from dspy_nb.core.errors import Corrupt, InputError, Refused
+from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.storage.files import LARGEST_FILE, dump_json, parse_json
-from dspy_nb.core.storage.shapes import fit
+from dspy_nb.core.storage.shapes import fit, fit_file
 from dspy_nb.core.text import one_line
 
 __all__ = [
@@ -34,11 +34,8 @@ _SEAL: Final = b',\n "checksum": "'
 _SEAL_END: Final = b'"\n}\n'
 
 
-class _Schema(msgspec.Struct):
-    schema_version: Annotated[int, msgspec.Meta(ge=1)]
-
-
-class _Head(_Schema):
+class _Head(msgspec.Struct):
+    schema_version: int
     number: int
     previous: str
     action: str
@@ -97,7 +94,8 @@ def check_change(entry: Entry, changes: Mapping[str, type[Change]], state: objec
         problem = str(error)
     if problem is not None:
         raise Corrupt(
-            f"log entry {entry.number} cannot be right: {one_line(problem, 300)}: restore the log from git or a backup"
+            f"log entry {entry.number} cannot be right: {one_line(problem, 300)}: restore the log from git or a "
+            "backup"
         )
 
 
@@ -142,14 +140,7 @@ def verified(content: bytes, path: str, number: int, previous: str) -> Entry:
     if sealing != checksum.encode() + _SEAL_END:
         raise Corrupt(f"{path} is torn or was edited: restore it from git or a backup")
     values = parse_json(content, path)
-    try:
-        if (schema := fit(values, _Schema).schema_version) > SCHEMA_VERSION:
-            raise Refused(
-                f"{path} was written by a newer dspy_nb (schema {schema}, this reads {SCHEMA_VERSION}): upgrade"
-            )
-        head = fit(values, _Head)
-    except InputError as error:
-        raise Corrupt(f"{path} is not a log entry: {error}") from error
+    head = fit_file(values, _Head, path, "a log entry", SCHEMA_VERSION)
     if head.number != number:
         raise Corrupt(f"{path} says that it is entry {head.number}: it was renamed or copied")
     if head.previous != previous:

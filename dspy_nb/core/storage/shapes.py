@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from itertools import chain
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from dspy_nb.core.errors import InputError
+from dspy_nb.core.errors import Corrupt, InputError, Refused
 
-__all__ = ["fit"]
+__all__ = ["fit", "fit_file"]
 
 T = TypeVar("T")
 
@@ -57,13 +57,38 @@ def fit(values: object, shape: type[T], where: str = "") -> T:
             " or ".join(_TYPES.get(kind, kind) for kind in (kinds or "").split(" | "))
             for kinds in found.group(1, 3)
         )
-        problem = (
-            f"{place} must be {wanted}{f' of {names}' if names else found[2]}{f', not {got}' if got else ''}"
-        )
+        wanted = f"{'one' if wanted == 'text' else wanted} of {names}" if names else f"{wanted}{found[2]}"
+        problem = f"{place} must be {wanted}{', not ' if got else ''}{got}"
     else:
         problem = f"{place}{': ' if place else ''}{what}"
     where = f"{where}{'' if problem.startswith(' ') else ': '}" if where else where
     raise InputError(f"{where}{problem}" if where else problem.lstrip())
+
+
+class _Dated(msgspec.Struct):
+    schema_version: Annotated[int, msgspec.Meta(ge=1)]
+
+
+def fit_file(values: object, shape: type[T], path: object, what: str, newest: int) -> T:
+    """Return what a file of ours holds, with its ``schema_version``, as an instance of ``shape``.
+
+    Args:
+        values: What was parsed.
+        shape: A ``msgspec.Struct``.
+        path: The file, for the message.
+        what: What it should be, for the message.
+        newest: The schema that this version writes.
+
+    Raises:
+        Corrupt: It does not fit.
+        Refused: A newer dspy_nb wrote it.
+    """
+    try:
+        if (schema := fit(values, _Dated).schema_version) <= newest:
+            return fit(values, shape)
+    except InputError as error:
+        raise Corrupt(f"{path} is not {what}: {error}") from error
+    raise Refused(f"{path} was written by a newer dspy_nb (schema {schema}, this reads {newest}): upgrade")
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
