@@ -201,7 +201,7 @@ def summary_of(
         raise InputError(
             f"the {kind} score must be a number, and its interval two: {error_text(error)}"
         ) from error
-    fit(summary, Summary)
+    fit(summary, Summary, "the score and what belongs to it")
     return summary
 
 
