@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 import msgspec
 
 from dspy_nb.core.errors import Corrupt, InputError, Refused
+from dspy_nb.core.text import one_line
 
 __all__ = ["fit", "fit_file"]
 
@@ -42,27 +43,24 @@ def fit(values: object, shape: type[T], where: str = "") -> T:
     try:
         return msgspec.convert(values, shape)
     except msgspec.ValidationError as error:
-        what, _, path = str(error).partition(" - at ")
-    place = path.replace("`key` in ", "").strip("`").removeprefix("$").lstrip(".")
+        found = re.fullmatch(r"(.+?)(?: - at (?:`key` in )?`\$\.?(.*)`)?", one_line(error, 500))
+        assert found is not None
+    what, place = found[1], found[2] or ""
     hint = {"": shape, **get_type_hints(shape)}.get(place.partition("[")[0])
     names = ", ".join(getattr(hint, "__struct_encode_fields__", _choices(hint)))
-    if found := re.fullmatch("Object missing required field `(.+)`", what):
-        problem = f"{place}{'.' if place else ''}{found[1]} is missing"
-    elif found := re.fullmatch("Object contains unknown field `(.+)`", what):
-        problem = f"{place}{': ' if place else ''}{found[1]!r} is none of {names}"
-    elif found := re.fullmatch("Invalid enum value (.+)", what):
-        problem = f"{place}: {found[1]} is none of {names}"
-    elif found := re.fullmatch("Expected `([^`]+)`(.*?)(?:, got `?([^`]+)`?)?", what):
+    at = ": ".join(filter(None, (where, place)))
+    if found := re.fullmatch("Expected `([^`]+)`(.*?)(?:, got `?([^`]+)`?)?", what):
         wanted, got = (
             " or ".join(_TYPES.get(kind, kind) for kind in (kinds or "").split(" | "))
             for kinds in found.group(1, 3)
         )
         wanted = f"{'one' if wanted == 'text' else wanted} of {names}" if names else f"{wanted}{found[2]}"
-        problem = f"{place} must be {wanted}{', not ' if got else ''}{got}"
-    else:
-        problem = f"{place}{': ' if place else ''}{what}"
-    where = f"{where}{'' if problem.startswith(' ') else ': '}" if where else where
-    raise InputError(f"{where}{problem}" if where else problem.lstrip())
+        raise InputError(f"{at} must be {wanted}{', not ' if got else ''}{got}".lstrip())
+    if found := re.fullmatch("Object missing required field `(.+)`", what):
+        raise InputError(f"{at}{'.' if place else ': ' if at else ''}{found[1]} is missing")
+    if found := re.fullmatch("(?:Object contains unknown field|Invalid enum value) [`'\"](.+)[`'\"]", what):
+        what = f"{found[1]!r} is none of {names}"
+    raise InputError(": ".join(filter(None, (at, what))))
 
 
 class _Dated(msgspec.Struct):
