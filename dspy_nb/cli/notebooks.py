@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -86,29 +86,24 @@ def text_parameters(source: Path) -> set[str]:
     with contextlib.suppress(InputError):
         for cell in read_notebook(source, {}).cells:
             if "parameters" in cell.metadata.get("tags", []):
-                return {name for name, value in _defaults(cell.source) if isinstance(value, str)}
+                return {
+                    name
+                    for name, value in _assigned(cell.source).items()
+                    if isinstance(value, ast.Constant) and isinstance(value.value, str)
+                }
     return set()
 
 
-def _defaults(source: str) -> Iterator[tuple[str, Any]]:
-    """Yield the names that code assigns at its top level, each with its value if that is a literal."""
+def _assigned(source: str) -> dict[str, ast.expr | None]:
+    """Return what code assigns at its top level, by name."""
+    found = {}
     with contextlib.suppress(SyntaxError):
         for part in ast.parse(source).body:
-            if isinstance(part, ast.Assign | ast.AnnAssign) and isinstance(part.value, ast.Constant):
+            if isinstance(part, ast.Assign | ast.AnnAssign):
                 for target in part.targets if isinstance(part, ast.Assign) else [part.target]:
                     if isinstance(target, ast.Name):
-                        yield target.id, part.value.value
-
-
-def _assigned(source: str) -> list[str]:
-    """Return the names that code assigns at its top level."""
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError:
-        return []
-    targets = [target for part in statements if isinstance(part, ast.Assign) for target in part.targets]
-    targets += [part.target for part in statements if isinstance(part, ast.AnnAssign)]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+                        found[target.id] = part.value
+    return found
 
 
 def run_notebook(

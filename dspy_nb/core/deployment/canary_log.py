@@ -14,16 +14,12 @@ from typing import Any, Final, Self
 
 from dspy_nb.core.arguments import number_between, probability, whole_number
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.models.names import check_model_id, check_version
-from dspy_nb.core.storage.log import Entry
+from dspy_nb.core.storage.entry import Entry
 from dspy_nb.core.text import value_text
 
-__all__ = ["ACTIONS", "CANARY_KEYS", "Canary", "CanaryRules", "canary_problem"]
+__all__ = ["ACTIONS", "Canary", "CanaryRules"]
 
 ACTIONS: Final = ("canary-start", "canary-step", "canary-finish", "canary-rollback", "canary-abort")
-CANARY_KEYS: Final = {
-    "model_id", "version", "replaced", "steps", "evidence", "reason", "candidate", "share", "rules",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,46 +128,8 @@ class Canary:
 
     @classmethod
     def started(cls, entry: Entry) -> Canary:
-        """Return the canary that an entry starts, which has passed ``canary_problem``."""
+        """Return the canary that an entry starts, which has passed the check of the log."""
         body = entry.body
         rules = CanaryRules.read(body["rules"])
         baseline = f"{body['model_id']}@{body['version']}"
         return cls(entry.number, body["candidate"], baseline, rules.plan[0], 0, rules, entry.at, entry.at)
-
-
-def canary_problem(entry: Entry, live: str | None, running: Canary | None) -> str | None:
-    """Return why an entry about a canary cannot follow, ``None`` if it can.
-
-    Args:
-        entry: The entry; its body has ``CANARY_KEYS``.
-        live: Reference of what is live before it.
-        running: The canary that is running before it.
-    """
-    body, action = entry.body, entry.action
-    if live is None or body["replaced"] != live or body["steps"] is not None:
-        return "a canary needs a version that is live"
-    if (action == "canary-start") != (running is None) or (body["rules"] is None) != (running is not None):
-        return "no canary was running" if running is None else "a canary was running"
-    ref, candidate, share = f"{body['model_id']}@{body['version']}", body["candidate"], body["share"]
-    if running is None:
-        try:
-            _check_ref(candidate)
-            first = CanaryRules.read(body["rules"]).plan[0]
-        except InputError as error:
-            return str(error)
-        possible = candidate != live and ref == live and share == first
-    elif candidate != running.candidate:
-        possible = False
-    elif action == "canary-step":
-        possible = ref == live and share == running.next_share < 1
-    elif action == "canary-finish":
-        possible = ref == candidate and share == 1 and running.next_share == 1
-    else:
-        possible = ref == live and share == 0
-    return None if possible else f"{action} of {candidate} with share {share} cannot follow"
-
-
-def _check_ref(ref: object) -> None:
-    model_id, _, version = str(ref).partition("@")
-    check_model_id(model_id)
-    check_version(version)

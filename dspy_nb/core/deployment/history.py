@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple, Self
 
-from dspy_nb.core.deployment.canary_log import ACTIONS, CANARY_KEYS, Canary, CanaryRules, canary_problem
-from dspy_nb.core.errors import Conflict, Corrupt, InputError, Refused
+from dspy_nb.core.deployment.canary_log import ACTIONS, Canary, CanaryRules
+from dspy_nb.core.errors import Conflict, Refused
 from dspy_nb.core.evidence import Evidence, read_evidence, write_evidence
 from dspy_nb.core.models.names import check_model_id, check_version
-from dspy_nb.core.storage.log import Entry
+from dspy_nb.core.storage.entry import Change, Entry, check_change
 
 __all__ = [
     "MAKES_LIVE",
@@ -25,8 +25,6 @@ __all__ = [
 
 MAKES_LIVE: Final = ("deploy", "rollback", "canary-finish")
 """The actions after which another version is live."""
-
-_KEYS: Final = {"model_id", "version", "replaced", "steps", "evidence", "reason"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,30 +118,7 @@ class EnvironmentState:
 
     def check(self, entry: Entry) -> None:
         """Raise Corrupt if ``entry`` is malformed or cannot follow."""
-        body = entry.body
-        keys = CANARY_KEYS if entry.action in ACTIONS else _KEYS
-        if entry.action not in ("deploy", "rollback", *ACTIONS) or set(body) != keys:
-            raise _corrupt(entry, "it is no deployment")
-        try:
-            ref = f"{check_model_id(body['model_id'])}@{check_version(body['version'])}"
-        except InputError as error:
-            raise _corrupt(entry, str(error)) from error
-        if body["replaced"] != (self.live[-1] if self.live else None):
-            raise _corrupt(entry, "it does not replace what was live before")
-        steps = body["steps"]
-        if entry.action in ACTIONS:
-            problem = canary_problem(entry, self.live[-1] if self.live else None, self.canary)
-        elif self.canary is not None:
-            problem = "a canary was running"
-        elif entry.action == "deploy":
-            problem = _cannot_follow(steps is None and body["replaced"] != ref, ref, body)
-        else:
-            possible = type(steps) is int and 0 < steps < len(self.live) and self.live[-1 - steps] == ref
-            problem = _cannot_follow(possible, ref, body)
-        if problem is not None:
-            raise _corrupt(entry, problem)
-        if not isinstance(body["reason"], str | None) or not isinstance(body["evidence"], dict | None):
-            raise _corrupt(entry, "its reason or its evidence is of the wrong type")
+        check_change(entry, _CHANGES, self)
 
     def apply(self, entry: Entry) -> None:
         """Take in an entry that has passed ``check``."""
@@ -182,6 +157,74 @@ class EnvironmentState:
         if len(self.history) != number:
             live = self.live[-1] if self.live else "nothing"
             raise Conflict(f"{environment} was changed meanwhile, {live} is live there now: look again")
+
+
+class _Change(Change):
+    """What a deployment or a roll-back says, and the beginning of what an entry about a canary says."""
+
+    model_id: str
+    version: str
+    replaced: str | None
+    steps: int | None
+    evidence: dict[str, Any] | None
+    reason: str | None
+
+    @property
+    def ref(self) -> str:
+        return f"{self.model_id}@{self.version}"
+
+    def problem(self, state: EnvironmentState, action: str) -> str | None:
+        check_model_id(self.model_id)
+        check_version(self.version)
+        if self.replaced != (state.live[-1] if state.live else None):
+            return "it does not replace what was live before"
+        return self.obstacle(state, action)
+
+    def obstacle(self, state: EnvironmentState, action: str) -> str | None:
+        """Return why it cannot follow, beyond what holds for each action."""
+        if state.canary is not None:
+            return "a canary was running"
+        back = self.steps or 0
+        if action == "deploy":
+            possible = self.steps is None and self.replaced != self.ref
+        else:
+            possible = 0 < back < len(state.live) and state.live[-1 - back] == self.ref
+        return None if possible else f"{self.ref} cannot follow {self.replaced}"
+
+
+class _CanaryChange(_Change):
+    candidate: str
+    share: float
+    rules: dict[str, Any] | None
+
+    def obstacle(self, state: EnvironmentState, action: str) -> str | None:
+        running, live = state.canary, self.replaced
+        if live is None or self.steps is not None:
+            return "a canary needs a version that is live"
+        if (action == "canary-start") != (running is None) or (self.rules is None) != (running is not None):
+            return "no canary was running" if running is None else "a canary was running"
+        if running is None:
+            model_id, _, version = self.candidate.partition("@")
+            check_model_id(model_id)
+            check_version(version)
+            first = CanaryRules.read(self.rules).plan[0]
+            possible = self.candidate != live and self.ref == live and self.share == first
+        elif self.candidate != running.candidate:
+            possible = False
+        elif action == "canary-step":
+            possible = self.ref == live and self.share == running.next_share < 1
+        elif action == "canary-finish":
+            possible = self.ref == self.candidate and self.share == 1 and running.next_share == 1
+        else:
+            possible = self.ref == live and self.share == 0
+        return None if possible else f"{action} of {self.candidate} with share {self.share:g} cannot follow"
+
+
+_CHANGES: Final[Mapping[str, type[Change]]] = {
+    "deploy": _Change,
+    "rollback": _Change,
+    **dict.fromkeys(ACTIONS, _CanaryChange),
+}
 
 
 def decide_deployment(
@@ -293,10 +336,6 @@ def _refuse_canary(state: EnvironmentState, environment: str, what: str) -> None
         )
 
 
-def _cannot_follow(possible: bool, ref: str, body: Mapping[str, Any]) -> str | None:
-    return None if possible else f"{ref} cannot follow {body['replaced']}"
-
-
 def _body(
     ref: str, replaced: str | None, steps: int | None, evidence: Evidence | None, reason: str | None
 ) -> dict[str, Any]:
@@ -309,7 +348,3 @@ def _body(
         "evidence": write_evidence(evidence),
         "reason": reason,
     }
-
-
-def _corrupt(entry: Entry, why: str) -> Corrupt:
-    return Corrupt(f"log entry {entry.number} cannot be right: {why}: restore the log from git or a backup")

@@ -15,7 +15,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evidence import Evidence
 from dspy_nb.core.models.names import check_environment
 from dspy_nb.core.statistics.proportions import wilson_interval
-from dspy_nb.core.storage.config import read_table
+from dspy_nb.core.storage.config import read_tables
 from dspy_nb.core.text import value_text
 
 if TYPE_CHECKING:
@@ -114,16 +114,8 @@ def load_settings(config: Path, environment: str) -> MonitorSettings:
         InputError: It is no TOML, or the table of any environment is not valid.
         RegistryError: It cannot be read.
     """
-    found = MonitorSettings()
-    for name, table in read_table(config, "monitor").items():
-        try:
-            check_environment(name)
-        except InputError as error:
-            raise InputError(f"{config}: {error}") from error
-        settings = MonitorSettings.from_table(table, f"{config}: monitor.{name}")
-        if name == environment:
-            found = settings
-    return found
+    found = read_tables(config, "monitor", check_environment, MonitorSettings.from_table)
+    return found.get(environment, MonitorSettings())
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from dspy_nb.core.errors import InputError, Refused
-from dspy_nb.core.models.names import STAGES, check_environment
+import msgspec
+from msgspec.structs import replace
+
+from dspy_nb.core.errors import Refused
+from dspy_nb.core.models.names import Stage, check_environment
 from dspy_nb.core.models.version import ModelVersion
-from dspy_nb.core.storage.config import read_table
+from dspy_nb.core.storage.config import read_tables
+from dspy_nb.core.storage.shapes import fit
 
 __all__ = ["DEFAULT_STAGES", "Restrictions", "load_restrictions"]
 
-DEFAULT_STAGES: Final[Mapping[str, tuple[str, ...]]] = {"production": ("production",)}
+DEFAULT_STAGES: Final[Mapping[str, tuple[Stage, ...]]] = {"production": ("production",)}
 """Environment -> the stages that it accepts, unless ``registry/config.toml`` says otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Restrictions:
+class Restrictions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an environment accepts; None accepts everything.
 
     Attributes:
@@ -31,7 +33,7 @@ class Restrictions:
     """
 
     models: tuple[str, ...] | None = None
-    stages: tuple[str, ...] | None = None
+    stages: tuple[Stage, ...] | None = None
     lms: tuple[str, ...] | None = None
 
     def check_version(self, version: ModelVersion, environment: str) -> None:
@@ -72,25 +74,10 @@ def load_restrictions(config: Path, environment: str) -> Restrictions:
         InputError: It is no TOML, or an environment is not described as above; every one is checked.
         RegistryError: It cannot be read.
     """
-    found = Restrictions(stages=DEFAULT_STAGES.get(environment))
-    known = [field.name for field in fields(Restrictions)]
-    for name, table in read_table(config, "environments").items():
-        try:
-            check_environment(name)
-        except InputError as error:
-            raise InputError(f"{config}: {error}") from error
-        where = f"{config}: environments.{name}"
-        if not isinstance(table, dict) or (set(table) - set(known)):
-            raise InputError(f"{where} must be a table of {', '.join(known)}")
-        for key, values in table.items():
-            if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-                raise InputError(f"{where}.{key} must be a list of texts")
-        if unknown := set(table.get("stages", ())) - set(STAGES):
-            raise InputError(f"{where}.stages: {min(unknown)!r} is none of {', '.join(STAGES)}")
-        if name == environment:
-            given = {key: tuple(values) for key, values in table.items()}
-            found = Restrictions(**{"stages": found.stages, **given})
-    return found
+    found = read_tables(
+        config, "environments", check_environment, lambda table, where: fit(table, Restrictions, where)
+    ).get(environment, Restrictions())
+    return found if found.stages is not None else replace(found, stages=DEFAULT_STAGES.get(environment))
 
 
 def _refused(environment: str, accepted: str, got: str) -> Refused:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Final
+from typing import Final, Literal, get_args
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.text import value_text
@@ -15,6 +15,7 @@ __all__ = [
     "BUMPS",
     "STAGES",
     "Reference",
+    "Stage",
     "check_bump",
     "check_environment",
     "check_experiment",
@@ -29,8 +30,10 @@ __all__ = [
 
 BUMPS: Final = ("major", "minor", "patch", "prerelease")
 
-STAGES: Final = ("development", "staging", "production", "deprecated", "archived")
+Stage = Literal["development", "staging", "production", "deprecated", "archived"]
 """The life of a version, in order."""
+
+STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?", re.ASCII)
 

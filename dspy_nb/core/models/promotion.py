@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+import msgspec
 
 from dspy_nb.core.errors import InputError, NotFound, Refused
 from dspy_nb.core.evidence import KINDS, Evidence, write_evidence
 from dspy_nb.core.models.names import STAGES, Reference, matches
 from dspy_nb.core.models.stages import TRANSITIONS, ModelState, Record
-from dspy_nb.core.storage.config import read_table
+from dspy_nb.core.storage.config import read_tables
+from dspy_nb.core.storage.shapes import fit
 
 __all__ = [
     "DEFAULT_REQUIREMENTS",
@@ -142,16 +145,22 @@ def load_requirements(config: Path) -> dict[str, tuple[str, ...]]:
         InputError: It is no TOML, or names a stage or requirement that does not exist.
         RegistryError: It cannot be read.
     """
-    requirements = dict(DEFAULT_REQUIREMENTS)
-    known = [*dict.fromkeys(answer for kind in KINDS.values() for answer in kind.answers)]
-    for stage, table in read_table(config, "promotion").items():
-        if stage not in STAGES:
-            raise InputError(f"{config}: promotion.{stage} is not a stage: use one of {', '.join(STAGES)}")
-        wanted = table.get("require") if isinstance(table, dict) and set(table) == {"require"} else None
-        if not isinstance(wanted, list) or not all(item in known for item in wanted):
-            raise InputError(f"{config}: promotion.{stage} must be 'require = [...]' of {', '.join(known)}")
-        requirements[stage] = tuple(wanted)
-    return requirements
+    answers = tuple(dict.fromkeys(answer for kind in KINDS.values() for answer in kind.answers))
+    shape: Any = msgspec.defstruct(
+        "Promotion",
+        [("require", tuple[Literal[answers], ...])],  # type: ignore[valid-type]
+        forbid_unknown_fields=True,
+    )
+
+    def read(table: object, where: str) -> tuple[str, ...]:
+        return tuple(fit(table, shape, where).require)
+
+    return {**DEFAULT_REQUIREMENTS, **read_tables(config, "promotion", _check_stage, read)}
+
+
+def _check_stage(stage: str) -> None:
+    if stage not in STAGES:
+        raise InputError(f"promotion.{stage} is not a stage: use one of {', '.join(STAGES)}")
 
 
 # -- references -------------------------------------------------------------------------------------------------

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
-from dspy_nb.core.errors import Corrupt, InputError
+from dspy_nb.core.errors import InputError
 from dspy_nb.core.evidence import EvaluationEvidence, Evidence, read_evidence, write_evidence
-from dspy_nb.core.models.names import STAGES, SortKey, check_version, rank, sort_key
-from dspy_nb.core.storage.log import Entry
-from dspy_nb.core.text import one_line
+from dspy_nb.core.models.names import SortKey, Stage, check_version, rank, sort_key
+from dspy_nb.core.storage.entry import Change, Entry, check_change
+from dspy_nb.core.storage.shapes import fit
 
 if TYPE_CHECKING:
     from dspy_nb.core.models.version import ModelVersion
@@ -28,12 +29,6 @@ TRANSITIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "archived": ("development",),
 }
 """Stage -> the stages that may follow it. From deprecated back to production is a roll-back."""
-
-_VersionFile = Literal["model.json", "metadata.json", "README.md", "evaluation.json"]
-VERSION_FILES: Final[tuple[str, ...]] = get_args(_VersionFile)
-"""What a version folder may hold; only evaluation.json may be missing."""
-
-_Number = Annotated[float, msgspec.Meta(gt=-1e15, lt=1e15)]
 
 
 @dataclass(slots=True)
@@ -131,18 +126,7 @@ class ModelState:
 
     def check(self, entry: Entry) -> None:
         """Raise Corrupt if ``entry`` is malformed or cannot follow."""
-        kind = _BODIES.get(entry.action)
-        if kind is None:
-            raise _corrupt(entry, f"the action {entry.action!r:.40} is not known")
-        try:
-            body = msgspec.convert(entry.body, kind)
-        except msgspec.ValidationError as error:
-            raise _corrupt(entry, str(error)) from None
-        for version in _subjects(entry):
-            if version not in self.records and entry.action != "register":
-                raise _corrupt(entry, f"it names the version {version!r}, which was not registered before")
-        if (problem := body.problem(self)) is not None:
-            raise _corrupt(entry, problem)
+        check_change(entry, _CHANGES, self)
 
     def apply(self, entry: Entry) -> None:
         """Take in an entry that has passed ``check``."""
@@ -217,9 +201,29 @@ class ModelState:
             self.production = version
 
 
-class _Summary(msgspec.Struct, forbid_unknown_fields=True):
-    score: _Number | None
-    interval: tuple[_Number, _Number] | None
+class _File(msgspec.Struct):
+    sha256: str
+    size: int
+
+
+class _Files(msgspec.Struct, forbid_unknown_fields=True):
+    model: _File = msgspec.field(name="model.json")
+    metadata: _File = msgspec.field(name="metadata.json")
+    card: _File = msgspec.field(name="README.md")
+    evaluation: _File | msgspec.UnsetType = msgspec.field(name="evaluation.json", default=msgspec.UNSET)
+
+
+_Score = Annotated[float, msgspec.Meta(gt=-1e15, lt=1e15)]
+
+VERSION_FILES: Final = _Files.__struct_encode_fields__
+"""What a version folder may hold; only evaluation.json may be missing."""
+
+
+class Summary(msgspec.Struct, forbid_unknown_fields=True):
+    """What a list shows of a version."""
+
+    score: _Score | None
+    interval: tuple[_Score, _Score] | None
     score_kind: str | None
     optimizer: str | None
     base_model: str | None
@@ -229,77 +233,64 @@ class _Summary(msgspec.Struct, forbid_unknown_fields=True):
 
 def is_summary(summary: Mapping[str, Any]) -> bool:
     """Return whether a summary has all its keys, each of the right type."""
-    try:
-        msgspec.convert(summary, _Summary)
-    except msgspec.ValidationError:
-        return False
-    return True
+    with contextlib.suppress(InputError):
+        return bool(fit(summary, Summary))
+    return False
 
 
-# -- the entries of the log -------------------------------------------------------------------------------------
-
-
-class _File(msgspec.Struct):
-    sha256: str
-    size: int
-
-
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
+class _Change(Change):
     reason: str | None
 
-    def problem(self, state: ModelState) -> str | None:
-        """Return why it cannot follow, ``None`` if it can; all versions that it names are there."""
-        return None
 
-
-class _Register(_Body):
+class _Register(_Change):
     version: str
-    files: dict[_VersionFile, _File]
-    summary: _Summary
+    files: _Files
+    summary: Summary
 
-    def problem(self, state: ModelState) -> str | None:
-        try:
-            check_version(self.version)
-        except InputError as error:
-            return str(error)
-        if not {*VERSION_FILES[:3]} <= self.files.keys():
-            return "its list of files is not complete"
+    def problem(self, state: ModelState, action: str) -> str | None:
+        check_version(self.version)
         return f"it registers {self.version} a second time" if state.is_taken(self.version) else None
 
 
-class _Promote(_Body, rename={"from_stage": "from"}):
+class _Promote(_Change):
     version: str
-    from_stage: str
-    to: str
+    before: str = msgspec.field(name="from")
+    to: Stage
     demoted: str | None
     evidence: dict[str, Any] | None
     forced: bool
 
-    def problem(self, state: ModelState) -> str | None:
-        record = state.records[self.version]
-        if self.to not in STAGES or self.to == record.stage or self.from_stage != record.stage:
-            return f"it promotes {record.version} from {record.stage} to {self.to!r}"
+    def problem(self, state: ModelState, action: str) -> str | None:
+        stage = _stage_of(state, self.version)
+        if self.to == stage or self.before != stage:
+            return f"it promotes {self.version} from {stage} to {self.to!r}"
         if self.demoted != (state.production if self.to == "production" else None):
             return f"it demotes {self.demoted}, but {state.production} is in production"
         return None
 
 
-class _Archive(_Body):
-    versions: Annotated[list[str], msgspec.Meta(min_length=1)]
+class _Archive(_Change):
+    versions: list[str]
 
-    def problem(self, state: ModelState) -> str | None:
+    def problem(self, state: ModelState, action: str) -> str | None:
+        if not self.versions:
+            return "it archives nothing"
         for version in self.versions:
-            if (stage := state.records[version].stage) in ("production", "archived"):
+            if (stage := _stage_of(state, version)) in ("production", "archived"):
                 return f"it archives {version}, which is in {stage}"
-        return "it archives a version twice" if len({*self.versions}) < len(self.versions) else None
+        return "it archives a version twice" if len(set(self.versions)) < len(self.versions) else None
 
 
-class _Attach(_Body):
+class _Attach(_Change):
     version: str
     evidence: dict[str, Any]
 
+    def problem(self, state: ModelState, action: str) -> str | None:
+        _stage_of(state, self.version)
+        return None
 
-_BODIES: Final[Mapping[str, type[_Body]]] = {
+
+_CHANGES: Final[Mapping[str, type[Change]]] = {
     "register": _Register,
     "promote": _Promote,
     "archive": _Archive,
@@ -312,7 +303,7 @@ def _subjects(entry: Entry) -> tuple[str, ...]:
     return tuple(entry.body.get("versions") or [entry.body["version"]])
 
 
-def _corrupt(entry: Entry, why: str) -> Corrupt:
-    return Corrupt(
-        f"log entry {entry.number} cannot be right: {one_line(why, 200)}: restore the log from git or a backup"
-    )
+def _stage_of(state: ModelState, version: str) -> str:
+    if version not in state.records:
+        raise InputError(f"it names the version {version!r}, which was not registered before")
+    return state.records[version].stage

@@ -15,7 +15,7 @@ from typing import Any, Final
 from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.models.card import model_card
-from dspy_nb.core.models.stages import is_summary
+from dspy_nb.core.models.stages import Summary
 from dspy_nb.core.models.version import SCHEMA_VERSION
 from dspy_nb.core.programs.adapters import describe_adapter
 from dspy_nb.core.programs.spec import base_model, class_path, spec_of
@@ -23,6 +23,7 @@ from dspy_nb.core.programs.state import dump_state
 from dspy_nb.core.secrecy import without_secrets
 from dspy_nb.core.storage.files import LARGEST_FILE, dump_json
 from dspy_nb.core.storage.log import utc_now
+from dspy_nb.core.storage.shapes import fit
 from dspy_nb.core.text import error_text, repaired, value_text
 
 __all__ = ["METADATA_FIELDS", "Submission", "git_commit", "package_versions", "summary_of"]
@@ -200,10 +201,7 @@ def summary_of(
         raise InputError(
             f"the {kind} score must be a number, and its interval two: {error_text(error)}"
         ) from error
-    if not is_summary(summary):
-        raise InputError(
-            "the score, its interval, the optimizer, the model or the date is not as it should be"
-        )
+    fit(summary, Summary, "the score and what belongs to it")
     return summary
 
 

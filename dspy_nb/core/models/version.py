@@ -10,9 +10,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from dspy_nb.core.errors import Corrupt, Refused
+import msgspec
+
+from dspy_nb.core.errors import Corrupt
 from dspy_nb.core.programs.spec import check_spec
 from dspy_nb.core.storage.files import explained, parse_json, read_file
+from dspy_nb.core.storage.shapes import fit_file
 
 __all__ = ["SCHEMA_VERSION", "ModelVersion", "verified_files", "verified_metadata"]
 
@@ -117,6 +120,11 @@ def verified_files(path: Path, files: Files, ref: str) -> dict[str, bytes]:
     return {name: _verified(path / name, expected) for name, expected in files.items()}
 
 
+class _Head(msgspec.Struct):
+    model_id: str
+    version: str
+
+
 def verified_metadata(content: bytes, path: object, model_id: str, version: str) -> dict[str, Any]:
     """Parse metadata.json and check what the registry relies on.
 
@@ -125,14 +133,8 @@ def verified_metadata(content: bytes, path: object, model_id: str, version: str)
         Refused: It was written by a newer dspy_nb.
     """
     metadata = parse_json(content, path)
-    schema = metadata.get("schema_version") if isinstance(metadata, dict) else None
-    if type(schema) is not int or schema < 1:
-        raise Corrupt(f"{path} is not the metadata of a version")
-    if schema > SCHEMA_VERSION:
-        raise Refused(
-            f"{path} was written by a newer dspy_nb (schema {schema}, this reads {SCHEMA_VERSION}): upgrade"
-        )
-    if (metadata.get("model_id"), metadata.get("version")) != (model_id, version):
+    head = fit_file(metadata, _Head, path, "the metadata of a version", SCHEMA_VERSION)
+    if (head.model_id, head.version) != (model_id, version):
         raise Corrupt(f"{path} is the metadata of another version: the folder was copied or renamed")
     check_spec(metadata.get("signature"), str(path))
     return dict(metadata)

@@ -13,10 +13,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec.structs import asdict
+
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.config import parse_toml
 from dspy_nb.core.storage.files import replace_file
+from dspy_nb.core.storage.shapes import fit
 from dspy_nb.core.text import error_text
 
 __all__ = ["Preset", "get_preset", "list_presets", "save_preset", "user_presets_file"]
@@ -129,26 +133,16 @@ def save_preset(preset: Preset, path: str | Path | None = None) -> Path:
     return file
 
 
+class _Table(msgspec.Struct, forbid_unknown_fields=True):
+    optimizer: str
+    options: dict[str, Any] = {}
+    description: str = ""
+    recommended_for: tuple[str, ...] = ()
+
+
 def _read(content: bytes, source: str) -> dict[str, Preset]:
-    tables = parse_toml(content, source)
-    kinds = {"description": str, "optimizer": str, "options": dict, "recommended_for": list}
-    presets = {}
-    for name, table in tables.items():
-        if not isinstance(table, dict) or "optimizer" not in table:
-            raise InputError(f"{source}: preset {name!r} has no optimizer")
-        for key, value in table.items():
-            if key not in kinds:
-                raise InputError(
-                    f"{source}: preset {name!r} has an unknown key {key!r}; valid: {', '.join(kinds)}"
-                )
-            if not isinstance(value, kinds[key]):
-                raise InputError(f"{source}: preset {name!r}: {key} must be a {kinds[key].__name__}")
-        presets[name] = Preset(
-            name,
-            table["optimizer"],
-            table.get("options", {}),
-            table.get("description", ""),
-            tuple(table.get("recommended_for", ())),
-            source,
-        )
-    return presets
+    tables = {
+        name: fit(table, _Table, f"{source}: preset {name!r}")
+        for name, table in parse_toml(content, source).items()
+    }
+    return {name: Preset(name, source=source, **asdict(table)) for name, table in tables.items()}

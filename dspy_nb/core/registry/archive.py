@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dspy_nb.core.errors import Conflict, Corrupt, InputError, Refused
+import msgspec
+
+from dspy_nb.core.errors import Conflict, Corrupt, InputError
 from dspy_nb.core.models.names import check_model_id, check_version
 from dspy_nb.core.models.stages import VERSION_FILES
 from dspy_nb.core.models.version import ModelVersion, verified_files, verified_metadata
@@ -27,6 +29,7 @@ from dspy_nb.core.storage.files import (
     sync_folder,
     write_file,
 )
+from dspy_nb.core.storage.shapes import fit_file
 from dspy_nb.core.text import error_text
 
 __all__ = ["export_version", "read_archive"]
@@ -127,20 +130,22 @@ def _unpack(content: bytes, path: Path) -> dict[str, bytes]:
     return files
 
 
+class _Manifest(msgspec.Struct):
+    model_id: str
+    version: str
+    sha256: dict[str, str]
+
+
 def _checked(
     manifest: object, files: Mapping[str, bytes], path: Path
 ) -> tuple[str, str, dict[str, bytes], dict[str, Any]]:
-    schema = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if not isinstance(manifest, dict) or type(schema) is not int or schema < 1:
-        raise Corrupt(f"{path} is not the archive of a version")
-    if schema > SCHEMA_VERSION:
-        raise Refused(f"{path} was written by a newer dspy_nb (schema {schema}): upgrade")
+    found = fit_file(manifest, _Manifest, path, "the archive of a version", SCHEMA_VERSION)
     try:
-        model_id, version = check_model_id(manifest.get("model_id")), check_version(manifest.get("version"))
+        model_id, version = check_model_id(found.model_id), check_version(found.version)
     except InputError as error:
         raise Corrupt(f"{path}: {error}") from error
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    if manifest.get("sha256") != hashes or not set(VERSION_FILES) - {"evaluation.json"} <= set(files):
+    if found.sha256 != hashes or not set(VERSION_FILES) - {"evaluation.json"} <= set(files):
         raise Corrupt(f"{path}: its files are not those that its manifest lists: export it again")
     metadata = verified_metadata(files["metadata.json"], f"{path}: metadata.json", model_id, version)
     check_state(

@@ -24,11 +24,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from dspy_nb.core.errors import Corrupt
+import msgspec
+
+from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.storage.entry import Entry
 from dspy_nb.core.storage.files import explained, parse_json, read_file
+from dspy_nb.core.storage.shapes import fit
 
 __all__ = ["ANCHORS", "Anchor", "anchor_of", "confirm", "read_anchor"]
 
@@ -49,7 +52,7 @@ class Anchor:
         checksum: Of that entry.
     """
 
-    number: int
+    number: Annotated[int, msgspec.Meta(ge=1)]
     checksum: str
 
     @property
@@ -129,12 +132,8 @@ def _parsed(content: bytes, path: Path) -> Anchor | None:
     if not content.strip(b"\0"):
         return None  # a power cut may leave that
     values = parse_json(content, path)
-    number, checksum, seal = (
-        (values.get(key) for key in ("number", "checksum", "seal"))
-        if isinstance(values, dict)
-        else (None,) * 3
-    )
-    if type(number) is not int or number < 1 or not isinstance(checksum, str):
-        raise Corrupt(f"{path} is no anchor of a log")
-    anchor = Anchor(number, checksum)
-    return anchor if seal == anchor.seal else None
+    try:
+        anchor = fit(values, Anchor)
+    except InputError as error:
+        raise Corrupt(f"{path} is no anchor of a log: {error}") from error
+    return anchor if values.get("seal") == anchor.seal else None

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.files import explained, read_file
 from dspy_nb.core.text import error_text
 
-__all__ = ["parse_toml", "read_table"]
+__all__ = ["parse_toml", "read_tables"]
+
+T = TypeVar("T")
 
 
-def read_table(config: Path, name: str) -> dict[str, Any]:
-    """Return a table of ``registry/config.toml``, empty if the file or the table is not there.
+def read_tables(
+    config: Path, name: str, check_key: Callable[[str], object], read: Callable[[object, str], T]
+) -> dict[str, T]:
+    """Return what the tables ``[name.*]`` of ``registry/config.toml`` say, by key; none if it is not there.
+
+    Args:
+        config: The file.
+        name: Of the table that holds them.
+        check_key: Raises InputError for a key that cannot be.
+        read: Makes something of a table; it gets the place too, for its message.
 
     Raises:
-        InputError: The file is no TOML, or ``name`` is not a table.
+        InputError: The file is no TOML, or a table is not valid.
         RegistryError: It cannot be read, or is no plain file.
     """
     with explained(f"read {config}"):
@@ -25,10 +36,15 @@ def read_table(config: Path, name: str) -> dict[str, Any]:
             content = read_file(config, links=True)
         except FileNotFoundError:
             return {}
-    table = parse_toml(content, config).get(name, {})
-    if not isinstance(table, dict):
+    tables = parse_toml(content, config).get(name, {})
+    if not isinstance(tables, dict):
         raise InputError(f"{config}: {name} is not a table")
-    return table
+    for key in tables:
+        try:
+            check_key(key)
+        except InputError as error:
+            raise InputError(f"{config}: {error}") from error
+    return {key: read(table, f"{config}: {name}.{key}") for key, table in tables.items()}
 
 
 def parse_toml(content: bytes, path: object) -> dict[str, Any]:

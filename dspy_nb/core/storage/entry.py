@@ -8,17 +8,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dspy_nb.core.errors import Corrupt, InputError, Refused
-from dspy_nb.core.storage.files import LARGEST_FILE, dump_json, parse_json
+import msgspec
 
-__all__ = ["SCHEMA_VERSION", "Entry", "entry_name", "is_entry_name", "is_torn", "seal", "verified"]
+from dspy_nb.core.errors import Corrupt, InputError
+from dspy_nb.core.storage.files import LARGEST_FILE, dump_json, parse_json
+from dspy_nb.core.storage.shapes import fit, fit_file
+from dspy_nb.core.text import one_line
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Change",
+    "Entry",
+    "check_change",
+    "entry_name",
+    "is_entry_name",
+    "is_torn",
+    "seal",
+    "verified",
+]
 
 SCHEMA_VERSION: Final = 1
 
 _NAME: Final = re.compile(r"(?:[0-9]{6}|[1-9][0-9]{6,11})\.json", re.ASCII)
 _SEAL: Final = b',\n "checksum": "'
 _SEAL_END: Final = b'"\n}\n'
-_HEAD: Final = ("schema_version", "number", "previous", "action", "at", "by")
+
+
+class _Head(msgspec.Struct):
+    schema_version: int
+    number: int
+    previous: str
+    action: str
+    at: str
+    by: str
+
+
+_HEAD: Final = _Head.__struct_fields__
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +65,38 @@ class Entry:
     by: str
     body: Mapping[str, Any]
     checksum: str
+
+
+class Change(msgspec.Struct, forbid_unknown_fields=True):
+    """What the body of an entry holds, for one action; a log folds into a state that it changes."""
+
+    def problem(self, state: Any, action: str) -> str | None:
+        """Return why it cannot follow, ``None`` if it can; an InputError says it too."""
+        raise NotImplementedError
+
+
+def check_change(entry: Entry, changes: Mapping[str, type[Change]], state: object) -> None:
+    """Check that an entry has the shape of its action, and can follow.
+
+    Args:
+        entry: The entry.
+        changes: Action -> the shape of the body.
+        state: What the entries before it fold into.
+
+    Raises:
+        Corrupt: It cannot be right.
+    """
+    try:
+        if entry.action not in changes:
+            raise InputError(f"the action {entry.action!r:.40} is none of {', '.join(changes)}")
+        problem = fit(entry.body, changes[entry.action]).problem(state, entry.action)
+    except InputError as error:
+        problem = str(error)
+    if problem is not None:
+        raise Corrupt(
+            f"log entry {entry.number} cannot be right: {one_line(problem, 300)}: restore the log from git or a "
+            "backup"
+        )
 
 
 def entry_name(number: int) -> str:
@@ -83,24 +140,14 @@ def verified(content: bytes, path: str, number: int, previous: str) -> Entry:
     if sealing != checksum.encode() + _SEAL_END:
         raise Corrupt(f"{path} is torn or was edited: restore it from git or a backup")
     values = parse_json(content, path)
-    if not isinstance(values, dict):
-        raise Corrupt(f"{path} is not a log entry")
-    schema, number_inside, previous_inside, action, at, by = (values.get(key) for key in _HEAD)
-    if not isinstance(schema, int) or schema < 1:
-        raise Corrupt(f"{path} is not a log entry")
-    if schema > SCHEMA_VERSION:
-        raise Refused(
-            f"{path} was written by a newer dspy_nb (schema {schema}, this reads {SCHEMA_VERSION}): upgrade"
-        )
-    if number_inside != number or isinstance(number_inside, bool):
-        raise Corrupt(f"{path} says that it is entry {number_inside!r}: it was renamed or copied")
-    if previous_inside != previous:
+    head = fit_file(values, _Head, path, "a log entry", SCHEMA_VERSION)
+    if head.number != number:
+        raise Corrupt(f"{path} says that it is entry {head.number}: it was renamed or copied")
+    if head.previous != previous:
         raise Corrupt(
             f"{path} does not continue the entry before it: two histories were mixed, keep one branch's log"
         )
-    if not (isinstance(action, str) and isinstance(at, str) and isinstance(by, str)):
-        raise Corrupt(f"{path} is not a log entry")
-    return Entry(number, action, at, by, _body(values), checksum)
+    return Entry(number, head.action, head.at, head.by, _body(values), checksum)
 
 
 def is_torn(content: bytes) -> bool:
@@ -118,7 +165,4 @@ def is_torn(content: bytes) -> bool:
 
 
 def _body(values: Mapping[str, Any]) -> dict[str, Any]:
-    body = dict(values)
-    for key in (*_HEAD, "checksum"):
-        body.pop(key, None)
-    return body
+    return {key: value for key, value in values.items() if key not in (*_HEAD, "checksum")}

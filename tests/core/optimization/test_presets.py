@@ -95,9 +95,9 @@ def test_an_invalid_preset_is_not_saved(tmp_path, preset, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1", "preset 'x' has no optimizer"),
-        ("[x]\noptimizer = 'COPRO'\nmodel = 1", "unknown key 'model'"),
-        ("[x]\noptimizer = 'COPRO'\noptions = 3", "options must be a dict"),
+        ("x = 1", "preset 'x' must be a table of optimizer"),
+        ("[x]\noptimizer = 'COPRO'\nmodel = 1", "'model' is none of optimizer, options"),
+        ("[x]\noptimizer = 'COPRO'\noptions = 3", "options must be a table"),
         ("[x", "is not valid TOML"),
     ],
 )
