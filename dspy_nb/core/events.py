@@ -126,7 +126,7 @@ class CandidateScored(Event):
         best: True when it is the best candidate so far.
         instruction: beginning of its first predictor's instruction.
         demos: how many demos its predictors carry together.
-        prompt: its whole prompt (a ``core.candidates.Prompt``) for listeners in the process; not in the log.
+        prompt: its whole prompt (a ``Prompt``) for listeners in the process; not in the log.
     """
 
     candidate: int

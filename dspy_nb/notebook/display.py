@@ -19,18 +19,19 @@ class NotebookProgress(Display):
     It starts with the first event. Where that comes from another thread, call :meth:`show` before.
     """
 
-    _handle: Any = None
+    _begun = False
+    _handle: Any = None  # None also where there is no shell to display it
 
     def show(self) -> None:
         """Start the display, in the cell that is running now."""
         with self._lock:
-            self._shown = True
+            self._shown = self._begun = True
             self._handle = display(self._bundle(), raw=True, display_id=True)
 
     def _show(self) -> None:
-        if self._handle is None:
+        if not self._begun:
             self.show()
-        else:
+        elif self._handle is not None:
             self._update()
 
     def _update(self) -> None:
@@ -46,4 +47,4 @@ class NotebookProgress(Display):
         return {"text/html": to_html(self.state.document()), "text/plain": self.state.text()}
 
     def _end(self) -> None:
-        self._handle = None
+        self._begun = False

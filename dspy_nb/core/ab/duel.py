@@ -185,20 +185,12 @@ class Duel:
 
     def standing(self, name: str) -> Standing:
         """Return how the candidate stands, for listeners."""
+        effect = self._total / self.n if self.n else None
         interval = self.path[-1][2:] if self.path else None
-        wins, errors = self.wins, (self.errors[A], self.errors[B])
-        return Standing(
-            name,
-            self.n,
-            self.verdict,
-            self.n_at_verdict,
-            self._total / self.n if self.n else None,
-            interval,
-            wins,
-            errors,
-            path=thin(self.path, _STEPS_TOLD),
-            flips=self.flips(_FLIPS_TOLD),
-        )
+        errors = self.errors[A], self.errors[B]
+        path, flips = thin(self.path, _STEPS_TOLD), self.flips(_FLIPS_TOLD)
+        facts = self.verdict, self.n_at_verdict, effect, interval, self.wins, errors, path, flips
+        return Standing(name, self.n, *facts)
 
     def outcomes(self, arm: int) -> list[Outcome]:
         """Return the answers of one program to the examples counted."""
@@ -237,10 +229,8 @@ class Duel:
 
 def thin(path: Sequence[Step], most: int) -> tuple[Step, ...]:
     """Return at most some ``most`` of the steps, evenly spaced, the last one always."""
-    every = max(1, -(-len(path) // most))
-    return tuple(path[number] for number in range(every - 1, len(path), every)) + tuple(
-        path[-1:] if len(path) % every else ()
-    )
+    every = -(-len(path) // most) or 1
+    return (*path[every - 1 :: every], *(path[-1:] if len(path) % every else ()))
 
 
 def examples_compared(duels: Sequence[Duel]) -> int:

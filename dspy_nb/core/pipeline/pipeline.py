@@ -290,6 +290,7 @@ class _Pipeline:
             margin=self.rules.margin,
             confidence=self.rules.confidence,
             max_examples=len(self.task.testset),  # all, and that was settled beforehand
+            names=(baseline.ref.replace("@", " "), version.ref.replace("@", " ")),
             sequential=False,  # nobody watches, and one look tells more of the same examples
             num_threads=self.task.num_threads,
             stop_after_s=self.task.budget.seconds,

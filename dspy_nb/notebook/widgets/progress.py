@@ -146,8 +146,11 @@ class _View:
         ]
         for number, part in enumerate(self._parts.children):
             part.value = texts[number] if number < len(texts) else ""
-        if isinstance(state.innermost, RunState):
-            self._draw_candidates(state.innermost)
+        run = state.innermost
+        for part in (self._rows, self._caption):  # in a pipeline other calls follow the run
+            part.layout.display = None if isinstance(run, RunState) else "none"
+        if isinstance(run, RunState):
+            self._draw_candidates(run)
         self.stop_button.refresh(state.keeps)
 
     def _draw_candidates(self, state: RunState) -> None:

@@ -265,7 +265,7 @@ def test_a_pipeline_says_a_line_for_each_step_with_one_bar_at_a_time_between(cap
     display = TerminalProgress(bars)
     for event in PIPELINE:
         display(event)
-    lines = [line.rsplit("\r", 1)[-1] for line in capsys.readouterr().err.splitlines()]
+    lines = [line.rsplit("\r", 1)[-1] for line in capsys.readouterr().err.rstrip("\n").split("\n")]
     said = ["optimize ... (runs/m-001)", "optimize: passed, registered m@1.0.0", "evaluate ...",
             "evaluate: passed, score 75%", "gate ...", "gate: refused, score 75% is below 85%"]  # fmt: skip
     if bars:
