@@ -161,7 +161,6 @@ def ab_test(
     import dspy
 
     from dspy_nb.cli import parsing
-    from dspy_nb.views.comparison import comparison_html, comparison_markdown, comparison_text
     from dspy_nb.views.progress.comparison import TerminalComparisonProgress, most_answers
 
     if model_a is None or not model_b or test_data is None:
@@ -205,8 +204,8 @@ def ab_test(
     data = result.to_dict(results=False)
     title = f"A/B: {found.baseline}"
     written: dict[str, Callable[[], str]] = {
-        ".md": lambda: comparison_markdown(result),
-        ".html": lambda: _page(title, comparison_html(result)),
+        ".md": result.to_markdown,
+        ".html": lambda: _page(title, result.to_html()),
         ".json": lambda: json.dumps(repaired(result.to_dict()), ensure_ascii=False, allow_nan=False),
     }
     failures = [write_late(_writing(written[report.suffix]()), report) for report in map(Path, reports)]
@@ -214,7 +213,7 @@ def ab_test(
         for version, one in zip(versions[1:], found, strict=True):
             if version is not None and one.n:
                 registry.attach(version, _evidence(one, not_worse))
-    print_result(as_json, data, lambda: comparison_text(result))
+    print_result(as_json, data, result.report)
     for failure in filter(None, failures):
         raise failure
     if any(_accepted(one, not_worse) for one in found):
@@ -300,7 +299,6 @@ def _show_experiment(root: str, as_json: bool, *, attach: bool) -> int:
         NotFound, Refused: As for ``Experiment``.
     """
     from dspy_nb.core.ab.experiment import experiments
-    from dspy_nb.views.experiment import experiment_text
 
     context = click.get_current_context()
     given = context.params
@@ -326,7 +324,7 @@ def _show_experiment(root: str, as_json: bool, *, attach: bool) -> int:
     begun = name in experiments(registry)
     experiment = nb.Experiment(name, *models, registry=registry, **options)
     status = experiment.conclude() if attach else experiment.status()
-    text = experiment_text(status)
+    text = status.report()
     if not begun:
         text += (
             f"\n\nBegun. Serve with nb.Experiment({name!r}).predict(unit=...), and record() what came of it."

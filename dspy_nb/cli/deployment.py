@@ -153,17 +153,17 @@ def history(model_id: str | None, environment: str | None, root: str, as_json: b
       dspy-nb history sentiment
       dspy-nb history --environment production --json
     """
-    from dspy_nb.views.listings import decisions_text, deployments_text
+    from dspy_nb.views.listings import Listing
 
     registry = open_registry(root)
     if (model_id is None) == (environment is None):
         raise nb.InputError("history: give either MODEL or --environment NAME")
     if environment is not None:
         lines = registry.environment(environment).history()
-        print_result(as_json, [_facts(line) for line in lines], lambda: deployments_text(lines, environment))
+        print_result(as_json, [_facts(line) for line in lines], Listing(lines, environment).report)
     elif model_id is not None:
         entries = registry.history(model_id)
-        print_result(as_json, [asdict(item) for item in entries], lambda: decisions_text(entries, model_id))
+        print_result(as_json, [asdict(item) for item in entries], Listing(entries, model_id).report)
 
 
 @click.command()
@@ -194,7 +194,7 @@ def diff(a: str, b: str, inputs: tuple[str, ...], predictor: str | None, root: s
     registry = open_registry(root)
     values = parsing.parse_options(inputs, as_text=_text_inputs(registry.get(a))) if inputs else None
     found = registry.diff(a, b, inputs=values, predictor=predictor)
-    print_result(as_json, asdict(found), lambda: str(found))
+    print_result(as_json, asdict(found), found.report)
 
 
 def _text_inputs(version: nb.ModelVersion) -> set[str]:

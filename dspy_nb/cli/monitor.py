@@ -36,8 +36,6 @@ def monitor(environment: str, once: bool, every: float, root: str, as_json: bool
       dspy-nb monitor production --once
       dspy-nb monitor production --every 300 --json >> health.jsonl
     """
-    from dspy_nb.views.monitor import health_text
-
     if not 0 < every < float("inf"):
         raise nb.InputError(f"--every must be above 0 seconds, got {every:g}")
     where = open_registry(root).environment(environment)
@@ -47,7 +45,7 @@ def monitor(environment: str, once: bool, every: float, root: str, as_json: bool
         if as_json:
             echo(as_json_text(report.to_dict(bins=False), indent=None))
         elif ended:
-            echo(health_text(report))
+            echo(report.report())
         else:
             echo(f"{report.at[:19].replace('T', ' ')} {report.sentence()}")
         if ended:
@@ -118,10 +116,8 @@ def canary(
 
 
 def _status(where: nb.Environment, action: str, as_json: bool) -> int:
-    from dspy_nb.views.monitor import canary_text
-
     status = where.canary_status() if action == "status" else where.advance_canary()
     if status is None:
         raise nb.Refused(f"no canary is running in {where.name}")
-    print_result(as_json, status.to_dict(), lambda: canary_text(status))
+    print_result(as_json, status.to_dict(), status.report)
     return int(status.decision == "rollback")

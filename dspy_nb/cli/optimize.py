@@ -51,14 +51,14 @@ def optimize(
     """
     import dspy
 
-    from dspy_nb.views.run import estimate_text, run_text
+    from dspy_nb.views.run import describe_estimate
 
     task = read_task(given, registry=root)
     with dspy.context(**lm_settings(task.lm)):
         expected = nb.estimate(task.program, **task.arguments)
         if dry_run:
             data = {"lm_calls": expected.lm_calls, **asdict(expected)}
-            print_result(as_json, data, lambda: estimate_text(expected, task.budget))
+            print_result(as_json, data, lambda: describe_estimate(expected, task.budget))
             return 0
         run = nb.optimize(
             task.program,
@@ -79,7 +79,7 @@ def optimize(
             keep_elsewhere(run.program.save, "program.json", "Not registered; the optimized program")
             raise
     registered = "" if version is None else f"\n\nRegistered {version.ref} in {version.path}"
-    print_result(as_json, _facts(run, version), lambda: run_text(run) + registered)
+    print_result(as_json, _facts(run, version), lambda: run.report() + registered)
     if task.model_id is not None and version is None:
         echo("Error: stopped before any candidate was scored: nothing is registered", err=True)
         return 1

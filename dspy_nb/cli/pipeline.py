@@ -111,7 +111,6 @@ def pipeline(
 
     from dspy_nb.core.pipeline.folder import next_folder
     from dspy_nb.core.pipeline.pipeline import DEFAULT_BUDGET, PipelineRules, PipelineTask, run_pipeline
-    from dspy_nb.views.pipeline import pipeline_text
 
     if not conditions:
         raise nb.InputError(
@@ -159,7 +158,7 @@ def pipeline(
             **_listeners(),
         )
     _keep_reports(result)
-    print_result(as_json, {**result.to_dict(), "folder": str(folder)}, lambda: pipeline_text(result))
+    print_result(as_json, {**result.to_dict(), "folder": str(folder)}, result.report)
     if result.shipped is False:
         echo(f"Error: {result.steps[-1].name}: {one_line(result.reason)}", err=True)
         return 1
@@ -199,18 +198,12 @@ def _listeners() -> dict[str, Any]:
 
 def _keep_reports(result: PipelineResult) -> None:
     """Write the reports of the steps done now beside what they found, and into the summary of a CI job."""
-    from dspy_nb.views.comparison import comparison_html, comparison_markdown
-    from dspy_nb.views.pipeline import pipeline_markdown
-    from dspy_nb.views.run import run_html, run_markdown
-
-    parts = [pipeline_markdown(result)]
+    parts = [result.to_markdown()]
     pages: dict[str, str] = {}
-    if result.run is not None:
-        parts.append(run_markdown(result.run))
-        pages |= {"run.md": parts[-1], "run.html": run_html(result.run)}
-    if result.comparison is not None:
-        parts.append(comparison_markdown(result.comparison))
-        pages |= {"ab.md": parts[-1], "ab.html": comparison_html(result.comparison)}
+    for name, found in (("run", result.run), ("ab", result.comparison)):
+        if found is not None:
+            parts.append(found.to_markdown())
+            pages |= {f"{name}.md": parts[-1], f"{name}.html": found.to_html()}
     summary = "\n".join(parts)
     for name, text in {**pages, "summary.md": summary}.items():
         with _said(f"{result.folder / name} is not written"):

@@ -28,11 +28,12 @@ def list_versions(model_id: str | None, root: str, as_json: bool) -> int:
       dspy-nb list
       dspy-nb list sentiment --json
     """
-    from dspy_nb.views.listings import versions_text
+    from dspy_nb.views.listings import Listing
 
     registry = open_registry(root)
     versions, damage = registry.survey() if model_id is None else (registry.list(model_id), [])
-    print_result(as_json, [version_facts(version) for version in versions], lambda: versions_text(versions))
+    listed = Listing(versions, "Versions", "No versions yet.")
+    print_result(as_json, [version_facts(version) for version in versions], listed.report)
     for error in damage:
         echo(f"Error: {error}", err=True)
     return 2 if damage else 0

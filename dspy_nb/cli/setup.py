@@ -83,7 +83,7 @@ def presets(
       dspy-nb presets --save mine --optimizer MIPROv2 --option num_candidates=8 --description "fits our budget"
     """
     from dspy_nb.cli import parsing
-    from dspy_nb.views.listings import presets_text
+    from dspy_nb.views.listings import Listing
 
     if save is not None:
         if name is not None:
@@ -98,10 +98,10 @@ def presets(
         raise nb.InputError("presets: --optimizer, --option, --description, --recommended-for go with --save")
     if name is not None:
         found = nb.get_preset(name)
-        print_result(as_json, asdict(found), lambda: presets_text([found]))
+        print_result(as_json, asdict(found), found.report)
         return
     every = nb.list_presets()
-    print_result(as_json, [asdict(preset) for preset in every], lambda: presets_text(every))
+    print_result(as_json, [asdict(preset) for preset in every], Listing(every).report)
 
 
 # -- run-notebook -----------------------------------------------------------------------------------------------

@@ -285,13 +285,13 @@ def lm_settings(lm: str | None) -> dict[str, Any]:
 def run_listener(expected: Estimate, budget: nb.Budget) -> Any:
     """Return a listener that says at the start what the run may cost, and on a terminal how it goes."""
     from dspy_nb.views.progress.display import TerminalProgress
-    from dspy_nb.views.run import estimate_text
+    from dspy_nb.views.run import describe_estimate
 
     bar = TerminalProgress() if sys.stderr.isatty() else None
 
     def listen(event: nb.Event) -> None:
         if isinstance(event, nb.Started):
-            echo(estimate_text(expected, budget), err=True)
+            echo(describe_estimate(expected, budget), err=True)
         if bar is not None:
             bar(event)
 

@@ -40,9 +40,9 @@ from dspy_nb.notebook.evaluate import EvaluateMagics
 from dspy_nb.notebook.listeners import auto_progress
 from dspy_nb.notebook.registry import MonitorMagics, RegistryMagics
 from dspy_nb.notebook.setup import DspyNb, install, uninstall
-from dspy_nb.views.listings import Presets, short_path
+from dspy_nb.views.listings import Listing, short_path
 from dspy_nb.views.progress.display import Display
-from dspy_nb.views.run import estimate_text
+from dspy_nb.views.run import describe_estimate
 
 __all__ = ["DspyNbMagics", "load_ipython_extension", "unload_ipython_extension"]
 
@@ -122,7 +122,7 @@ class DspyNbMagics(Magics):
         if arguments.dry_run:
             return None if silent else expected
         registry = self._registry_to_save_in(arguments, what["program"])
-        say(estimate_text(expected, budget))
+        say(describe_estimate(expected, budget))
         quiet = arguments.quiet or self.defaults.quiet
         threads = self.defaults.num_threads or None
         progress = None if quiet else auto_progress(background=arguments.background)
@@ -172,7 +172,7 @@ class DspyNbMagics(Magics):
         elif unused := given_options(arguments, ("optimizer", "option", "description", "recommended_for")):
             raise InputError(f"%dspy_presets: --{unused[0]} goes with --save NAME")
         else:
-            shown = Presets(list_presets()) if arguments.name is None else get_preset(arguments.name)
+            shown = Listing(list_presets()) if arguments.name is None else get_preset(arguments.name)
         return None if silent else shown
 
     def registry(self, root: str | None = None) -> Registry:

@@ -19,9 +19,7 @@ from dspy_nb.core.registry.registry import Registry
 from dspy_nb.notebook.arguments import check_name, find, help_option, parse, say, without_semicolon
 from dspy_nb.plots.registry import plot_health
 from dspy_nb.views.listings import (
-    Decisions,
-    Deployments,
-    Versions,
+    Listing,
     advice_on_deployment,
     advice_on_promotion,
     short_path,
@@ -145,30 +143,30 @@ def _shown(registry: Registry, arguments: Any) -> Any:
         return registry.diff(*arguments.diff)
     if wanted == ["environment"]:
         environment = registry.environment(arguments.environment)
-        return Deployments(environment.history(), f"Live in {environment.name}, the last line now")
+        return Listing(environment.history(), f"Live in {environment.name}, the last line now")
     if wanted == ["history"]:
         if not arguments.model:
             raise InputError("%dspy_registry: --history needs a model, or write --environment NAME")
-        return Decisions(registry.history(arguments.model), f"History of {arguments.model}")
+        return Listing(registry.history(arguments.model), f"History of {arguments.model}")
     title = f"Registry: {short_path(registry.root)}"
     if arguments.model and "@" in arguments.model:
-        return Versions([registry.get(arguments.model)], title)
+        return Listing([registry.get(arguments.model)], title)
     if arguments.model:
         return Browsable(registry.list(arguments.model), title, registry, arguments.model)
     versions, damage = registry.survey()
     if damage:
-        display(Versions(versions, title))
+        display(Listing(versions, title))
         raise damage[0]
     return Browsable(versions, title, registry, None)
 
 
-class Browsable(Versions):
+class Browsable(Listing[ModelVersion]):
     """A list of versions that a notebook with a front end shows as a browser, anything else as a table."""
 
     def __init__(
         self, versions: Iterable[ModelVersion], title: str, registry: Registry, model_id: str | None
     ) -> None:
-        super().__init__(versions, title)
+        super().__init__(versions, title, "No versions yet.")
         self._registry, self._model_id = registry, model_id
 
     def _ipython_display_(self) -> None:

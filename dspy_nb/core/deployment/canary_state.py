@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dspy_nb.core.deployment.canary_log import CanaryRules
 from dspy_nb.core.deployment.history import Deployment
+from dspy_nb.core.doors import Shown
 
 if TYPE_CHECKING:
     from dspy_nb.core.statistics.verdicts import Verdict
@@ -35,7 +36,7 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
-class CanaryStatus:
+class CanaryStatus(Shown):
     """How a canary stands.
 
     Attributes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from dspy_nb.core.deployment.canary_log import ACTIONS, CANARY_KEYS, Canary, CanaryRules, canary_problem
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, Refused
 from dspy_nb.core.models.names import check_model_id, check_version
 from dspy_nb.core.storage.log import Entry
@@ -29,7 +30,7 @@ _KEYS: Final = {"model_id", "version", "replaced", "steps", "evidence", "reason"
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(Shown):
     """One line of an environment's history.
 
     Attributes:

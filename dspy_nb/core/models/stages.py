@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.models.names import STAGES, SortKey, check_version, rank, sort_key
 from dspy_nb.core.storage.log import Entry
@@ -62,7 +63,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class HistoryEntry:
+class HistoryEntry(Shown):
     """One line of a model's history.
 
     Attributes:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import Corrupt, Refused
 from dspy_nb.core.programs.spec import check_spec
 from dspy_nb.core.storage.files import explained, parse_json, read_file
@@ -23,7 +24,7 @@ Files = Mapping[str, tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelVersion:
+class ModelVersion(Shown):
     """One version of a model, at the moment it was asked for.
 
     Attributes:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dspy_nb.core.arguments import number_between, whole_number
 from dspy_nb.core.data.equality import same_normalized
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import GateFailed, InputError
 from dspy_nb.core.evaluation.classification import ClassScore
 from dspy_nb.core.evaluation.evaluate import Evaluation
 from dspy_nb.core.evaluation.pairing import paired_difference
 from dspy_nb.core.models.version import ModelVersion
-from dspy_nb.core.text import value_text, visible
+from dspy_nb.core.text import value_text
 
 if TYPE_CHECKING:
     from dspy_nb.core.registry.registry import Registry
@@ -42,7 +43,7 @@ class GateCheck:
 
 
 @dataclass(frozen=True)
-class GateResult:
+class GateResult(Shown):
     """What a gate says about an evaluation.
 
     Attributes:
@@ -76,17 +77,6 @@ class GateResult:
         """Why the gate says no, one text for each condition that does not hold."""
         return tuple(check.reason for check in self.checks if not check.passed)
 
-    def report(self) -> str:
-        """Return the conditions as text for a terminal."""
-        failed = len(self.reasons)
-        said = "passed" if self.passed else f"said no: {failed} of {len(self.checks)} conditions do not hold"
-        lines = [f"Gate {said}"]
-        width = max(len(check.condition) for check in self.checks)
-        for check in self.checks:
-            found = _found(check) if check.passed else check.reason
-            lines.append(f"  {'ok' if check.passed else 'NO'}  {check.condition:{width}}  {found}")
-        return visible("\n".join(lines))
-
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON data; a number that is not known becomes ``None``."""
         checks = [asdict(check) for check in self.checks]
@@ -109,16 +99,6 @@ class GateResult:
         subject = {"ref": self.ref, "program_sha256": self.program_sha256, "base_model": self.base_model}
         subject = {name: value for name, value in subject.items() if value is not None}
         return {"kind": "gate", **subject, **self.to_dict()}
-
-
-def _found(check: GateCheck) -> str:
-    what = {"complete": "examples ", "reliable": "error rate "}.get(check.condition, "")
-    bound = "at most" if check.condition == "reliable" or check.condition.startswith("max_") else "at least"
-    return f"{what}{_figure(check.measured)}, {bound} {_figure(check.required)} required"
-
-
-def _figure(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:,.4g}"
 
 
 _MEASURES: Final = ("precision", "recall", "f1")
