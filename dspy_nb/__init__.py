@@ -189,9 +189,10 @@ _NAMES = {
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 FRONTS = {
-    "diff_html": "dspy_nb.views.diff:diff_html",
-    "evaluation_text": "dspy_nb.views.evaluation:evaluation_text",
-    "plot_run": "dspy_nb.plots.runs:plot_run",
+    "text": "dspy_nb.views.documents:to_text",
+    "markdown": "dspy_nb.views.documents:to_markdown",
+    "html": "dspy_nb.views.documents:to_html",
+    "plot": "dspy_nb.plots.runs:plot_run",
 }
 """Who answers at the doors of core (``core/doors.py``), as ``module:function``."""
 

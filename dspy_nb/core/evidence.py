@@ -17,9 +17,10 @@ from typing import Any, ClassVar, Final, Self
 
 import msgspec
 
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.files import dump_json, parse_json
-from dspy_nb.core.text import one_line, value_text, visible
+from dspy_nb.core.text import one_line, value_text
 
 __all__ = [
     "KINDS",
@@ -166,7 +167,7 @@ class GateCheck(msgspec.Struct, frozen=True):
         return f"{what}{measured}, {bound} {self.required:,.4g} required"
 
 
-class GateResult(Evidence, frozen=True, kw_only=True):
+class GateResult(Evidence, Shown, frozen=True, kw_only=True):
     """What a gate says about an evaluation: evidence by itself.
 
     Attributes:
@@ -179,15 +180,6 @@ class GateResult(Evidence, frozen=True, kw_only=True):
 
     checks: tuple[GateCheck, ...] = ()
     reasons: tuple[str, ...] = ()
-
-    def report(self) -> str:
-        """Return the conditions as text for a terminal."""
-        failed = f"said no: {len(self.reasons)} of {len(self.checks)} conditions do not hold"
-        lines = [f"Gate {'passed' if self.passed else failed}"]
-        width = max((len(check.condition) for check in self.checks), default=0)
-        for check in self.checks:
-            lines.append(f"  {'ok' if check.passed else 'NO'}  {check.condition:{width}}  {check}")
-        return visible("\n".join(lines))
 
 
 class EvaluationEvidence(Evidence, frozen=True, kw_only=True):

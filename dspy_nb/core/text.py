@@ -7,6 +7,7 @@ says is asked for with :func:`error_text` alone.
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import re
 from collections.abc import Mapping
@@ -14,7 +15,9 @@ from typing import Any, Final
 
 from dspy_nb.core.secrecy import scrubbed
 
-__all__ = ["error_text", "json_text", "one_line", "repaired", "sayable", "value_text", "visible"]
+__all__ = [
+    "error_text", "json_text", "markdown_text", "one_line", "repaired", "sayable", "value_text", "visible"
+]  # fmt: skip
 
 # Unicode's categories Cc (without line break and tab), Cf, Cs, Zl and Zp: terminals obey them, or they hide or turn
 # around what stands beside them.
@@ -26,6 +29,9 @@ _HIDDEN: Final = (
 # Joiners belong into Persian, Hindi and emoji: they stay between two characters that are neither ASCII nor hidden.
 _JOINED: Final = rf"(?<=[^\x00-\x7f{_HIDDEN}])[\u200c\u200d](?=[^\x00-\x7f{_HIDDEN}])"
 _ESCAPED: Final = re.compile(rf"(?!{_JOINED})[{_HIDDEN}]")
+# Also what marks mathematics on GitHub and in Jupyter. Ampersands and angle brackets are HTML's to escape.
+_MARKUP: Final = re.compile(r"[\\`*_\[\]#~$|]")
+_LIST: Final = re.compile(r"^(\d*)([-+=.)])(?=[\s=-]|$)")  # a list, a rule or the underline of a heading
 _WHOLE: Final = frozenset({bool, bytes, float, int, type(None)})
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -41,6 +47,11 @@ def visible(text: str) -> str:
 def one_line(text: object, length: int | None = None) -> str:
     """Return ``text`` on one line, visible, of at most ``length`` characters."""
     return visible(" ".join(str(text).split()))[:length]
+
+
+def markdown_text(text: object) -> str:
+    """Return ``text`` as Markdown on one line, visible, in which nothing means anything to Markdown or HTML."""
+    return _LIST.sub(r"\1\\\2", _MARKUP.sub(r"\\\g<0>", html.escape(one_line(text), quote=False)))
 
 
 def sayable(error: BaseException) -> None:

@@ -14,12 +14,14 @@ from dspy_nb.plots.figures import (
     GREY,
     ORANGE,
     axes_of,
-    finished,
-    from_0_to_1,
+    draw_intervals,
+    finish,
+    legend_below,
     new_figure,
-    short,
+    shorten,
+    span_0_to_1,
 )
-from dspy_nb.views.wording import count, level
+from dspy_nb.views.wording import capitalize, count, level, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,13 +138,8 @@ def plot_sequence(
         ax.step(n, end, where="post", color=BLUE, linewidth=1)
     ax.plot(n, effect, color=BLUE, linewidth=2, label="difference so far")
     if n_at_verdict is not None:
-        ax.axvline(
-            n_at_verdict,
-            color="black",
-            linestyle="--",
-            linewidth=1.2,
-            label=f"{verdict}, n = {n_at_verdict:,}",
-        )
+        label = f"{verdict}, n = {n_at_verdict:,}"
+        ax.axvline(n_at_verdict, color="black", linestyle="--", linewidth=1.2, label=label)
     ax.set_xlim(0, n[-1] * 1.02)
     reach = _reach(low, high, margin)
     ax.set_ylim(-reach, reach)
@@ -151,12 +148,9 @@ def plot_sequence(
     ax.set_ylabel("B − A, points")
     for y, side, align in ((0.97, "B better", "top"), (0.03, "A better", "bottom")):
         ax.text(0.995, y, side, transform=ax.transAxes, ha="right", va=align, bbox=_PAPER, **_SMALL)
-    ax.set_title(f"{verdict[0].upper()}{verdict[1:]} after {n[-1]:,.0f} {what}", loc="left")
-    ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.4, ncols=4, columnspacing=1.2,
-        handlelength=1.4, frameon=False, fontsize=8.5,
-    )  # fmt: skip
-    return finished(ax)
+    ax.set_title(f"{capitalize(verdict)} after {n[-1]:,.0f} {what}", loc="left")
+    legend_below(ax, 4, 4.2)
+    return finish(ax)
 
 
 def plot_arms(
@@ -180,18 +174,18 @@ def plot_arms(
     if not arms or any(math.isnan(rate) for rate, _, _ in arms.values()):
         raise InputError("nothing to draw: an arm has no observations yet")
     ax = axes_of(ax, 5.2, 1.3 + 0.45 * len(arms))
-    for row, (rate, (low, high), _) in enumerate(arms.values()):
-        reach = [[max(0.0, rate - low)], [max(0.0, high - rate)]]
-        ax.errorbar([rate], [row], xerr=reach, fmt="o", color=BLUE, capsize=3, linewidth=1.8)
+    rates, rows = [rate for rate, _, _ in arms.values()], range(len(arms))
+    draw_intervals(ax, rows, rates, [interval for _, interval, _ in arms.values()])
+    for place in zip(rates, rows, strict=True):
         ax.annotate(
-            f"{rate:.1%}", (rate, row), xytext=(0, 6), textcoords="offset points", ha="center", **_SMALL
+            percent(place[0]), place, xytext=(0, 6), textcoords="offset points", ha="center", **_SMALL
         )  # fmt: skip
-    ax.set_yticks(range(len(arms)), [f"{short(name)}\nn {n:,}" for name, (_, _, n) in arms.items()])
+    ax.set_yticks(rows, [f"{shorten(name)}\nn {n:,}" for name, (_, _, n) in arms.items()])
     ax.set_ylim(len(arms) - 0.4, -0.7)
-    from_0_to_1(ax)
+    span_0_to_1(ax)
     ax.set_xlabel(f"{what} with {level(confidence)} interval", fontsize=9)
-    ax.set_title(f"{what[0].upper()}{what[1:]}s", loc="left")
-    return finished(ax)
+    ax.set_title(f"{capitalize(what)}s", loc="left")
+    return finish(ax)
 
 
 def plot_flips(found: Comparison, *, ax: Axes | None = None) -> Figure:
@@ -225,7 +219,7 @@ def plot_flips(found: Comparison, *, ax: Axes | None = None) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel(f"of {count(found.n, 'example')}", fontsize=9)
     ax.set_title("What changed", loc="left")
-    return finished(ax)
+    return finish(ax)
 
 
 def plot_effects(found: Iterable[Comparison], *, ax: Axes | None = None) -> Figure:
@@ -250,19 +244,15 @@ def plot_effects(found: Iterable[Comparison], *, ax: Axes | None = None) -> Figu
     marks = {"B better": (GREEN, "^"), "A better": (ORANGE, "v"), "no practical difference": (BLUE, "s")}
     ends: list[float] = [margin]
     for row, one in enumerate(shown):
-        low, high = one.interval
         colour, mark = marks.get(one.verdict, (GREY, "o"))
-        known = not math.isnan(low)
-        reach = [[max(0.0, one.effect - low)], [max(0.0, high - one.effect)]] if known else None
-        ax.errorbar(
-            [one.effect], [row], xerr=reach, fmt=mark, color=colour, capsize=3, linewidth=1.8, markersize=7
-        )
-        ends += [abs(low), abs(high)] if known else [abs(one.effect)]
+        interval = (one.effect, one.effect) if math.isnan(one.interval[0]) else one.interval
+        draw_intervals(ax, [row], [one.effect], [interval], fmt=mark, color=colour, markersize=7)
+        ends += map(abs, interval)
         ax.annotate(
             f"{100 * one.effect:+.1f}", (one.effect, row), xytext=(0, 7), textcoords="offset points",
             ha="center", bbox=_PAPER, **_SMALL,
         )  # fmt: skip
-    ax.set_yticks(range(len(shown)), [f"{short(one.b_name)}\n{_said(one.verdict)}" for one in shown])
+    ax.set_yticks(range(len(shown)), [f"{shorten(one.b_name)}\n{_said(one.verdict)}" for one in shown])
     ax.set_ylim(len(shown) - 0.4, -0.8)
     reach_x = min(1.02, 1.08 * max(ends))
     ax.set_xlim(-reach_x, reach_x)
@@ -272,7 +262,7 @@ def plot_effects(found: Iterable[Comparison], *, ax: Axes | None = None) -> Figu
     levels = sorted({level(one.confidence) for one in shown})
     ax.set_xlabel(f"difference to A, points, with {' to '.join(levels)} interval{band}", fontsize=9)
     ax.set_title(f"Against {shown[0].a_name} (A)", loc="left")
-    return finished(ax)
+    return finish(ax)
 
 
 def _said(verdict: str) -> str:

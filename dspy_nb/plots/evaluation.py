@@ -12,10 +12,12 @@ from dspy_nb.plots.figures import (
     GREY,
     ORANGE,
     axes_of,
-    finished,
-    from_0_to_1,
+    draw_intervals,
+    finish,
+    legend_below,
     new_figure,
-    short,
+    shorten,
+    span_0_to_1,
 )
 from dspy_nb.views.wording import percent
 
@@ -74,15 +76,12 @@ def plot_classes(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
         name = "F1" if measure == "f1" else measure
         bars = ax.barh(rows, values, height * 0.92, color=colour, label=name)
         ax.bar_label(bars, labels=[f"{value:.2f}" for value in values], padding=3, fontsize=8, color=GREY)
-    ax.set_yticks(range(len(items)), [f"{short(label)}\nn {s.support:,}" for label, s in items])
+    ax.set_yticks(range(len(items)), [f"{shorten(label)}\nn {s.support:,}" for label, s in items])
     ax.invert_yaxis()
-    from_0_to_1(ax, room=1.14)
+    span_0_to_1(ax, room=1.14)
     ax.set_title(f"Classes of {found.field}{_cut(len(found.per_class))}", loc="left")
-    ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=2.4, ncols=3, columnspacing=1.2,
-        handlelength=1.2, frameon=False, fontsize=9,
-    )  # fmt: skip
-    return finished(ax)
+    legend_below(ax, 3, 2.4)
+    return finish(ax)
 
 
 def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
@@ -92,7 +91,7 @@ def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
         InputError: The evaluation has no classes.
     """
     found = _need(evaluation.classification, "classes: give evaluate(..., label='field')").confusion
-    labels = [short(label) for label in found.labels[:_MOST_ROWS]]
+    labels = [shorten(label) for label in found.labels[:_MOST_ROWS]]
     size = len(labels)
     counts = [list(row[:size]) for row in found.matrix[:size]]
     columns = list(labels)
@@ -119,7 +118,7 @@ def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     ax.tick_params(length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
-    return finished(ax, frame=True)
+    return finish(ax, frame=True)
 
 
 def plot_latency(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
@@ -144,7 +143,7 @@ def plot_latency(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title("Latency", loc="left")
     ax.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=9)
-    return finished(ax)
+    return finish(ax)
 
 
 def plot_slices(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
@@ -157,20 +156,18 @@ def plot_slices(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     items = list(slices.items())[:_MOST_ROWS]
     ax = axes_of(ax, 5.2, 1.4 + 0.4 * len(items))
     scores = [part.score for _, part in items]
-    below = [max(0.0, part.score - part.interval[0]) for _, part in items]
-    above = [max(0.0, part.interval[1] - part.score) for _, part in items]
     low, high = evaluation.interval
     ax.axvspan(low, high, color=GREY, alpha=0.13, linewidth=0)
     ax.axvline(evaluation.score, color=GREY, linestyle="--", linewidth=1.2)
     rows = range(len(items))
-    ax.errorbar(scores, rows, xerr=[below, above], fmt="o", color=BLUE, capsize=3, linewidth=1.8)
-    ax.set_yticks(rows, [f"{short(key)}  (n {part.n:,})" for key, part in items])
+    draw_intervals(ax, rows, scores, [part.interval for _, part in items])
+    ax.set_yticks(rows, [f"{shorten(key)}  (n {part.n:,})" for key, part in items])
     ax.set_ylim(len(items) - 0.4, -0.6)
-    from_0_to_1(ax)
+    span_0_to_1(ax)
     everything = f"dashed: {percent(evaluation.score)} of all {evaluation.n:,}"
     ax.set_xlabel(f"score with {evaluation.confidence:.0%} interval\n{everything}", fontsize=9)
     ax.set_title(f"Score by {evaluation.by}{_cut(len(slices))}", loc="left")
-    return finished(ax)
+    return finish(ax)
 
 
 def _latencies(evaluation: Evaluation) -> list[float]:

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any
 from dspy_nb.core.deployment.health import HealthReport, ObjectiveHealth
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.statistics.verdicts import wilson_interval
-from dspy_nb.plots.figures import BLUE, GREY, ORANGE, axes_of, finished, new_figure, short
-from dspy_nb.views.wording import count
+from dspy_nb.plots.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    axes_of,
+    draw_intervals,
+    finish,
+    in_percent,
+    legend_below,
+    new_figure,
+    shorten,
+)
+from dspy_nb.views.wording import count, percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,21 +65,21 @@ def plot_history(registry: Registry, model_id: str, *, ax: Axes | None = None) -
             ax, [one for one in registered if (one[1].score_kind == "validation") == seen], fill, label
         )
     names = [
-        short(version.version) + (f"\n{version.stage}" if every == 1 else "")
+        shorten(version.version) + (f"\n{version.stage}" if every == 1 else "")
         for _, version in registered[::every]
     ]
     ax.set_xticks([place for place, _ in registered[::every]], names, fontsize=9)
     ax.set_xlim(-0.5, len(registered))
-    _percent(ax)
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(-0.02, low), min(1.02, high))
+    ax.set_ylabel("score")
+    in_percent(ax, "y")
     without = sum(version.score is None for _, version in registered)
     note = f"; {count(without, 'version')} without a score" if without else ""
     ax.set_xlabel(f"versions in the order of registration{note}", fontsize=9)
-    ax.set_title(f"History of {short(model_id)}", loc="left")
-    ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.6, ncols=3, frameon=False, fontsize=9,
-        handlelength=1.4,
-    )  # fmt: skip
-    return finished(ax)
+    ax.set_title(f"History of {shorten(model_id)}", loc="left")
+    legend_below(ax, 3, 4.6)
+    return finish(ax)
 
 
 def _places(history: Sequence[HistoryEntry]) -> dict[int, float]:
@@ -87,14 +98,8 @@ def _draw_scores(ax: Axes, scored: Sequence[tuple[float, ModelVersion]], fill: s
     if not scores:
         return
     ends = [version.interval or (score, score) for (_, version), score in zip(scored, scores, strict=True)]
-    errors = [
-        [max(0.0, score - low) for score, (low, _) in zip(scores, ends, strict=True)],
-        [max(0.0, high - score) for score, (_, high) in zip(scores, ends, strict=True)],
-    ]
-    ax.errorbar(
-        [place for place, _ in scored], scores, yerr=errors, fmt="o", color=BLUE, markerfacecolor=fill, capsize=3,
-        linewidth=1.8, label=label, zorder=3,
-    )  # fmt: skip
+    places = [place for place, _ in scored]
+    draw_intervals(ax, places, scores, ends, upright=True, markerfacecolor=fill, label=label, zorder=3)
 
 
 def _draw_production(
@@ -118,29 +123,10 @@ def _draw_production(
         score = versions[name].score
         if score is None:
             continue
-        ax.plot(
-            [start, end],
-            [score, score],
-            color=ORANGE,
-            linewidth=6,
-            alpha=0.55,
-            solid_capstyle="butt",
-            label=label,
-        )
-        ax.annotate(short(name), (start, score), (1, 4), textcoords="offset points", fontsize=8, color=GREY)
+        line: dict[str, Any] = {"color": ORANGE, "linewidth": 6, "alpha": 0.55, "solid_capstyle": "butt"}
+        ax.plot([start, end], [score, score], label=label, **line)
+        ax.annotate(shorten(name), (start, score), (1, 4), textcoords="offset points", fontsize=8, color=GREY)
         label = None
-
-
-def _percent(ax: Axes) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    low, high = ax.get_ylim()
-    axis: Any = ax.yaxis
-    ax.set_ylim(max(-0.02, low), min(1.02, high))
-    axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set_ylabel("score")
-    ax.grid(axis="y", color=GREY, alpha=0.2)
-    ax.set_axisbelow(True)
 
 
 # -- health -----------------------------------------------------------------------------------------------------
@@ -169,30 +155,35 @@ def plot_health(report: HealthReport, objective: str | None = None, *, ax: Axes 
     if not shown:
         raise InputError(f"nothing to draw: no request of {report.ref} has counted yet")
     if len(shown) == 1:
-        return finished(_draw(axes_of(ax, _WIDTH, _HEIGHT), report, shown[0]))
+        return finish(_draw(axes_of(ax, _WIDTH, _HEIGHT), report, shown[0]))
     if ax is not None:
         raise InputError(f"one pair of axes shows one objective: give objective= one of {', '.join(names)}")
     figure = new_figure(_WIDTH, _HEIGHT * len(shown))
     for number, item in enumerate(shown, 1):
-        finished(_draw(figure.add_subplot(len(shown), 1, number), report, item))
+        finish(_draw(figure.add_subplot(len(shown), 1, number), report, item))
     return figure
 
 
 def _draw(ax: Axes, report: HealthReport, item: ObjectiveHealth) -> Axes:
-    from matplotlib.ticker import PercentFormatter
-
     ends = list(accumulate(part.n for part in item.bins))
     places = [end - part.n / 2 for end, part in zip(ends, item.bins, strict=True)]
     means = [part.total / part.n for part in item.bins]
     intervals = [wilson_interval(round(part.total), part.n) for part in item.bins]
-    below = [max(0.0, mean - low) for mean, (low, _) in zip(means, intervals, strict=True)]
-    above = [max(0.0, high - mean) for mean, (_, high) in zip(means, intervals, strict=True)]
-    ax.axhline(item.level, color=GREY, linestyle="--", linewidth=1.2, label=f"promised {item.level:.1%}")
-    ax.axhline(item.tolerated, color=ORANGE, linewidth=2.4, label=f"tolerated {item.tolerated:.1%}")
-    ax.errorbar(
-        places, means, yerr=[below, above], fmt="o", color=BLUE, markersize=4, linewidth=1, alpha=0.9,
-        label=f"{max(part.n for part in item.bins):,} requests each",
-    )  # fmt: skip
+    ax.axhline(item.level, color=GREY, linestyle="--", linewidth=1.2, label=f"promised {percent(item.level)}")
+    ax.axhline(item.tolerated, color=ORANGE, linewidth=2.4, label=f"tolerated {percent(item.tolerated)}")
+    label = f"{max(part.n for part in item.bins):,} requests each"
+    draw_intervals(
+        ax,
+        places,
+        means,
+        intervals,
+        upright=True,
+        capsize=0,
+        linewidth=1,
+        markersize=4,
+        alpha=0.9,
+        label=label,
+    )
     if item.alarm_at is not None:
         ax.axvline(item.alarm_at, color=GREY, linewidth=1.2)
         left = item.alarm_at > ends[-1] / 2
@@ -203,13 +194,9 @@ def _draw(ax: Axes, report: HealthReport, item: ObjectiveHealth) -> Axes:
     lows = [low for low, _ in intervals]
     ax.set_ylim(max(-0.02, min([*lows, item.tolerated]) - 0.05), 1.02)
     ax.set_xlim(0, ends[-1])
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    in_percent(ax, "y")
     ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.grid(axis="y", color=GREY, alpha=0.2)
-    ax.set_axisbelow(True)
     ax.set_xlabel(f"requests to {report.ref} in {report.environment}, in order", fontsize=9)
     ax.set_title(f"{item.name.capitalize()}: {item.meaning} — {item.verdict}", loc="left")
-    ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=3.6, ncols=3, frameon=False, fontsize=9
-    )
+    legend_below(ax, 3, 3.6)
     return ax

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.optimization.run import OptimizationRun
 from dspy_nb.plots.comparisons import plot_arms
-from dspy_nb.plots.figures import BLUE, GREY, ORANGE, axes_of, finished, new_figure
-from dspy_nb.views.wording import percent, stopped
+from dspy_nb.plots.figures import BLUE, GREY, ORANGE, axes_of, finish, in_percent, legend_below, new_figure
+from dspy_nb.views.wording import describe_ending, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ def plot_candidates(run: OptimizationRun, *, ax: Axes | None = None) -> Figure:
     Raises:
         InputError: No candidate was scored.
     """
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import MaxNLocator
 
     if not run.candidates:
         raise InputError("the run scored no candidate")
@@ -67,19 +67,16 @@ def plot_candidates(run: OptimizationRun, *, ax: Axes | None = None) -> Figure:
         name = f"before: {percent(run.baseline_score)}"
         ax.axhline(run.baseline_score, color=GREY, linestyle="--", linewidth=1.2, label=name)
     ax.margins(x=0.03, y=0.12)
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    in_percent(ax, "y")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.grid(axis="y", color=GREY, alpha=0.2)
-    ax.set_axisbelow(True)
     ax.set_xlabel("candidate")
     ax.set_ylabel("score")
-    ending = "" if run.stopped_by is None else f", {stopped(run.stopped_by, run.plan.budget.limits())}"
+    ending = (
+        "" if run.stopped_by is None else f", {describe_ending(run.stopped_by, run.plan.budget.limits())}"
+    )
     ax.set_title(f"{run.plan.optimizer}: scores of its candidates{ending}", loc="left")
-    ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=3.2, ncols=4, columnspacing=1.4,
-        handlelength=1.6, frameon=False, fontsize=9,
-    )  # fmt: skip
-    return finished(ax)
+    legend_below(ax, 4, 3.2)
+    return finish(ax)
 
 
 def plot_held_out(run: OptimizationRun, *, ax: Axes | None = None) -> Figure:

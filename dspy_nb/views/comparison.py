@@ -1,4 +1,4 @@
-"""Comparisons, of two programs or of several with a baseline, as text, Markdown and HTML: the verdict first."""
+"""Comparisons, of two programs or of several with a baseline, as documents: the verdict first."""
 
 from __future__ import annotations
 
@@ -8,63 +8,35 @@ from collections.abc import Sequence
 
 from dspy_nb.core.ab.comparison import Comparison, Comparisons, Flip
 from dspy_nb.core.evaluation.evaluate import Evaluation
-from dspy_nb.views.documents import (
-    Block,
-    Cell,
-    Details,
-    Document,
-    Facts,
-    Note,
-    Score,
-    Table,
-    to_html,
-    to_markdown,
-    to_text,
+from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
+from dspy_nb.views.wording import (
+    UNKNOWN,
+    count,
+    describe_margin,
+    describe_verdict,
+    duration,
+    excerpt,
+    format_or_dash,
+    level,
+    points,
+    say_rest,
 )
-from dspy_nb.views.wording import UNKNOWN, count, duration, excerpt, judged, known, level, points, shown
 
-__all__ = ["comparison_html", "comparison_markdown", "comparison_text", "flip_cells"]
+__all__ = ["flip_cells"]
 
 _FLIPS_SHOWN = 20
 _EXCERPT = 120
 
 
-def comparison_text(comparison: Comparison | Comparisons) -> str:
-    """Return what a comparison found, as text."""
-    return to_text(_report(comparison))
-
-
-def comparison_markdown(comparison: Comparison | Comparisons) -> str:
-    """Return what a comparison found, as Markdown."""
-    return to_markdown(_report(comparison))
-
-
-def comparison_html(comparison: Comparison | Comparisons) -> str:
-    """Return what a comparison found, as HTML."""
-    return to_html(_report(comparison))
-
-
-def _report(found: Comparison | Comparisons) -> Document:
-    return _document(found) if isinstance(found, Comparison) else _leaderboard(found)
-
-
-def _document(found: Comparison) -> Document:
-    blocks: list[Block] = [Note(_verdict(found))]
-    blocks += [Note(text[0].upper() + text[1:] + ".", warning=True) for text in found.warnings]
-    blocks += [
-        Table(
-            (
-                "arm",
-                "program",
-                f"score [{level(found.a.confidence)} interval]",
-                "errors",
-                "p50 ms",
-                "LM calls",
-                "cost",
-            ),
-            [_arm("A", found.a_name, found.a), _arm("B", found.b_name, found.b)],
-            frozenset([3, 4, 5, 6]),
-        ),
+@document.register
+def _(found: Comparison) -> Document:
+    score = f"score [{level(found.a.confidence)} interval]"
+    columns = ("arm", "program", score, "errors", "p50 ms", "LM calls", "cost")
+    arms = [_arm("A", found.a_name, found.a), _arm("B", found.b_name, found.b)]
+    blocks: list[Block] = [
+        Note(_verdict(found)),
+        *warn(found.warnings),
+        Table(columns, arms, frozenset([3, 4, 5, 6])),
         Facts(_facts(found)),
         *_flips("fixed", found.fixed),
         *_flips("broke", found.broken),
@@ -76,7 +48,7 @@ def _document(found: Comparison) -> Document:
 def _verdict(found: Comparison) -> str:
     if not found.n:
         return "Inconclusive: no example was answered by both."
-    text = judged(found.verdict, found.effect, found.interval, found.confidence, found.p_value)
+    text = describe_verdict(found.verdict, found.effect, found.interval, found.confidence, found.p_value)
     if found.n_at_verdict is not None:
         return f"{text}, after {count(found.n_at_verdict, 'example')}."
     if not found.complete:
@@ -86,7 +58,8 @@ def _verdict(found: Comparison) -> str:
     return f"{text}, after all {count(found.n, 'example')}."
 
 
-def _leaderboard(found: Comparisons) -> Document:
+@document.register
+def _(found: Comparisons) -> Document:
     ranking = found.ranking
     most = max(ranking, key=lambda one: one.n)
     rows = [_row(one) for one in ranking]
@@ -96,20 +69,13 @@ def _leaderboard(found: Comparisons) -> Document:
         f"score [{level(found.confidence)} interval]", "examples", "errors", "LM calls", "cost",
     )  # fmt: skip
     blocks: list[Block] = [Note(_winner(found))]
-    blocks += [Note(text[0].upper() + text[1:] + ".", warning=True) for text in found.warnings]
+    blocks += warn(found.warnings)
     blocks += [
         Table(columns, [*rows, baseline], frozenset([3, 5, 6, 7, 8])),
-        Facts(
-            [
-                ("margin", _margin(found.margin)),
-                ("method", _method(found)),
-                ("time", duration(found.duration_s)),
-            ]
-        ),
+        Facts([_margin(found.margin), ("method", _method(found)), ("time", duration(found.duration_s))]),
     ]
     for one in ranking:
-        own = [text for text in one.warnings if text not in found.warnings]
-        details: list[Block] = [Note(text[0].upper() + text[1:] + ".", warning=True) for text in own]
+        details = warn(text for text in one.warnings if text not in found.warnings)
         details += [Note(_verdict(one)), Facts(_examples(one) + _ratios(one))]
         blocks.append(
             Details(one.b_name, [*details, *_flips("fixed", one.fixed), *_flips("broke", one.broken)])
@@ -147,7 +113,7 @@ def _measured(arm: Evaluation, n: int) -> tuple[Cell, ...]:
         f"{n:,}",
         f"{arm.errors.count:,}",
         f"{arm.usage.lm_calls:,}",
-        known(arm.usage.usd, "${:,.4f}"),
+        format_or_dash(arm.usage.usd, "${:,.4f}"),
     )
 
 
@@ -172,14 +138,14 @@ def _arm(letter: str, name: str, arm: Evaluation) -> tuple[str, str, Score, str,
         f"{name} · {arm.base_model}" if arm.base_model else name,
         Score(arm.score, arm.interval),
         f"{arm.errors.count:,}",
-        known(latency, "{:,.0f}"),
+        format_or_dash(latency, "{:,.0f}"),
         f"{calls} + {arm.usage.cache_hits:,} cached" if arm.usage.cache_hits else calls,
-        known(arm.usage.usd, "${:,.4f}"),
+        format_or_dash(arm.usage.usd, "${:,.4f}"),
     )
 
 
 def _facts(found: Comparison) -> list[tuple[str, str]]:
-    facts = [*_examples(found), ("margin", _margin(found.margin)), *_ratios(found)]
+    facts = [*_examples(found), _margin(found.margin), *_ratios(found)]
     return [*facts, ("method", found.method), ("time", duration(found.duration_s))]
 
 
@@ -188,10 +154,8 @@ def _examples(found: Comparison) -> list[tuple[str, str]]:
     return [("examples", f"B scored higher on {found.b_wins:,}, A on {found.a_wins:,}, the same on {same:,}")]
 
 
-def _margin(margin: float) -> str:
-    if not margin:
-        return "none, so equal programs are never told to be equal"
-    return f"differences of up to {100 * margin:g} points make no practical difference"
+def _margin(margin: float) -> tuple[str, str]:
+    return "margin", describe_margin(margin, "none, so equal programs are never told to be equal")
 
 
 def _ratios(found: Comparison) -> list[tuple[str, str]]:
@@ -214,7 +178,9 @@ def _flips(did: str, flips: Sequence[Flip]) -> list[Block]:
     if not flips:
         return []
     rows = [flip_cells(flip) for flip in flips[:_FLIPS_SHOWN]]
-    table = Table(("input", "expected", "A", "B"), rows, caption=shown(_FLIPS_SHOWN, len(flips), "examples"))
+    table = Table(
+        ("input", "expected", "A", "B"), rows, caption=say_rest(_FLIPS_SHOWN, len(flips), "examples")
+    )
     return [Details(f"What B {did} ({len(flips):,})", [table])]
 
 

@@ -1,25 +1,28 @@
-"""Small documents of tables, facts and notes, as text, Markdown and HTML.
+"""Results as small documents of tables, facts and notes, and these as text, Markdown and HTML.
 
-The HTML stands alone: no script, no web address, nothing from the notebook but colours. It has no background
-of its own, so it follows light and dark themes; whatever colour says, words say too. Without its style sheet,
-as a forge's preview shows it, it is plain tables and lists.
+What is said of a type of result is said in its view, a module of this package that registers one function with
+:func:`document`. The HTML stands alone: no script, no web address, nothing from the notebook but colours. It has
+no background of its own, so it follows light and dark themes; whatever colour says, words say too. Without its
+style sheet, as a forge's preview shows it, it is plain tables and lists.
 """
 
 from __future__ import annotations
 
+import functools
 import html
+import importlib
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from dspy_nb.core.text import one_line, visible
-from dspy_nb.views.wording import UNKNOWN, percent
+from dspy_nb.core.text import markdown_text, one_line, visible
+from dspy_nb.views.wording import UNKNOWN, percent, sentence
 
 __all__ = [
-    "STYLE", "Bar", "Block", "Cell", "Code", "Details", "Document", "Drawing", "Facts", "Note", "Score", "Table",
-    "markup", "to_fragment", "to_html", "to_markdown", "to_text",
+    "STYLE", "Bar", "Block", "Cell", "Changes", "Code", "Details", "Document", "Drawing", "Facts", "Note", "Score",
+    "Table", "document", "markup", "to_fragment", "to_html", "to_markdown", "to_text", "warn",
 ]  # fmt: skip
 
 _WIDTH = 100  # characters of a line of text
@@ -90,11 +93,20 @@ class Code:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """Lines of a diff, each with its sign: ``-``, ``+``, or a space where nothing changed."""
+
+    lines: Sequence[tuple[str, str]]
+    title: str = ""
+
+
+@dataclass(frozen=True)
 class Details:
-    """Blocks that HTML folds away under a title."""
+    """Blocks that HTML folds away under a title; text leaves out what is ``wide``."""
 
     title: str
     blocks: Sequence[Block]
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,27 +117,73 @@ class Drawing:
     text: str
 
 
-Block: TypeAlias = Table | Facts | Bar | Note | Code | Details | Drawing
+Block: TypeAlias = Table | Facts | Bar | Note | Code | Changes | Details | Drawing
 
 
 @dataclass(frozen=True)
 class Document:
-    """A title, one line below it, and blocks."""
+    """A title, one line below it, and blocks; what takes a single line is a subtitle alone."""
 
     title: str
     blocks: Sequence[Block]
     subtitle: str = ""
 
 
+def warn(texts: Iterable[str]) -> list[Block]:
+    """Return each text as a warning."""
+    return [Note(sentence(text), warning=True) for text in texts]
+
+
+# -- views --------------------------------------------------------------------------------------------------
+
+_VIEWS: Final = {
+    "comparison": "Comparison Comparisons",
+    "diff": "VersionDiff",
+    "evaluation": "Evaluation",
+    "experiment": "ExperimentStatus",
+    "gate": "GateResult",
+    "listings": "Deployment HistoryEntry ModelVersion Preset",
+    "monitor": "CanaryStatus HealthReport",
+    "pipeline": "PipelineResult",
+    "run": "Estimate OptimizationRun Plan",
+}
+"""The views, each with the types that it has a document for: a new type of result is named here."""
+
+_VIEW_OF: Final = {name: view for view, names in _VIEWS.items() for name in names.split()}
+
+
+@functools.singledispatch
+def document(result: object) -> Document:
+    """Return the document of a result; a document is its own.
+
+    A view is imported when the first of its results is shown, so that nobody pays for the others.
+
+    Raises:
+        TypeError: There is no view of such a thing.
+    """
+    views = [_VIEW_OF[kind.__name__] for kind in type(result).__mro__ if kind.__name__ in _VIEW_OF]
+    for view in views:
+        importlib.import_module(f"dspy_nb.views.{view}")
+    make = document.dispatch(type(result))
+    if make is document.dispatch(object):
+        raise TypeError(f"there is no view of a {type(result).__name__}")
+    return make(result)
+
+
+@document.register
+def _(result: Document) -> Document:
+    return result
+
+
 # -- text ---------------------------------------------------------------------------------------------------
 
 
-def to_text(document: Document) -> str:
-    """Return the document as text for a terminal, 100 columns wide except for tables with long cells."""
-    lines = [one_line(document.title), *([one_line(document.subtitle)] if document.subtitle else [])]
-    for block in document.blocks:
-        lines += ["", *_text(block)]
-    return "\n".join(map(visible, lines))
+def to_text(result: object) -> str:
+    """Return a result or a document as text for a terminal, 100 columns wide except for tables with long cells."""
+    shown = document(result)
+    head = [one_line(line) for line in (shown.title, shown.subtitle) if line]
+    parts = [head, *(_text(block) for block in shown.blocks)]
+    return "\n\n".join("\n".join(map(visible, lines)) for lines in parts if lines)
 
 
 def _text(block: Block) -> list[str]:
@@ -137,20 +195,33 @@ def _text(block: Block) -> list[str]:
         return [
             f"{name:{width}}  {line}" if number == 0 else f"{'':{width}}  {line}"
             for name, value in block.items
-            for number, line in enumerate(textwrap.wrap(value, _WIDTH - width - 2) or [""])
+            for number, line in enumerate(_wrap(value, _WIDTH - width - 2) or [""])
         ]
     if isinstance(block, Bar):
         return [one_line(block.label)]
     if isinstance(block, Drawing):
-        return textwrap.wrap(block.text, _WIDTH)
+        return _wrap(block.text)
     if isinstance(block, Note):
-        return textwrap.wrap(f"Warning: {block.text}" if block.warning else block.text, _WIDTH)
+        return _wrap(f"Warning: {block.text}" if block.warning else block.text)
     if isinstance(block, Code):
         return [f"    {line}" for line in block.text.splitlines()]
+    if isinstance(block, Changes):
+        return [*([one_line(block.title)] if block.title else []), *_signed(block)]
+    if block.wide:
+        return []
     lines = [f"{one_line(block.title)}:"]
     for inner in block.blocks:
         lines += [f"  {line}" for line in _text(inner)]
     return lines
+
+
+def _wrap(text: str, width: int = _WIDTH) -> list[str]:
+    """Return the text as lines, with paths and references whole."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _signed(changes: Changes) -> list[str]:
+    return [f"{sign} {text}" for sign, text in changes.lines]
 
 
 def _columns(names: Sequence[str], rows: Sequence[Sequence[str]], numbers: frozenset[int]) -> list[str]:
@@ -169,36 +240,41 @@ def _columns(names: Sequence[str], rows: Sequence[Sequence[str]], numbers: froze
 # -- Markdown -----------------------------------------------------------------------------------------------
 
 
-def to_markdown(document: Document) -> str:
-    """Return the document as GitHub-flavoured Markdown."""
-    parts = [f"### {_md(document.title)}", *([_md(document.subtitle)] if document.subtitle else [])]
-    return "\n\n".join(parts + [_markdown(block) for block in document.blocks]) + "\n"
+def to_markdown(result: object) -> str:
+    """Return a result or a document as GitHub-flavoured Markdown."""
+    shown = document(result)
+    title = [f"### {markdown_text(shown.title)}"] if shown.title else []
+    subtitle = [markdown_text(shown.subtitle)] if shown.subtitle else []
+    return "\n\n".join(title + subtitle + [_markdown(block) for block in shown.blocks]) + "\n"
 
 
 def _markdown(block: Block) -> str:
     if isinstance(block, Table):
         rule = ["---:" if i in block.numbers else "---" for i in range(len(block.columns))]
-        rows = [list(map(_md, block.columns)), rule, *([_md(str(c)) for c in row] for row in block.rows)]
+        rows = [
+            list(map(markdown_text, block.columns)),
+            rule,
+            *([markdown_text(str(c)) for c in row] for row in block.rows),
+        ]
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-        return f"{table}\n\n{_md(block.caption)}" if block.caption else table
+        return f"{table}\n\n{markdown_text(block.caption)}" if block.caption else table
     if isinstance(block, Facts):
-        return "\n".join(f"- **{_md(name)}**: {_md(value)}" for name, value in block.items)
+        return "\n".join(
+            f"- **{markdown_text(name)}**: {markdown_text(value)}" for name, value in block.items
+        )
     if isinstance(block, Bar):
-        return _md(block.label)
+        return markdown_text(block.label)
     if isinstance(block, Drawing):
-        return _md(block.text)
+        return markdown_text(block.text)
     if isinstance(block, Note):
-        return f"> **Warning:** {_md(block.text)}" if block.warning else _md(block.text)
+        return f"> **Warning:** {markdown_text(block.text)}" if block.warning else markdown_text(block.text)
     if isinstance(block, Code):
         return f"<pre>{markup(block.text).replace(chr(10), '&#10;')}</pre>"
+    if isinstance(block, Changes):
+        title = f"**{markdown_text(block.title)}**\n\n" if block.title else ""
+        return title + _markdown(Code("\n".join(_signed(block))))
     inner = "\n\n".join(_markdown(part) for part in block.blocks)
     return f"<details><summary>{markup(block.title)}</summary>\n\n{inner}\n\n</details>"
-
-
-def _md(text: str) -> str:
-    """Escape what Markdown or HTML would take for markup, on one line."""
-    line = html.escape(one_line(text), quote=False)
-    return "".join(f"\\{c}" if c in r"\`*_|[]#~$" else c for c in line)
 
 
 # -- HTML ---------------------------------------------------------------------------------------------------
@@ -234,6 +310,8 @@ STYLE = """<style>
 .dspy-nb.dspy-nb details>div{padding-left:1em;border-left:1px solid var(--line)}
 .dspy-nb.dspy-nb pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:.3em 0;font-size:12px;background:none;
  color:inherit;font-family:var(--jp-code-font-family,monospace)}
+.dspy-nb.dspy-nb .added{background:#2ea04340}
+.dspy-nb.dspy-nb .removed{background:#f8514940}
 .dspy-nb.dspy-nb .bar{height:8px;max-width:44em;margin:.7em 0 .3em;border-radius:4px;overflow:hidden;
  background:var(--line)}
 .dspy-nb.dspy-nb .bar>div{height:100%;background:var(--accent)}
@@ -250,17 +328,21 @@ def markup(text: str) -> str:
     return html.escape(visible(text))
 
 
-def to_html(document: Document) -> str:
-    """Return the document as a piece of HTML that brings its style along."""
-    subtitle = f'<p class="soft">{markup(document.subtitle)}</p>' if document.subtitle else ""
-    body = _html_blocks(document.blocks)
-    return f'<div class="dspy-nb">{STYLE}<h4>{markup(document.title)}</h4>{subtitle}{body}</div>'
+def to_html(result: object) -> str:
+    """Return a result or a document as a piece of HTML that brings its style along."""
+    shown = document(result)
+    return _html_page(STYLE, shown.title, shown.subtitle, shown.blocks)
 
 
 def to_fragment(blocks: Sequence[Block], title: str = "") -> str:
     """Return blocks as HTML for a place where :data:`STYLE` stands once for all."""
+    return _html_page("", title, "", blocks)
+
+
+def _html_page(style: str, title: str, subtitle: str, blocks: Sequence[Block]) -> str:
     heading = f"<h4>{markup(title)}</h4>" if title else ""
-    return f'<div class="dspy-nb">{heading}{_html_blocks(blocks)}</div>'
+    line = f'<p class="soft">{markup(subtitle)}</p>' if subtitle else ""
+    return f'<div class="dspy-nb">{style}{heading}{line}{_html_blocks(blocks)}</div>'
 
 
 def _html_blocks(blocks: Sequence[Block]) -> str:
@@ -285,6 +367,11 @@ def _html(block: Block) -> str:
         return f"<p>{markup(block.text)}</p>"
     if isinstance(block, Code):
         return f"<pre>{markup(block.text)}</pre>"
+    if isinstance(block, Changes):
+        kinds = {"+": ' class="added"', "-": ' class="removed"'}
+        lines = [f"<div{kinds.get(sign[0], '')}>{sign} {markup(text)}</div>" for sign, text in block.lines]
+        title = f"<p>{markup(block.title)}</p>" if block.title else ""
+        return f"{title}<pre>{''.join(lines)}</pre>"
     inner = _html_blocks(block.blocks)
     return f"<details><summary>{markup(block.title)}</summary><div>{inner}</div></details>"
 

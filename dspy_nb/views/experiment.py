@@ -1,48 +1,28 @@
-"""The status of an online experiment as text, Markdown and HTML: the verdict first."""
+"""The status of an online experiment as a document: the verdict first."""
 
 from __future__ import annotations
 
 import math
 
 from dspy_nb.core.ab.status import Arm, ExperimentStatus
-from dspy_nb.views.documents import (
-    Block,
-    Cell,
-    Document,
-    Facts,
-    Note,
-    Score,
-    Table,
-    to_html,
-    to_markdown,
-    to_text,
+from dspy_nb.views.documents import Block, Cell, Document, Facts, Note, Score, Table, document, warn
+from dspy_nb.views.wording import (
+    count,
+    describe_margin,
+    describe_verdict,
+    duration,
+    format_or_dash,
+    level,
+    percent,
 )
-from dspy_nb.views.wording import count, duration, judged, known, level, percent
-
-__all__ = ["experiment_html", "experiment_markdown", "experiment_text"]
 
 
-def experiment_text(status: ExperimentStatus) -> str:
-    """Return what an experiment has found so far, as text."""
-    return to_text(_document(status))
-
-
-def experiment_markdown(status: ExperimentStatus) -> str:
-    """Return what an experiment has found so far, as Markdown."""
-    return to_markdown(_document(status))
-
-
-def experiment_html(status: ExperimentStatus) -> str:
-    """Return what an experiment has found so far, as HTML."""
-    return to_html(_document(status))
-
-
-def _document(found: ExperimentStatus) -> Document:
+@document.register
+def _(found: ExperimentStatus) -> Document:
     blocks: list[Block] = [Note(_verdict(found))]
     if found.conclusion is not None:
         blocks.append(Note(_ending(found)))
-    for text in (*found.blocked, *found.warnings):
-        blocks.append(Note(f"{text[0].upper()}{text[1:]}.", warning=True))
+    blocks += warn((*found.blocked, *found.warnings))
     columns = (
         "", "program", f"success rate [{level(found.confidence)} interval]", "requests", "units", "counted",
         "errors", "mean ms", "p50 ms", "p95 ms",
@@ -60,7 +40,7 @@ def _verdict(found: ExperimentStatus) -> str:
         return "Inconclusive: no outcome counts yet."
     if math.isnan(found.effect):
         return f"Inconclusive: after {count(found.n, 'unit')} one of the two has no outcome that counts yet."
-    text = judged(found.verdict, found.effect, found.interval, found.confidence, found.p_value)
+    text = describe_verdict(found.verdict, found.effect, found.interval, found.confidence, found.p_value)
     if found.n_at_verdict is not None:
         return f"{text}; settled after {found.n_at_verdict:,} of {count(found.n, 'unit')}."
     text += f", after {count(found.n, 'unit')}."
@@ -83,7 +63,13 @@ def _arm(letter: str, arm: Arm) -> tuple[Cell, ...]:
     times = (None, None, None) if latency is None else (latency.mean_ms, latency.p50_ms, latency.p95_ms)
     rate = Score(arm.success_rate, arm.interval) if arm.counted else Score(None)
     numbers = (arm.requests, arm.units, arm.counted, arm.errors)
-    return (letter, arm.name, rate, *map("{:,}".format, numbers), *(known(ms, "{:,.1f}") for ms in times))
+    return (
+        letter,
+        arm.name,
+        rate,
+        *map("{:,}".format, numbers),
+        *(format_or_dash(ms, "{:,.1f}") for ms in times),
+    )
 
 
 def _facts(found: ExperimentStatus) -> list[tuple[str, str]]:
@@ -93,12 +79,9 @@ def _facts(found: ExperimentStatus) -> list[tuple[str, str]]:
     outcomes += (
         f"{expired:,} got none within {duration(found.outcome_within_s)} and count as {found.missing:g}"
     )
-    margin = "none: equal programs would never be told to be equal"
-    if found.margin:
-        margin = f"differences of up to {100 * found.margin:g} points make no practical difference"
     facts = [
         ("outcomes", outcomes),
-        ("margin", margin),
+        ("margin", describe_margin(found.margin, "none: equal programs would never be told to be equal")),
         (
             "arms",
             f"their sizes against the split: p {found.srm_p_value:.2g} (below .001 nothing would be said)",

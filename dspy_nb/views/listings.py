@@ -1,121 +1,152 @@
-"""Presets and versions as tables, in text and HTML."""
+"""Presets, versions and histories as tables, and advice on what was just decided."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from dspy_nb.core.deployment.history import Deployment
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.evidence import Evidence
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.presets import Preset
-from dspy_nb.views.documents import Document, Note, Score, Table, to_html, to_text
-from dspy_nb.views.wording import UNKNOWN, shown
+from dspy_nb.views.documents import Cell, Document, Note, Score, Table, document
+from dspy_nb.views.wording import UNKNOWN, moment, say_rest
 
-__all__ = [
-    "Decisions",
-    "Deployments",
-    "Presets",
-    "Versions",
-    "advice_on_deployment",
-    "advice_on_promotion",
-    "decisions_html",
-    "decisions_text",
-    "deployments_html",
-    "deployments_text",
-    "evidence_text",
-    "presets_html",
-    "presets_text",
-    "short_path",
-    "versions_html",
-    "versions_text",
-]
+__all__ = ["Listing", "advice_on_deployment", "advice_on_promotion", "evidence_text", "short_path"]
 
-_VERSIONS_SHOWN = 50
+T = TypeVar("T")
 
 
-class Presets(list[Preset]):
-    """A list that shows as a table in a notebook."""
+class Listing(Shown, list[T]):
+    """Presets, versions or lines of a history: a list that shows as one table under a title.
 
-    def _repr_html_(self) -> str:
-        return presets_html(self)
+    Args:
+        items: All of one kind.
+        title: The title; that of their kind if it is left out.
+        nothing: What is said where there are none.
+    """
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(presets_text(self))
+    def __init__(self, items: Iterable[T], title: str = "", nothing: str = "Nothing yet.") -> None:
+        super().__init__(items)
+        self.title, self.nothing = title, nothing
 
-
-class Versions(list[ModelVersion]):
-    """A list that shows as a table under a title in a notebook."""
-
-    def __init__(self, versions: Iterable[ModelVersion], title: str = "Versions") -> None:
-        super().__init__(versions)
-        self.title = title
-
-    def _repr_html_(self) -> str:
-        return versions_html(self, self.title)
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(versions_text(self, self.title))
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # IPython's printer of lists would come first
+        printer.text(self.report())
 
 
-def presets_text(presets: Iterable[Preset]) -> str:
-    """Return presets as a table in text."""
-    return to_text(_presets(presets))
+@dataclass(frozen=True)
+class _Kind:
+    """How one kind of item is listed; of more than ``limit`` only the first are shown."""
+
+    title: str
+    columns: Sequence[str]
+    row: Callable[[Any], tuple[Cell, ...]]
+    numbers: frozenset[int] = frozenset()
+    limit: int | None = None
 
 
-def presets_html(presets: Iterable[Preset]) -> str:
-    """Return presets as a table in HTML."""
-    return to_html(_presets(presets))
+@document.register
+def _(items: Listing) -> Document:  # type: ignore[type-arg]  # no dispatch on what is in a list
+    if not items:
+        return Document(items.title, [Note(items.nothing)])
+    kind = _KINDS[type(items[0])]
+    limit = kind.limit or len(items)
+    rows = [kind.row(item) for item in items[:limit]]
+    caption = say_rest(limit, len(items), kind.title.lower())
+    return Document(items.title or kind.title, [Table(kind.columns, rows, kind.numbers, caption)])
 
 
-def _presets(presets: Iterable[Preset]) -> Document:
-    rows = [
-        (
-            preset.name if preset.source == "package" else f"{preset.name} (yours)",
-            f"{preset.optimizer}: {', '.join(f'{k}={v!r}' for k, v in preset.options.items())}",
-            _purpose(preset),
-        )
-        for preset in presets
-    ]
-    return Document("Presets", [Table(("name", "optimizer and options", "what for"), rows)])
-
-
-def _purpose(preset: Preset) -> str:
+def _list_preset(preset: Preset) -> tuple[str, ...]:
     uses = f"for {', '.join(preset.recommended_for)}" if preset.recommended_for else ""
-    return "; ".join(part for part in (preset.description, uses) if part)
+    return (
+        preset.name if preset.source == "package" else f"{preset.name} (yours)",
+        f"{preset.optimizer}: {', '.join(f'{k}={v!r}' for k, v in preset.options.items())}",
+        "; ".join(part for part in (preset.description, uses) if part),
+    )
 
 
-def versions_text(versions: Sequence[ModelVersion], title: str = "Versions") -> str:
-    """Return versions of models as a table in text."""
-    return to_text(_versions(versions, title))
+def _list_version(version: ModelVersion) -> tuple[Cell, ...]:
+    return (
+        version.ref,
+        version.stage,
+        Score(version.score, version.interval),
+        version.score_kind or UNKNOWN,
+        version.optimizer or UNKNOWN,
+        version.base_model or UNKNOWN,
+        moment(version.created_at),
+    )
 
 
-def versions_html(versions: Sequence[ModelVersion], title: str = "Versions") -> str:
-    """Return versions of models as a table in HTML."""
-    return to_html(_versions(versions, title))
+def _list_decision(entry: HistoryEntry) -> tuple[str, ...]:
+    return (
+        str(entry.number),
+        moment(entry.at, seconds=True),
+        f"{entry.action} (FORCED)" if entry.forced else entry.action,
+        ", ".join(entry.versions if entry.version is None else (entry.version,)),
+        _stages(entry),
+        entry.by,
+        entry.reason or "",
+        evidence_text(entry.evidence),
+    )
 
 
-def _versions(versions: Sequence[ModelVersion], title: str) -> Document:
-    rows = [
-        (
-            version.ref,
-            version.stage,
-            Score(version.score, version.interval),
-            version.score_kind or UNKNOWN,
-            version.optimizer or UNKNOWN,
-            version.base_model or UNKNOWN,
-            version.created_at[:16].replace("T", " "),
-        )
-        for version in versions[:_VERSIONS_SHOWN]
-    ]
-    if not rows:
-        return Document(title, [Note("No versions yet.")])
-    caption = shown(_VERSIONS_SHOWN, len(versions), "versions")
-    columns = ("version", "stage", "score", "measured on", "optimizer", "language model", "created (UTC)")
-    return Document(title, [Table(columns, rows, caption=caption)])
+def _list_deployment(line: Deployment) -> tuple[str, ...]:
+    return (
+        str(line.number),
+        moment(line.at, seconds=True),
+        line.action,
+        line.ref,
+        _instead(line),
+        "yes" if line.rollback_available else "no",
+        line.by,
+        line.reason or "",
+        evidence_text(line.evidence),
+    )
+
+
+def _instead(line: Deployment) -> str:
+    """Return what was live before, or what a canary has come to."""
+    if line.candidate is None or line.action == "canary-finish":
+        return line.replaced or UNKNOWN
+    return f"{line.share:.0%} to {line.candidate}" if line.share else f"without {line.candidate}"
+
+
+def _stages(entry: HistoryEntry) -> str:
+    if entry.to_stage is None:
+        return ""
+    text = f"{entry.from_stage} → {entry.to_stage}" if entry.from_stage else entry.to_stage
+    return f"{text}; {entry.demoted} → deprecated" if entry.demoted else text
+
+
+_FIRST: Final = frozenset([0])
+_KINDS: Final[dict[type, _Kind]] = {
+    Preset: _Kind("Presets", ("name", "optimizer and options", "what for"), _list_preset),
+    ModelVersion: _Kind(
+        "Versions",
+        ("version", "stage", "score", "measured on", "optimizer", "language model", "created (UTC)"),
+        _list_version,
+        limit=50,
+    ),
+    HistoryEntry: _Kind(
+        "History",
+        ("no", "when (UTC)", "what", "version", "stage", "who", "why", "evidence"),
+        _list_decision,
+        _FIRST,
+    ),
+    Deployment: _Kind(
+        "Deployment",
+        ("no", "when (UTC)", "what", "live", "instead of", "way back", "who", "why", "evidence"),
+        _list_deployment,
+        _FIRST,
+    ),
+}
+for _kind in _KINDS:
+    document.register(_kind, lambda item: document(Listing([item])))
 
 
 def short_path(path: Path) -> str:
@@ -154,116 +185,6 @@ def advice_on_deployment(made: Deployment) -> str | None:
     if made.action == "deploy" and not made.rollback_available:
         return "nothing was live there before, so there is nothing to roll back to yet"
     return None
-
-
-# -- histories --------------------------------------------------------------------------------------------------
-
-
-class Decisions(list[HistoryEntry]):
-    """The history of a model, which shows as a table under a title in a notebook."""
-
-    def __init__(self, entries: Iterable[HistoryEntry], title: str) -> None:
-        super().__init__(entries)
-        self.title = title
-
-    def _repr_html_(self) -> str:
-        return decisions_html(self, self.title)
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(decisions_text(self, self.title))
-
-
-class Deployments(list[Deployment]):
-    """The history of an environment, which shows as a table under a title in a notebook."""
-
-    def __init__(self, deployments: Iterable[Deployment], title: str) -> None:
-        super().__init__(deployments)
-        self.title = title
-
-    def _repr_html_(self) -> str:
-        return deployments_html(self, self.title)
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(deployments_text(self, self.title))
-
-
-def decisions_text(entries: Sequence[HistoryEntry], title: str) -> str:
-    """Return the history of a model as a table in text."""
-    return to_text(_decisions(entries, title))
-
-
-def decisions_html(entries: Sequence[HistoryEntry], title: str) -> str:
-    """Return the history of a model as a table in HTML."""
-    return to_html(_decisions(entries, title))
-
-
-def deployments_text(deployments: Sequence[Deployment], title: str = "Deployment") -> str:
-    """Return the history of an environment as a table in text."""
-    return to_text(_deployments(deployments, title))
-
-
-def deployments_html(deployments: Sequence[Deployment], title: str = "Deployment") -> str:
-    """Return the history of an environment as a table in HTML."""
-    return to_html(_deployments(deployments, title))
-
-
-def _decisions(entries: Sequence[HistoryEntry], title: str) -> Document:
-    rows = [
-        (
-            str(entry.number),
-            _when(entry.at),
-            f"{entry.action} (FORCED)" if entry.forced else entry.action,
-            ", ".join(entry.versions if entry.version is None else (entry.version,)),
-            _stages(entry),
-            entry.by,
-            entry.reason or "",
-            evidence_text(entry.evidence),
-        )
-        for entry in entries
-    ]
-    columns = ("no", "when (UTC)", "what", "version", "stage", "who", "why", "evidence")
-    return _document(title, columns, rows)
-
-
-def _deployments(deployments: Sequence[Deployment], title: str) -> Document:
-    rows = [
-        (
-            str(line.number),
-            _when(line.at),
-            line.action,
-            line.ref,
-            _instead(line),
-            "yes" if line.rollback_available else "no",
-            line.by,
-            line.reason or "",
-            evidence_text(line.evidence),
-        )
-        for line in deployments
-    ]
-    columns = ("no", "when (UTC)", "what", "live", "instead of", "way back", "who", "why", "evidence")
-    return _document(title, columns, rows)
-
-
-def _instead(line: Deployment) -> str:
-    """Return what was live before, or what a canary has come to."""
-    if line.candidate is None or line.action == "canary-finish":
-        return line.replaced or UNKNOWN
-    return f"{line.share:.0%} to {line.candidate}" if line.share else f"without {line.candidate}"
-
-
-def _document(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Document:
-    return Document(title, [Table(columns, rows, frozenset([0]))] if rows else [Note("Nothing yet.")])
-
-
-def _when(at: str) -> str:
-    return at[:19].replace("T", " ")
-
-
-def _stages(entry: HistoryEntry) -> str:
-    if entry.to_stage is None:
-        return ""
-    text = f"{entry.from_stage} → {entry.to_stage}" if entry.from_stage else entry.to_stage
-    return f"{text}; {entry.demoted} → deprecated" if entry.demoted else text
 
 
 def evidence_text(evidence: Evidence | None) -> str:

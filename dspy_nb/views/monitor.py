@@ -1,85 +1,31 @@
-"""The health of an environment and the state of its canary, as text, Markdown and HTML: the verdict first."""
+"""The health of an environment and the state of its canary, as documents: the verdict first."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from dspy_nb.core.deployment.canary_state import Arm, CanaryStatus
 from dspy_nb.core.deployment.health import HealthReport, ObjectiveHealth
-from dspy_nb.views.documents import (
-    Block,
-    Cell,
-    Document,
-    Facts,
-    Note,
-    Score,
-    Table,
-    to_html,
-    to_markdown,
-    to_text,
-)
-from dspy_nb.views.wording import UNKNOWN, known, percent
-
-__all__ = ["canary_html", "canary_text", "health_html", "health_markdown", "health_text"]
+from dspy_nb.views.documents import Block, Cell, Document, Facts, Note, Score, Table, document, warn
+from dspy_nb.views.wording import UNKNOWN, format_or_dash, moment, percent
 
 
-def health_text(report: HealthReport) -> str:
-    """Return what a look at an environment found, as text."""
-    return to_text(_health(report))
-
-
-def health_markdown(report: HealthReport) -> str:
-    """Return what a look at an environment found, as Markdown."""
-    return to_markdown(_health(report))
-
-
-def health_html(report: HealthReport) -> str:
-    """Return what a look at an environment found, as HTML."""
-    return to_html(_health(report))
-
-
-def canary_text(status: CanaryStatus) -> str:
-    """Return how a canary stands, as text."""
-    return to_text(_canary(status))
-
-
-def canary_html(status: CanaryStatus) -> str:
-    """Return how a canary stands, as HTML."""
-    return to_html(_canary(status))
-
-
-def _health(report: HealthReport) -> Document:
+@document.register
+def _(report: HealthReport) -> Document:
     blocks: list[Block] = [Note(_verdict(report))]
     if report.rolled_back is not None:
         blocks.append(Note(f"Rolled back: {report.rolled_back.ref} is live in {report.environment} now."))
     if report.rollback_error is not None:
         blocks.append(Note(f"Not rolled back: {report.rollback_error}.", warning=True))
-    blocks += _missing(report.missing)
-    blocks.append(
-        Table(
-            (
-                "objective",
-                "verdict",
-                "observed [95% at all times]",
-                "last 100",
-                "promised",
-                "tolerated",
-                "requests",
-                "p-value",
-            ),
-            [_row(item) for item in report.objectives],
-            frozenset([3, 4, 5, 6, 7]),
-            caption=f"An alarm is raised at a p-value of {_p(min(item.alpha for item in report.objectives))}; "
-            "it stays valid however often one looks.",
-        )
-    )
-    since = report.live_since[:19].replace("T", " ")
-    subtitle = f"live since {since} UTC · level: {report.level_source}"
+    blocks += warn(report.missing)
+    columns = (
+        "objective", "verdict", "observed [95% at all times]", "last 100", "promised", "tolerated", "requests",
+        "p-value",
+    )  # fmt: skip
+    alarm = f"An alarm is raised at a p-value of {_p(min(item.alpha for item in report.objectives))}"
+    rows = [_row(item) for item in report.objectives]
+    caption = f"{alarm}; it stays valid however often one looks."
+    blocks.append(Table(columns, rows, frozenset([3, 4, 5, 6, 7]), caption))
+    subtitle = f"live since {moment(report.live_since, seconds=True)} UTC · level: {report.level_source}"
     return Document(f"{report.environment}: {report.ref} is {report.verdict}", blocks, subtitle)
-
-
-def _missing(sentences: Sequence[str]) -> list[Block]:
-    return [Note(f"{text[0].upper()}{text[1:]}.", warning=True) for text in sentences]
 
 
 def _verdict(report: HealthReport) -> str:
@@ -100,7 +46,7 @@ def _row(item: ObjectiveHealth) -> tuple[Cell, ...]:
         f"{item.name}: {item.meaning}",
         item.verdict,
         Score(item.observed, item.interval),
-        known(item.recent, "{:.1%}"),
+        format_or_dash(item.recent, "{:.1%}"),
         percent(item.level),
         percent(item.tolerated),
         f"{item.n:,}",
@@ -112,7 +58,8 @@ def _p(p_value: float) -> str:
     return f"{p_value:.2g}" if p_value >= 0.0001 else "< 0.0001"
 
 
-def _canary(status: CanaryStatus) -> Document:
+@document.register
+def _(status: CanaryStatus) -> Document:
     low, high = status.interval
     words = {
         "wait": f"Waiting: {status.reason}.",
@@ -123,7 +70,7 @@ def _canary(status: CanaryStatus) -> Document:
     difference = UNKNOWN if low != low else f"{100 * low:+.1f} to {100 * high:+.1f} points"  # NaN
     blocks: list[Block] = [
         Note(words[status.decision], warning=status.decision == "rollback"),
-        *_missing(status.missing),
+        *warn(status.missing),
         Table(
             ("", "version", "share", "outcomes", "mean outcome"),
             [
@@ -138,10 +85,9 @@ def _canary(status: CanaryStatus) -> Document:
             ("margin", f"{100 * status.rules.margin:g} points of all traffic"),
         ]),
     ]  # fmt: skip
-    since = status.started_at[:19].replace("T", " ")
     title = f"{status.environment}: canary of {status.candidate.ref} at {status.share:.0%}"
-    return Document(title, blocks, f"since {since} UTC")
+    return Document(title, blocks, f"since {moment(status.started_at, seconds=True)} UTC")
 
 
 def _arm(role: str, arm: Arm, share: float) -> tuple[str, ...]:
-    return role, arm.ref, f"{share:.0%}", f"{arm.n:,}", known(arm.mean, "{:.1%}")
+    return role, arm.ref, f"{share:.0%}", f"{arm.n:,}", format_or_dash(arm.mean, "{:.1%}")

@@ -1,32 +1,16 @@
-"""A pipeline as text, Markdown and HTML: shipped or refused first, then each step."""
+"""A pipeline as a document: shipped or refused first, then each step."""
 
 from __future__ import annotations
 
 from dspy_nb.core.pipeline.folder import PipelineResult
-from dspy_nb.views.documents import Block, Document, Note, Table, to_html, to_markdown, to_text
+from dspy_nb.views.documents import Block, Document, Note, Table, document
 from dspy_nb.views.wording import duration
-
-__all__ = ["pipeline_html", "pipeline_markdown", "pipeline_text"]
 
 _SIGNS = {"passed": "ok", "refused": "NO", "skipped": "–"}
 
 
-def pipeline_text(result: PipelineResult) -> str:
-    """Return how far a pipeline came, as text."""
-    return to_text(_document(result))
-
-
-def pipeline_markdown(result: PipelineResult) -> str:
-    """Return how far a pipeline came, as Markdown, such as the summary of a CI job."""
-    return to_markdown(_document(result))
-
-
-def pipeline_html(result: PipelineResult) -> str:
-    """Return how far a pipeline came, as HTML."""
-    return to_html(_document(result))
-
-
-def _document(result: PipelineResult) -> Document:
+@document.register
+def _(result: PipelineResult) -> Document:
     rows = [
         (_SIGNS[step.status], step.name, step.message, duration(step.duration_s)) for step in result.steps
     ]

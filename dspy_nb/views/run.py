@@ -1,4 +1,4 @@
-"""Results as text, Markdown and HTML, everything that comes from outside escaped."""
+"""Runs as documents, and what is known of them before: the scores, what was tried, what was optimized."""
 
 from __future__ import annotations
 
@@ -10,44 +10,33 @@ from dspy_nb.core.optimization.candidates import Candidate, Prompt
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.optimizers import get_optimizer
 from dspy_nb.core.optimization.run import OptimizationRun, readable
+from dspy_nb.core.statistics.sample_sizes import Plan
 from dspy_nb.core.text import error_text
-from dspy_nb.views.documents import (
-    Block,
-    Code,
-    Details,
-    Document,
-    Facts,
-    Note,
-    Score,
-    Table,
-    to_html,
-    to_markdown,
-    to_text,
+from dspy_nb.views.documents import Block, Code, Details, Document, Facts, Note, Score, Table, document
+from dspy_nb.views.wording import (
+    UNKNOWN,
+    count,
+    describe_ending,
+    duration,
+    excerpt,
+    percent,
+    say_rest,
+    usage_facts,
 )
-from dspy_nb.views.wording import UNKNOWN, count, duration, excerpt, percent, shown, stopped, usage_facts
 
-__all__ = ["estimate_text", "prompt_blocks", "prompt_title", "run_html", "run_markdown", "run_text"]
+__all__ = ["describe_estimate", "describe_prompt", "prompt_blocks"]
 
 _CANDIDATES_SHOWN = 10
 _EXCERPT = 160
 
 
-def run_text(run: OptimizationRun) -> str:
-    """Return what a run found, as text."""
-    return to_text(_run(run))
+@document.register(Estimate)
+@document.register(Plan)
+def _(expected: Estimate | Plan) -> Document:
+    return Document("", [], str(expected))
 
 
-def run_markdown(run: OptimizationRun) -> str:
-    """Return what a run found, as Markdown."""
-    return to_markdown(_run(run))
-
-
-def run_html(run: OptimizationRun) -> str:
-    """Return what a run found, as HTML."""
-    return to_html(_run(run))
-
-
-def estimate_text(estimate: Estimate, budget: Budget | None = None) -> str:
+def describe_estimate(estimate: Estimate, budget: Budget | None = None) -> str:
     """Return what a run will make of LM calls, and where its budget would end it, in one line."""
     if budget is None:
         return str(estimate)
@@ -62,15 +51,17 @@ def estimate_text(estimate: Estimate, budget: Budget | None = None) -> str:
 # -- runs ---------------------------------------------------------------------------------------------------
 
 
-def _run(run: OptimizationRun) -> Document:
+@document.register
+def _(run: OptimizationRun) -> Document:
     plan = run.plan
     title = f"{plan.optimizer}{f' (preset {plan.preset})' if plan.preset else ''}"
-    if run.status == "running":
-        note = "run.wait() waits for it, run.stop() ends it and keeps the best candidate so far."
-        return Document(f"{title}: running", [Note(note), Facts(_plan_facts(run))])
-    if run.status == "failed":
-        failure = _failure(run)
-        return Document(f"{title}: failed", [Note(failure, warning=True), Facts(_plan_facts(run))])
+    if run.status in ("running", "failed"):
+        note = Note("run.wait() waits for it, run.stop() ends it and keeps the best candidate so far.")
+        if run.status == "failed":
+            note = Note(_failure(run), warning=True)
+        facts = [("plan", _subtitle(run)), ("estimate", str(plan.estimate)), ("budget", str(plan.budget))]
+        return Document(f"{title}: {run.status}", [note, Facts(facts)])
+    options = [(name, excerpt(value, _EXCERPT)) for name, value in readable(plan.options).items()]
     blocks: list[Block] = [
         *_outcome(run),
         *_scores(run),
@@ -78,10 +69,7 @@ def _run(run: OptimizationRun) -> Document:
         Facts(_usage_facts(run)),
         *_errors(run),
         *_prompt(run.program),
-        Details(
-            "Options",
-            [Facts([(name, excerpt(value, _EXCERPT)) for name, value in readable(plan.options).items()])],
-        ),
+        Details("Options", [Facts(options)]),
     ]
     return Document(f"{title} on {type(run.program).__name__}", blocks, _subtitle(run))
 
@@ -100,14 +88,10 @@ def _failure(run: OptimizationRun) -> str:
     return ""
 
 
-def _plan_facts(run: OptimizationRun) -> list[tuple[str, str]]:
-    return [("plan", _subtitle(run)), ("estimate", str(run.plan.estimate)), ("budget", str(run.plan.budget))]
-
-
 def _outcome(run: OptimizationRun) -> list[Block]:
-    words = f"The run was {stopped(run.stopped_by, run.plan.budget.limits())}"
     if run.stopped_by is None:
         return []
+    words = f"The run was {describe_ending(run.stopped_by, run.plan.budget.limits())}"
     what = {
         "optimizer": ", when the search was over and its result was being scored.",
         "candidate": "; this is the best candidate until then.",
@@ -220,7 +204,7 @@ def _candidates(run: OptimizationRun) -> list[Block]:
         for candidate in ranked[:_CANDIDATES_SHOWN]
     ]
     columns = ("candidate", "score", "n", "demos", "instruction")
-    caption = shown(_CANDIDATES_SHOWN, len(run.candidates), "candidates")
+    caption = say_rest(_CANDIDATES_SHOWN, len(run.candidates), "candidates")
     caption = f"{caption}, the best first; run.candidates has all" if caption else ""
     return [Table(columns, rows, frozenset([1, 2, 3]), caption)]
 
@@ -259,7 +243,7 @@ def _prompt(program: Any) -> list[Block]:
     """Return what was optimized: each predictor's instructions and demos."""
     prompt = Prompt.of(program)
     blocks = prompt_blocks(prompt)
-    return [Details(f"The optimized prompt: {prompt_title(prompt)}", blocks)] if blocks else []
+    return [Details(f"The optimized prompt: {describe_prompt(prompt)}", blocks)] if blocks else []
 
 
 # -- prompts ----------------------------------------------------------------------------------------------------
@@ -282,7 +266,7 @@ def prompt_blocks(prompt: Prompt) -> list[Block]:
     return blocks
 
 
-def prompt_title(prompt: Prompt) -> str:
+def describe_prompt(prompt: Prompt) -> str:
     """Return ``2 predictors, 4 demos``."""
     demos = sum(map(len, prompt.demos.values()))
     return f"{count(len(prompt.signatures), 'predictor')}, {count(demos, 'demo')}"

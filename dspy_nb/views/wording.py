@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from dspy_nb.core.programs.usage import Usage
 
 __all__ = [
-    "UNKNOWN", "count", "duration", "excerpt", "judged", "known", "level", "percent", "points", "shown",
-    "stopped", "usage_facts",
+    "UNKNOWN", "capitalize", "count", "describe_ending", "describe_margin", "describe_verdict", "duration",
+    "excerpt", "format_or_dash", "level", "moment", "percent", "points", "say_rest", "sentence", "usage_facts",
 ]  # fmt: skip
 
 UNKNOWN = "–"
@@ -30,7 +30,7 @@ def level(confidence: float) -> str:
     return f"{100 * confidence:.3g}%"
 
 
-def known(value: float | None, form: str = "{:,}") -> str:
+def format_or_dash(value: float | None, form: str = "{:,}") -> str:
     """Return ``value`` in the format ``form``, a dash if it is not known."""
     return UNKNOWN if value is None else form.format(value)
 
@@ -48,17 +48,37 @@ def points(low: float, high: float) -> str:
     return f"[{end(low)}, {end(high)}]"
 
 
-def judged(
+def describe_verdict(
     verdict: str, effect: float, interval: tuple[float, float], confidence: float, p_value: float
 ) -> str:
     """Return ``B better: B − A is +12.0 points [+3.1, +20.9] at 95% confidence, p 0.004``.
 
     The interval is left out where it is not known (NaN).
     """
-    text = f"{verdict[0].upper()}{verdict[1:]}: B − A is {100 * effect:+.1f} points"
+    text = f"{capitalize(verdict)}: B − A is {100 * effect:+.1f} points"
     if not math.isnan(interval[0]):
         text += f" {points(*interval)} at {level(confidence)} confidence"
     return f"{text}, p {p_value:.2g}"
+
+
+def describe_margin(margin: float, nothing: str) -> str:
+    """Return what a margin makes of small differences; of none, ``nothing``."""
+    return f"differences of up to {100 * margin:g} points make no practical difference" if margin else nothing
+
+
+def capitalize(text: str) -> str:
+    """Return the text with a capital at its start, and the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def sentence(text: str) -> str:
+    """Return ``the disk is full`` as ``The disk is full.``."""
+    return f"{capitalize(text)}."
+
+
+def moment(at: str, *, seconds: bool = False) -> str:
+    """Return a time in ISO format as ``2026-11-29 18:30``, or with its seconds."""
+    return at[: 19 if seconds else 16].replace("T", " ")
 
 
 def count(n: int, what: str) -> str:
@@ -80,21 +100,22 @@ def excerpt(text: object, length: int) -> str:
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
-def shown(limit: int, n: int, what: str) -> str:
+def say_rest(limit: int, n: int, what: str) -> str:
     """Return ``10 of 34 candidates are shown``, and ``""`` if all are."""
     return "" if n <= limit else f"{limit} of {n:,} {what} are shown"
 
 
 def usage_facts(usage: Usage) -> list[tuple[str, str]]:
     """Return what was used: calls, tokens, dollars."""
+    sent, received = (format_or_dash(n) for n in (usage.prompt_tokens, usage.completion_tokens))
     return [
         ("LM calls", f"{usage.lm_calls:,} asked, {usage.cache_hits:,} answered from a cache"),
-        ("tokens", f"{known(usage.prompt_tokens)} sent, {known(usage.completion_tokens)} received"),
-        ("cost", known(usage.usd, "${:,.4f}")),
+        ("tokens", f"{sent} sent, {received} received"),
+        ("cost", format_or_dash(usage.usd, "${:,.4f}")),
     ]
 
 
-def stopped(stopped_by: str | None, limits: Mapping[str, float]) -> str:
+def describe_ending(stopped_by: str | None, limits: Mapping[str, float]) -> str:
     """Return how a run ended.
 
     Args:

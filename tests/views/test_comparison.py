@@ -11,7 +11,7 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.core.ab.comparison import Comparison
-from dspy_nb.views.comparison import comparison_html, comparison_markdown, comparison_text
+from dspy_nb.views.documents import to_html, to_markdown, to_text
 from dspy_nb.views.wording import points
 
 
@@ -28,7 +28,7 @@ def compared(share_a: float, share_b: float, n: int, **options) -> Comparison:
 
 def test_the_verdict_comes_first() -> None:
     found = compared(0.4, 0.9, 300)
-    text = comparison_text(found)
+    text = to_text(found)
     assert text.splitlines()[3].startswith("B better: B − A is +")
     assert f"after {found.n_at_verdict} examples." in text
     assert "What B fixed" in text
@@ -37,36 +37,34 @@ def test_the_verdict_comes_first() -> None:
 
 def test_an_open_comparison_says_how_many_more_it_takes() -> None:
     found = compared(0.6, 0.7, 50)
-    assert f"about {found.more_needed:,} more examples would settle it" in " ".join(
-        comparison_text(found).split()
-    )
+    assert f"about {found.more_needed:,} more examples would settle it" in " ".join(to_text(found).split())
 
 
 def test_an_interrupted_comparison_says_so() -> None:
     found = dataclasses.replace(compared(0.6, 0.7, 50), complete=False)
-    assert "Interrupted after 50 of 50 examples" in " ".join(comparison_text(found).split())
+    assert "Interrupted after 50 of 50 examples" in " ".join(to_text(found).split())
 
 
 def test_an_empty_interval_is_not_shown_as_numbers() -> None:
     found = dataclasses.replace(compared(0.6, 0.7, 50), interval=(math.nan, math.nan), more_needed=None)
-    assert "nan" not in comparison_text(found)
+    assert "nan" not in to_text(found)
 
 
 def test_an_end_that_rounds_to_0_says_on_which_side_it_lies() -> None:
     found = dataclasses.replace(compared(0.6, 0.7, 50), interval=(math.nextafter(0, 1), 0.3))
-    assert "[>0, +30.0]" in comparison_text(found)
+    assert "[>0, +30.0]" in to_text(found)
     assert points(-0.2, -1e-9) == "[-20.0, <0]"
     assert points(0.0, 0.0004) == "[+0.0, >0]"
 
 
 def test_answers_are_escaped() -> None:
-    html = comparison_html(compared(0.4, 0.9, 100, sequential=False))
+    html = to_html(compared(0.4, 0.9, 100, sequential=False))
     assert "&lt;b&gt;" in html
     assert "<b>" not in html
     assert "<no>" not in html
 
 
-@pytest.mark.parametrize("write", [comparison_text, comparison_markdown, comparison_html])
+@pytest.mark.parametrize("write", [to_text, to_markdown, to_html])
 def test_warnings_are_marked(write) -> None:
     found = dataclasses.replace(compared(0.6, 0.7, 50), warnings=("the disk is on fire",))
     assert "Warning" in write(found)

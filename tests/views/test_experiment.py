@@ -10,7 +10,7 @@ import pytest
 
 from dspy_nb.core.ab.definition import place_of
 from dspy_nb.core.ab.experiment import Experiment
-from dspy_nb.views.experiment import experiment_html, experiment_markdown, experiment_text
+from dspy_nb.views.documents import to_html, to_markdown, to_text
 from tests.core.ab.test_experiment import a, b
 
 
@@ -29,10 +29,10 @@ def flat(text: str) -> str:
 
 def test_the_verdict_comes_first_and_the_z_test_says_that_it_is_for_one_look(experiment: Experiment) -> None:
     status = experiment.status()
-    lines = experiment_text(status).splitlines()
+    lines = to_text(status).splitlines()
     assert lines[0] == "Experiment t: old (A) and <new> (B)"
     assert lines[3].startswith("B better: B − A is +")
-    text = flat(experiment_text(status))
+    text = flat(to_text(status))
     assert f"settled after {status.n_at_verdict} of 390 units" in text
     assert "winner: <new>; valid for one look" in text
     assert "10 units are without one" in text
@@ -42,10 +42,10 @@ def test_an_open_question_says_how_many_more_units_it_takes(experiment: Experime
     status = dataclasses.replace(
         experiment.status(), verdict="inconclusive", n_at_verdict=None, more_needed=1234
     )
-    assert "about 1,234 more units would settle it" in flat(experiment_text(status))
+    assert "about 1,234 more units would settle it" in flat(to_text(status))
 
 
-@pytest.mark.parametrize("write", [experiment_text, experiment_markdown, experiment_html])
+@pytest.mark.parametrize("write", [to_text, to_markdown, to_html])
 def test_what_blocks_a_verdict_is_a_warning(write, experiment: Experiment) -> None:
     status = dataclasses.replace(
         experiment.status(),
@@ -60,11 +60,11 @@ def test_what_blocks_a_verdict_is_a_warning(write, experiment: Experiment) -> No
 
 
 def test_names_are_escaped(experiment: Experiment) -> None:
-    html = experiment_html(experiment.status())
+    html = to_html(experiment.status())
     assert "&lt;new&gt;" in html
     assert "<new>" not in html
 
 
 def test_the_end_is_told(experiment: Experiment) -> None:
     ended = experiment.conclude("it is better")
-    assert "Concluded: <new> is served, because: it is better." in flat(experiment_text(ended))
+    assert "Concluded: <new> is served, because: it is better." in flat(to_text(ended))

@@ -18,7 +18,7 @@ from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.health import HealthReport
 from dspy_nb.core.deployment.objectives import MonitorSettings
 from dspy_nb.core.errors import InputError
-from dspy_nb.views.monitor import canary_html, canary_text, health_html, health_markdown, health_text
+from dspy_nb.views.documents import to_html, to_markdown, to_text
 from tests.registry_samples import EVALUATION, registry_of
 
 ALL = MonitorSettings(max_latency_ms=1000, max_error_rate=0.05)
@@ -47,7 +47,7 @@ def serve(environment: Environment, n: int, rate: float) -> None:
 def test_a_report_says_the_verdict_first_and_the_numbers_behind_it(staging: Environment) -> None:
     serve(staging, 400, 0.9)
     report = staging.check_health(ALL)
-    for text in (health_text(report), health_markdown(report), health_html(report)):
+    for text in (to_text(report), to_markdown(report), to_html(report)):
         for words in (
             "is healthy",
             "Healthy: nothing speaks against",
@@ -55,17 +55,17 @@ def test_a_report_says_the_verdict_first_and_the_numbers_behind_it(staging: Envi
             "answered within 1,000 ms",
         ):
             assert words in text
-    assert "level: the evidence of its deployment" in health_text(report)
+    assert "level: the evidence of its deployment" in to_text(report)
 
 
 def test_a_degradation_and_what_was_done_about_it_is_told(staging: Environment) -> None:
     serve(staging, 300, 0.3)
     report = staging.check_health(MonitorSettings(rollback=True))
-    text = health_text(report)
+    text = to_text(report)
     assert "Degraded: quality fell below the 86.0% that is tolerated" in text
     assert "Rolled back: m@1.0.0 is live in staging now." in text
     serve(staging, 300, 0.3)
-    assert "Warning: Not rolled back: an automatic" in health_text(
+    assert "Warning: Not rolled back: an automatic" in to_text(
         staging.check_health(MonitorSettings(rollback=True))
     )
 
@@ -74,11 +74,11 @@ def test_a_canary_shows_both_versions_and_what_it_waits_for(staging: Environment
     staging.canary("m@1.2.0", 0.5)
     status = staging.canary_status()
     assert status is not None
-    assert "Waiting: 0 of 20 outcomes of m@1.2.0 at 50%." in canary_text(status)
+    assert "Waiting: 0 of 20 outcomes of m@1.2.0 at 50%." in to_text(status)
     serve(staging, 200, 0.9)
     status = staging.canary_status()
     assert status is not None
-    for text in (canary_text(status), canary_html(status)):
+    for text in (to_text(status), to_html(status)):
         for words in ("canary of m@1.2.0 at 50%", "m@1.1.0", "50% → 100%", "5 points of all traffic"):
             assert words in text
 

@@ -36,9 +36,8 @@ from dspy_nb.views.documents import (
     to_markdown,
     to_text,
 )
-from dspy_nb.views.evaluation import evaluation_html
-from dspy_nb.views.listings import presets_html, presets_text, versions_html, versions_text
-from dspy_nb.views.run import estimate_text, run_html, run_markdown, run_text
+from dspy_nb.views.listings import Listing
+from dspy_nb.views.run import describe_estimate
 from tests.properties import tries
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
@@ -140,7 +139,7 @@ def searched() -> OptimizationRun:
         )
 
 
-@pytest.mark.parametrize("show", [run_text, run_markdown, run_html])
+@pytest.mark.parametrize("show", [to_text, to_markdown, to_html])
 def test_a_run_shows_the_search_score_next_to_the_held_out_one(searched, show):
     shown = show(searched)
     before, after = searched.test_before, searched.test_after
@@ -149,7 +148,7 @@ def test_a_run_shows_the_search_score_next_to_the_held_out_one(searched, show):
     for evaluation in (before, after):
         low, high = evaluation.interval
         text = str(Score(evaluation.score, (low, high)))
-        assert (text.replace("[", r"\[").replace("]", r"\]") if show is run_markdown else text) in shown
+        assert (text.replace("[", r"\[").replace("]", r"\]") if show is to_markdown else text) in shown
     gain = searched.improvement
     unwrapped = " ".join(read(shown).split())
     assert f"its score changed by {100 * gain.difference:+.1f} points (95% interval" in unwrapped
@@ -158,7 +157,7 @@ def test_a_run_shows_the_search_score_next_to_the_held_out_one(searched, show):
 
 
 def test_a_run_shows_what_it_used_against_estimate_and_budget(searched):
-    text = run_text(searched)
+    text = to_text(searched)
     usage = searched.usage
     assert f"{usage.lm_calls:,} asked, 0 answered from a cache" in text
     assert f"of at most {searched.plan.estimate.lm_calls} expected" in text
@@ -166,16 +165,16 @@ def test_a_run_shows_what_it_used_against_estimate_and_budget(searched):
 
 
 def test_what_is_unknown_is_a_dash_and_what_is_nothing_is_0():
-    unknown = run_text(run_with(usage=Usage(3, 1, None, None, None)))
+    unknown = to_text(run_with(usage=Usage(3, 1, None, None, None)))
     assert "cost      –" in unknown
     assert "tokens    – sent, – received" in unknown
-    nothing = run_text(run_with(usage=Usage()))
+    nothing = to_text(run_with(usage=Usage()))
     assert "cost      $0.0000" in nothing
     assert "tokens    0 sent, 0 received" in nothing
 
 
 def test_the_optimized_prompt_is_shown_with_its_demos(searched):
-    page = read(run_html(searched))
+    page = read(to_html(searched))
     assert "The optimized prompt: 1 predictor, 4 demos" in page
     assert "Classify the review." in page
     assert all(demo["review"] in page for demo in searched.program.demos)
@@ -186,7 +185,7 @@ def test_the_chosen_candidate_is_named_and_comes_first():
     run = run_with(
         program=chosen.program, score=0.6, candidates=(candidate(0, 0.4), candidate(1, 0.7), chosen)
     )
-    rows = [line for line in run_text(run).splitlines() if line.startswith(("2 (chosen)", "1 ", "0 "))]
+    rows = [line for line in to_text(run).splitlines() if line.startswith(("2 (chosen)", "1 ", "0 "))]
     assert [row.split()[0] for row in rows] == ["2", "1", "0"]
 
 
@@ -209,39 +208,39 @@ def test_a_stopped_run_says_what_stopped_it_and_what_it_kept(stopped_by, words):
         ("given", "no candidate had been scored in full by then, so this is the program as it was given"),
         ("optimizer", "when the search was over and its result was being scored"),
     ]:
-        text = " ".join(run_text(run_with(stopped_by=stopped_by, budget=budget, origin=origin)).split())
+        text = " ".join(to_text(run_with(stopped_by=stopped_by, budget=budget, origin=origin)).split())
         assert words in text
         assert kept in text
 
 
 def test_a_run_that_did_not_help_says_so(searched):
     same = searched.test_before
-    text = run_text(run_with(score=0.9, baseline_score=0.6, test_before=same, test_after=same))
+    text = to_text(run_with(score=0.9, baseline_score=0.6, test_before=same, test_after=same))
     assert "does not score higher on held-out examples" in text
     assert "+0.0 points" in text
 
 
 def test_a_run_that_ended_before_the_held_out_examples_says_so(searched):
-    text = run_text(run_with(score=0.9, test_before=searched.test_before, stopped_by="stop"))
+    text = to_text(run_with(score=0.9, test_before=searched.test_before, stopped_by="stop"))
     assert "not scored on the held-out examples" in text
 
 
 def test_a_run_without_held_out_examples_warns_of_the_search_score():
     run = run_with(score=0.9)
     run.plan = replace(run.plan, datasets={name: run.plan.datasets[name] for name in ("train", "val")})
-    assert "flatters" in run_text(run)
+    assert "flatters" in to_text(run)
 
 
 def test_validation_examples_that_the_search_did_not_use_are_not_said_to_flatter():
     run = run_with(optimizer="BootstrapFewShot", score=0.8)
     run.plan = replace(run.plan, datasets={name: run.plan.datasets[name] for name in ("train", "val")})
-    text = run_text(run)
+    text = to_text(run)
     assert "flatters" not in text
     assert "The search did not see the validation examples" in text
 
 
 def test_a_score_on_examples_that_the_search_did_not_use_is_not_called_seen(searched):
-    text = run_text(run_with(optimizer="BootstrapFewShot", score=0.8, baseline_score=0.7))
+    text = to_text(run_with(optimizer="BootstrapFewShot", score=0.8, baseline_score=0.7))
     assert "validation, not used by the search" in text
 
 
@@ -250,21 +249,21 @@ def test_failed_calls_are_counted_by_kind_with_their_first_message(searched):
     for message in ("the provider hung up", "again"):
         errors.add(ConnectionError(message))
     errors.add(ValueError("no JSON"))
-    text = run_text(run_with(errors=errors))
+    text = to_text(run_with(errors=errors))
     assert "3 calls of the program or the metric failed" in text
     assert "ConnectionError      2  the provider hung up" in text
     failing = evaluated(
         engine=ScriptedEngine(failing=lambda n, request: (n == 3 and OSError("down")) or None)
     )
-    text = run_text(run_with(test_before=evaluated(), test_after=failing))
+    text = to_text(run_with(test_before=evaluated(), test_after=failing))
     assert "1 of 20 held-out examples failed after" in text
 
 
 def test_a_run_that_is_going_on_and_one_that_failed_show_their_plan():
-    assert "run.wait()" in read(run_html(run_with(status="running")))
+    assert "run.wait()" in read(to_html(run_with(status="running")))
     failed = run_with(failure=OptimizationFailed(f"all calls failed {EVIL}"))
-    assert "OptimizationFailed: all calls failed" in read(run_html(failed))
-    assert "at most 236 LM calls" in run_text(failed)
+    assert "OptimizationFailed: all calls failed" in read(to_html(failed))
+    assert "at most 236 LM calls" in to_text(failed)
 
 
 def test_markup_in_what_the_model_or_the_data_says_is_shown_and_not_run():
@@ -276,12 +275,12 @@ def test_markup_in_what_the_model_or_the_data_says_is_shown_and_not_run():
     shown = Candidate(0, 0.5, 20, True, Prompt.of(program), program)
     run = run_with(program=program, score=0.5, candidates=(shown,), errors=errors)
     run.plan = replace(run.plan, base_model=EVIL, metric=EVIL, preset=EVIL, options={"teacher": EVIL})
-    assert read(run_html(run)).count(EVIL) >= 7
-    for page in (run_html(run), run_markdown(run)):
+    assert read(to_html(run)).count(EVIL) >= 7
+    for page in (to_html(run), to_markdown(run)):
         assert "<script" not in page
         assert "<img" not in page
     preset = Preset("p", "MIPROv2", {"auto": EVIL}, EVIL, (EVIL,), EVIL)
-    assert EVIL in read(presets_html([preset]))
+    assert EVIL in read(to_html(preset))
 
 
 def test_thousands_of_candidates_and_demos_make_a_small_page_that_says_what_it_leaves_out():
@@ -289,7 +288,7 @@ def test_thousands_of_candidates_and_demos_make_a_small_page_that_says_what_it_l
     many = tuple(replace(few[i % 20], number=i, score=i / 3000) for i in range(3000))
     program = many[-1].program
     program.demos = [dspy.Example(review="long " * 2000, sentiment="positive") for _ in range(100)]
-    page = run_html(run_with(program=program, score=0.9, candidates=many))
+    page = to_html(run_with(program=program, score=0.9, candidates=many))
     text = read(page)
     assert "10 of 3,000 candidates are shown" in text
     assert "100 demos, the first 8" in text
@@ -298,38 +297,41 @@ def test_thousands_of_candidates_and_demos_make_a_small_page_that_says_what_it_l
 
 def test_an_estimate_says_at_most_and_where_the_budget_would_end_it():
     estimate = Estimate(evaluation=200, scoring=36)
-    assert estimate_text(estimate) == (
+    assert describe_estimate(estimate) == (
         "at most 236 LM calls (200 scoring candidates, 36 before/after scores)"
     )
-    assert estimate_text(estimate, Budget()).endswith("; budget: no limit, so it goes on until it is done")
-    assert estimate_text(estimate, Budget(lm_calls=500)).endswith("; budget: 500 LM calls")
-    assert estimate_text(estimate, Budget(lm_calls=100)).endswith("100 LM calls, which may end it early")
+    assert describe_estimate(estimate, Budget()).endswith(
+        "; budget: no limit, so it goes on until it is done"
+    )
+    assert describe_estimate(estimate, Budget(lm_calls=500)).endswith("; budget: 500 LM calls")
+    assert describe_estimate(estimate, Budget(lm_calls=100)).endswith("100 LM calls, which may end it early")
 
 
 def test_presets_are_a_table_with_what_each_is_good_for():
-    shown = read(presets_html(list_presets()))
+    shown = read(to_html(Listing(list_presets())))
     for preset in list_presets():
         assert preset.name in shown
-        assert preset.description in presets_text([preset])
-    assert "mine (yours)" in presets_text([Preset("mine", "COPRO", source="/somewhere/presets.toml")])
+        assert preset.description in to_text(preset)
+    assert "mine (yours)" in to_text(Preset("mine", "COPRO", source="/somewhere/presets.toml"))
 
 
 def test_versions_are_a_table_with_stage_score_and_interval(tmp_path, searched):
     registry = Registry(tmp_path / "registry")
     version = registry.register(searched, "sentiment")
     registry.register(classifier(), "sentiment", bump="major")
-    for shown in (versions_text(registry.list()), read(versions_html(registry.list()))):
+    listed = Listing(registry.list())
+    for shown in (to_text(listed), read(to_html(listed))):
         assert "sentiment@1.0.0" in shown
         assert "sentiment@2.0.0" in shown
         assert str(Score(version.score, version.interval)) in shown
         assert "BootstrapFewShotWithRandomSearch" in shown
-    assert "No versions yet" in versions_text([])
-    assert "50 of 60 versions are shown" in versions_text([version] * 60)
+    assert to_text(Listing([], "Versions", "None yet.")) == "Versions\n\nNone yet."
+    assert "50 of 60 versions are shown" in to_text(Listing([version] * 60))
 
 
 def test_an_evaluation_is_shown_with_intervals_classes_and_errors():
     evaluation = evaluated(30, ScriptedEngine(failing=lambda n, request: (n == 3 and OSError(EVIL)) or None))
-    text = read(evaluation_html(evaluation))
+    text = read(to_html(evaluation))
     assert str(Score(evaluation.score, evaluation.interval)) in text
     assert "1 error (3.3%) count as failures" in text
     assert EVIL in text
@@ -344,7 +346,7 @@ def test_an_evaluation_with_hundreds_of_predicted_labels_stays_small():
     with dspy.context(lm=scripted_lm()):
         program = dspy.Predict("review -> topic")
         evaluation = evaluate(program, examples, exact_match("topic"), num_threads=4, label="topic")
-    page = evaluation_html(evaluation)
+    page = to_html(evaluation)
     assert "labels are shown" in read(page)
     assert len(page) < 64_000
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import NotFound
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.evidence import ComparisonEvidence
@@ -53,7 +54,7 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """Two programs on the same examples. Differences are B − A.
 
     Attributes:
@@ -205,7 +206,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Comparisons:
+class Comparisons(Shown):
     """Several candidates, each compared with the same baseline; iterates over the comparisons.
 
     A candidate is B of its comparison, found by its name or its place; any of them is evidence by itself.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from dspy_nb.core.ab.comparison import Step
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import Corrupt, Refused
 from dspy_nb.core.evaluation.scorecard import Latency
 from dspy_nb.core.evidence import Evidence, ExperimentEvidence, read_evidence
@@ -120,7 +121,7 @@ class Conclusion:
 
 
 @dataclass(frozen=True)
-class ExperimentStatus:
+class ExperimentStatus(Shown):
     """An experiment at one moment. Differences are B − A.
 
     Attributes:

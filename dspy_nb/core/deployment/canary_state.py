@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dspy_nb.core.deployment.canary_log import CanaryRules
 from dspy_nb.core.deployment.history import Deployment
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.evidence import CanaryEvidence
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
-class CanaryStatus:
+class CanaryStatus(Shown):
     """How a canary stands.
 
     Attributes:

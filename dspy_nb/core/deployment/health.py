@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from dspy_nb.core.deployment.history import Deployment
 from dspy_nb.core.deployment.traffic import Bin
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.evidence import HealthEvidence
 
 __all__ = ["HealthReport", "ObjectiveHealth", "Verdict"]
@@ -58,7 +59,7 @@ class ObjectiveHealth:
 
 
 @dataclass(frozen=True, slots=True)
-class HealthReport:
+class HealthReport(Shown):
     """What a look at an environment found.
 
     Attributes:

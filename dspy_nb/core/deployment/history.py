@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple, Self
 
 from dspy_nb.core.deployment.canary_log import ACTIONS, Canary, CanaryRules
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import Conflict, Refused
 from dspy_nb.core.evidence import Evidence, read_evidence, write_evidence
 from dspy_nb.core.models.names import check_model_id, check_version
@@ -28,7 +29,7 @@ MAKES_LIVE: Final = ("deploy", "rollback", "canary-finish")
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(Shown):
     """One line of an environment's history.
 
     Attributes:

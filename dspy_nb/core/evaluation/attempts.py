@@ -17,7 +17,8 @@ from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction
 from dspy_nb.core.programs.calls import check_answer
-from dspy_nb.core.programs.usage import Meter, Usage, watch_requests
+from dspy_nb.core.programs.meter import Meter, watch_requests
+from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text, repaired
 
 __all__ = [

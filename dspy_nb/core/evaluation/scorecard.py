@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from dspy_nb.core.arguments import DEEPEST, is_too_deep, user_path
-from dspy_nb.core.doors import through
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.attempts import Failure
 from dspy_nb.core.evaluation.classification import Classification, ClassScore, Confusion
@@ -136,7 +136,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Shown):
     """What :func:`dspy_nb.evaluate` found. Every error counts as a failure in ``score``.
 
     Attributes:
@@ -337,7 +337,3 @@ class Evaluation:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise InputError(f"{source}: no complete evaluation ({where}: {first['msg']})") from error
-
-    def report(self) -> str:
-        """Return the result as text for a terminal."""
-        return str(through("evaluation_text", self))

@@ -7,11 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from dspy_nb.core.text import one_line, visible
+from dspy_nb.core.text import markdown_text, visible
 
 __all__ = ["model_card"]
 
-_SPECIAL: Final = re.compile(r"([\\`*_{}\[\]()<>#+!|~&])")
 _MOST_DEMOS: Final = 16
 
 
@@ -31,9 +30,9 @@ def model_card(
     """
     ref = f"{metadata['model_id']}@{metadata['version']}"
     parts = [
-        f"# {_text(metadata['model_id'])} {_text(metadata['version'])}",
+        f"# {markdown_text(metadata['model_id'])} {markdown_text(metadata['version'])}",
         _score(summary, metadata),
-        *([_text(metadata["notes"])] if metadata.get("notes") else []),
+        *([markdown_text(metadata["notes"])] if metadata.get("notes") else []),
         "## How it was made",
         _table(_made(metadata)),
         *_options(metadata),
@@ -57,7 +56,7 @@ def _score(summary: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
     }[summary["score_kind"]]
     interval = summary.get("interval")
     range_ = f" (interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-    metric = f", metric {_text(metadata['metric'])}" if metadata.get("metric") else ""
+    metric = f", metric {markdown_text(metadata['metric'])}" if metadata.get("metric") else ""
     return f"**Score {summary['score']:.3f}**{range_} {measured}{metric}."
 
 
@@ -114,12 +113,12 @@ def _prompt(metadata: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
         if not item["fields"]:
             continue
         if item["path"] != "self":
-            parts.append(f"### {_text(item['path'])}")
+            parts.append(f"### {markdown_text(item['path'])}")
         signature = ", ".join(
             f"{field['name']}: {field['type']} ({field['role']})" for field in item["fields"]
         )
         parts += [
-            f"Fields: {_text(signature)}",
+            f"Fields: {markdown_text(signature)}",
             "Instructions:",
             _block(own["signature"]["instructions"], "text"),
         ]
@@ -146,13 +145,9 @@ def _lineage(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table(rows: Mapping[str, Any]) -> str:
-    lines = [f"| {_text(name)} | {_text(value)} |" for name, value in rows.items() if value is not None]
+    facts = [map(markdown_text, fact) for fact in rows.items() if fact[1] is not None]
+    lines = [f"| {' | '.join(fact)} |" for fact in facts]
     return "\n".join(["| Fact | Value |", "|---|---|", *lines])
-
-
-def _text(value: object) -> str:
-    """Return ``value`` as Markdown text on one line, with nothing in it that means anything to Markdown."""
-    return _SPECIAL.sub(r"\\\1", one_line(value))
 
 
 def _block(text: str, language: str) -> str:

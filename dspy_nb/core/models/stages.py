@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evidence import EvaluationEvidence, Evidence, read_evidence, write_evidence
 from dspy_nb.core.models.names import SortKey, Stage, check_version, rank, sort_key
@@ -53,7 +54,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class HistoryEntry:
+class HistoryEntry(Shown):
     """One line of a model's history.
 
     Attributes:

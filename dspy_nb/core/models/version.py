@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import Corrupt
 from dspy_nb.core.programs.spec import check_spec
 from dspy_nb.core.storage.files import explained, parse_json, read_file
@@ -26,7 +27,7 @@ Files = Mapping[str, tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelVersion:
+class ModelVersion(Shown):
     """One version of a model, at the moment it was asked for.
 
     Attributes:

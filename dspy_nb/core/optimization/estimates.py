@@ -15,6 +15,7 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.programs.spec import predictors_of
 
 __all__ = ["Estimate", "Sizes", "calls_per_run"]
@@ -61,7 +62,7 @@ def calls_per_run(program: dspy.Module) -> int:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Shown):
     """LM calls that a run will make, cache hits included.
 
     Attributes:

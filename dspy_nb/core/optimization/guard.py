@@ -23,8 +23,9 @@ from dspy.utils import BaseCallback
 
 from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
+from dspy_nb.core.programs.meter import CallTimeout, Meter, watch_requests
 from dspy_nb.core.programs.seams import answer_of, current_call
-from dspy_nb.core.programs.usage import CallTimeout, Meter, Usage, watch_requests
+from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import repaired, sayable
 
 __all__ = ["SCORING", "Follower", "Guard", "StopRun"]

@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from dspy_nb.core.arguments import user_path
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.config import parse_toml
 from dspy_nb.core.storage.files import replace_file
@@ -27,7 +28,7 @@ __all__ = ["Preset", "get_preset", "list_presets", "save_preset", "user_presets_
 
 
 @dataclass(frozen=True)
-class Preset:
+class Preset(Shown):
     """An optimizer and its options.
 
     Attributes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from dspy_nb.core.doors import through
+from dspy_nb.core.doors import Shown, through
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.pairing import Difference, paired_difference
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
@@ -76,7 +76,7 @@ class Result:
     left_behind: tuple[str, ...] = ()
 
 
-class OptimizationRun:
+class OptimizationRun(Shown):
     """One optimization: its plan, its state, and its result once there is one.
 
     While the run works, which only a background run does where one can see it, everything but
@@ -231,7 +231,7 @@ class OptimizationRun:
         Raises:
             InputError: the run is going on, has failed, or has nothing to draw.
         """
-        return through("plot_run", self)
+        return through("plot", self)
 
     def registration(self) -> dict[str, Any]:
         """Return what a registry stores of this run.

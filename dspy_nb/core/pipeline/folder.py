@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError, RegistryError
 from dspy_nb.core.storage.files import (
     dump_json,
@@ -62,7 +63,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class PipelineResult:
+class PipelineResult(Shown):
     """How far a pipeline came.
 
     Attributes:

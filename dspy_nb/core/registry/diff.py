@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dspy_nb.core.doors import through
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.models.loading import StoredProgram
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.programs.spec import rebuild_predictor
 from dspy_nb.core.programs.state import load_state
-from dspy_nb.core.text import value_text, visible
+from dspy_nb.core.text import value_text
 
 __all__ = ["Change", "VersionDiff", "compare_versions", "render_prompt"]
 
@@ -37,7 +37,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class VersionDiff:
+class VersionDiff(Shown):
     """What changed from version ``a`` to version ``b``, as lines grouped by section; ``str()`` shows it."""
 
     a: str
@@ -52,14 +52,7 @@ class VersionDiff:
         return grouped
 
     def __str__(self) -> str:
-        lines = [f"--- {self.a}", f"+++ {self.b}"]
-        for section, changes in self.sections().items():
-            lines += ["", section, *(f"{change.sign} {change.text}" for change in changes)]
-        return visible("\n".join(lines if self.changes else [*lines, "", "no difference"]))
-
-    def to_html(self) -> str:
-        """Return the diff as HTML that needs no style sheet, with everything escaped."""
-        return str(through("diff_html", self))
+        return self.report()
 
 
 def compare_versions(

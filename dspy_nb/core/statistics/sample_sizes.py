@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dspy_nb.core.arguments import number_between, probability
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.statistics.means import bca_interval
 from dspy_nb.core.statistics.proportions import (
@@ -240,7 +241,7 @@ Design = Literal["paired", "unpaired"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Shown):
     """How many examples a comparison of two programs needs, when it looks once.
 
     Attributes:

@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from contextvars import Context
+from dataclasses import replace
 from typing import Any, Final
 
 import ipywidgets as widgets
@@ -20,14 +21,13 @@ from dspy_nb.notebook.widgets.registry_views import (
     BROWSER_STYLE,
     SAVED_STYLE,
     evaluation_html,
-    history_html,
     message_html,
     summary_html,
 )
 from dspy_nb.notebook.widgets.registry_watch import RegistryWatch
 from dspy_nb.notebook.widgets.version_list import VersionList
-from dspy_nb.views.documents import Note, markup, to_fragment
-from dspy_nb.views.listings import short_path, versions_html, versions_text
+from dspy_nb.views.documents import Document, Note, document, markup, to_html, to_text
+from dspy_nb.views.listings import Listing, short_path
 
 __all__ = ["RegistryBrowser"]
 
@@ -137,7 +137,8 @@ class RegistryBrowser:
             model_id, history_of = version.model_id, self.registry.history
             card.value = _safely(lambda: card_html(version))
             evaluation.value = _safely(lambda: evaluation_html(version, history_of(model_id)))
-            history.value = _safely(lambda: history_html(version, history_of(model_id)))
+            title = f"History of {model_id}, the newest first"
+            history.value = _safely(lambda: Listing([*reversed(history_of(model_id))][:50], title).to_html())
         self._show_compared()
 
     def _show_compared(self) -> None:
@@ -162,7 +163,7 @@ class RegistryBrowser:
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """Return the live widget, and for whoever cannot show one the table as HTML and text."""
         bundle = self.view._repr_mimebundle_(**kwargs) if not self._closed else None
-        return {**(bundle or {}), "text/html": self._table(), "text/plain": self._text()}
+        return {**(bundle or {}), "text/html": to_html(self._table()), "text/plain": to_text(self._table())}
 
     def _ipython_display_(self) -> None:
         """Show the browser, and below it the table that is left when the browser is gone.
@@ -180,8 +181,8 @@ class RegistryBrowser:
         self.follow()
 
     def _saved_table(self) -> dict[str, str]:
-        saved = f'<div class="dspy-nb-saved">{SAVED_STYLE}{self._table()}</div>'
-        return {"text/html": saved, "text/plain": self._text()}
+        saved = f'<div class="dspy-nb-saved">{SAVED_STYLE}{to_html(self._table())}</div>'
+        return {"text/html": saved, "text/plain": to_text(self._table())}
 
     def __repr__(self) -> str:
         return f"RegistryBrowser({self._title}, {len(self._versions):,} versions)"
@@ -190,13 +191,9 @@ class RegistryBrowser:
     def _title(self) -> str:
         return f"Registry: {short_path(self.registry.root)}"
 
-    def _table(self) -> str:
-        damage = to_fragment([Note(line, warning=True) for line in self._damage])
-        return versions_html(self._versions, self._title) + damage
-
-    def _text(self) -> str:
-        damage = [f"Warning: {line}" for line in self._damage]
-        return "\n".join([versions_text(self._versions, self._title), *damage])
+    def _table(self) -> Document:
+        table = document(Listing(self._versions, self._title, "No versions yet."))
+        return replace(table, blocks=[*table.blocks, *(Note(line, warning=True) for line in self._damage)])
 
     # -- following the registry ---------------------------------------------------------------------------------
 

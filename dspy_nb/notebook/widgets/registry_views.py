@@ -9,14 +9,13 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import Evaluation
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
-from dspy_nb.views.documents import Document, Facts, Note, Score, Table, markup, to_html
-from dspy_nb.views.evaluation import evaluation_html as report_html
-from dspy_nb.views.listings import decisions_html, evidence_text
-from dspy_nb.views.wording import UNKNOWN, count
+from dspy_nb.views.documents import Document, Facts, Note, Score, Table, document, markup, to_html
+from dspy_nb.views.listings import evidence_text
+from dspy_nb.views.wording import UNKNOWN, count, excerpt, moment
 
 __all__ = [
-    "BROWSER_STYLE", "SAVED_STYLE", "cells_html", "evaluation_html", "evidence_html", "head_html",
-    "history_html", "label_html", "message_html", "shown_size", "stage_label", "summary_html",
+    "BROWSER_STYLE", "SAVED_STYLE", "cells_html", "evaluation_html", "evidence_html", "head_html", "label_html",
+    "message_html", "summary_html",
 ]  # fmt: skip
 
 _MARKS: Final[Mapping[str, str]] = {
@@ -90,12 +89,12 @@ SAVED_STYLE: Final = """<style>
 def cells_html(version: ModelVersion) -> str:
     """Return what a row says about a version, beside its reference."""
     values = (
-        stage_label(version.stage),
+        f"{_MARKS.get(version.stage, '?')} {version.stage}",
         str(Score(version.score, version.interval)),
         version.optimizer or UNKNOWN,
-        version.created_at[:16].replace("T", " "),
+        moment(version.created_at),
         version.parent or UNKNOWN,
-        shown_size(version.size_bytes),
+        _size(version.size_bytes),
     )
     shown = (
         f'<span title="{markup(value)}"><span class="said">{name} </span>{markup(value)}</span>'
@@ -120,13 +119,7 @@ def _cells(cells: Iterable[str], first: str) -> str:
     return f'<div class="dspy-nb-cells">{inside}</div>'
 
 
-def stage_label(stage: str) -> str:
-    """Return the stage with its mark."""
-    return f"{_MARKS.get(stage, '?')} {stage}"
-
-
-def shown_size(size_bytes: int) -> str:
-    """Return a size such as ``2.1 kB``."""
+def _size(size_bytes: int) -> str:
     return f"{size_bytes / 1e3:.1f} kB" if size_bytes < 1e6 else f"{size_bytes / 1e6:.1f} MB"
 
 
@@ -157,43 +150,32 @@ def evaluation_html(version: ModelVersion, history: Sequence[HistoryEntry]) -> s
     """
     score = str(Score(version.score, version.interval))
     measured = [("score", score), ("measured on", version.score_kind or UNKNOWN)]
-    stored, report = version.evaluation or {}, ""
+    stored, reports = version.evaluation or {}, []
     try:
-        report = report_html(Evaluation.from_dict({**stored, "results": ()}))
+        reports = [document(Evaluation.from_dict({**stored, "results": ()}))]
     except InputError:  # none, or of another kind: as it is
         measured += [(str(name), _value(value)) for name, value in stored.items() if name != "score"]
-    title = f"{version.ref}: evaluation"
-    return to_html(Document(title, [Facts(measured)])) + report + evidence_html(version, history)
+    pages = [Document(f"{version.ref}: evaluation", [Facts(measured)]), *reports]
+    return "".join(map(to_html, pages)) + evidence_html(version, history)
 
 
 def evidence_html(version: ModelVersion, history: Sequence[HistoryEntry]) -> str:
     """Return the evidence that was recorded about a version as a table, the newest first."""
-    lines = [
-        line
-        for line in reversed(history)
-        if line.evidence is not None and version.version == line.versions[0]
-    ]
-    title = f"Evidence for {version.ref}"
-    if not lines:
-        return to_html(Document(title, [Note("No gate, comparison or evaluation is attached to it.")]))
     rows = [
         (
             evidence_text(line.evidence),
             f"{line.action} (FORCED)" if line.forced else line.action,
-            line.at[:16].replace("T", " "),
+            moment(line.at),
             line.by,
             line.reason or "",
         )
-        for line in lines
+        for line in reversed(history)
+        if line.evidence is not None and version.version == line.versions[0]
     ]
-    return to_html(Document(title, [Table(("evidence", "given with", "when (UTC)", "who", "why"), rows)]))
-
-
-def history_html(version: ModelVersion, history: Sequence[HistoryEntry]) -> str:
-    """Return the last decisions about the version's model, the newest first."""
-    return decisions_html([*reversed(history)][:50], f"History of {version.model_id}, the newest first")
+    table = Table(("evidence", "given with", "when (UTC)", "who", "why"), rows)
+    nothing = Note("No gate, comparison or evaluation is attached to it.")
+    return to_html(Document(f"Evidence for {version.ref}", [table if rows else nothing]))
 
 
 def _value(value: object) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 300 else f"{text[:300]}… ({len(text):,} characters)"
+    return f"{value:.4g}" if isinstance(value, float) else excerpt(value, 300)

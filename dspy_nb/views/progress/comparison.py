@@ -10,7 +10,7 @@ from dspy_nb.views.comparison import flip_cells
 from dspy_nb.views.documents import Bar, Block, Drawing, Facts, Note, Table
 from dspy_nb.views.progress.call_state import CallState, Meter
 from dspy_nb.views.progress.sequence_chart import sequence_svg, sequence_text
-from dspy_nb.views.wording import count, duration, points, shown
+from dspy_nb.views.wording import count, duration, points, say_rest
 
 __all__ = ["ComparisonState", "most_answers"]
 
@@ -170,7 +170,7 @@ def _difference(candidate: Standing) -> str:
 
 def _flips(flips: Sequence[Flip], total: int) -> Table:
     rows = [("fixed" if flip.difference > 0 else "broke", *flip_cells(flip)) for flip in flips]
-    caption = shown(_FLIPS_SHOWN, total, "examples on which they differ")
+    caption = say_rest(_FLIPS_SHOWN, total, "examples on which they differ")
     return Table(("B", "input", "expected", "A said", "B said"), rows, caption=caption)
 
 

@@ -14,7 +14,7 @@ from dspy_nb.views.documents import Bar, Block, Code, Details, Document, Drawing
 from dspy_nb.views.progress.call_state import CallState, Meter
 from dspy_nb.views.progress.score_chart import ScoreTrail, score_svg, score_text
 from dspy_nb.views.run import prompt_blocks
-from dspy_nb.views.wording import count, duration, excerpt, known, percent, stopped
+from dspy_nb.views.wording import count, describe_ending, duration, excerpt, format_or_dash, percent
 
 __all__ = ["RunState", "candidate_title", "prompt_of"]
 
@@ -123,7 +123,7 @@ class RunState(CallState):
             return f"{self.optimizer or 'run'} failed: {self.failed}"
         if self.completed is None:
             return f"{self.optimizer}: {self.phase}" if self.optimizer else self.phase
-        ended = stopped(self.completed.stopped_by, self.budget)
+        ended = describe_ending(self.completed.stopped_by, self.budget)
         return f"{self.optimizer} {ended} after {duration(self.completed.duration_s)}"
 
     @property
@@ -202,7 +202,7 @@ class RunState(CallState):
         if self.candidates:
             facts.append(("candidates", f"{self.candidates:,}"))
         facts.append(("uncached calls", self._spent("lm_calls", "{:,.0f}")))
-        facts.append(("cache hits", known(metrics.get("cache_hits", 0), "{:,.0f}")))
+        facts.append(("cache hits", format_or_dash(metrics.get("cache_hits", 0), "{:,.0f}")))
         facts.append(("tokens", self._spent("tokens", "{:,.0f}")))
         facts.append(("cost", self._spent("usd", "${:,.4f}")))
         if metrics.get("errors"):
@@ -217,9 +217,9 @@ class RunState(CallState):
         parts = [metrics.get("prompt_tokens", 0), metrics.get("completion_tokens", 0)]
         metrics["tokens"] = None if None in parts else sum(parts)
         metrics["seconds"] = self.completed.duration_s if self.completed else metrics.get("elapsed_s")
-        spent = known(metrics.get(name, 0), form)
+        spent = format_or_dash(metrics.get(name, 0), form)
         limit = self.budget.get(name)
-        return spent if limit is None else f"{spent} of {known(limit, form)}"
+        return spent if limit is None else f"{spent} of {format_or_dash(limit, form)}"
 
 
 def candidate_title(event: CandidateScored) -> str:

@@ -23,7 +23,7 @@ from dspy_nb.core.statistics.verdicts import (
     paired_difference_interval,
     sign_flip_p_value,
 )
-from dspy_nb.views.comparison import comparison_html, comparison_markdown, comparison_text
+from dspy_nb.views.documents import to_html, to_markdown, to_text
 from dspy_nb.views.progress.comparison import ComparisonState
 from tests.core.ab.test_compare import METRIC, A, B, Duel, examples, outcome, program
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
@@ -215,7 +215,7 @@ def test_stopping_keeps_what_was_compared():
     assert not found.complete
     assert all(one.n < 400 for one in found)
     assert found.winner is None
-    assert "Interrupted before every verdict was in." in " ".join(comparison_text(found).split())
+    assert "Interrupted before every verdict was in." in " ".join(to_text(found).split())
 
 
 def test_a_listener_hears_of_every_candidate():
@@ -270,7 +270,7 @@ def test_the_result_is_json_and_a_table(found):
         found["best"]
 
 
-@pytest.mark.parametrize("write", [comparison_text, comparison_markdown, comparison_html])
+@pytest.mark.parametrize("write", [to_text, to_markdown, to_html])
 def test_the_report_says_who_won_and_against_what(found, write):
     text = " ".join(write(found).split())
     assert "good is better than old by" in text
@@ -282,11 +282,9 @@ def test_the_report_says_who_won_and_against_what(found, write):
 def test_the_report_says_what_was_not_tested():
     candidates = [program(0.9, 2), program(0.95, 3)]
     found = nb.compare_many(program(0.3, 1), candidates, examples(200), METRIC, sequential=False)
-    assert "2 candidates are, and which of those is best was not tested" in " ".join(
-        comparison_text(found).split()
-    )
+    assert "2 candidates are, and which of those is best was not tested" in " ".join(to_text(found).split())
     nobody = nb.compare_many(program(0.5, 1), [program(0.5, 1)] * 2, examples(20), METRIC)
-    assert "No candidate is shown to be better: 2 inconclusive." in comparison_text(nobody)
+    assert "No candidate is shown to be better: 2 inconclusive." in to_text(nobody)
 
 
 @pytest.mark.parametrize(

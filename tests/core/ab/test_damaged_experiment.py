@@ -17,7 +17,7 @@ from dspy_nb.core.ab.experiment import Experiment
 from dspy_nb.core.errors import Corrupt, NotFound, RegistryError
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage import sqlite
-from dspy_nb.views.experiment import experiment_text
+from dspy_nb.views.documents import to_text
 from tests import name_of
 from tests.faults import damage, fail_in_one_line_at_most
 from tests.properties import tries
@@ -97,7 +97,7 @@ def test_users_are_answered_by_the_same_arm_and_the_status_says_what_it_misses(
     assert status.warnings[0].startswith("outcomes before 20")
     if damage is no_index:
         assert "not counted: 60 are in t.sqlite3.damaged-" in status.warnings[0]
-    assert "which is damaged" in experiment_text(status).replace("\n", " ")
+    assert "which is damaged" in to_text(status).replace("\n", " ")
     assert experiment.definition.salt == "pepper"
 
 

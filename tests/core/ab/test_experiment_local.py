@@ -10,7 +10,7 @@ from dspy_nb.core.ab.experiment import Experiment
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.local.engine import local_lm
 from dspy_nb.core.registry.registry import Registry
-from dspy_nb.views.experiment import experiment_text
+from dspy_nb.views.documents import to_text
 from tests import ROOT
 
 pytestmark = pytest.mark.local_model
@@ -34,4 +34,4 @@ def test_two_versions_share_the_traffic(tmp_path: Path) -> None:
     asked = [arm.latency for arm in (status.a, status.b) if arm.latency is not None]
     assert sum(latency.n for latency in asked) + status.a.cached + status.b.cached == 12
     assert all(latency.p50_ms > 1 for latency in asked)
-    assert "sentiment@1.1.0" in experiment_text(status)
+    assert "sentiment@1.1.0" in to_text(status)

@@ -16,7 +16,7 @@ from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.objectives import MonitorSettings
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
 from dspy_nb.core.registry.registry import Registry
-from dspy_nb.views.listings import deployments_text
+from dspy_nb.views.listings import Listing
 from tests.registry_samples import QA, registry_of, said
 from tests.scripted import ScriptedEngine, scripted_lm
 
@@ -414,6 +414,6 @@ def test_a_candidate_that_fails_its_smoke_test_gets_no_traffic(staging: Environm
 def test_the_history_reads_as_a_person_expects(staging: Environment) -> None:
     staging.canary("m@1.2.0", by="ann")
     staging.abort_canary(by="ann", reason="not now")
-    lines = deployments_text(staging.history()).splitlines()
+    lines = Listing(staging.history()).report().splitlines()
     assert "5% to m@1.2.0" in lines[-2]
     assert "without m@1.2.0" in lines[-1]

@@ -23,7 +23,8 @@ from dspy_nb.core.deployment.releases import link_target, read_link
 from dspy_nb.core.errors import Corrupt, Refused
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.log import Entry, Log
-from dspy_nb.views.listings import deployments_html, deployments_text
+from dspy_nb.views.documents import to_html, to_text
+from dspy_nb.views.listings import Listing
 from tests.children import Children
 from tests.properties import tries
 from tests.registry_samples import VERSIONS, TwoViews, registry_of
@@ -135,8 +136,8 @@ class DecideAtRandom(TwoViews):
             assert self.views[0].history()[-1].rollback_available == (len(self.live) > 1 or bool(self.canary))
             assert read_link(self.views[0].folder) == link_target(self.live[-1])
         assert self.views[0].registry.check() == []
-        for render in (deployments_text, deployments_html):
-            assert all(ref in render(self.views[0].history()) for ref in self.ever)
+        for render in (to_text, to_html):
+            assert all(ref in render(Listing(self.views[0].history())) for ref in self.ever)
 
 
 TestDecideAtRandom = DecideAtRandom.TestCase

@@ -21,7 +21,7 @@ from dspy_nb.core.deployment.objectives import MonitorSettings
 from dspy_nb.core.errors import Corrupt, DspyNbError, NotFound, RegistryError
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage import sqlite
-from dspy_nb.views.monitor import canary_text, health_html, health_text
+from dspy_nb.views.documents import to_html, to_text
 from tests import name_of
 from tests.children import FORKED, Children
 from tests.faults import damage, fail_in_one_line_at_most
@@ -124,7 +124,7 @@ def test_who_serves_goes_on_and_nothing_is_thrown_away(
     name = asides(environment)[0].name.removesuffix("-wal")
     assert missing.startswith("outcomes before 20")
     assert name in missing
-    for said in (report.sentence(), health_text(report).replace("\n", " "), health_html(report)):
+    for said in (report.sentence(), to_text(report).replace("\n", " "), to_html(report)):
         assert name in said
     assert {problem.kind for problem in serving.registry.check()} == {"orphan"}
     assert set(kept) <= {file.read_bytes() for file in asides(environment)}
@@ -160,7 +160,7 @@ def test_a_canary_says_what_it_misses(environment: Environment) -> None:
     answers(serving)
     status = serving.canary_status()
     assert status is not None
-    assert "which is damaged" in canary_text(status).replace("\n", " ")
+    assert "which is damaged" in to_text(status).replace("\n", " ")
     assert status.to_evidence().missing == status.missing
 
 

@@ -294,7 +294,7 @@ def test_what_a_metric_asks_is_counted_apart() -> None:
     ev = evaluate(classifier(), reviews(6), judged, lm=scripted_lm(engine))
     assert engine.calls == 12
     assert ev.usage.lm_calls == ev.metric_usage.lm_calls == 6
-    assert "the metric used 6 LM calls" in ev.report()
+    assert "LM calls of the metric  6 asked" in ev.report()
 
 
 def test_a_tracker_outside_sees_every_call() -> None:

@@ -62,7 +62,7 @@ def test_nothing_from_outside_breaks_out_of_the_markdown(registry: Registry) -> 
     )
     text = card(registry)
     assert "````text\n```\n# Injected\n<script>\n````" in text
-    assert "\\# Injected \\<img src=x\\> \\[a\\]\\(b\\) \\| \\`c\\`" in text
+    assert "\\# Injected &lt;img src=x&gt; \\[a\\](b) \\| \\`c\\`" in text
     assert "| Optimizer | \\| x \\| \\# Injected |" in text
 
 

@@ -29,7 +29,7 @@ from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.guard import Guard
 from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.core.optimization.run import OptimizationRun
-from dspy_nb.core.programs.usage import Meter, watch_requests
+from dspy_nb.core.programs.meter import Meter, watch_requests
 from dspy_nb.core.registry.registry import Registry
 from tests import ROOT, name_of
 from tests.children import Children

@@ -18,8 +18,7 @@ import pytest
 import dspy_nb as nb
 from dspy_nb.core.optimization.replay import describe_lm, describe_program
 from dspy_nb.core.pipeline.pipeline import PipelineRules, run_pipeline
-from dspy_nb.views.evaluation import evaluation_html
-from dspy_nb.views.run import run_html
+from dspy_nb.views.documents import to_html
 from tests.scripted import classifier, reviews
 
 pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore")]  # litellm has its own
@@ -144,7 +143,7 @@ def test_whatever_is_left_behind_is_searched(
         Path("shown.txt").write_text(
             f"{evaluation.report()} {run.errors} {evaluation.errors}", encoding="utf-8"
         )
-        Path("shown.html").write_text(evaluation_html(evaluation) + run_html(run), encoding="utf-8")
+        Path("shown.html").write_text(to_html(evaluation) + to_html(run), encoding="utf-8")
     assert leaks(tmp_path) == {}
     manifest = json.loads(Path("run/manifest.json").read_text(encoding="utf-8"))
     assert manifest["models"][0]["model"] == "openai/m"

@@ -238,10 +238,11 @@ def test_a_saved_evaluation_is_judged_as_the_original(tmp_path):
 def test_the_report_names_each_condition():
     lines = verdict(evaluated(20, wrong=range(2)), min_score=0.9, min_n=20).report().splitlines()
     assert lines[0] == "Gate said no: 1 of 4 conditions do not hold"
-    assert lines[3].split()[:2] == ["NO", "min_score"]
-    assert lines[1].split() == ["ok", "complete", "examples", "20,", "at", "least", "20", "required"]
-    assert lines[2].split() == ["ok", "reliable", "error", "rate", "0,", "at", "most", "0.05", "required"]
-    assert lines[4].split() == ["ok", "min_n", "20,", "at", "least", "20", "required"]
+    assert lines[1:3] == ["", "    condition  what it found"]
+    assert lines[5].split()[:2] == ["NO", "min_score"]
+    assert lines[3].split() == ["ok", "complete", "examples", "20,", "at", "least", "20", "required"]
+    assert lines[4].split() == ["ok", "reliable", "error", "rate", "0,", "at", "most", "0.05", "required"]
+    assert lines[6].split() == ["ok", "min_n", "20,", "at", "least", "20", "required"]
 
 
 def test_conditions_are_parsed_from_text():

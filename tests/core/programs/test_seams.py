@@ -15,7 +15,7 @@ from dspy.utils import BaseCallback
 
 from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.programs import quiet, seams
-from dspy_nb.core.programs.usage import Meter, watch_requests
+from dspy_nb.core.programs.meter import Meter, watch_requests
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
 
