@@ -10,12 +10,12 @@ from typing import Any, Final
 import dspy
 
 from dspy_nb.core.arguments import check_text, number_between, probability, whole_number
-from dspy_nb.core.data.identity import place_of
 from dspy_nb.core.errors import Corrupt, InputError, Refused
 from dspy_nb.core.models.conditions import Conditions
 from dspy_nb.core.programs.lms import confusable, uncached, used_lms
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.statistics.assignment import place_of
 from dspy_nb.core.text import value_text
 
 __all__ = ["Definition", "Programs", "check_given", "define", "place_of"]

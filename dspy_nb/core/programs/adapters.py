@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import dspy
+from typing import TYPE_CHECKING, Any
 
 from dspy_nb.core.secrecy import is_secret, without_secrets
+
+if TYPE_CHECKING:
+    import dspy
 
 __all__ = ["adapter_text", "describe_adapter", "same_adapter"]
 
 
-def describe_adapter(adapter: Any = None) -> dict[str, Any]:
+def describe_adapter(adapter: dspy.Adapter | None = None) -> dict[str, Any]:
     """Return class and options of an adapter, by default of the one in force: ChatAdapter, if none was set."""
+    import dspy
+
     adapter = adapter or dspy.settings.adapter or dspy.ChatAdapter()
     cls = type(adapter)
     options = {
@@ -49,6 +52,8 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def _readable(value: Any) -> Any:
+    import dspy
+
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dspy.BaseLM):

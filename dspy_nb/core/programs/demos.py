@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import TypeAdapter
-
 from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.programs.field_types import parse_type, type_text
@@ -25,6 +23,7 @@ from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
     import dspy
+    from pydantic import TypeAdapter
 
 __all__ = ["LiveObject", "dump_demo", "load_demo"]
 
@@ -40,7 +39,6 @@ _PLAIN: Final[Mapping[str, Any]] = {
     "bytes": bytes,
 }
 _ADDRESS: Final = " at 0x"
-_ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 
 
 class LiveObject(InputError):
@@ -155,7 +153,7 @@ def _undecodable(plain: Any) -> bytes | None:
 def _shown(value: Any) -> Any:
     """Return a value as DSPy's adapters show it among others, as Python's JSON data."""
     try:
-        return _ANYTHING.dump_python(value, mode="json", fallback=str, warnings=False)
+        return _adapter(Any).dump_python(value, mode="json", fallback=str, warnings=False)
     except Exception:
         return _Spoilt(value)
 
@@ -230,7 +228,7 @@ def _live_part(value: Any) -> Any:
         return str(part)
 
     try:
-        _ANYTHING.dump_python(value, mode="json", fallback=name, warnings=False)
+        _adapter(Any).dump_python(value, mode="json", fallback=name, warnings=False)
     except Exception:
         return value
     return found[0] if found else None
@@ -258,4 +256,6 @@ def _is_json(value: Any) -> bool:
 
 @lru_cache(256)
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(annotation)

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, TypeAdapter
-
 from dspy_nb.core.errors import Corrupt, InputError, Refused
 from dspy_nb.core.programs.field_types import is_plain, parse_type, same_type, type_text
 from dspy_nb.core.programs.seams import (
@@ -300,6 +298,7 @@ def _is_part(value: object) -> bool:
 def _holds_parts(value: object) -> bool:
     """Tell whether a plain object has modules among its attributes; classes, functions and tools are code."""
     import dspy
+    from pydantic import BaseModel
 
     if isinstance(value, type | ModuleType | FunctionType | BaseModel | dspy.BaseLM):
         return False
@@ -348,6 +347,8 @@ def schema_hash(field: FieldInfo) -> str | None:
 
     ``None`` where the text of the type says as much, and where the type has no schema.
     """
+    from pydantic import TypeAdapter
+
     if is_plain(type_text(field.annotation)) and not field.metadata:
         return None
     try:
