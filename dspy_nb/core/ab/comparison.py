@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dspy_nb.core.errors import NotFound
 from dspy_nb.core.evaluation.scorecard import Evaluation
-from dspy_nb.core.statistics.verdicts import Ratio, Verdict
+from dspy_nb.core.statistics.means import Ratio
+from dspy_nb.core.statistics.verdicts import Verdict
 from dspy_nb.core.storage.plain import plain
 from dspy_nb.core.text import value_text
 

@@ -23,7 +23,7 @@ from dspy_nb.core.statistics.proportions import (
 from dspy_nb.core.text import value_text
 
 __all__ = [
-    "MOST", "Plan", "more_needed", "more_needed_alike", "more_needed_paired", "plan", "sample_size_mean",
+    "MOST", "Plan", "more_needed", "more_needed_alike", "more_needed_paired", "plan",
     "sample_size_paired", "sample_size_unpaired",
 ]  # fmt: skip
 
@@ -57,26 +57,6 @@ def sample_size_paired(
     effect = _nonzero_effect(effect, discordance)
     spread = z_test * math.sqrt(discordance) + z_power * math.sqrt(discordance - effect**2)
     return _rounded_up(spread / effect)
-
-
-def sample_size_mean(effect: float, sd: float, power: float = 0.8, confidence: float = 0.95) -> int:
-    """Return the number of examples at which one z-test finds a mean difference of graded scores.
-
-    Args:
-        effect: The mean difference to find; its sign does not matter.
-        sd: Standard deviation of the differences between paired scores, at least 0.
-        power: Probability of finding it, in (0, 1).
-        confidence: 1 − α of the two-sided test, in (0, 1).
-
-    Raises:
-        InputError: The effect is 0, or an argument is out of range.
-
-    Source: the normal approximation, ``n = ((z_α + z_β) sd / effect)²``; Miller (2024), arXiv 2411.00640.
-    """
-    z_test, z_power = _test_and_power(confidence, power)
-    sd = number_between("sd", sd, 0, math.inf)
-    effect = _nonzero_effect(effect, math.inf)
-    return _rounded_up((z_test + z_power) * sd / effect)
 
 
 def sample_size_unpaired(
@@ -126,8 +106,9 @@ def more_needed(n: int, effect: float, variance: float, margin: float, confidenc
         At least 1; ``None`` where no number is known to be enough: there is no effect, and no margin for it
         to lie within.
 
-    Source: the normal approximation of ``sample_size_mean``, with the distance from the effect to what the
-    verdict must rule out in place of the effect: 0 for a better program, the margin for one that is as good.
+    Source: the normal approximation, ``n = ((z_α + z_β) sd / gap)²``; Miller (2024), arXiv 2411.00640. The gap is
+    the distance from the effect to what the verdict must rule out: 0 for a better program, the margin for one that
+    is as good.
     """
     gap = max(abs(effect), margin - abs(effect))
     if gap < _NO_GAP:

@@ -1,89 +1,18 @@
-"""The statistics of dspy_nb: they take numbers and return numbers, and know neither DSPy nor files.
-
-Rates are in ``proportions``, graded scores in ``means``, sizes in ``sample_sizes``, what may be looked at
-at any time in ``sequences`` and ``two_arm``; this module names them all, and adds how to decide.
-"""
+"""How an interval decides, and what several comparisons do to p-values."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from dspy_nb.core.arguments import number_between
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.statistics.assignment import srm_p_value
-from dspy_nb.core.statistics.means import (
-    Ratio,
-    bca_interval,
-    clustered_interval,
-    clustered_standard_error,
-    ratio_interval,
-    sign_flip_p_value,
-)
-from dspy_nb.core.statistics.proportions import (
-    McNemar,
-    ZTest,
-    critical_value,
-    mcnemar,
-    miettinen_nurminen_interval,
-    newcombe_interval,
-    paired_difference_interval,
-    two_proportion_z,
-    wilson_interval,
-)
-from dspy_nb.core.statistics.sample_sizes import sample_size_mean, sample_size_paired, sample_size_unpaired
 from dspy_nb.core.text import value_text
 
-if TYPE_CHECKING:
-    from dspy_nb.core.statistics.sequences import PairedSequence, asymptotic_half_width, paired_evalue
-    from dspy_nb.core.statistics.two_arm import TwoArmSequence
-
-__all__ = [
-    "McNemar",
-    "PairedSequence",
-    "Ratio",
-    "TwoArmSequence",
-    "Verdict",
-    "ZTest",
-    "asymptotic_half_width",
-    "bca_interval",
-    "clustered_interval",
-    "clustered_standard_error",
-    "critical_value",
-    "decide",
-    "holm",
-    "mcnemar",
-    "miettinen_nurminen_interval",
-    "newcombe_interval",
-    "paired_difference_interval",
-    "paired_evalue",
-    "ratio_interval",
-    "sample_size_mean",
-    "sample_size_paired",
-    "sample_size_unpaired",
-    "sign_flip_p_value",
-    "srm_p_value",
-    "two_proportion_z",
-    "wilson_interval",
-]
+__all__ = ["Verdict", "decide", "holm"]
 
 Verdict = Literal["B better", "A better", "no practical difference", "inconclusive"]
-
-# Sequences need numpy from the start, and an interval of a rate should not wait for it.
-_SEQUENCES = {
-    "PairedSequence": "sequences",
-    "TwoArmSequence": "two_arm",
-    "asymptotic_half_width": "sequences",
-    "paired_evalue": "sequences",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _SEQUENCES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"dspy_nb.core.statistics.{_SEQUENCES[name]}"), name)
 
 
 def decide(low: float, high: float, margin: float) -> Verdict:

@@ -15,13 +15,9 @@ from scipy.stats import binom
 import dspy_nb as nb
 from dspy_nb.core.ab.duel import DuelJobs, examples_compared
 from dspy_nb.core.ab.judging import Terms, findings
-from dspy_nb.core.statistics.verdicts import (
-    bca_interval,
-    holm,
-    mcnemar,
-    paired_difference_interval,
-    sign_flip_p_value,
-)
+from dspy_nb.core.statistics.means import bca_interval, sign_flip_p_value
+from dspy_nb.core.statistics.proportions import mcnemar, paired_difference_interval
+from dspy_nb.core.statistics.verdicts import holm
 from dspy_nb.views.comparison import comparison_html, comparison_markdown, comparison_text
 from dspy_nb.views.progress.comparison import ComparisonState
 from tests.core.ab.test_compare import METRIC, A, B, Duel, examples, outcome, program
