@@ -203,7 +203,7 @@ class Metric:
         if inspect.iscoroutine(result):
             result.close()  # or Python warns that nobody awaited it
         raise MetricError(
-            f"metric {self.label} returned {_shown(result)}; "
+            f"metric {self.label} returned {_describe_value(result)}; "
             "valid is a bool, a finite number, or dspy.Prediction(score=..., feedback=...)"
         )
 
@@ -252,7 +252,7 @@ def parse_metric(text: str) -> Metric:
     if make is None:
         raise InputError(f"no metric {name!r}; valid are {', '.join(METRICS)}, followed by :field")
     if not fields or (len(fields) > 1 and make is not exact_match):
-        raise InputError(f"metric {text!r} needs {_fields_wanted(make)}")
+        raise InputError(f"metric {text!r} needs {_describe_fields(make)}")
     return make(*fields)
 
 
@@ -278,13 +278,13 @@ def as_metric(
     if isinstance(metric, str):
         return as_metric(parse_metric(metric), binary=binary, feedback=feedback)
     if any(metric is make for make in METRICS.values()):
-        raise InputError(f"{metric.__name__} makes a metric; it needs {_fields_wanted(metric)}")
+        raise InputError(f"{metric.__name__} makes a metric; it needs {_describe_fields(metric)}")
     if not callable(metric):
-        raise InputError(f"{_shown(metric)} is not a metric; a metric is {_SHAPE}")
+        raise InputError(f"{_describe_value(metric)} is not a metric; a metric is {_SHAPE}")
     name = _function_name(metric)
     if inspect.isclass(metric):
         raise InputError(f"metric {name} is a class; give an instance of it, or {_SHAPE}")
-    called = _called(metric, name)
+    called = _adapt_call(metric, name)
     if later := returns_later(called):
         raise InputError(f"metric {name} is {later}; a metric is {_SHAPE}, that returns its score")
     try:
@@ -300,7 +300,7 @@ def as_metric(
     return Metric(metric, name, binary=binary, feedback=feedback, required=max(required, 2), arity=arity)
 
 
-def _called(metric: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _adapt_call(metric: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Return what a call of a metric ends up in: a module's ``forward``, for its ``__call__`` takes anything."""
     inner = metric
     while isinstance(inner, functools.partial):
@@ -343,7 +343,7 @@ def _function_name(function: Any) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
 
 
-def _fields_wanted(make: Callable[..., Metric]) -> str:
+def _describe_fields(make: Callable[..., Metric]) -> str:
     many = "[,field]" if make is exact_match else ""
     return f"the name of {'at least ' if many else ''}one field: {make.__name__}:field{many}"
 
@@ -357,7 +357,7 @@ def _field_metric(
     options: str = "",
 ) -> Metric:
     if not fields or not all(isinstance(field, str) and field.isidentifier() for field in fields):
-        given = ", ".join(map(_shown, fields)) or "none"
+        given = ", ".join(map(_describe_value, fields)) or "none"
         raise InputError(f"{name} needs names of fields, such as {name}('answer'); got {given}")
     label = f"{name}({', '.join(map(repr, fields))}{options})"
     score = functools.partial(_score_fields, label=label, fields=fields, compare=compare)
@@ -378,7 +378,7 @@ def _score_fields(
         expected = _read(gold, field)
         if expected is _MISSING:
             raise _no_field(label, "the example", gold, field)
-        given = _given(pred, field)
+        given = _read_answer(pred, field)
         score = compare(expected, given)
         if types and score < 1:
             score = max(
@@ -393,7 +393,7 @@ def _readings(types: Iterable[Any], label: Any) -> Iterator[Any]:
         yield from readings(kind, label)
 
 
-def _given(pred: Any, field: str) -> Any:
+def _read_answer(pred: Any, field: str) -> Any:
     """Return what an answer says; one that lacks the field is no wrong answer, but none."""
     if pred is None or (isinstance(pred, _BARE) and not hasattr(pred, "_fields")):
         if field == "output" and pred is not None:  # what evaluate calls the bare answer of a function
@@ -420,10 +420,12 @@ def _no_field(label: str, which: str, example: Any, field: str) -> InputError:
 
 
 def _explain(gold: Any, pred: Any, fields: tuple[str, ...]) -> str:
-    return " ".join(f"{name}: got {_given(pred, name)!r}, expected {_read(gold, name)!r}." for name in fields)
+    return " ".join(
+        f"{name}: got {_read_answer(pred, name)!r}, expected {_read(gold, name)!r}." for name in fields
+    )
 
 
-def _shown(value: object) -> str:
+def _describe_value(value: object) -> str:
     return " ".join(reprlib.repr(value).split())  # a Prediction's repr has several lines
 
 

@@ -119,7 +119,7 @@ def _file_rows(path: Path, layout: Layout) -> Iterator[Row]:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    text = _decoded(data, path, layout.encoding)
+    text = _decode(data, path, layout.encoding)
     if suffix == ".json":
         return _json_rows(text, path)
     if suffix in _JSON:
@@ -127,7 +127,7 @@ def _file_rows(path: Path, layout: Layout) -> Iterator[Row]:
     return _table_rows(text, path, layout)
 
 
-def _decoded(data: bytes, path: Path, encoding: str) -> str:
+def _decode(data: bytes, path: Path, encoding: str) -> str:
     is_utf8 = codecs.lookup(encoding).name == "utf-8"
     try:
         return data.decode("utf-8-sig" if is_utf8 else encoding)

@@ -210,7 +210,7 @@ class Work:
                 prediction = program(**own_copy(split_fields(job.example)[0]))
                 check_answer(program, prediction)
             except (*_FAILURES, asyncio.CancelledError) as error:
-                return self.failed(Failure.of(error), meter.take(), started, _telling(error))
+                return self.fail(Failure.of(error), meter.take(), started, _count_telling(error))
             latency_ms = (time.perf_counter() - started) * 1e3
             return self._scored(job, meter, prediction, latency_ms)
 
@@ -226,14 +226,14 @@ class Work:
                 check_answer(program, prediction)
             except TimeoutError as error:
                 failure = timeout(timeout_s) if limit.expired() else Failure.of(error)
-                return self.failed(failure, meter.take(), started)
+                return self.fail(failure, meter.take(), started)
             except _FAILURES as error:
-                return self.failed(Failure.of(error), meter.take(), started, _telling(error))
+                return self.fail(Failure.of(error), meter.take(), started, _count_telling(error))
             latency_ms = (time.perf_counter() - started) * 1e3
             # In a thread of its own, for a metric that asks a language model would hold up the loop.
             return await asyncio.to_thread(self._scored, job, meter, prediction, latency_ms)
 
-    def failed(self, failure: Failure, usage: Usage, started: float, telling: int = 0) -> Outcome:
+    def fail(self, failure: Failure, usage: Usage, started: float, telling: int = 0) -> Outcome:
         """Return the outcome of an example that has no answer, begun at ``started`` (perf_counter)."""
         latency_ms = (time.perf_counter() - started) * 1e3
         scores = (None,) * len(self.metrics)
@@ -255,7 +255,9 @@ class Work:
             try:
                 scores.append(_in_range(metric, metric(job.example, prediction)))
             except _FAILURES as error:
-                telling = telling if scores else _telling_of_metric(error)  # the first one gives the score
+                telling = (
+                    telling if scores else _count_telling_of_metric(error)
+                )  # the first one gives the score
                 scores.append(None)
                 failure = failure or Failure.of(
                     error, "" if metric.label in error_text(error) else f"{metric.label}: "
@@ -267,11 +269,11 @@ class Work:
         )
 
 
-def _telling(error: BaseException) -> int:
+def _count_telling(error: BaseException) -> int:
     return _HANDFUL if isinstance(error, NoPrediction | NoField) else 0
 
 
-def _telling_of_metric(error: BaseException) -> int:
+def _count_telling_of_metric(error: BaseException) -> int:
     """A mistake in a metric shows at once; a service that it asks may be down for a moment."""
     at_once = isinstance(error, InputError) or type(error).__module__ == "builtins"
     return 1 if at_once and not isinstance(error, OSError) else _HANDFUL

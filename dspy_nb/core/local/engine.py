@@ -122,12 +122,12 @@ class LocalLM(dspy.LM):
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Answer as ``dspy.LM`` does."""
-        with self._numbered(kwargs):
+        with self._number_rollout(kwargs):
             return super().__call__(prompt, messages=messages, **kwargs)
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Answer as ``dspy.LM`` does."""
-        with self._numbered(kwargs):
+        with self._number_rollout(kwargs):
             return await super().acall(prompt, messages=messages, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class LocalLM(dspy.LM):
         return {**super().__getstate__(), "history": []}
 
     @contextmanager
-    def _numbered(self, kwargs: dict[str, Any]) -> Iterator[None]:
+    def _number_rollout(self, kwargs: dict[str, Any]) -> Iterator[None]:
         rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id")) or 0
         token = _call.set((rollout, itertools.count()))
         try:
@@ -177,7 +177,7 @@ class LocalEngine:
         spent: list[Completion] = []
         for attempt in range(attempts):
             form = _form(request, options["max_tokens"], attempt)
-            answer = server.complete(prefix, rest + form.opening, _constrained(options, form))
+            answer = server.complete(prefix, rest + form.opening, _constrain(options, form))
             spent.append(answer)
             if not answer.cut_off:
                 break
@@ -282,7 +282,7 @@ def _form(request: lm15.Request, max_tokens: int, attempt: int) -> Form:
     return answer_form(wanted.get("schema", {"type": "object"}), max_tokens, attempt)
 
 
-def _constrained(options: dict[str, Any], form: Form) -> dict[str, Any]:
+def _constrain(options: dict[str, Any], form: Form) -> dict[str, Any]:
     return {**options, "grammar": form.grammar, "stop": [*options["stop"], *form.stop]}
 
 

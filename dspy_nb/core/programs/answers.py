@@ -56,18 +56,18 @@ def check_labels(
     for metric in metrics:
         for field in metric.fields:
             if field in outputs:
-                if wrong := _no_option(
+                if wrong := _find_impossible(
                     name, examples, metric, field, [outputs[field].annotation], "the program"
                 ):
                     raise InputError(f"{wrong}: correct or drop them, or add the option")
             elif signature is None:
                 given = _answered_by_predictors(program, field)
-                if wrong := _no_option(name, examples, metric, field, given, "any predictor"):
+                if wrong := _find_impossible(name, examples, metric, field, given, "any predictor"):
                     _warn(f"{wrong}, unless the forward of the program makes it so")
     if not all(metric.fields for metric in metrics):  # a function may compare anything
         for field, info in outputs.items():
             same = exact_match(field)
-            if wrong := _no_option(name, examples, same, field, [info.annotation], "the program"):
+            if wrong := _find_impossible(name, examples, same, field, [info.annotation], "the program"):
                 _warn(f"{wrong}, unless the metric makes it so")
 
 
@@ -134,7 +134,7 @@ def check_not_inputs(
             )
 
 
-def _no_option(
+def _find_impossible(
     name: str,
     examples: Sequence[dspy.Example],
     metric: Metric,

@@ -77,7 +77,7 @@ def check_inputs(name: str, examples: Iterable[dspy.Example], program: Any) -> N
         if taken is not None and (surplus := sorted(inputs - taken)):
             raise InputError(
                 f"{name}[{index}] has the input {surplus[0]!r}, which the program does not take; it takes "
-                f"{_listed(taken)}: set them with .with_inputs(...)"
+                f"{_list_names(taken)}: set them with .with_inputs(...)"
             )
 
 
@@ -103,9 +103,9 @@ def check_request(program: Any, inputs: Mapping[str, Any], own: tuple[str, ...] 
         # A dict of options for one call is part of DSPy's interface.
         options = {"config"} if signature_of(program) and isinstance(inputs.get("config"), Mapping) else set()
         if surplus := [name for name in inputs if name not in taken | options]:
-            raise InputError(f"the program does not take {surplus[0]!r}; it takes {_listed(taken)}")
+            raise InputError(f"the program does not take {surplus[0]!r}; it takes {_list_names(taken)}")
     if missing := [name for name in needed if name not in inputs]:
-        given = f"got {_listed(inputs)}" if inputs else "got nothing"
+        given = f"got {_list_names(inputs)}" if inputs else "got nothing"
         raise InputError(f"the program needs {missing[0]!r}, {given}")
 
 
@@ -123,7 +123,7 @@ def signature_of(program: Any) -> type[dspy.Signature] | None:
     """
     if not isinstance(program, dspy.Module) or "forward" in vars(program):
         return None
-    if not all(map(_is_dspys, (forward_of(program), type(program).__call__))):
+    if not all(map(_is_of_dspy, (forward_of(program), type(program).__call__))):
         return None
     if isinstance(program, dspy.ChainOfThought):
         return signature_of(getattr(program, "predict", None))
@@ -167,7 +167,7 @@ def _parameters(program: Any) -> list[inspect.Parameter] | None:
     if not isinstance(program, dspy.Module):
         return _parameters_of(program)
     forward = forward_of(program)
-    if forward is None or "forward" in vars(program) or not _is_dspys(type(program).__call__):
+    if forward is None or "forward" in vars(program) or not _is_of_dspy(type(program).__call__):
         return None
     parameters = _parameters_of(forward)
     return None if parameters is None else parameters[1:]  # without self
@@ -182,7 +182,7 @@ def _parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter] | No
         return None
 
 
-def _is_dspys(function: Any) -> bool:
+def _is_of_dspy(function: Any) -> bool:
     return str(getattr(function, "__module__", None)).partition(".")[0] == "dspy"
 
 
@@ -201,7 +201,7 @@ def _check_forward(program: dspy.Module) -> None:
     name, kind = type(program).__name__, type(program)
     own = vars(program).get("forward")
     called = own or getattr(kind, "forward", None)
-    if called is None and getattr(kind, "aforward", None) is None and _is_dspys(kind.__call__):
+    if called is None and getattr(kind, "aforward", None) is None and _is_of_dspy(kind.__call__):
         raise InputError(f"{name} has no forward method")
     for method, function in (("forward", called), ("__call__", kind.__call__)):
         if (later := returns_later(function)) == "asynchronous":
@@ -242,14 +242,14 @@ def _check_names(program: dspy.Module) -> None:
                 if field in names or field.startswith(_HIDDEN):
                     raise InputError(
                         f"{where} has an {role} called {field!r}, a name that DSPy takes for something else, so "
-                        f"that it would never get there: rename it; the others are {_others(reserved, role)}"
+                        f"that it would never get there: rename it; the others are {_list_reserved(reserved, role)}"
                     )
 
 
-def _others(reserved: Reserved, role: str) -> str:
+def _list_reserved(reserved: Reserved, role: str) -> str:
     names = reserved.inputs if role == "input" else reserved.outputs
     return ", ".join((*sorted(names), f"{_HIDDEN}*"))
 
 
-def _listed(names: Iterable[str]) -> str:
+def _list_names(names: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(names))) or "nothing"

@@ -12,7 +12,7 @@ from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.seams import engine_as_given
 from dspy_nb.core.programs.spec import predictors_of
 
-__all__ = ["answers_repeat", "confusable", "rollouts", "uncached", "used_lms"]
+__all__ = ["answers_repeat", "are_confusable", "rollouts", "used_lms", "without_cache"]
 
 
 def used_lms(program: Any, lm: Any = None) -> list[Any]:
@@ -77,7 +77,7 @@ def rollouts(program: Any, lm: Any, repeats: int) -> tuple[tuple[Any, ...], tupl
     return tuple(programs), tuple(settings)
 
 
-def confusable(lms: Iterable[Any], others: Iterable[Any]) -> bool:
+def are_confusable(lms: Iterable[Any], others: Iterable[Any]) -> bool:
     """Tell whether two of these language models have one name and differ in what answers.
 
     DSPy's cache knows a model by its name alone, so one would be given the answers of the other.
@@ -97,7 +97,7 @@ def _source(lm: Any) -> tuple[Any, ...]:
     return engine_as_given(lm), *(kwargs.get(key) for key in ("api_base", "base_url", "api_key"))
 
 
-def uncached(program: Any, lm: Any = None) -> tuple[Any, dict[str, Any]]:
+def without_cache(program: Any, lm: Any = None) -> tuple[Any, dict[str, Any]]:
     """Return a program and DSPy settings whose language models neither read nor fill the cache."""
     default = lm or dspy.settings.lm
     settings = {} if default is None else {"lm": default.copy(cache=False)}
