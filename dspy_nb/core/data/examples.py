@@ -12,7 +12,7 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.data.identity import example_id, fingerprint, input_names, value_key
-from dspy_nb.core.data.rows import Layout, read_rows, source_name
+from dspy_nb.core.data.rows import Layout, Source, read_rows, source_name
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.text import error_text, repaired, value_text
 
@@ -22,7 +22,7 @@ __all__ = ["example_id", "fingerprint", "load_examples", "split"]
 
 
 def load_examples(
-    source: Any,
+    source: Source,
     inputs: str | Sequence[str] | None = None,
     *,
     sep: str | None = None,

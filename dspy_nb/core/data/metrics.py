@@ -18,7 +18,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import dspy
 
@@ -32,6 +32,7 @@ __all__ = [
     "METRICS",
     "Metric",
     "MetricError",
+    "MetricLike",
     "accuracy",
     "as_metric",
     "exact_match",
@@ -208,6 +209,10 @@ class Metric:
         )
 
 
+MetricLike: TypeAlias = "Metric | Callable[..., Any] | dspy.Module | str"
+"""What ``as_metric`` takes."""
+
+
 def exact_match(*fields: str, normalize: bool = True) -> Metric:
     """Make the metric that is true if every one of the fields has the value it should have.
 
@@ -256,9 +261,7 @@ def parse_metric(text: str) -> Metric:
     return make(*fields)
 
 
-def as_metric(
-    metric: Callable[..., Any] | str, *, binary: bool | None = None, feedback: bool = False
-) -> Metric:
+def as_metric(metric: MetricLike, *, binary: bool | None = None, feedback: bool = False) -> Metric:
     """Turn any metric function that DSPy accepts, and some that it does not, into a ``Metric``.
 
     Args:

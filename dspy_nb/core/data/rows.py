@@ -11,13 +11,16 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dspy
 
 from dspy_nb.core.arguments import DEEPEST, is_too_deep, user_path
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.text import value_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["FORMATS", "Layout", "Row", "read_rows", "source_name"]
 
@@ -30,6 +33,10 @@ FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 _JSON = FORMATS[:3]
 _QUOTING = (",", ";", "\t", "|")  # cells between these may be quoted
 _LINES_LOOKED_AT = 20
+
+
+Source: TypeAlias = "str | Path | pd.DataFrame | Iterable[Mapping[str, Any] | dspy.Example]"
+"""What ``load_examples`` reads: a file, a frame, or what there is already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ class Layout:
         return self.sep is not None or bool(self.names)
 
 
-def read_rows(source: Any, layout: Layout | None = None) -> Iterator[Row]:
+def read_rows(source: Source, layout: Layout | None = None) -> Iterator[Row]:
     """Iterate over the rows of a file, a DataFrame or an iterable, as ``load_examples`` describes them.
 
     Raises:

@@ -17,6 +17,7 @@ from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction
 from dspy_nb.core.programs.calls import check_answer
+from dspy_nb.core.programs.spec import Program
 from dspy_nb.core.programs.usage import Meter, Usage, watch_requests
 from dspy_nb.core.text import error_text, repaired
 
@@ -117,7 +118,7 @@ class ExampleMeter(Meter):
         self._lock = threading.Lock()
         self._awaiting_price: set[int] = set()
         self._closed = False
-        self._clear()
+        self._usage = _NOTHING
 
     def close(self) -> None:
         """Let no further LM call of this example begin."""
@@ -126,10 +127,7 @@ class ExampleMeter(Meter):
     def take(self) -> Usage:
         """Return what was used since the last time."""
         with self._lock:
-            if not self._calls and not self._hits:
-                return _NOTHING
-            usage = Usage(self._calls, self._hits, self._prompt_tokens, self._completion_tokens, self._usd)
-            self._clear()
+            usage, self._usage = self._usage, _NOTHING
         return usage
 
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
@@ -149,34 +147,22 @@ class ExampleMeter(Meter):
         """Count a request that failed, whether it is tried again or not."""
         super().failed(completions)
         with self._lock:
-            self._calls += 1
-
-    def _clear(self) -> None:
-        self._calls = self._hits = 0
-        self._prompt_tokens: int | None = 0
-        self._completion_tokens: int | None = 0
-        self._usd: float | None = 0.0
+            self._usage += Usage(1)
 
     def _paid(self, prompt_tokens: int | None, completion_tokens: int | None) -> None:
         with self._lock:
-            self._calls += 1
-            self._prompt_tokens = _add(self._prompt_tokens, prompt_tokens)
-            self._completion_tokens = _add(self._completion_tokens, completion_tokens)
+            self._usage += Usage(1, 0, prompt_tokens, completion_tokens)
             self._awaiting_price.add(threading.get_ident())  # it is known a moment later: see _answered
 
     def _answered(self, usd: float | None) -> None:
         with self._lock:
             if (thread := threading.get_ident()) in self._awaiting_price:
                 self._awaiting_price.discard(thread)
-                self._usd = _add(self._usd, usd)
+                self._usage += Usage(usd=usd)
             else:
-                self._hits += 1
+                self._usage += Usage(cache_hits=1)
         if self._closed:
             raise Abandoned
-
-
-def _add(a: Any, b: Any) -> Any:
-    return None if a is None or b is None else a + b
 
 
 class Work:
@@ -191,7 +177,7 @@ class Work:
 
     def __init__(
         self,
-        programs: tuple[Any, ...],
+        programs: tuple[Program, ...],
         settings: tuple[dict[str, Any], ...],
         metrics: tuple[Metric, ...],
         shared: dict[str, Any],
@@ -296,7 +282,7 @@ def timeout(timeout_s: float | None) -> Failure:
     return Failure("Timeout", f"no answer within {timeout_s:g} s")
 
 
-def is_asynchronous(program: Any) -> bool:
+def is_asynchronous(program: Program) -> bool:
     """Tell whether a program can only be awaited."""
     if isinstance(program, dspy.Module):
         # Not hasattr on the object: DSPy warns of everyone who reads a module's forward.

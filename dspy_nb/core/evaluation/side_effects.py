@@ -9,6 +9,8 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.programs.spec import Program
+
 __all__ = ["watch"]
 
 logger = logging.getLogger(__name__)
@@ -19,7 +21,7 @@ _COLLECTIONS = (list, tuple, dict, set, frozenset)
 _CONSTANT = (type(None), bool, bytes, complex, float, int, str)
 
 
-def watch(programs: Sequence[Any]) -> Callable[[], None]:
+def watch(programs: Sequence[Program]) -> Callable[[], None]:
     """Remember the attributes of some programs; return what warns if they have changed since.
 
     Seen are values that are replaced, and what is put into lists, dicts, sets and demos; not what objects of other
@@ -41,7 +43,7 @@ def watch(programs: Sequence[Any]) -> Callable[[], None]:
     return warn
 
 
-def _take_picture(program: Any) -> dict[str, Any]:
+def _take_picture(program: Program) -> dict[str, Any]:
     """Return what the attributes of a program are, of its sub-modules too; equal if nothing has changed."""
     left = [_MOST]
     with contextlib.suppress(Exception):  # it changes right now, or has attributes of a kind of its own
@@ -49,7 +51,7 @@ def _take_picture(program: Any) -> dict[str, Any]:
     return {}
 
 
-def _attributes(program: Any) -> Iterator[tuple[str, Any]]:
+def _attributes(program: Program) -> Iterator[tuple[str, Any]]:
     modules = program.named_sub_modules() if isinstance(program, dspy.Module) else [("self", program)]
     for name, module in modules:
         for attribute, value in getattr(module, "__dict__", {}).items():

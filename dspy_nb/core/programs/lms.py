@@ -10,12 +10,12 @@ import dspy
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.seams import engine_as_given
-from dspy_nb.core.programs.spec import predictors_of
+from dspy_nb.core.programs.spec import Program, predictors_of
 
 __all__ = ["answers_repeat", "are_confusable", "rollouts", "used_lms", "without_cache"]
 
 
-def used_lms(program: Any, lm: Any = None) -> list[Any]:
+def used_lms(program: Program, lm: dspy.BaseLM | None = None) -> list[dspy.BaseLM]:
     """Return the language models that a program asks, each once.
 
     Args:
@@ -42,7 +42,7 @@ def used_lms(program: Any, lm: Any = None) -> list[Any]:
     return list(found.values())
 
 
-def answers_repeat(program: Any, lm: Any = None) -> bool:
+def answers_repeat(program: Program, lm: dspy.BaseLM | None = None) -> bool:
     """Tell whether a program asked twice answers the same, because of a cache or of temperature 0."""
     default = lm or dspy.settings.lm
     predictors = _predictors(program)
@@ -52,7 +52,9 @@ def answers_repeat(program: Any, lm: Any = None) -> bool:
     )
 
 
-def rollouts(program: Any, lm: Any, repeats: int) -> tuple[tuple[Any, ...], tuple[dict[str, Any], ...]]:
+def rollouts(
+    program: Program, lm: dspy.BaseLM | None, repeats: int
+) -> tuple[tuple[Program, ...], tuple[dict[str, Any], ...]]:
     """Return a program and DSPy settings for each repeat, whose answers are drawn anew.
 
     The answers of a repeat are cached under its number, so the same evaluation later costs nothing.
@@ -77,7 +79,7 @@ def rollouts(program: Any, lm: Any, repeats: int) -> tuple[tuple[Any, ...], tupl
     return tuple(programs), tuple(settings)
 
 
-def are_confusable(lms: Iterable[Any], others: Iterable[Any]) -> bool:
+def are_confusable(lms: Iterable[dspy.BaseLM], others: Iterable[dspy.BaseLM]) -> bool:
     """Tell whether two of these language models have one name and differ in what answers.
 
     DSPy's cache knows a model by its name alone, so one would be given the answers of the other.
@@ -91,13 +93,13 @@ def are_confusable(lms: Iterable[Any], others: Iterable[Any]) -> bool:
     )
 
 
-def _source(lm: Any) -> tuple[Any, ...]:
+def _source(lm: dspy.BaseLM) -> tuple[Any, ...]:
     kwargs = getattr(lm, "kwargs", {})
     # Not lm.engine, which makes an engine of the LM's own where only a name was given.
     return engine_as_given(lm), *(kwargs.get(key) for key in ("api_base", "base_url", "api_key"))
 
 
-def without_cache(program: Any, lm: Any = None) -> tuple[Any, dict[str, Any]]:
+def without_cache(program: Program, lm: dspy.BaseLM | None = None) -> tuple[Program, dict[str, Any]]:
     """Return a program and DSPy settings whose language models neither read nor fill the cache."""
     default = lm or dspy.settings.lm
     settings = {} if default is None else {"lm": default.copy(cache=False)}
@@ -109,7 +111,7 @@ def without_cache(program: Any, lm: Any = None) -> tuple[Any, dict[str, Any]]:
     return copy, settings
 
 
-def _with_rollout(program: Any, rollout_id: int) -> Any:
+def _with_rollout(program: Program, rollout_id: int) -> Program:
     """Return the program, or a copy if a predictor has a language model of its own."""
     predictors = _predictors(program)
     if not any(predictor.lm for predictor in predictors):
@@ -120,7 +122,7 @@ def _with_rollout(program: Any, rollout_id: int) -> Any:
     return copy
 
 
-def _predictors(program: Any) -> list[Any]:
+def _predictors(program: Program) -> list[Any]:
     return predictors_of(program) if isinstance(program, dspy.Module) else []
 
 

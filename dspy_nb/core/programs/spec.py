@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dspy_nb.core.errors import Corrupt, InputError, Refused
 from dspy_nb.core.programs.field_types import is_plain, parse_type, same_type, type_text
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 __all__ = [
+    "Program",
     "base_model",
     "check_named",
     "check_spec",
@@ -44,6 +45,9 @@ __all__ = [
     "schema_hash",
     "spec_of",
 ]
+
+Program: TypeAlias = "dspy.Module | Callable[..., Any]"
+"""A module of DSPy, or a function of the input fields."""
 
 
 def class_path(program: object) -> str:
