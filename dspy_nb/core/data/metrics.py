@@ -123,7 +123,7 @@ class Metric:
 
     def read(self, field: str, label: Any) -> Any:
         """Return a label as the type that the program declares, as far as it can be read so."""
-        return next(_readings(self._compares.get("types", {}).get(field, ()), label), label)
+        return next(_read_as(self._compares.get("types", {}).get(field, ()), label), label)
 
     @property
     def _compares(self) -> dict[str, Any]:
@@ -384,14 +384,12 @@ def _score_fields(
         given = _read_answer(pred, field)
         score = compare(expected, given)
         if types and score < 1:
-            score = max(
-                [score, *(compare(read, given) for read in _readings(types.get(field, ()), expected))]
-            )
+            score = max([score, *(compare(read, given) for read in _read_as(types.get(field, ()), expected))])
         scores.append(score)
     return min(scores)
 
 
-def _readings(types: Iterable[Any], label: Any) -> Iterator[Any]:
+def _read_as(types: Iterable[Any], label: Any) -> Iterator[Any]:
     for kind in types:
         yield from readings(kind, label)
 

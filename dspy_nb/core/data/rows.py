@@ -147,7 +147,7 @@ def _decode(data: bytes, path: Path, encoding: str) -> str:
 
 
 def _json_line_rows(text: str, path: Path) -> Iterator[Row]:
-    if text.lstrip().startswith("[") and _is_json(text):
+    if text.lstrip().startswith("[") and _is_json_text(text):
         raise InputError(f"{path}, line 1: it looks like one array of objects: name it .json")
     # Not splitlines(): a JSON string may hold U+2028 and other characters that it takes for line ends.
     for number, line in enumerate(text.split("\n"), 1):
@@ -158,7 +158,7 @@ def _json_line_rows(text: str, path: Path) -> Iterator[Row]:
 
 def _json_rows(text: str, path: Path) -> Iterator[Row]:
     first, *others = [line for line in text.split("\n") if line.strip()] or [""]
-    if others and first.lstrip().startswith("{") and _is_json(first) and not _is_json(text):
+    if others and first.lstrip().startswith("{") and _is_json_text(first) and not _is_json_text(text):
         raise InputError(f"{path}: it looks like JSON lines, an object a line: name it .jsonl")
     items = _parse_json(text, str(path)) if text.strip() else []
     if not isinstance(items, list):
@@ -168,7 +168,7 @@ def _json_rows(text: str, path: Path) -> Iterator[Row]:
         yield where, _object(item, where)
 
 
-def _is_json(text: str) -> bool:
+def _is_json_text(text: str) -> bool:
     try:
         json.loads(text)
     except (ValueError, RecursionError):

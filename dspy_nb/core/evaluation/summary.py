@@ -21,6 +21,7 @@ __all__ = [
     "errors_of",
     "label_field",
     "latency_of",
+    "mean",
     "mean_interval",
     "metric_score",
     "quantile",
@@ -50,11 +51,11 @@ def metric_score(
     ids = [result.example_id for result in results]
     return MetricScore(
         name,
-        _mean(values),
+        mean(values),
         mean_interval(values, ids, binary, confidence, seed),
         len(values),
         int(sum(values)) if binary else None,
-        _mean(answered),
+        mean(answered),
     )
 
 
@@ -67,7 +68,7 @@ def mean_interval(
     """
     distinct = len(set(ids))
     if distinct == 1 < len(values):
-        return bca_interval([_mean(values)], confidence)
+        return bca_interval([mean(values)], confidence)
     if distinct < len(values):
         return clustered_interval(values, ids, confidence, bounds=(0.0, 1.0))
     if binary:
@@ -96,7 +97,7 @@ def latency_of(results: Sequence[ExampleResult]) -> Latency | None:
     times = sorted(result.latency_ms for result in answered if not result.cached)
     if not times:
         return None
-    return Latency(len(times), _mean(times), *(quantile(times, share) for share in (0.5, 0.95, 0.99)))
+    return Latency(len(times), mean(times), *(quantile(times, share) for share in (0.5, 0.95, 0.99)))
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
@@ -186,5 +187,6 @@ def classification_of(field: str, metric: Metric, results: Sequence[ExampleResul
     )
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
+    """Return the mean, NaN of nothing."""
     return math.fsum(values) / len(values) if values else math.nan

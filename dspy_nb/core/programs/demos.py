@@ -65,7 +65,7 @@ def dump_demo(demo: Any, signature: type[dspy.Signature]) -> dict[str, Any]:
         if name == _TYPES:
             continue
         if name not in signature.fields:
-            if isinstance(name, str) and _is_json(value):
+            if isinstance(name, str) and _is_exact_json(value):
                 stored[name] = value
             continue
         annotation = signature.fields[name].annotation
@@ -240,7 +240,7 @@ def _write_json(plain: Any) -> str:
     return json.dumps(plain, ensure_ascii=False)
 
 
-def _is_json(value: Any) -> bool:
+def _is_exact_json(value: Any) -> bool:
     if value is None or type(value) in (bool, int):
         return True
     if type(value) is float:
@@ -248,11 +248,11 @@ def _is_json(value: Any) -> bool:
     if type(value) is str:
         return not any("\ud800" <= letter <= "\udfff" for letter in value)
     if type(value) is list:
-        return all(map(_is_json, value))
+        return all(map(_is_exact_json, value))
     return (
         type(value) is dict
-        and all(type(key) is str and _is_json(key) for key in value)
-        and all(map(_is_json, value.values()))
+        and all(type(key) is str and _is_exact_json(key) for key in value)
+        and all(map(_is_exact_json, value.values()))
     )
 
 

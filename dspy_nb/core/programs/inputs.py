@@ -156,15 +156,15 @@ def _needed(program: Program) -> list[str]:
 def _parameters(program: Program) -> list[inspect.Parameter] | None:
     """Return the parameters of a program; ``None`` if they cannot be told."""
     if not isinstance(program, dspy.Module):
-        return _parameters_of(program)
+        return _parameters_of_function(program)
     forward = forward_of(program)
     if forward is None or "forward" in vars(program) or not _is_of_dspy(type(program).__call__):
         return None
-    parameters = _parameters_of(forward)
+    parameters = _parameters_of_function(forward)
     return None if parameters is None else parameters[1:]  # without self
 
 
-def _parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+def _parameters_of_function(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
     if inspect.isbuiltin(function):
         return None  # few of them tell the names of their arguments
     try:

@@ -74,7 +74,7 @@ def rollouts(
             )
     programs, settings = [], []
     for rollout_id in range(1, repeats + 1):
-        programs.append(_with_rollout(program, rollout_id))
+        programs.append(_with_lms(program, rollout_id=rollout_id))
         settings.append({} if default is None else {"lm": default.copy(rollout_id=rollout_id)})
     return tuple(programs), tuple(settings)
 
@@ -103,22 +103,17 @@ def without_cache(program: Program, lm: dspy.BaseLM | None = None) -> tuple[Prog
     """Return a program and DSPy settings whose language models neither read nor fill the cache."""
     default = lm or dspy.settings.lm
     settings = {} if default is None else {"lm": default.copy(cache=False)}
-    if not any(predictor.lm for predictor in _predictors(program)):
-        return program, settings
-    copy = copy_of(program)
-    for original, copied in zip(_predictors(program), _predictors(copy), strict=True):
-        copied.lm = original.lm and original.lm.copy(cache=False)
-    return copy, settings
+    return _with_lms(program, cache=False), settings
 
 
-def _with_rollout(program: Program, rollout_id: int) -> Program:
-    """Return the program, or a copy if a predictor has a language model of its own."""
+def _with_lms(program: Program, **changes: Any) -> Program:
+    """Return the program, or a copy in which the language models that predictors have of their own are changed."""
     predictors = _predictors(program)
     if not any(predictor.lm for predictor in predictors):
         return program
     copy = copy_of(program)
     for original, copied in zip(predictors, _predictors(copy), strict=True):
-        copied.lm = original.lm and original.lm.copy(rollout_id=rollout_id)
+        copied.lm = original.lm and original.lm.copy(**changes)
     return copy
 
 

@@ -14,7 +14,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dspy_nb.core.errors import Corrupt, InputError, Refused
-from dspy_nb.core.programs.field_types import is_plain, parse_type, same_type, type_text
+from dspy_nb.core.programs.field_types import is_plain_type, parse_type, same_type, type_text
 from dspy_nb.core.programs.seams import (
     description_of,
     is_compiled,
@@ -331,7 +331,7 @@ def _predictor_spec(path: str, parameter: Any) -> dict[str, Any]:
 def _field_spec(name: str, field: Any) -> dict[str, Any]:
     text = type_text(field.annotation)
     obstacle = None
-    if not is_plain(text):
+    if not is_plain_type(text):
         obstacle = f"the type {text} of the field '{name}' is not one that the registry can rebuild"
     elif field.metadata or not field.is_required():
         obstacle = f"the field '{name}' has a default or a constraint"
@@ -353,7 +353,7 @@ def schema_hash(field: FieldInfo) -> str | None:
     """
     from pydantic import TypeAdapter
 
-    if is_plain(type_text(field.annotation)) and not field.metadata:
+    if is_plain_type(type_text(field.annotation)) and not field.metadata:
         return None
     try:
         schema = TypeAdapter(field.rebuild_annotation()).json_schema()

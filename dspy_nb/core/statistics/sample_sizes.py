@@ -23,7 +23,7 @@ from dspy_nb.core.statistics.proportions import (
 from dspy_nb.core.text import value_text
 
 __all__ = [
-    "MOST", "Plan", "more_needed", "more_needed_alike", "more_needed_paired", "plan",
+    "MOST", "Plan", "least_more", "more_needed", "more_needed_alike", "more_needed_paired", "plan",
     "sample_size_paired", "sample_size_unpaired",
 ]  # fmt: skip
 
@@ -150,7 +150,7 @@ def more_needed_paired(n: int, b_wins: int, a_wins: int, margin: float, confiden
         low, high = paired_difference_interval(size - wins - losses, wins, losses, 0, confidence)
         return -margin <= low and high <= margin
 
-    return _least_more(n, decides)
+    return least_more(n, decides)
 
 
 def more_needed_alike(n: int, difference: float, margin: float, confidence: float) -> int | None:
@@ -174,11 +174,11 @@ def more_needed_alike(n: int, difference: float, margin: float, confidence: floa
         better = (low > 0 or high < 0) and 2.0 ** (1 - size) <= 1 - confidence  # and the sign-flip test
         return (-margin <= low and high <= margin) or better
 
-    return None if abs(difference) < _NO_GAP and margin < _NO_GAP else _least_more(n, decides)
+    return None if abs(difference) < _NO_GAP and margin < _NO_GAP else least_more(n, decides)
 
 
-def _least_more(n: int, decides: Callable[[int], bool]) -> int | None:
-    """Return by how much n must grow until a test decides, by doubling and halving."""
+def least_more(n: int, decides: Callable[[int], bool]) -> int | None:
+    """Return by how much n must grow until a test decides, by doubling and halving; None beyond ``MOST``."""
     low, high = n, n + 1
     while not decides(high):
         low, high = high, n + 2 * (high - n)
