@@ -210,7 +210,6 @@ class Metric:
 
 
 MetricLike: TypeAlias = "Metric | Callable[..., Any] | dspy.Module | str"
-"""What ``as_metric`` takes."""
 
 
 def exact_match(*fields: str, normalize: bool = True) -> Metric:
@@ -317,9 +316,8 @@ def _adapt_call(metric: Callable[..., Any], name: str) -> Callable[..., Any]:
         )
     if inner is not metric:
         return metric
-    forward: Callable[..., Any] = object.__getattribute__(
-        inner, "forward"
-    )  # asking the module logs a warning
+    # Asking the module itself logs a warning.
+    forward: Callable[..., Any] = object.__getattribute__(inner, "forward")
     return forward
 
 
@@ -421,9 +419,8 @@ def _no_field(label: str, which: str, example: Any, field: str) -> InputError:
 
 
 def _explain(gold: Any, pred: Any, fields: tuple[str, ...]) -> str:
-    return " ".join(
-        f"{name}: got {_read_answer(pred, name)!r}, expected {_read(gold, name)!r}." for name in fields
-    )
+    pairs = [(name, _read_answer(pred, name), _read(gold, name)) for name in fields]
+    return " ".join(f"{name}: got {given!r}, expected {expected!r}." for name, given, expected in pairs)
 
 
 def _describe_value(value: object) -> str:

@@ -84,8 +84,8 @@ class Outcome:
         cached: Whether every LM answer that the program got came from a cache.
         usage: What the program used.
         metric_usage: What the metrics used, where they ask a language model.
-        telling: After how many like it there will be no score, if there was none before; 0 if nothing follows
-            from it, as from an error that a program raises.
+        hopeless_after: How many such outcomes in a row, from the first example on, show that there will be no
+            score; 0 if they do not, as errors that a program raises do not.
         repaired: Whether the answer held half of a surrogate pair, which no file can hold.
     """
 
@@ -96,7 +96,7 @@ class Outcome:
     cached: bool
     usage: Usage
     metric_usage: Usage = _NOTHING
-    telling: int = 0
+    hopeless_after: int = 0
     repaired: bool = False
 
 
@@ -196,7 +196,7 @@ class Work:
                 prediction = program(**own_copy(split_fields(job.example)[0]))
                 check_answer(program, prediction)
             except (*_FAILURES, asyncio.CancelledError) as error:
-                return self.fail(Failure.of(error), meter.take(), started, _count_telling(error))
+                return self.fail(Failure.of(error), meter.take(), started, _count_program_errors(error))
             latency_ms = (time.perf_counter() - started) * 1e3
             return self._scored(job, meter, prediction, latency_ms)
 
@@ -214,16 +214,16 @@ class Work:
                 failure = timeout(timeout_s) if limit.expired() else Failure.of(error)
                 return self.fail(failure, meter.take(), started)
             except _FAILURES as error:
-                return self.fail(Failure.of(error), meter.take(), started, _count_telling(error))
+                return self.fail(Failure.of(error), meter.take(), started, _count_program_errors(error))
             latency_ms = (time.perf_counter() - started) * 1e3
             # In a thread of its own, for a metric that asks a language model would hold up the loop.
             return await asyncio.to_thread(self._scored, job, meter, prediction, latency_ms)
 
-    def fail(self, failure: Failure, usage: Usage, started: float, telling: int = 0) -> Outcome:
+    def fail(self, failure: Failure, usage: Usage, started: float, hopeless_after: int = 0) -> Outcome:
         """Return the outcome of an example that has no answer, begun at ``started`` (perf_counter)."""
         latency_ms = (time.perf_counter() - started) * 1e3
         scores = (None,) * len(self.metrics)
-        return Outcome({}, scores, failure, latency_ms, False, usage, telling=telling)
+        return Outcome({}, scores, failure, latency_ms, False, usage, hopeless_after=hopeless_after)
 
     def _context(self, job: Job, meter: ExampleMeter) -> dict[str, Any]:
         return {**self.settings[job.repeat], **meter_settings(meter)}
@@ -236,14 +236,13 @@ class Work:
         repaired = _repair(prediction)
         scores: list[bool | float | None] = []
         failure = None
-        telling = 0
+        hopeless_after = 0
         for metric in self.metrics:
             try:
                 scores.append(_in_range(metric, metric(job.example, prediction)))
             except _FAILURES as error:
-                telling = (
-                    telling if scores else _count_telling_of_metric(error)
-                )  # the first one gives the score
+                if not scores:  # the first one gives the score
+                    hopeless_after = _count_metric_errors(error)
                 scores.append(None)
                 failure = failure or Failure.of(
                     error, "" if metric.label in error_text(error) else f"{metric.label}: "
@@ -251,16 +250,28 @@ class Work:
         cached = usage.cache_hits > 0 and usage.lm_calls == 0
         spent = meter.take()
         return Outcome(
-            _fields(prediction), tuple(scores), failure, latency_ms, cached, usage, spent, telling, repaired
+            _fields(prediction),
+            tuple(scores),
+            failure,
+            latency_ms,
+            cached,
+            usage,
+            spent,
+            hopeless_after,
+            repaired,
         )
 
 
-def _count_telling(error: BaseException) -> int:
+def _count_program_errors(error: BaseException) -> int:
+    """Return how many such errors in a row show that the program is at fault; 0 if they do not."""
     return _HANDFUL if isinstance(error, NoPrediction | NoField) else 0
 
 
-def _count_telling_of_metric(error: BaseException) -> int:
-    """A mistake in a metric shows at once; a service that it asks may be down for a moment."""
+def _count_metric_errors(error: BaseException) -> int:
+    """Return how many such errors in a row show that the metric is at fault.
+
+    A mistake shows at once; a service that the metric asks may be down for a moment.
+    """
     at_once = isinstance(error, InputError) or type(error).__module__ == "builtins"
     return 1 if at_once and not isinstance(error, OSError) else _HANDFUL
 

@@ -38,7 +38,7 @@ def metric_score(
 
     Args:
         name: The metric.
-        results: At least none.
+        results: May be none.
         binary: Whether it says right or wrong; ``None`` if its scores, all 0 or 1, can tell.
         confidence: Of the interval.
         seed: Of the bootstrap.

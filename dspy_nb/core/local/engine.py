@@ -58,10 +58,10 @@ def local_lm(
 
     Args:
         temperature: 0 always takes the likeliest token.
-        max_tokens: longest answer, in tokens.
-        seed: of the sampling at a temperature above 0. None samples anew at every call.
-        cache: whether DSPy caches the answers.
-        slots: how many calls are computed side by side; others wait their turn. With the default of 1 they
+        max_tokens: Longest answer, in tokens.
+        seed: Of the sampling at a temperature above 0. None samples anew at every call.
+        cache: Whether DSPy caches the answers.
+        slots: How many calls are computed side by side; others wait their turn. With the default of 1 they
             are computed one after the other, whatever the number of threads, and that is the fastest for
             short answers. Four slots are up to 1.5 times faster for long ones, but not reproducible: a
             neighbour changes the numbers in the last bit, and that changes a word now and then.
@@ -72,8 +72,8 @@ def local_lm(
         ``DSPY_NB_LM=openai/gpt-4o-mini`` a plain ``dspy.LM`` with that name, ``temperature`` and ``cache``.
 
     Raises:
-        InputError: if an argument or ``DSPY_NB_LM`` is malformed.
-        ModelNotInstalled: if the model or llama.cpp's binding is missing; the message says what to run.
+        InputError: An argument or ``DSPY_NB_LM`` is malformed.
+        ModelNotInstalled: The model or llama.cpp's binding is missing; the message says what to run.
     """
     _check("temperature", temperature, (int, float), 0)
     _check("max_tokens", max_tokens, (int,), 1)
@@ -164,11 +164,11 @@ class LocalEngine:
         """Return the model's answer; waits for its turn and for the answer to be complete.
 
         Raises:
-            lm15.ContextLengthError: if prompt and answer do not fit into 4096 tokens.
-            lm15.InvalidRequestError: if llama.cpp cannot enforce the schema or takes an option amiss.
-            lm15.UnsupportedFeatureError: if the request holds anything but text, or tools.
-            lm15.UnsupportedModelError: if the request names another model.
-            lm15.NotConfiguredError: if the model is not installed here.
+            lm15.ContextLengthError: Prompt and answer do not fit into 4096 tokens.
+            lm15.InvalidRequestError: llama.cpp cannot enforce the schema or takes an option amiss.
+            lm15.UnsupportedFeatureError: The request holds anything but text, or tools.
+            lm15.UnsupportedModelError: The request names another model.
+            lm15.NotConfiguredError: The model is not installed here.
         """
         server = self._server(request)
         prefix, rest = chat_prompt(request)

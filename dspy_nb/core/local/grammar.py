@@ -53,9 +53,9 @@ def answer_form(schema: Schema, max_tokens: int, attempt: int = 0) -> Form:
     """Return the form that makes an answer of at most ``max_tokens`` satisfy ``schema``.
 
     Args:
-        schema: a JSON schema; DSPy's has an object at the root, any other works too.
-        max_tokens: what the whole answer may take.
-        attempt: index into ``TIGHTNESS``.
+        schema: A JSON schema; DSPy's has an object at the root, any other works too.
+        max_tokens: What the whole answer may take.
+        attempt: Index into ``TIGHTNESS``.
     """
     definitions: Schema = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     per_token, items = TIGHTNESS[attempt]

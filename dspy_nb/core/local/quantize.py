@@ -40,7 +40,7 @@ def requantize(source: bytes) -> list[bytes]:
     The file comes in pieces to be written one after the other, so that it is in memory once.
 
     Raises:
-        ValueError: if ``source`` is not a little-endian GGUF file of version 3.
+        ValueError: ``source`` is not a little-endian GGUF file of version 3.
     """
     header, tensors, data_start = _read_header(source)
     infos, blobs, offset = bytearray(), list[bytes](), 0

@@ -98,7 +98,7 @@ def more_needed(n: int, effect: float, variance: float, margin: float, confidenc
     Args:
         n: Examples counted so far.
         effect: The mean difference seen.
-        variance: n times the variance of that mean, more than 0.
+        variance: ``n`` times the variance of that mean, more than 0.
         margin: Largest difference that makes no practical difference, at least 0.
         confidence: 1 − α of the verdict, in (0, 1).
 
