@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dspy
 
@@ -17,9 +17,11 @@ from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction
 from dspy_nb.core.programs.calls import check_answer
-from dspy_nb.core.programs.spec import Program
 from dspy_nb.core.programs.usage import Meter, Usage, watch_requests
 from dspy_nb.core.text import error_text, repaired
+
+if TYPE_CHECKING:
+    from dspy_nb.core.programs.spec import Program
 
 __all__ = [
     "Abandoned",

@@ -29,12 +29,12 @@ class Usage:
     """What was used. ``None`` means unknown, which is not the same as 0.
 
     Attributes:
-        lm_calls: Completions asked of a language model and not found in a cache. A request for n
+        lm_calls: completions asked of a language model and not found in a cache. A request for n
             completions counts as n, one that failed as one, and so does each time that DSPy tried again.
-        cache_hits: Requests answered from a cache.
-        prompt_tokens: Tokens sent, ``None`` if any call did not report them.
-        completion_tokens: Tokens received, likewise.
-        usd: Price in US dollars as DSPy estimates it, ``None`` if it is unknown for any call.
+        cache_hits: requests answered from a cache.
+        prompt_tokens: tokens sent, ``None`` if any call did not report them.
+        completion_tokens: tokens received, likewise.
+        usd: price in US dollars as DSPy estimates it, ``None`` if it is unknown for any call.
     """
 
     lm_calls: int = 0
@@ -73,11 +73,11 @@ class Meter(UsageTracker):
     Install both halves: ``dspy.context(usage_tracker=meter, caller_modules=[*others, meter])``.
 
     Args:
-        on_usage: Called with (prompt tokens or None, completion tokens or None) for each uncached call,
+        on_usage: called with (prompt tokens or None, completion tokens or None) for each uncached call,
             in the thread and context of the call, before it ends.
-        on_price: Called with (dollars or None) for each call that ended well, cached or not, likewise.
-        parent: A tracker that was active outside, which goes on being notified.
-        call_seconds: How long an answer may take.
+        on_price: called with (dollars or None) for each call that ended well, cached or not, likewise.
+        parent: a tracker that was active outside, which goes on being notified.
+        call_seconds: how long an answer may take.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Meter(UsageTracker):
         """Take note of a request that is about to be sent, a retry included; what this raises, the call raises.
 
         Args:
-            completions: How many it asks for.
+            completions: how many it asks for.
         """
         if isinstance(self._parent, Meter):
             self._parent.sending(completions)
