@@ -27,14 +27,10 @@ import dspy
 import numpy as np
 
 import dspy_nb as nb
-from dspy_nb.core.statistics.verdicts import (
-    PairedSequence,
-    TwoArmSequence,
-    decide,
-    paired_evalue,
-    sample_size_paired,
-    sample_size_unpaired,
-)
+from dspy_nb.core.statistics.sample_sizes import sample_size_paired, sample_size_unpaired
+from dspy_nb.core.statistics.sequences import PairedSequence, paired_evalue
+from dspy_nb.core.statistics.two_arm import TwoArmSequence
+from dspy_nb.core.statistics.verdicts import decide
 
 _DISCORDANCE = 0.3
 _EFFECTS = (0.05, 0.10, 0.20)

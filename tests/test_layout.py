@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import nbformat
@@ -162,6 +163,32 @@ def test_no_room_and_no_file_is_too_large() -> None:
     assert long == {}
     rooms = Counter(file.parent for file in files if file.name != "__init__.py")
     assert {str(room.relative_to(ROOT)): n for room, n in rooms.items() if n > 16} == {}
+
+
+_NOT_IMPORTED = {
+    "dask": "distributed needs the one of its own version",
+    "ipykernel": "notebooks are executed in a process of it, and 7.0.0 breaks widgets",
+    "optuna": "DSPy's MIPROv2 imports it, after the money is spent",
+}
+
+
+def test_every_library_that_is_imported_is_declared_and_every_declared_one_is_imported() -> None:
+    imported: set[str] = set()
+    for file in (ROOT / "dspy_nb").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.partition(".")[0])
+    libraries = imported - sys.stdlib_module_names - {"dspy_nb"}
+    distributions = packages_distributions()
+    provided = {name: {canonicalize_name(d) for d in distributions.get(name, [name])} for name in libraries}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    texts = [*project["dependencies"], *extras["local"], *extras["distributed"]]
+    declared = {canonicalize_name(Requirement(text).name) for text in texts}
+    assert {name for name, found in provided.items() if not found & declared} == set()
+    assert declared - set().union(*provided.values()) == set(_NOT_IMPORTED)
 
 
 # -- notebooks ----------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from typing import Final
 import click
 from click.shell_completion import get_completion_class
 
-from dspy_nb.commands.declaration import Outcome, argument, command
-from dspy_nb.commands.surface import Surface
+from dspy_nb.commands.declaration import argument, command
+from dspy_nb.commands.surface import Outcome, Surface
 
 __all__ = ["completion"]
 

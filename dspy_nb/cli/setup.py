@@ -7,7 +7,8 @@ from pathlib import Path
 import dspy_nb as nb
 from dspy_nb.cli.shell import Shell
 from dspy_nb.commands import common, words
-from dspy_nb.commands.declaration import Outcome, argument, command, option
+from dspy_nb.commands.declaration import argument, command, option
+from dspy_nb.commands.surface import Outcome
 from dspy_nb.core.text import error_text
 
 __all__ = ["demo", "install_model", "run_notebook"]

@@ -11,8 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import dspy_nb as nb
 from dspy_nb.cli.output import as_json_text, echo, keep_elsewhere
 from dspy_nb.commands import words
-from dspy_nb.commands.declaration import Outcome, Verb
-from dspy_nb.commands.surface import Surface
+from dspy_nb.commands.surface import Outcome, Surface
 
 if TYPE_CHECKING:
     import dspy
@@ -32,7 +31,7 @@ class Shell(Surface):
     def __init__(self) -> None:
         self._as_json = False
 
-    def begin(self, verb: Verb, *, as_json: bool = False, kept: str | None = None) -> None:
+    def begin(self, kept_as: str | None, *, as_json: bool = False, kept: str | None = None) -> None:
         """Note how to print the result."""
         self._as_json = as_json
 

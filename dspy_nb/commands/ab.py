@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import dspy_nb as nb
 from dspy_nb.commands import common, words
-from dspy_nb.commands.declaration import Outcome, argument, command, given, name_of, option
-from dspy_nb.commands.surface import Surface
+from dspy_nb.commands.declaration import argument, command, given, name_of, option
+from dspy_nb.commands.surface import Outcome, Surface
 from dspy_nb.core.text import repaired
 
 __all__ = ["ab_test"]

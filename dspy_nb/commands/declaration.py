@@ -10,52 +10,20 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar
 
 import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from dspy_nb.commands.surface import Surface
-from dspy_nb.core.errors import DspyNbError, InputError
+from dspy_nb.commands.surface import Outcome, Surface
+from dspy_nb.core.errors import InputError
 
-__all__ = ["Kind", "Outcome", "Verb", "argument", "command", "given", "name_of", "option", "typed"]
+__all__ = ["Kind", "Verb", "argument", "command", "given", "name_of", "option", "typed"]
 
 Where = Literal["shell", "notebook"]
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass
-class Outcome:
-    """What a command found.
-
-    Attributes:
-        value: The result: what a magic returns, and what is shown.
-        data: The result as JSON can hold it, for ``--json``; a function that makes it, where that costs.
-        text: The result as text for a terminal; by default that of ``value``.
-        also: What else a notebook shows, before the result.
-        note: A sentence to say after it, such as where it was kept.
-        refusal: Why a rule said no: the exit status is 1, the cell fails.
-        status: The exit status where no rule was asked, with ``complaint`` on stderr.
-        complaint: See ``status``.
-        failure: What went wrong at the very end: shown after the result.
-        failed: Whether there is no result, but the complaint alone.
-        one_line: Whether the JSON is one line, for a log.
-    """
-
-    value: Any = None
-    data: Any = None
-    text: str | Callable[[], str] | None = None
-    also: Sequence[Any] = ()
-    note: str = ""
-    refusal: DspyNbError | None = None
-    status: int = 0
-    complaint: str = ""
-    failure: DspyNbError | None = None
-    one_line: bool = False
-    failed: bool = False
 
 
 class Kind(click.types.StringParamType):
@@ -191,7 +159,7 @@ class Verb(click.Command):
         names = {param.name for param in self.params}
         shown = {name: ctx.params[name] for name in ("as_json", "kept") if name in names}
         arguments = {name: value for name, value in ctx.params.items() if name not in shown}
-        here.begin(self, **shown)
+        here.begin(self.kept_as, **shown)
         assert self.callback is not None
         try:
             outcome = ctx.invoke(self.callback, here, **arguments)

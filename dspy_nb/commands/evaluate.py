@@ -11,8 +11,8 @@ import click
 
 import dspy_nb as nb
 from dspy_nb.commands import common, words
-from dspy_nb.commands.declaration import Outcome, argument, command, given, name_of, option
-from dspy_nb.commands.surface import Surface
+from dspy_nb.commands.declaration import argument, command, given, name_of, option
+from dspy_nb.commands.surface import Outcome, Surface
 
 __all__ = ["evaluate", "gate"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import dspy_nb as nb
 from dspy_nb.commands import common
-from dspy_nb.commands.declaration import Outcome, command, given, option
-from dspy_nb.commands.surface import Surface
+from dspy_nb.commands.declaration import command, given, option
+from dspy_nb.commands.surface import Outcome, Surface
 from dspy_nb.commands.tasks import reading_task, task_options
 
 __all__ = ["optimize"]

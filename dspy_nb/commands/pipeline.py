@@ -12,8 +12,8 @@ import click
 
 import dspy_nb as nb
 from dspy_nb.commands import common
-from dspy_nb.commands.declaration import Outcome, command, option
-from dspy_nb.commands.surface import Surface
+from dspy_nb.commands.declaration import command, option
+from dspy_nb.commands.surface import Outcome, Surface
 from dspy_nb.commands.tasks import reading_task, task_options
 from dspy_nb.core.errors import Refused
 from dspy_nb.core.text import one_line

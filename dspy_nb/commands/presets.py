@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import dspy_nb as nb
 from dspy_nb.commands import common
-from dspy_nb.commands.declaration import Outcome, argument, command, given, option
-from dspy_nb.commands.surface import Surface
+from dspy_nb.commands.declaration import argument, command, given, option
+from dspy_nb.commands.surface import Outcome, Surface
 
 __all__ = ["presets"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import dspy_nb as nb
 from dspy_nb.commands import common, words
 from dspy_nb.commands.common import open_registry, version_facts
-from dspy_nb.commands.declaration import Outcome, argument, command, option
-from dspy_nb.commands.surface import Surface
+from dspy_nb.commands.declaration import argument, command, option
+from dspy_nb.commands.surface import Outcome, Surface
 
 __all__ = ["check", "diff", "history", "list_versions", "register", "registry", "show"]
 

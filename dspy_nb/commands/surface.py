@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,42 @@ if TYPE_CHECKING:
     import dspy
 
     import dspy_nb as nb
-    from dspy_nb.commands.declaration import Outcome, Verb
     from dspy_nb.core.events import Listener
     from dspy_nb.core.models.version import ModelVersion
     from dspy_nb.views.progress.display import Display
 
-__all__ = ["Surface", "write_late"]
+__all__ = ["Outcome", "Surface", "write_late"]
+
+
+@dataclass
+class Outcome:
+    """What a command found.
+
+    Attributes:
+        value: The result: what a magic returns, and what is shown.
+        data: The result as JSON can hold it, for ``--json``; a function that makes it, where that costs.
+        text: The result as text for a terminal; by default that of ``value``.
+        also: What else a notebook shows, before the result.
+        note: A sentence to say after it, such as where it was kept.
+        refusal: Why a rule said no: the exit status is 1, the cell fails.
+        status: The exit status where no rule was asked, with ``complaint`` on stderr.
+        complaint: See ``status``.
+        failure: What went wrong at the very end: shown after the result.
+        failed: Whether there is no result, but the complaint alone.
+        one_line: Whether the JSON is one line, for a log.
+    """
+
+    value: Any = None
+    data: Any = None
+    text: str | Callable[[], str] | None = None
+    also: Sequence[Any] = ()
+    note: str = ""
+    refusal: DspyNbError | None = None
+    status: int = 0
+    complaint: str = ""
+    failure: DspyNbError | None = None
+    one_line: bool = False
+    failed: bool = False
 
 
 class Surface(ABC):
@@ -41,8 +72,14 @@ class Surface(ABC):
         return True
 
     @abstractmethod
-    def begin(self, verb: Verb, *, as_json: bool = False, kept: str | None = None) -> None:
-        """Get ready for a command."""
+    def begin(self, kept_as: str | None, *, as_json: bool = False, kept: str | None = None) -> None:
+        """Get ready for a command.
+
+        Args:
+            kept_as: Name under which a notebook keeps the result of such commands.
+            as_json: Whether to print the result as JSON.
+            kept: Name under which the user wants to keep this one.
+        """
 
     @abstractmethod
     def finish(self, outcome: Outcome) -> Any:

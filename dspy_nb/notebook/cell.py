@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dspy_nb as nb
 from dspy_nb.commands import words
-from dspy_nb.commands.declaration import Outcome, Verb
-from dspy_nb.commands.surface import Surface
+from dspy_nb.commands.surface import Outcome, Surface
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.text import visible
 
@@ -38,7 +37,7 @@ class Cell(Surface):
         self._shell, self._namespace, self._silent = shell, namespace, silent
         self._names: tuple[str, ...] = ()
 
-    def begin(self, verb: Verb, *, as_json: bool = False, kept: str | None = None) -> None:
+    def begin(self, kept_as: str | None, *, as_json: bool = False, kept: str | None = None) -> None:
         """Note under which names to keep the result.
 
         Raises:
@@ -46,7 +45,7 @@ class Cell(Surface):
         """
         if kept is not None and (not kept.isidentifier() or keyword.iskeyword(kept)):
             raise InputError(f"-o {kept!r}: not a name that Python allows")
-        self._names = tuple(filter(None, (verb.kept_as, kept)))
+        self._names = tuple(filter(None, (kept_as, kept)))
 
     def finish(self, outcome: Outcome) -> Any:
         """Show what a command found, and return it.

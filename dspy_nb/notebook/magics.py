@@ -21,14 +21,14 @@ from dspy_nb.commands import COMMANDS
 from dspy_nb.commands.declaration import Verb
 from dspy_nb.core.errors import InputError
 from dspy_nb.notebook.cell import Cell
-from dspy_nb.notebook.setup import DspyNb
+from dspy_nb.notebook.defaults import DspyNb
 
-__all__ = ["PATTERN", "DspyNbMagics", "complete"]
+__all__ = ["DspyNbMagics", "install", "uninstall"]
 
 _VERBS = {verb.magic: verb.on("notebook") for verb in COMMANDS if verb.magic is not None}
 _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
-PATTERN = rf".*%({'|'.join(_VERBS)})\b"
+_PATTERN = rf".*%({'|'.join(_VERBS)})\b"
 """What a line up to the cursor looks like, an assignment in front of the magic included."""
 
 
@@ -85,10 +85,36 @@ class DspyNbMagics(Magics):
         return [item.value for item in found]
 
 
-def complete(shell: Any, event: Any) -> list[str]:
+def _complete(shell: Any, event: Any) -> list[str]:
     """Complete a line: the hook that IPython calls with itself and the line."""
     magics = shell.magics_manager.registry.get(DspyNbMagics.__name__)
     return [] if magics is None else magics.complete(event.text_until_cursor, event.symbol)
+
+
+def install(ipython: Any) -> None:
+    """Register the magics, their defaults and completion; if it is registered already, do nothing."""
+    if DspyNbMagics.__name__ in ipython.magics_manager.registry:
+        return
+    defaults = DspyNb(parent=ipython)
+    ipython.configurables.append(defaults)
+    ipython.register_magics(DspyNbMagics(ipython, defaults))
+    ipython.set_hook("complete_command", _complete, re_key=_PATTERN)
+
+
+def uninstall(ipython: Any) -> None:
+    """Take everything away again."""
+    registered = ipython.magics_manager.registry.pop(DspyNbMagics.__name__, None)
+    if registered is None:
+        return
+    for kind, names in registered.magics.items():
+        for name in names:
+            ipython.magics_manager.magics[kind].pop(name, None)
+    ipython.configurables[:] = [
+        c for c in ipython.configurables if c is not registered and not isinstance(c, DspyNb)
+    ]
+    completers = ipython.strdispatchers["complete_command"].regexs
+    for pattern in [pattern for pattern in completers if pattern.pattern == _PATTERN]:
+        del completers[pattern]
 
 
 def _without_semicolon(line: str) -> tuple[str, bool]:

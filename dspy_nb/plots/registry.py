@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_nb.core.deployment.health import HealthReport, ObjectiveHealth
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.statistics.verdicts import wilson_interval
+from dspy_nb.core.statistics.proportions import wilson_interval
 from dspy_nb.plots.figures import (
     BLUE,
     GREY,

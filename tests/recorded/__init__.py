@@ -18,7 +18,8 @@ import platform
 import random
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,10 +67,27 @@ def ask_again(asked: Iterable[Asked], number: int, seed: int) -> list[Asked]:
     ]
 
 
+def read_asked(folder: Path) -> Iterator[Asked]:
+    """Yield what all processes wrote into ``folder``, in no particular order."""
+    from dspy_nb.core.local.recording import Asked
+    from dspy_nb.core.local.server import Completion
+
+    for file in folder.glob("*.jsonl"):
+        for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):  # not one that a process was killed in
+                name, prefix, rest, options, answer, recorded = json.loads(line)
+                yield Asked(name, prefix, rest, options, Completion(*answer), recorded)
+
+
+def write_answers(file: Path, asked: Iterable[Asked]) -> None:
+    """Write the answers to what was asked into ``file``, and nothing else."""
+    answers = {each.key: astuple(each.answer) for each in asked}
+    lines = [json.dumps([key, *answers[key]], ensure_ascii=False) for key in sorted(answers)]
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
 def main(folder: str) -> None:
     """Write down all that was asked in the runs that left their questions in ``folder``."""
-    from dspy_nb.core.local.recording import read_asked, write_answers
-
     asked = list(read_asked(Path(folder)))
     write_answers(FILE, asked)
     _PROCESSOR.write_text(json.dumps(processor(), indent=2) + "\n", encoding="utf-8")
@@ -102,8 +120,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config = session.config
     if hasattr(config, "workerinput") or not os.environ.get(ASKED):
         return
-    from dspy_nb.core.local.recording import read_asked
-
     asked = list(read_asked(Path(os.environ[ASKED])))
     if not asked:
         return

@@ -11,7 +11,8 @@ from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import NotFound
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.evidence import ComparisonEvidence
-from dspy_nb.core.statistics.verdicts import Ratio, Verdict
+from dspy_nb.core.statistics.means import Ratio
+from dspy_nb.core.statistics.verdicts import Verdict
 from dspy_nb.core.storage.plain import plain
 from dspy_nb.core.text import value_text
 

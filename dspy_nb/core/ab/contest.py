@@ -25,7 +25,7 @@ from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.evaluation.side_effects import watch
 from dspy_nb.core.events import Broadcaster, Compared
 from dspy_nb.core.programs.interrupts import Interrupts
-from dspy_nb.core.programs.lms import confusable, uncached, used_lms
+from dspy_nb.core.programs.lms import are_confusable, used_lms, without_cache
 
 __all__ = ["Arm", "Contest", "fight"]
 
@@ -139,9 +139,11 @@ def _work(contest: Contest, arms: Sequence[Arm]) -> tuple[DuelWork, tuple[str, .
     programs = [arm.program for arm in arms]
     settings: list[dict[str, Any]] = [{} if arm.lm is None else {"lm": arm.lm} for arm in arms]
     models = [model for arm in arms for model in used_lms(arm.program, arm.lm)]
-    if confusable(models, models):
+    if are_confusable(models, models):
         # The cache would hand the answers of the one to the other.
-        programs, settings = map(list, zip(*(uncached(arm.program, arm.lm) for arm in arms), strict=True))
+        programs, settings = map(
+            list, zip(*(without_cache(arm.program, arm.lm) for arm in arms), strict=True)
+        )
         warnings = ("two language models have the same name, so the cache was left out for all",)
     shared = {} if contest.adapter is None else {"adapter": contest.adapter}
     turns = contest.timeout_s is None

@@ -10,12 +10,12 @@ from typing import Any, Final
 import dspy
 
 from dspy_nb.core.arguments import check_text, number_between, probability, whole_number
-from dspy_nb.core.data.identity import place_of
 from dspy_nb.core.errors import Corrupt, InputError, Refused
 from dspy_nb.core.models.conditions import Conditions
-from dspy_nb.core.programs.lms import confusable, uncached, used_lms
+from dspy_nb.core.programs.lms import are_confusable, used_lms, without_cache
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.statistics.assignment import place_of
 from dspy_nb.core.text import value_text
 
 __all__ = ["Definition", "Programs", "check_given", "define", "place_of"]
@@ -191,9 +191,9 @@ class Programs:
             if self._loaded is None:
                 programs = [self._program(arm, (found.a, found.b)[arm]) for arm in (0, 1)]
                 settings: list[dict[str, Any]] = [{}, {}]
-                if confusable(used_lms(programs[0]), used_lms(programs[1])):
+                if are_confusable(used_lms(programs[0]), used_lms(programs[1])):
                     # The cache would hand the answers of the one to the other.
-                    (programs[0], settings[0]), (programs[1], settings[1]) = map(uncached, programs)
+                    (programs[0], settings[0]), (programs[1], settings[1]) = map(without_cache, programs)
                 self._loaded = list(zip(programs, settings, strict=True))
                 self._conditions = [self._conditions_of(ref) for ref in (found.a, found.b)]
             for conditions, (program, own) in zip(self._conditions, self._loaded, strict=True):

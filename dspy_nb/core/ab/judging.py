@@ -9,19 +9,10 @@ from dataclasses import dataclass
 from dspy_nb.core.ab.comparison import Comparison, Flip
 from dspy_nb.core.ab.duel import A, Duel, thin
 from dspy_nb.core.evaluation.scorecard import Evaluation
+from dspy_nb.core.statistics.means import Ratio, bca_interval, ratio_interval, sign_flip_p_value
+from dspy_nb.core.statistics.proportions import mcnemar, paired_difference_interval, two_proportion_z
 from dspy_nb.core.statistics.sample_sizes import more_needed, more_needed_alike, more_needed_paired
-from dspy_nb.core.statistics.verdicts import (
-    Ratio,
-    Verdict,
-    bca_interval,
-    decide,
-    holm,
-    mcnemar,
-    paired_difference_interval,
-    ratio_interval,
-    sign_flip_p_value,
-    two_proportion_z,
-)
+from dspy_nb.core.statistics.verdicts import Verdict, decide, holm
 
 __all__ = ["Finding", "Terms", "comparison_of", "findings"]
 

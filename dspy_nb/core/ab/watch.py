@@ -16,12 +16,12 @@ from dspy_nb.core.ab.traffic import Traffic
 from dspy_nb.core.errors import Corrupt, DspyNbError
 from dspy_nb.core.evaluation.scorecard import Latency
 from dspy_nb.core.evaluation.summary import quantile
+from dspy_nb.core.statistics.assignment import srm_p_value
 from dspy_nb.core.statistics.forecast import more_units
-from dspy_nb.core.statistics.proportions import score_interval
-from dspy_nb.core.statistics.verdicts import (
+from dspy_nb.core.statistics.proportions import (
     critical_value,
     newcombe_interval,
-    srm_p_value,
+    score_interval,
     two_proportion_z,
 )
 

@@ -24,15 +24,15 @@ from typing import Any, Final
 
 from dspy_nb.core.data.typed_values import (
     JSON_TYPES,
-    completed,
-    equal,
+    are_equal,
     fields_of,
+    fill_in,
     is_json,
     is_named_tuple,
     is_plain,
     is_same_class,
-    loaded,
-    opened,
+    open_up,
+    parse_text,
     readings,
 )
 
@@ -86,7 +86,7 @@ def is_gap(value: Any) -> bool:
 
 def word_set(value: Any) -> set[str]:
     """Return the lower-case words of a text, or of everything in a list, dict or record; none for ``None``."""
-    value = opened(value)
+    value = open_up(value)
     if isinstance(value, Enum):
         return word_set(value.value)
     if value is None:
@@ -129,7 +129,7 @@ def _same(gold: Any, pred: Any, text: TextRule) -> bool:
     if type(gold) in JSON_TYPES and type(pred) in JSON_TYPES:
         return _same_plain(gold, pred, text)
     kinds = type(gold), type(pred)
-    gold, pred = opened(gold), opened(pred)
+    gold, pred = open_up(gold), open_up(pred)
     if isinstance(gold, str) and isinstance(pred, _CONTAINERS) and kinds[1] not in JSON_TYPES:
         return _spells(gold, pred, text)
     if isinstance(pred, str) and isinstance(gold, _CONTAINERS) and kinds[0] not in JSON_TYPES:
@@ -151,7 +151,7 @@ def _same_plain(gold: Any, pred: Any, text: TextRule) -> bool:
         return _same_dict(gold, pred, text)
     if isinstance(gold, _SETS) or isinstance(pred, _SETS):
         return _same_set(gold, pred, text)
-    return equal(gold, pred)
+    return are_equal(gold, pred)
 
 
 def _same_set(gold: Any, pred: Any, text: TextRule) -> bool:
@@ -202,7 +202,7 @@ def _is_text_of(spelled: str, value: Any, text: TextRule) -> bool:
 
 
 def _spells(spelled: str, value: Any, text: TextRule) -> bool:
-    found = loaded(spelled)
+    found = parse_text(spelled)
     return found is not None and _same(found, value, text)
 
 
@@ -212,18 +212,20 @@ def _same_typed(typed: Any, plain: Any, text: TextRule) -> bool:
         return _is_member(typed, plain, text)
     fields = fields_of(typed)
     if fields is not None and isinstance(plain, dict):
-        given = completed(type(typed), plain)
+        given = fill_in(type(typed), plain)
         if given is not None and _same_dict(fields, given, text):
             return True
     if is_named_tuple(typed) and isinstance(plain, list) and _same_plain(list(typed), plain, text):
         return True
     if isinstance(plain, str):
         return _is_text_of_typed(plain, typed, text)
-    return any(_same_pair(typed, read, text) for read in readings(type(typed), plain)) or equal(typed, plain)
+    return any(_same_pair(typed, read, text) for read in readings(type(typed), plain)) or are_equal(
+        typed, plain
+    )
 
 
 def _is_text_of_typed(spelled: str, typed: Any, text: TextRule) -> bool:
-    found = loaded(spelled)
+    found = parse_text(spelled)
     if found is not None and _same_typed(typed, found, text):
         return True
     read = list(readings(type(typed), spelled))
@@ -247,22 +249,22 @@ def _same_pair(gold: Any, pred: Any, text: TextRule) -> bool:
     fields, others = fields_of(gold), fields_of(pred)
     if fields is not None and others is not None:
         related = is_same_class(type(gold), type(pred))
-        return (related and _same_dict(fields, others, text)) or equal(gold, pred)
-    if type(gold) is type(pred) or equal(gold, pred):
-        return equal(gold, pred)
+        return (related and _same_dict(fields, others, text)) or are_equal(gold, pred)
+    if type(gold) is type(pred) or are_equal(gold, pred):
+        return are_equal(gold, pred)
     # A datetime is a date of midnight, and so on: one may be read as the other.
-    return any(equal(pred, read) for read in readings(type(pred), gold)) or any(
-        equal(gold, read) for read in readings(type(gold), pred)
+    return any(are_equal(pred, read) for read in readings(type(pred), gold)) or any(
+        are_equal(gold, read) for read in readings(type(gold), pred)
     )
 
 
 def _is_member(member: Enum, given: Any, text: TextRule) -> bool:
     """Tell whether a value or a name means this member; what fits another one better does not."""
-    means = _meant(type(member), given, text)
+    means = _find_members(type(member), given, text)
     return member in means if means else given == member.name or _same(member.value, given, text)
 
 
-def _meant(enum: type[Enum], given: Any, text: TextRule) -> list[Enum]:
+def _find_members(enum: type[Enum], given: Any, text: TextRule) -> list[Enum]:
     """Return the members that a value or a name means: by value before by name, to the letter before loosely."""
     members = enum.__members__
     for rule in dict.fromkeys((_as_it_is, text)):
@@ -279,9 +281,9 @@ def _meant(enum: type[Enum], given: Any, text: TextRule) -> list[Enum]:
 
 def _read_like(value: Any, like: Any) -> Any:
     """Return a value read as the type of another one, as far as that can be."""
-    value, like = opened(value), opened(like)
+    value, like = open_up(value), open_up(like)
     if isinstance(value, str) and not isinstance(like, str | int | float | None):
-        found = loaded(value)
+        found = parse_text(value)
         value = value if found is None else found
     if isinstance(value, list) and isinstance(like, list) and like:
         pairs: Iterable[Any] = zip(value, like, strict=False) if len(value) == len(like) else ()
@@ -291,5 +293,5 @@ def _read_like(value: Any, like: Any) -> Any:
     if not is_plain(value) or is_plain(like):
         return value
     if isinstance(like, Enum):
-        return next(iter(_meant(type(like), value, _strip)), value)
+        return next(iter(_find_members(type(like), value, _strip)), value)
     return next(readings(type(like), value), value)

@@ -12,7 +12,7 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.data.identity import example_id, fingerprint, input_names, value_key
-from dspy_nb.core.data.rows import Layout, read_rows, source_name
+from dspy_nb.core.data.rows import Layout, Source, read_rows, source_name
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.text import error_text, repaired, value_text
 
@@ -22,7 +22,7 @@ __all__ = ["example_id", "fingerprint", "load_examples", "split"]
 
 
 def load_examples(
-    source: Any,
+    source: Source,
     inputs: str | Sequence[str] | None = None,
     *,
     sep: str | None = None,
@@ -54,7 +54,7 @@ def load_examples(
         InputError: The file cannot be read, is empty or malformed, or a row lacks a field. The message
             names the file, the line (counted from 1) and the field.
     """
-    chosen = _input_names(inputs)
+    chosen = _check_input_names(inputs)
     given = (names,) if isinstance(names, str) else tuple(names or ())
     examples: list[dspy.Example] = []
     first: list[str] = []
@@ -67,7 +67,7 @@ def load_examples(
         example = _with_inputs(row, chosen, where)
         if not examples:
             first = list(row.keys())
-            meanings = _meanings(labels, example)
+            meanings = _read_labels(labels, example)
         elif missing := [name for name in first if name not in row]:
             raise InputError(f"{where}: no field {missing[0]!r}, which the first row has")
         for name, meaning in meanings.items():
@@ -106,12 +106,12 @@ class _Meaning:
         if str(value) not in self._by_text:
             raise InputError(
                 f"{where}: {self.field} is {value_text(value, 80)}, for which labels has nothing; it has "
-                f"{_listed(map(str, self._by_text))}"
+                f"{_list_names(map(str, self._by_text))}"
             )
         return self._by_text[str(value)]
 
 
-def _meanings(labels: Mapping[Any, Any] | None, example: dspy.Example) -> dict[str, _Meaning]:
+def _read_labels(labels: Mapping[Any, Any] | None, example: dspy.Example) -> dict[str, _Meaning]:
     if labels is None:
         return {}
     if not isinstance(labels, Mapping) or not labels:
@@ -125,7 +125,7 @@ def _meanings(labels: Mapping[Any, Any] | None, example: dspy.Example) -> dict[s
         labels = {fields[0]: labels}
     for field, values in labels.items():
         if field not in example:
-            raise InputError(f"labels: no field {field!r}; there are {_listed(example.keys())}")
+            raise InputError(f"labels: no field {field!r}; there are {_list_names(example.keys())}")
         if not isinstance(values, Mapping) and not callable(values):
             raise InputError(f"labels of {field!r} must be a dict or a function, got {values!r:.80}")
     return {field: _Meaning(field, values) for field, values in labels.items()}
@@ -177,7 +177,7 @@ def split(
         if not part:
             raise InputError(
                 f"part {number} of {len(sizes)} would be empty: {len(examples)} examples with "
-                f"{len(groups)} different inputs cannot be split into {_shown(fractions)}"
+                f"{len(groups)} different inputs cannot be split into {_write_fractions(fractions)}"
             )
         parts.append(part)
         remaining = later
@@ -190,7 +190,7 @@ def _part_sizes(fractions: Any, n: int) -> tuple[list[int], bool]:
         raise InputError(
             f"a split needs a list of fractions or of whole numbers, got {value_text(fractions)}"
         )
-    shown = _shown(fractions)
+    shown = _write_fractions(fractions)
     if not fractions or not all(0 < f < math.inf for f in fractions):
         raise InputError(f"every part of a split must be larger than 0, got {shown}")
     if all(isinstance(f, int) for f in fractions):
@@ -232,12 +232,14 @@ def _keyed_hash(seed: int, key: str) -> bytes:
 def _stratum(group: list[dspy.Example], field: str) -> str:
     for example in group:
         if field not in example:
-            raise InputError(f"cannot stratify by {field!r}: an example has only {_listed(example.keys())}")
+            raise InputError(
+                f"cannot stratify by {field!r}: an example has only {_list_names(example.keys())}"
+            )
     # The smallest of the labels of equal inputs, so that their order does not matter.
     return min(value_key(example[field]) for example in group)
 
 
-def _input_names(inputs: str | Sequence[str] | None) -> list[str] | None:
+def _check_input_names(inputs: str | Sequence[str] | None) -> list[str] | None:
     if inputs is None:
         return None
     names = [inputs] if isinstance(inputs, str) else list(inputs)
@@ -256,19 +258,21 @@ def _with_inputs(row: Mapping[str, Any], names: list[str] | None, where: str) ->
     if names is None:
         names = sorted(input_names(example) or ())
         if not names:
-            raise InputError(f"{where}: its inputs are not set; give inputs=[...], of {_listed(row.keys())}")
+            raise InputError(
+                f"{where}: its inputs are not set; give inputs=[...], of {_list_names(row.keys())}"
+            )
     for name in names:
         if name not in example:
-            raise InputError(f"{where}: no input field {name!r}; it has {_listed(row.keys())}")
+            raise InputError(f"{where}: no input field {name!r}; it has {_list_names(row.keys())}")
         value = example[name]
         if value is None or (isinstance(value, float) and math.isnan(value)):
             raise InputError(f"{where}: input field {name!r} has no value ({value})")
     return example.with_inputs(*names)
 
 
-def _listed(names: Iterable[str]) -> str:
+def _list_names(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names)) or "no fields"
 
 
-def _shown(fractions: Sequence[float]) -> str:
+def _write_fractions(fractions: Sequence[float]) -> str:
     return f"({', '.join(map(value_text, fractions))})"

@@ -191,15 +191,3 @@ def _sorted(values: Iterable[Any]) -> list[Any]:
 
 def _kind(value: object) -> str:
     return "an Example without inputs" if isinstance(value, dspy.Example) else type(value).__name__
-
-
-def place_of(salt: str, unit: str) -> float:
-    """Return where a unit lies in [0, 1): always the same, uniform, and independent between salts.
-
-    It goes to B if the place is below the split. So raising the split moves nobody from B to A, and with the
-    hash independent of who comes when, the probability of B is the split in force at the first request.
-
-    Source: the first 53 bits of SHA-256, as a fraction.
-    """
-    digest = hashlib.sha256(f"{salt}\0{unit}".encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53

@@ -18,7 +18,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import dspy
 
@@ -32,6 +32,7 @@ __all__ = [
     "METRICS",
     "Metric",
     "MetricError",
+    "MetricLike",
     "accuracy",
     "as_metric",
     "exact_match",
@@ -122,7 +123,7 @@ class Metric:
 
     def read(self, field: str, label: Any) -> Any:
         """Return a label as the type that the program declares, as far as it can be read so."""
-        return next(_readings(self._compares.get("types", {}).get(field, ()), label), label)
+        return next(_read_as(self._compares.get("types", {}).get(field, ()), label), label)
 
     @property
     def _compares(self) -> dict[str, Any]:
@@ -203,9 +204,12 @@ class Metric:
         if inspect.iscoroutine(result):
             result.close()  # or Python warns that nobody awaited it
         raise MetricError(
-            f"metric {self.label} returned {_shown(result)}; "
+            f"metric {self.label} returned {_describe_value(result)}; "
             "valid is a bool, a finite number, or dspy.Prediction(score=..., feedback=...)"
         )
+
+
+MetricLike: TypeAlias = "Metric | Callable[..., Any] | dspy.Module | str"
 
 
 def exact_match(*fields: str, normalize: bool = True) -> Metric:
@@ -252,13 +256,11 @@ def parse_metric(text: str) -> Metric:
     if make is None:
         raise InputError(f"no metric {name!r}; valid are {', '.join(METRICS)}, followed by :field")
     if not fields or (len(fields) > 1 and make is not exact_match):
-        raise InputError(f"metric {text!r} needs {_fields_wanted(make)}")
+        raise InputError(f"metric {text!r} needs {_describe_fields(make)}")
     return make(*fields)
 
 
-def as_metric(
-    metric: Callable[..., Any] | str, *, binary: bool | None = None, feedback: bool = False
-) -> Metric:
+def as_metric(metric: MetricLike, *, binary: bool | None = None, feedback: bool = False) -> Metric:
     """Turn any metric function that DSPy accepts, and some that it does not, into a ``Metric``.
 
     Args:
@@ -278,13 +280,13 @@ def as_metric(
     if isinstance(metric, str):
         return as_metric(parse_metric(metric), binary=binary, feedback=feedback)
     if any(metric is make for make in METRICS.values()):
-        raise InputError(f"{metric.__name__} makes a metric; it needs {_fields_wanted(metric)}")
+        raise InputError(f"{metric.__name__} makes a metric; it needs {_describe_fields(metric)}")
     if not callable(metric):
-        raise InputError(f"{_shown(metric)} is not a metric; a metric is {_SHAPE}")
+        raise InputError(f"{_describe_value(metric)} is not a metric; a metric is {_SHAPE}")
     name = _function_name(metric)
     if inspect.isclass(metric):
         raise InputError(f"metric {name} is a class; give an instance of it, or {_SHAPE}")
-    called = _called(metric, name)
+    called = _adapt_call(metric, name)
     if later := returns_later(called):
         raise InputError(f"metric {name} is {later}; a metric is {_SHAPE}, that returns its score")
     try:
@@ -300,7 +302,7 @@ def as_metric(
     return Metric(metric, name, binary=binary, feedback=feedback, required=max(required, 2), arity=arity)
 
 
-def _called(metric: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _adapt_call(metric: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Return what a call of a metric ends up in: a module's ``forward``, for its ``__call__`` takes anything."""
     inner = metric
     while isinstance(inner, functools.partial):
@@ -314,9 +316,8 @@ def _called(metric: Callable[..., Any], name: str) -> Callable[..., Any]:
         )
     if inner is not metric:
         return metric
-    forward: Callable[..., Any] = object.__getattribute__(
-        inner, "forward"
-    )  # asking the module logs a warning
+    # Asking the module itself logs a warning.
+    forward: Callable[..., Any] = object.__getattribute__(inner, "forward")
     return forward
 
 
@@ -343,7 +344,7 @@ def _function_name(function: Any) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
 
 
-def _fields_wanted(make: Callable[..., Metric]) -> str:
+def _describe_fields(make: Callable[..., Metric]) -> str:
     many = "[,field]" if make is exact_match else ""
     return f"the name of {'at least ' if many else ''}one field: {make.__name__}:field{many}"
 
@@ -357,7 +358,7 @@ def _field_metric(
     options: str = "",
 ) -> Metric:
     if not fields or not all(isinstance(field, str) and field.isidentifier() for field in fields):
-        given = ", ".join(map(_shown, fields)) or "none"
+        given = ", ".join(map(_describe_value, fields)) or "none"
         raise InputError(f"{name} needs names of fields, such as {name}('answer'); got {given}")
     label = f"{name}({', '.join(map(repr, fields))}{options})"
     score = functools.partial(_score_fields, label=label, fields=fields, compare=compare)
@@ -378,22 +379,20 @@ def _score_fields(
         expected = _read(gold, field)
         if expected is _MISSING:
             raise _no_field(label, "the example", gold, field)
-        given = _given(pred, field)
+        given = _read_answer(pred, field)
         score = compare(expected, given)
         if types and score < 1:
-            score = max(
-                [score, *(compare(read, given) for read in _readings(types.get(field, ()), expected))]
-            )
+            score = max([score, *(compare(read, given) for read in _read_as(types.get(field, ()), expected))])
         scores.append(score)
     return min(scores)
 
 
-def _readings(types: Iterable[Any], label: Any) -> Iterator[Any]:
+def _read_as(types: Iterable[Any], label: Any) -> Iterator[Any]:
     for kind in types:
         yield from readings(kind, label)
 
 
-def _given(pred: Any, field: str) -> Any:
+def _read_answer(pred: Any, field: str) -> Any:
     """Return what an answer says; one that lacks the field is no wrong answer, but none."""
     if pred is None or (isinstance(pred, _BARE) and not hasattr(pred, "_fields")):
         if field == "output" and pred is not None:  # what evaluate calls the bare answer of a function
@@ -420,10 +419,11 @@ def _no_field(label: str, which: str, example: Any, field: str) -> InputError:
 
 
 def _explain(gold: Any, pred: Any, fields: tuple[str, ...]) -> str:
-    return " ".join(f"{name}: got {_given(pred, name)!r}, expected {_read(gold, name)!r}." for name in fields)
+    pairs = [(name, _read_answer(pred, name), _read(gold, name)) for name in fields]
+    return " ".join(f"{name}: got {given!r}, expected {expected!r}." for name, given, expected in pairs)
 
 
-def _shown(value: object) -> str:
+def _describe_value(value: object) -> str:
     return " ".join(reprlib.repr(value).split())  # a Prediction's repr has several lines
 
 

@@ -11,13 +11,16 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dspy
 
 from dspy_nb.core.arguments import DEEPEST, is_too_deep, user_path
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.text import value_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["FORMATS", "Layout", "Row", "read_rows", "source_name"]
 
@@ -30,6 +33,10 @@ FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 _JSON = FORMATS[:3]
 _QUOTING = (",", ";", "\t", "|")  # cells between these may be quoted
 _LINES_LOOKED_AT = 20
+
+
+Source: TypeAlias = "str | Path | pd.DataFrame | Iterable[Mapping[str, Any] | dspy.Example]"
+"""What ``load_examples`` reads: a file, a frame, or what there is already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ class Layout:
         return self.sep is not None or bool(self.names)
 
 
-def read_rows(source: Any, layout: Layout | None = None) -> Iterator[Row]:
+def read_rows(source: Source, layout: Layout | None = None) -> Iterator[Row]:
     """Iterate over the rows of a file, a DataFrame or an iterable, as ``load_examples`` describes them.
 
     Raises:
@@ -119,7 +126,7 @@ def _file_rows(path: Path, layout: Layout) -> Iterator[Row]:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    text = _decoded(data, path, layout.encoding)
+    text = _decode(data, path, layout.encoding)
     if suffix == ".json":
         return _json_rows(text, path)
     if suffix in _JSON:
@@ -127,7 +134,7 @@ def _file_rows(path: Path, layout: Layout) -> Iterator[Row]:
     return _table_rows(text, path, layout)
 
 
-def _decoded(data: bytes, path: Path, encoding: str) -> str:
+def _decode(data: bytes, path: Path, encoding: str) -> str:
     is_utf8 = codecs.lookup(encoding).name == "utf-8"
     try:
         return data.decode("utf-8-sig" if is_utf8 else encoding)
@@ -140,7 +147,7 @@ def _decoded(data: bytes, path: Path, encoding: str) -> str:
 
 
 def _json_line_rows(text: str, path: Path) -> Iterator[Row]:
-    if text.lstrip().startswith("[") and _is_json(text):
+    if text.lstrip().startswith("[") and _is_json_text(text):
         raise InputError(f"{path}, line 1: it looks like one array of objects: name it .json")
     # Not splitlines(): a JSON string may hold U+2028 and other characters that it takes for line ends.
     for number, line in enumerate(text.split("\n"), 1):
@@ -151,7 +158,7 @@ def _json_line_rows(text: str, path: Path) -> Iterator[Row]:
 
 def _json_rows(text: str, path: Path) -> Iterator[Row]:
     first, *others = [line for line in text.split("\n") if line.strip()] or [""]
-    if others and first.lstrip().startswith("{") and _is_json(first) and not _is_json(text):
+    if others and first.lstrip().startswith("{") and _is_json_text(first) and not _is_json_text(text):
         raise InputError(f"{path}: it looks like JSON lines, an object a line: name it .jsonl")
     items = _parse_json(text, str(path)) if text.strip() else []
     if not isinstance(items, list):
@@ -161,7 +168,7 @@ def _json_rows(text: str, path: Path) -> Iterator[Row]:
         yield where, _object(item, where)
 
 
-def _is_json(text: str) -> bool:
+def _is_json_text(text: str) -> bool:
     try:
         json.loads(text)
     except (ValueError, RecursionError):

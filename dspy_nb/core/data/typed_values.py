@@ -24,15 +24,15 @@ from pydantic_core import PydanticUndefined, to_json
 
 __all__ = [
     "JSON_TYPES",
-    "completed",
-    "equal",
+    "are_equal",
     "fields_of",
+    "fill_in",
     "is_json",
     "is_named_tuple",
     "is_plain",
     "is_same_class",
-    "loaded",
-    "opened",
+    "open_up",
+    "parse_text",
     "readings",
 ]
 
@@ -41,10 +41,10 @@ _PLAIN: Final = (str, int, float, list, dict, set, frozenset, type(None))
 _MISSING: Final = object()
 
 
-def opened(value: Any) -> Any:
+def open_up(value: Any) -> Any:
     """Return NumPy's values, tuples, mappings and examples as plain ones; what they contain stays as it is."""
     if type(value) in JSON_TYPES or isinstance(value, Enum | BaseModel):
-        return opened(value.root) if isinstance(value, RootModel) else value
+        return open_up(value.root) if isinstance(value, RootModel) else value
     if isinstance(value, tuple):
         return value if is_named_tuple(value) else list(value)
     if isinstance(value, dspy.Example):
@@ -99,7 +99,7 @@ def fields_of(value: Any) -> dict[str, Any] | None:
     return None
 
 
-def completed(kind: type, given: Mapping[Any, Any]) -> dict[str, Any] | None:
+def fill_in(kind: type, given: Mapping[Any, Any]) -> dict[str, Any] | None:
     """Return the fields of a record, whatever alias they are given by, the missing ones with their defaults.
 
     Returns:
@@ -139,7 +139,7 @@ def readings(kind: Any, plain: Any) -> Iterator[Any]:
             yield adapter.validate_json(plain if isinstance(plain, str) else to_json(plain))
 
 
-def loaded(text: str) -> Any:
+def parse_text(text: str) -> Any:
     """Return the list or dict that a text spells in JSON or as Python's literal; ``None`` if it does not."""
     text = text.strip()
     if not text.startswith(("[", "{", "(")):
@@ -152,7 +152,7 @@ def loaded(text: str) -> Any:
     return None
 
 
-def equal(a: Any, b: Any) -> bool:
+def are_equal(a: Any, b: Any) -> bool:
     """Compare as the types themselves do; what cannot be compared is not equal."""
     try:
         return bool(a == b)
@@ -161,7 +161,7 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def _container(value: Any) -> Any:
-    value = opened(value)
+    value = open_up(value)
     return value if isinstance(value, list | dict | set) else None
 
 

@@ -8,11 +8,11 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dspy_nb.core.arguments import check_text
-from dspy_nb.core.data.identity import place_of
 from dspy_nb.core.deployment.canary_log import Canary
 from dspy_nb.core.deployment.history import MAKES_LIVE, EnvironmentState, Live
 from dspy_nb.core.deployment.traffic import LiveTraffic, Route
 from dspy_nb.core.errors import InputError, NotFound, RegistryError
+from dspy_nb.core.statistics.assignment import place_of
 
 if TYPE_CHECKING:
     import dspy

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dspy
 
@@ -20,6 +20,9 @@ from dspy_nb.core.programs.calls import check_answer
 from dspy_nb.core.programs.meter import Meter, watch_requests
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text, repaired
+
+if TYPE_CHECKING:
+    from dspy_nb.core.programs.spec import Program
 
 __all__ = [
     "Abandoned",
@@ -84,8 +87,8 @@ class Outcome:
         cached: Whether every LM answer that the program got came from a cache.
         usage: What the program used.
         metric_usage: What the metrics used, where they ask a language model.
-        telling: After how many like it there will be no score, if there was none before; 0 if nothing follows
-            from it, as from an error that a program raises.
+        hopeless_after: How many such outcomes in a row, from the first example on, show that there will be no
+            score; 0 if they do not, as errors that a program raises do not.
         repaired: Whether the answer held half of a surrogate pair, which no file can hold.
     """
 
@@ -96,7 +99,7 @@ class Outcome:
     cached: bool
     usage: Usage
     metric_usage: Usage = _NOTHING
-    telling: int = 0
+    hopeless_after: int = 0
     repaired: bool = False
 
 
@@ -139,7 +142,7 @@ class ExampleMeter(Meter):
         self._lock = threading.Lock()
         self._awaiting_price: set[int] = set()
         self._closed = False
-        self._clear()
+        self._usage = _NOTHING
 
     def close(self) -> None:
         """Let no further LM call of this example begin."""
@@ -148,10 +151,7 @@ class ExampleMeter(Meter):
     def take(self) -> Usage:
         """Return what was used since the last time."""
         with self._lock:
-            if not self._calls and not self._hits:
-                return _NOTHING
-            usage = Usage(self._calls, self._hits, self._prompt_tokens, self._completion_tokens, self._usd)
-            self._clear()
+            usage, self._usage = self._usage, _NOTHING
         return usage
 
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
@@ -171,34 +171,22 @@ class ExampleMeter(Meter):
         """Count a request that failed, whether it is tried again or not."""
         super().failed(completions)
         with self._lock:
-            self._calls += 1
-
-    def _clear(self) -> None:
-        self._calls = self._hits = 0
-        self._prompt_tokens: int | None = 0
-        self._completion_tokens: int | None = 0
-        self._usd: float | None = 0.0
+            self._usage += Usage(1)
 
     def _paid(self, prompt_tokens: int | None, completion_tokens: int | None) -> None:
         with self._lock:
-            self._calls += 1
-            self._prompt_tokens = _add(self._prompt_tokens, prompt_tokens)
-            self._completion_tokens = _add(self._completion_tokens, completion_tokens)
+            self._usage += Usage(1, 0, prompt_tokens, completion_tokens)
             self._awaiting_price.add(threading.get_ident())  # it is known a moment later: see _answered
 
     def _answered(self, usd: float | None) -> None:
         with self._lock:
             if (thread := threading.get_ident()) in self._awaiting_price:
                 self._awaiting_price.discard(thread)
-                self._usd = _add(self._usd, usd)
+                self._usage += Usage(usd=usd)
             else:
-                self._hits += 1
+                self._usage += Usage(cache_hits=1)
         if self._closed:
             raise Abandoned
-
-
-def _add(a: Any, b: Any) -> Any:
-    return None if a is None or b is None else a + b
 
 
 class Work:
@@ -213,7 +201,7 @@ class Work:
 
     def __init__(
         self,
-        programs: tuple[Any, ...],
+        programs: tuple[Program, ...],
         settings: tuple[dict[str, Any], ...],
         metrics: tuple[Metric, ...],
         shared: dict[str, Any],
@@ -232,7 +220,7 @@ class Work:
                 prediction = program(**own_copy(split_fields(job.example)[0]))
                 check_answer(program, prediction)
             except (*_FAILURES, asyncio.CancelledError) as error:
-                return self.failed(Failure.of(error), meter.take(), started, _telling(error))
+                return self.fail(Failure.of(error), meter.take(), started, _count_program_errors(error))
             latency_ms = (time.perf_counter() - started) * 1e3
             return self._scored(job, meter, prediction, latency_ms)
 
@@ -248,18 +236,18 @@ class Work:
                 check_answer(program, prediction)
             except TimeoutError as error:
                 failure = timeout(timeout_s) if limit.expired() else Failure.of(error)
-                return self.failed(failure, meter.take(), started)
+                return self.fail(failure, meter.take(), started)
             except _FAILURES as error:
-                return self.failed(Failure.of(error), meter.take(), started, _telling(error))
+                return self.fail(Failure.of(error), meter.take(), started, _count_program_errors(error))
             latency_ms = (time.perf_counter() - started) * 1e3
             # In a thread of its own, for a metric that asks a language model would hold up the loop.
             return await asyncio.to_thread(self._scored, job, meter, prediction, latency_ms)
 
-    def failed(self, failure: Failure, usage: Usage, started: float, telling: int = 0) -> Outcome:
+    def fail(self, failure: Failure, usage: Usage, started: float, hopeless_after: int = 0) -> Outcome:
         """Return the outcome of an example that has no answer, begun at ``started`` (perf_counter)."""
         latency_ms = (time.perf_counter() - started) * 1e3
         scores = (None,) * len(self.metrics)
-        return Outcome({}, scores, failure, latency_ms, False, usage, telling=telling)
+        return Outcome({}, scores, failure, latency_ms, False, usage, hopeless_after=hopeless_after)
 
     def _context(self, job: Job, meter: ExampleMeter) -> dict[str, Any]:
         return {**self.settings[job.repeat], **meter_settings(meter)}
@@ -272,12 +260,13 @@ class Work:
         repaired = _repair(prediction)
         scores: list[bool | float | None] = []
         failure = None
-        telling = 0
+        hopeless_after = 0
         for metric in self.metrics:
             try:
                 scores.append(_in_range(metric, metric(job.example, prediction)))
             except _FAILURES as error:
-                telling = telling if scores else _telling_of_metric(error)  # the first one gives the score
+                if not scores:  # the first one gives the score
+                    hopeless_after = _count_metric_errors(error)
                 scores.append(None)
                 failure = failure or Failure.of(
                     error, "" if metric.label in error_text(error) else f"{metric.label}: "
@@ -285,16 +274,28 @@ class Work:
         cached = usage.cache_hits > 0 and usage.lm_calls == 0
         spent = meter.take()
         return Outcome(
-            _fields(prediction), tuple(scores), failure, latency_ms, cached, usage, spent, telling, repaired
+            _fields(prediction),
+            tuple(scores),
+            failure,
+            latency_ms,
+            cached,
+            usage,
+            spent,
+            hopeless_after,
+            repaired,
         )
 
 
-def _telling(error: BaseException) -> int:
+def _count_program_errors(error: BaseException) -> int:
+    """Return how many such errors in a row show that the program is at fault; 0 if they do not."""
     return _HANDFUL if isinstance(error, NoPrediction | NoField) else 0
 
 
-def _telling_of_metric(error: BaseException) -> int:
-    """A mistake in a metric shows at once; a service that it asks may be down for a moment."""
+def _count_metric_errors(error: BaseException) -> int:
+    """Return how many such errors in a row show that the metric is at fault.
+
+    A mistake shows at once; a service that the metric asks may be down for a moment.
+    """
     at_once = isinstance(error, InputError) or type(error).__module__ == "builtins"
     return 1 if at_once and not isinstance(error, OSError) else _HANDFUL
 
@@ -316,7 +317,7 @@ def timeout(timeout_s: float | None) -> Failure:
     return Failure("Timeout", f"no answer within {timeout_s:g} s")
 
 
-def is_asynchronous(program: Any) -> bool:
+def is_asynchronous(program: Program) -> bool:
     """Tell whether a program can only be awaited."""
     if isinstance(program, dspy.Module):
         # Not hasattr on the object: DSPy warns of everyone who reads a module's forward.

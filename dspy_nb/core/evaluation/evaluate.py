@@ -18,7 +18,7 @@ from dspy_nb.core.arguments import number_between, probability, time_limit, whol
 from dspy_nb.core.data.copying import own_copy
 from dspy_nb.core.data.examples import example_id, fingerprint
 from dspy_nb.core.data.identity import value_key
-from dspy_nb.core.data.metrics import Metric, as_metric
+from dspy_nb.core.data.metrics import Metric, MetricLike, as_metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
 from dspy_nb.core.evaluation.attempts import Job, Outcome, Tally, Work, split_fields
@@ -40,6 +40,7 @@ from dspy_nb.core.programs.calls import check_calls
 from dspy_nb.core.programs.declared import declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
 from dspy_nb.core.programs.lms import answers_repeat, rollouts, used_lms
+from dspy_nb.core.programs.spec import Program
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text, value_text
@@ -48,9 +49,9 @@ __all__ = ["Evaluation", "check_examples", "check_metrics", "evaluate", "evaluat
 
 
 def evaluate(
-    program: Any,
+    program: Program,
     dataset: Iterable[dspy.Example],
-    metric: Any,
+    metric: MetricLike | Sequence[MetricLike] | Mapping[str, MetricLike],
     *,
     num_threads: int | None = None,
     confidence: float = 0.95,
@@ -64,8 +65,8 @@ def evaluate(
     seed: int = 0,
     on_event: Listener | Sequence[Listener] | None = None,
     stop: threading.Event | None = None,
-    lm: Any = None,
-    adapter: Any = None,
+    lm: dspy.BaseLM | None = None,
+    adapter: dspy.Adapter | None = None,
 ) -> Evaluation:
     """Run a program on every example and score its answers.
 
@@ -200,7 +201,7 @@ def evaluate(
     return evaluation
 
 
-def _digest(program: Any) -> str | None:
+def _digest(program: Program) -> str | None:
     """Return what tells a program from others in evidence; None for functions, and where its state is no JSON."""
     with contextlib.suppress(Exception):  # DSPy dumps the state, and a program may override that
         return program_digest(program) if isinstance(program, dspy.Module) else None
@@ -208,7 +209,7 @@ def _digest(program: Any) -> str | None:
 
 
 def evaluation_of(
-    program: Any,
+    program: Program,
     examples: Sequence[dspy.Example],
     outcomes: Sequence[Outcome],
     metrics: Mapping[str, Metric],
@@ -279,7 +280,7 @@ def _numbers(
     }
 
 
-def check_examples(dataset: Any) -> list[dspy.Example]:
+def check_examples(dataset: Iterable[dspy.Example]) -> list[dspy.Example]:
     """Return a data set as a list.
 
     Raises:
@@ -297,7 +298,9 @@ def check_examples(dataset: Any) -> list[dspy.Example]:
     return examples
 
 
-def check_metrics(metric: Any, examples: Sequence[dspy.Example]) -> dict[str, Metric]:
+def check_metrics(
+    metric: MetricLike | Sequence[MetricLike] | Mapping[str, MetricLike], examples: Sequence[dspy.Example]
+) -> dict[str, Metric]:
     """Return metrics by name, the one that gives the score first.
 
     Raises:
@@ -306,9 +309,7 @@ def check_metrics(metric: Any, examples: Sequence[dspy.Example]) -> dict[str, Me
     if isinstance(metric, Mapping):
         metrics = {str(name): as_metric(function) for name, function in metric.items()}
     else:
-        listed = [
-            as_metric(function) for function in (metric if isinstance(metric, list | tuple) else [metric])
-        ]
+        listed = [as_metric(one) for one in (metric if isinstance(metric, list | tuple) else [metric])]
         metrics = {function.label: function for function in listed}
         if len(metrics) < len(listed):
             raise InputError("two metrics have the same name; give a dict: metric={'name': function, ...}")
@@ -319,7 +320,9 @@ def check_metrics(metric: Any, examples: Sequence[dspy.Example]) -> dict[str, Me
     return metrics
 
 
-def _slice_keys(by: Any, examples: Sequence[dspy.Example], metric: Metric) -> list[str]:
+def _slice_keys(
+    by: str | Callable[[dspy.Example], Any], examples: Sequence[dspy.Example], metric: Metric
+) -> list[str]:
     if not isinstance(by, str):
         try:
             return [str(by(own_copy(example))) for example in examples]

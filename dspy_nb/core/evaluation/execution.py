@@ -192,7 +192,7 @@ class _Loop:
             late = [flight for flight in self._flights if now - flight.started > limit_s]
             for flight in late:
                 flight.meter.close()
-                outcome = self._work.failed(timeout(timeout_s), flight.meter.take(), flight.started)
+                outcome = self._work.fail(timeout(timeout_s), flight.meter.take(), flight.started)
                 self._record(flight, outcome)
         # In place of the threads that hang, or of the loop.
         if late and self._work.asynchronous:

@@ -278,7 +278,7 @@ class _Dispatch:
             return
         deaths = chunk.deaths + (guilty and (self._alone(chunk) or self._one_by_one))
         if deaths > 1:
-            self._record(chunk.places[0], self._work.failed(failure, Usage(), time.perf_counter()))
+            self._record(chunk.places[0], self._work.fail(failure, Usage(), time.perf_counter()))
         else:
             self._waiting.append(_Chunk(chunk.places, losses, deaths))
 

@@ -42,9 +42,11 @@ class Opening:
         program = job.repeat if self._names else 0
         if outcome.scores[0] is not None:
             self._scored.add(program)
-        elif outcome.telling and outcome.failure and program not in self._scored and self.error is None:
+        elif (
+            outcome.hopeless_after and outcome.failure and program not in self._scored and self.error is None
+        ):
             self._told[program] += 1
-            if self._told[program] >= outcome.telling:
+            if self._told[program] >= outcome.hopeless_after:
                 self.error = _error(outcome.failure, self._told[program], self._names[program:][:1])
         return self.error is not None
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.scorecard import Evaluation
+from dspy_nb.core.evaluation.summary import mean
 from dspy_nb.core.statistics.means import bca_interval, clustered_interval
 from dspy_nb.core.statistics.proportions import paired_difference_interval
 
@@ -58,7 +58,7 @@ def paired_difference(evaluation: Evaluation, reference: Evaluation) -> Differen
     _check(evaluation, reference)
     confidence = evaluation.confidence
     new, old = _scores(evaluation), _scores(reference)
-    differences = {key: _mean(new[key]) - _mean(old[key]) for key in new}
+    differences = {key: mean(new[key]) - mean(old[key]) for key in new}
     better = sum(value > 0 for value in differences.values())
     worse = sum(value < 0 for value in differences.values())
     # An input that occurs k times counts k times, as it does in both scores.
@@ -74,7 +74,7 @@ def paired_difference(evaluation: Evaluation, reference: Evaluation) -> Differen
         interval = clustered_interval(values, keys, confidence)
     else:
         interval = bca_interval(differences.values(), confidence, bounds=(-1.0, 1.0), seed=evaluation.seed)
-    return Difference(_mean(values), interval, better, worse, len(differences))
+    return Difference(mean(values), interval, better, worse, len(differences))
 
 
 def _check(evaluation: Evaluation, reference: Evaluation) -> None:
@@ -101,7 +101,3 @@ def _scores(evaluation: Evaluation) -> Mapping[str, list[float]]:
     for result in evaluation.results:
         scores.setdefault(result.example_id, []).append(float(result.score or 0))
     return scores
-
-
-def _mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values)

@@ -210,11 +210,6 @@ class Evaluation(Shown):
         return self.n == self.n_planned
 
     @property
-    def score_with_errors_as_failures(self) -> float:
-        """The same as ``score``."""
-        return self.score
-
-    @property
     def accuracy(self) -> float | None:
         """Share of the labels that are right."""
         return self.classification.accuracy if self.classification else None

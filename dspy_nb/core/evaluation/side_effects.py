@@ -9,6 +9,8 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.programs.spec import Program
+
 __all__ = ["watch"]
 
 logger = logging.getLogger(__name__)
@@ -19,17 +21,17 @@ _COLLECTIONS = (list, tuple, dict, set, frozenset)
 _CONSTANT = (type(None), bool, bytes, complex, float, int, str)
 
 
-def watch(programs: Sequence[Any]) -> Callable[[], None]:
+def watch(programs: Sequence[Program]) -> Callable[[], None]:
     """Remember the attributes of some programs; return what warns if they have changed since.
 
     Seen are values that are replaced, and what is put into lists, dicts, sets and demos; not what objects of other
     classes keep to themselves.
     """
-    before = [_picture(program) for program in programs]
+    before = [_take_picture(program) for program in programs]
 
     def warn() -> None:
         for program, then in zip(programs, before, strict=True):
-            now = _picture(program)
+            now = _take_picture(program)
             changed = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
             if then and changed:
                 logger.warning(
@@ -41,15 +43,15 @@ def watch(programs: Sequence[Any]) -> Callable[[], None]:
     return warn
 
 
-def _picture(program: Any) -> dict[str, Any]:
+def _take_picture(program: Program) -> dict[str, Any]:
     """Return what the attributes of a program are, of its sub-modules too; equal if nothing has changed."""
     left = [_MOST]
     with contextlib.suppress(Exception):  # it changes right now, or has attributes of a kind of its own
-        return {name: _seen(value, left) for name, value in _attributes(program)}
+        return {name: _describe_value(value, left) for name, value in _attributes(program)}
     return {}
 
 
-def _attributes(program: Any) -> Iterator[tuple[str, Any]]:
+def _attributes(program: Program) -> Iterator[tuple[str, Any]]:
     modules = program.named_sub_modules() if isinstance(program, dspy.Module) else [("self", program)]
     for name, module in modules:
         for attribute, value in getattr(module, "__dict__", {}).items():
@@ -57,7 +59,7 @@ def _attributes(program: Any) -> Iterator[tuple[str, Any]]:
                 yield f"{name}.{attribute}".removeprefix("self."), value
 
 
-def _seen(value: Any, left: list[int]) -> Any:
+def _describe_value(value: Any, left: list[int]) -> Any:
     if isinstance(value, _CONSTANT):
         return value
     if isinstance(value, dspy.Example):
@@ -72,10 +74,10 @@ def _seen(value: Any, left: list[int]) -> Any:
 
 def _items(value: Collection[Any], left: list[int]) -> Any:
     if isinstance(value, Mapping):
-        return {key: _seen(item, left) for key, item in value.items()}
+        return {key: _describe_value(item, left) for key, item in value.items()}
     if isinstance(value, set | frozenset):
         return frozenset(value)
-    return [_seen(item, left) for item in value]
+    return [_describe_value(item, left) for item in value]
 
 
 class _Same:

@@ -13,13 +13,15 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.classification import Classification, classify
 from dspy_nb.core.evaluation.labels import LabelClasses, is_categorical
 from dspy_nb.core.evaluation.scorecard import Errors, ExampleResult, Latency, MetricScore, Slice
-from dspy_nb.core.statistics.verdicts import bca_interval, clustered_interval, wilson_interval
+from dspy_nb.core.statistics.means import bca_interval, clustered_interval
+from dspy_nb.core.statistics.proportions import wilson_interval
 
 __all__ = [
     "classification_of",
     "errors_of",
     "label_field",
     "latency_of",
+    "mean",
     "mean_interval",
     "metric_score",
     "quantile",
@@ -36,7 +38,7 @@ def metric_score(
 
     Args:
         name: The metric.
-        results: At least none.
+        results: May be none.
         binary: Whether it says right or wrong; ``None`` if its scores, all 0 or 1, can tell.
         confidence: Of the interval.
         seed: Of the bootstrap.
@@ -49,11 +51,11 @@ def metric_score(
     ids = [result.example_id for result in results]
     return MetricScore(
         name,
-        _mean(values),
+        mean(values),
         mean_interval(values, ids, binary, confidence, seed),
         len(values),
         int(sum(values)) if binary else None,
-        _mean(answered),
+        mean(answered),
     )
 
 
@@ -66,7 +68,7 @@ def mean_interval(
     """
     distinct = len(set(ids))
     if distinct == 1 < len(values):
-        return bca_interval([_mean(values)], confidence)
+        return bca_interval([mean(values)], confidence)
     if distinct < len(values):
         return clustered_interval(values, ids, confidence, bounds=(0.0, 1.0))
     if binary:
@@ -95,7 +97,7 @@ def latency_of(results: Sequence[ExampleResult]) -> Latency | None:
     times = sorted(result.latency_ms for result in answered if not result.cached)
     if not times:
         return None
-    return Latency(len(times), _mean(times), *(quantile(times, share) for share in (0.5, 0.95, 0.99)))
+    return Latency(len(times), mean(times), *(quantile(times, share) for share in (0.5, 0.95, 0.99)))
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
@@ -185,5 +187,6 @@ def classification_of(field: str, metric: Metric, results: Sequence[ExampleResul
     )
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
+    """Return the mean, NaN of nothing."""
     return math.fsum(values) / len(values) if values else math.nan

@@ -58,10 +58,10 @@ def local_lm(
 
     Args:
         temperature: 0 always takes the likeliest token.
-        max_tokens: longest answer, in tokens.
-        seed: of the sampling at a temperature above 0. None samples anew at every call.
-        cache: whether DSPy caches the answers.
-        slots: how many calls are computed side by side; others wait their turn. With the default of 1 they
+        max_tokens: Longest answer, in tokens.
+        seed: Of the sampling at a temperature above 0. None samples anew at every call.
+        cache: Whether DSPy caches the answers.
+        slots: How many calls are computed side by side; others wait their turn. With the default of 1 they
             are computed one after the other, whatever the number of threads, and that is the fastest for
             short answers. Four slots are up to 1.5 times faster for long ones, but not reproducible: a
             neighbour changes the numbers in the last bit, and that changes a word now and then.
@@ -72,8 +72,8 @@ def local_lm(
         ``DSPY_NB_LM=openai/gpt-4o-mini`` a plain ``dspy.LM`` with that name, ``temperature`` and ``cache``.
 
     Raises:
-        InputError: if an argument or ``DSPY_NB_LM`` is malformed.
-        ModelNotInstalled: if the model or llama.cpp's binding is missing; the message says what to run.
+        InputError: An argument or ``DSPY_NB_LM`` is malformed.
+        ModelNotInstalled: The model or llama.cpp's binding is missing; the message says what to run.
     """
     _check("temperature", temperature, (int, float), 0)
     _check("max_tokens", max_tokens, (int,), 1)
@@ -122,12 +122,12 @@ class LocalLM(dspy.LM):
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Answer as ``dspy.LM`` does."""
-        with self._numbered(kwargs):
+        with self._number_rollout(kwargs):
             return super().__call__(prompt, messages=messages, **kwargs)
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Answer as ``dspy.LM`` does."""
-        with self._numbered(kwargs):
+        with self._number_rollout(kwargs):
             return await super().acall(prompt, messages=messages, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class LocalLM(dspy.LM):
         return {**super().__getstate__(), "history": []}
 
     @contextmanager
-    def _numbered(self, kwargs: dict[str, Any]) -> Iterator[None]:
+    def _number_rollout(self, kwargs: dict[str, Any]) -> Iterator[None]:
         rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id")) or 0
         token = _call.set((rollout, itertools.count()))
         try:
@@ -164,11 +164,11 @@ class LocalEngine:
         """Return the model's answer; waits for its turn and for the answer to be complete.
 
         Raises:
-            lm15.ContextLengthError: if prompt and answer do not fit into 4096 tokens.
-            lm15.InvalidRequestError: if llama.cpp cannot enforce the schema or takes an option amiss.
-            lm15.UnsupportedFeatureError: if the request holds anything but text, or tools.
-            lm15.UnsupportedModelError: if the request names another model.
-            lm15.NotConfiguredError: if the model is not installed here.
+            lm15.ContextLengthError: Prompt and answer do not fit into 4096 tokens.
+            lm15.InvalidRequestError: llama.cpp cannot enforce the schema or takes an option amiss.
+            lm15.UnsupportedFeatureError: The request holds anything but text, or tools.
+            lm15.UnsupportedModelError: The request names another model.
+            lm15.NotConfiguredError: The model is not installed here.
         """
         server = self._server(request)
         prefix, rest = chat_prompt(request)
@@ -177,7 +177,7 @@ class LocalEngine:
         spent: list[Completion] = []
         for attempt in range(attempts):
             form = _form(request, options["max_tokens"], attempt)
-            answer = server.complete(prefix, rest + form.opening, _constrained(options, form))
+            answer = server.complete(prefix, rest + form.opening, _constrain(options, form))
             spent.append(answer)
             if not answer.cut_off:
                 break
@@ -282,7 +282,7 @@ def _form(request: lm15.Request, max_tokens: int, attempt: int) -> Form:
     return answer_form(wanted.get("schema", {"type": "object"}), max_tokens, attempt)
 
 
-def _constrained(options: dict[str, Any], form: Form) -> dict[str, Any]:
+def _constrain(options: dict[str, Any], form: Form) -> dict[str, Any]:
     return {**options, "grammar": form.grammar, "stop": [*options["stop"], *form.stop]}
 
 

@@ -53,15 +53,15 @@ def answer_form(schema: Schema, max_tokens: int, attempt: int = 0) -> Form:
     """Return the form that makes an answer of at most ``max_tokens`` satisfy ``schema``.
 
     Args:
-        schema: a JSON schema; DSPy's has an object at the root, any other works too.
-        max_tokens: what the whole answer may take.
-        attempt: index into ``TIGHTNESS``.
+        schema: A JSON schema; DSPy's has an object at the root, any other works too.
+        max_tokens: What the whole answer may take.
+        attempt: Index into ``TIGHTNESS``.
     """
     definitions: Schema = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     per_token, items = TIGHTNESS[attempt]
     blanks = max(1, _blanks(schema, definitions, items, _DEPTH))
     characters = max(_SHORTEST, int((max_tokens / blanks - _TOKENS_PER_BLANK) * per_token))
-    bounded = _bounded({**schema, **definitions}, characters, items)
+    bounded = _bound({**schema, **definitions}, characters, items)
     properties = bounded.get("properties")
     if not properties:
         return Form("", "%llguidance {}\nstart: " + _json_rule(bounded, {}))
@@ -116,17 +116,17 @@ def _resolve(reference: str, definitions: Schema) -> Any:
     return found
 
 
-def _bounded(node: Schema, characters: int, items: int) -> Schema:
+def _bound(node: Schema, characters: int, items: int) -> Schema:
     """Return ``node`` with a maximum on every string, list, number and open object that has none."""
     if "enum" in node or "const" in node or "$ref" in node:
         return node
     bounded = dict(node)
     for key in ("properties", "$defs", "definitions"):
         if key in node:
-            bounded[key] = {name: _bounded(value, characters, items) for name, value in node[key].items()}
+            bounded[key] = {name: _bound(value, characters, items) for name, value in node[key].items()}
     for key in ("anyOf", "oneOf", "allOf", "prefixItems"):
         if key in node:
-            bounded[key] = [_bounded(value, characters, items) for value in node[key]]
+            bounded[key] = [_bound(value, characters, items) for value in node[key]]
     kind = node.get("type")
     if kind == "string" and "pattern" not in node:
         longest = max(characters, node.get("minLength", 0))
@@ -140,15 +140,15 @@ def _bounded(node: Schema, characters: int, items: int) -> Schema:
         most = max(items, node.get("minItems", 0), len(node.get("prefixItems", ())))
         bounded["maxItems"] = min(most, node.get("maxItems", most))
         if isinstance(node.get("items"), dict):
-            bounded["items"] = _bounded(node["items"], characters, items)
+            bounded["items"] = _bound(node["items"], characters, items)
     elif kind == "object" and not node.get("properties"):
         value = node.get("additionalProperties", True)
-        value = _bounded(value, characters, items) if isinstance(value, dict) else _anything(characters)
+        value = _bound(value, characters, items) if isinstance(value, dict) else _anything(characters)
         bounded |= {"additionalProperties": value, "maxProperties": _PROPERTIES}
     return bounded
 
 
 def _anything(characters: int) -> Schema:
     """Return the schema of a value that nothing is known about: one level deep, so that it ends."""
-    plain = [_bounded({"type": kind}, characters, 0) for kind in ("string", "number", "boolean", "null")]
+    plain = [_bound({"type": kind}, characters, 0) for kind in ("string", "number", "boolean", "null")]
     return {"anyOf": [*plain, {"type": "array", "items": {"anyOf": plain}, "maxItems": _PROPERTIES}]}

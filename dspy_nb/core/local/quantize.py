@@ -40,7 +40,7 @@ def requantize(source: bytes) -> list[bytes]:
     The file comes in pieces to be written one after the other, so that it is in memory once.
 
     Raises:
-        ValueError: if ``source`` is not a little-endian GGUF file of version 3.
+        ValueError: ``source`` is not a little-endian GGUF file of version 3.
     """
     header, tensors, data_start = _read_header(source)
     infos, blobs, offset = bytearray(), list[bytes](), 0
@@ -52,9 +52,9 @@ def requantize(source: bytes) -> list[bytes]:
             kind, raw = _Q8_0, _encode_q8_0(_decode_q4_1(raw, tensor.shape))
         infos += struct.pack("<Q", len(tensor.name)) + tensor.name
         infos += struct.pack(f"<I{len(tensor.shape)}QIQ", len(tensor.shape), *tensor.shape, kind, offset)
-        blobs.append(_padded(raw))
+        blobs.append(_pad(raw))
         offset += len(blobs[-1])
-    return [_padded(header + bytes(infos)), *blobs]
+    return [_pad(header + bytes(infos)), *blobs]
 
 
 def _read_header(source: bytes) -> tuple[bytes, list[_Tensor], int]:
@@ -105,7 +105,7 @@ def _skip_value(stream: BinaryIO, kind: int) -> None:
         _unpack(stream, _SCALARS[kind])
 
 
-def _padded(data: bytes) -> bytes:
+def _pad(data: bytes) -> bytes:
     return data + bytes(-len(data) % _ALIGNMENT)
 
 

@@ -15,7 +15,7 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass, replace
 from functools import cache
 from importlib import metadata
@@ -31,8 +31,6 @@ __all__ = [
     "RecordedServer",
     "answering_server",
     "read_answers",
-    "read_asked",
-    "write_answers",
 ]
 
 ANSWERS = "DSPY_NB_LOCAL_ANSWERS"
@@ -124,22 +122,13 @@ def answering_server(name: str, slots: int) -> LocalServer | RecordedServer:
     """
     file = os.environ.get(ANSWERS)
     if file and slots == 1:
-        return _recorded(name, file)
+        return _make_recorded(name, file)
     return shared_server(name, slots)
 
 
 @cache
-def _recorded(name: str, file: str) -> RecordedServer:
+def _make_recorded(name: str, file: str) -> RecordedServer:
     return RecordedServer(name, Path(file))
-
-
-def read_asked(folder: Path) -> Iterator[Asked]:
-    """Yield what all processes wrote into ``folder``, in no particular order."""
-    for file in folder.glob("*.jsonl"):
-        for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):  # not one that a process was killed in
-                name, prefix, rest, options, answer, recorded = json.loads(line)
-                yield Asked(name, prefix, rest, options, Completion(*answer), recorded)
 
 
 def read_answers(file: Path) -> dict[str, Completion]:
@@ -149,13 +138,6 @@ def read_answers(file: Path) -> dict[str, Completion]:
     except FileNotFoundError:
         return {}
     return {key: Completion(*answer) for key, *answer in map(json.loads, lines)}
-
-
-def write_answers(file: Path, asked: Iterable[Asked]) -> None:
-    """Write the answers to what was asked into ``file``, and nothing else."""
-    answers = {each.key: astuple(each.answer) for each in asked}
-    lines = [json.dumps([key, *answers[key]], ensure_ascii=False) for key in sorted(answers)]
-    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _key(name: str, prefix: str, rest: str, options: Mapping[str, Any]) -> str:

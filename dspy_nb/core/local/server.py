@@ -73,13 +73,13 @@ class LocalServer:
         """Return how the model continues ``prefix + rest``.
 
         Args:
-            prefix: the beginning that other prompts are likely to share, cut at a message boundary.
-            rest: the remainder of the prompt.
-            options: of llama.cpp's completion request.
+            prefix: The beginning that other prompts are likely to share, cut at a message boundary.
+            rest: The remainder of the prompt.
+            options: Of llama.cpp's completion request.
 
         Raises:
-            lm15.ContextLengthError: if prompt and answer do not fit into ``CONTEXT_TOKENS``.
-            lm15.InvalidRequestError: if llama.cpp refuses an option.
+            lm15.ContextLengthError: Prompt and answer do not fit into ``CONTEXT_TOKENS``.
+            lm15.InvalidRequestError: llama.cpp refuses an option.
         """
         answer, is_new = self.ask(prefix, rest, options)
         # What was read a moment ago, on its own, was read for this call.
@@ -139,7 +139,7 @@ def shared_server(name: str, slots: int) -> LocalServer:
     """Return this process's server for the model of that name, started by whoever comes first.
 
     Raises:
-        ModelNotInstalled: if the model is not here, or llama.cpp cannot be loaded.
+        ModelNotInstalled: The model is not here, or llama.cpp cannot be loaded.
     """
     with _servers_lock:
         server = _servers.get((name, slots))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import dspy
-
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evidence import Evidence, accept_evidence
 from dspy_nb.core.models.loading import stored_program
@@ -24,6 +22,8 @@ def check_same_program(program: Any, version: ModelVersion) -> None:
         InputError: It has others: what it scores says nothing about the version.
         Corrupt: The version's files are not what was registered.
     """
+    import dspy
+
     if not isinstance(program, dspy.Module):
         raise InputError(f"{version.ref} is a dspy.Module, and what is evaluated a {type(program).__name__}")
     text = dump_json(dump_state(program), "the state of the program")

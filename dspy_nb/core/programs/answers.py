@@ -16,7 +16,7 @@ from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, exact_match
 from dspy_nb.core.errors import InputError, NoPrediction
 from dspy_nb.core.programs.inputs import signature_of, taken_parameters
-from dspy_nb.core.programs.spec import parameters_of
+from dspy_nb.core.programs.spec import Program, parameters_of
 
 __all__ = ["check_answer", "check_labels", "check_not_inputs", "options_of"]
 
@@ -27,18 +27,11 @@ _ADDED: Final = frozenset(["final_reasoning", "history", "reasoning", "terminati
 def check_labels(
     name: str,
     examples: Sequence[dspy.Example],
-    program: Any,
+    program: Program,
     metrics: Iterable[Metric] = (),
     label: str | None = None,
 ) -> None:
-    """Check that the answers of ``program`` can be right.
-
-    Args:
-        name: What the examples are called in messages, such as "trainset".
-        examples: Of labelled data.
-        program: The one that is to be called.
-        metrics: What its answers are scored by.
-        label: A further field that it is to answer.
+    """Check that the answers of ``program`` can be right; ``check_calls`` describes the arguments.
 
     Raises:
         InputError: It does not answer a field that is compared, or a label is no option of the field.
@@ -56,22 +49,22 @@ def check_labels(
     for metric in metrics:
         for field in metric.fields:
             if field in outputs:
-                if wrong := _no_option(
+                if wrong := _find_impossible(
                     name, examples, metric, field, [outputs[field].annotation], "the program"
                 ):
                     raise InputError(f"{wrong}: correct or drop them, or add the option")
             elif signature is None:
                 given = _answered_by_predictors(program, field)
-                if wrong := _no_option(name, examples, metric, field, given, "any predictor"):
+                if wrong := _find_impossible(name, examples, metric, field, given, "any predictor"):
                     _warn(f"{wrong}, unless the forward of the program makes it so")
     if not all(metric.fields for metric in metrics):  # a function may compare anything
         for field, info in outputs.items():
             same = exact_match(field)
-            if wrong := _no_option(name, examples, same, field, [info.annotation], "the program"):
+            if wrong := _find_impossible(name, examples, same, field, [info.annotation], "the program"):
                 _warn(f"{wrong}, unless the metric makes it so")
 
 
-def check_answer(program: Any, answer: Any) -> None:
+def check_answer(program: Program, answer: Any) -> None:
     """Check that what a program returned is an answer; a function may return any value.
 
     Raises:
@@ -114,7 +107,7 @@ def options_of(annotation: Any) -> tuple[Any, ...] | None:
 
 
 def check_not_inputs(
-    name: str, examples: Sequence[dspy.Example], program: Any, metrics: Iterable[Metric] = ()
+    name: str, examples: Sequence[dspy.Example], program: Program, metrics: Iterable[Metric] = ()
 ) -> None:
     """Check that no label is marked as an input: the program would be given its answer, or fail on it.
 
@@ -134,7 +127,7 @@ def check_not_inputs(
             )
 
 
-def _no_option(
+def _find_impossible(
     name: str,
     examples: Sequence[dspy.Example],
     metric: Metric,
@@ -201,7 +194,7 @@ def _holds_many(annotation: Any) -> bool:
     return isinstance(origin, type) and issubclass(origin, Iterable)
 
 
-def _answered_by_predictors(program: Any, field: str) -> list[Any]:
+def _answered_by_predictors(program: Program, field: str) -> list[Any]:
     """Return the types that the predictors of a program give a field; its forward may make something of them."""
     parts = parameters_of(program) if isinstance(program, dspy.Module) else ()
     signatures = [getattr(part, "signature", None) for _, part in parts]

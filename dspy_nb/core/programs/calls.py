@@ -10,6 +10,7 @@ import dspy
 from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.programs.answers import check_answer, check_labels, check_not_inputs
 from dspy_nb.core.programs.inputs import check_inputs, check_program, check_request
+from dspy_nb.core.programs.spec import Program
 
 __all__ = ["check_answer", "check_call", "check_calls", "check_program"]
 
@@ -17,7 +18,7 @@ __all__ = ["check_answer", "check_call", "check_calls", "check_program"]
 def check_calls(
     name: str,
     examples: Sequence[dspy.Example],
-    program: Any,
+    program: Program,
     metrics: Iterable[Metric] = (),
     *,
     label: str | None = None,
@@ -41,7 +42,7 @@ def check_calls(
     check_labels(name, examples, program, metrics, label)
 
 
-def check_call(program: Any, inputs: Mapping[str, Any], own: tuple[str, ...] = ()) -> None:
+def check_call(program: Program, inputs: Mapping[str, Any], own: tuple[str, ...] = ()) -> None:
     """Check that ``program`` can be called with these inputs.
 
     Args:

@@ -6,12 +6,12 @@ from typing import Any
 
 import dspy
 
-from dspy_nb.core.programs.spec import predictors_of
+from dspy_nb.core.programs.spec import Program, predictors_of
 
 __all__ = ["declared_types"]
 
 
-def declared_types(*programs: Any) -> dict[str, tuple[Any, ...]]:
+def declared_types(*programs: Program) -> dict[str, tuple[Any, ...]]:
     """Return the types of all output fields, by name: usually one; none of functions, which declare nothing."""
     found: dict[str, list[Any]] = {}
     for program in programs:

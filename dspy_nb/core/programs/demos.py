@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import TypeAdapter
-
 from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.programs.field_types import parse_type, type_text
@@ -25,6 +23,7 @@ from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
     import dspy
+    from pydantic import TypeAdapter
 
 __all__ = ["LiveObject", "dump_demo", "load_demo"]
 
@@ -40,7 +39,6 @@ _PLAIN: Final[Mapping[str, Any]] = {
     "bytes": bytes,
 }
 _ADDRESS: Final = " at 0x"
-_ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 
 
 class LiveObject(InputError):
@@ -67,12 +65,12 @@ def dump_demo(demo: Any, signature: type[dspy.Signature]) -> dict[str, Any]:
         if name == _TYPES:
             continue
         if name not in signature.fields:
-            if isinstance(name, str) and _is_json(value):
+            if isinstance(name, str) and _is_exact_json(value):
                 stored[name] = value
             continue
         annotation = signature.fields[name].annotation
         try:
-            stored[name], own_type = _stored(name, value, annotation)
+            stored[name], own_type = _store(name, value, annotation)
         except InputError:
             raise
         except ValueError as error:  # an integer of more than 4,300 digits
@@ -95,22 +93,22 @@ def load_demo(stored: Mapping[str, Any], signature: type[dspy.Signature]) -> dic
     for name, field in signature.fields.items():
         if name in demo:
             own = own_types.get(name)
-            demo[name] = _restored(demo[name], field.annotation if own is None else parse_type(own))
+            demo[name] = _restore(demo[name], field.annotation if own is None else parse_type(own))
     return demo
 
 
-def _stored(name: str, value: Any, annotation: Any) -> tuple[Any, str | None]:
+def _store(name: str, value: Any, annotation: Any) -> tuple[Any, str | None]:
     """Return a value as JSON, and its own type where the declared one does not bring it back."""
     if annotation is str and (value is None or type(value) in (str, bool)):
-        return _checked(name, value, value), None
+        return _check(name, value, value), None
     if is_too_deep(value):
         raise InputError(f"the field {name!r} of a demo is nested deeper than {DEEPEST} levels")
-    for shown in (_shown(value), _shown_alone(value)):
-        plain = _checked(name, value, _strict(shown))
-        if _shown_alike(_restored(plain, annotation), value):
+    for shown in (_show(value), _show_alone(value)):
+        plain = _check(name, value, _spell_numbers(shown))
+        if _are_shown_alike(_restore(plain, annotation), value):
             return plain, None
         for own, known in _PLAIN.items():
-            if isinstance(value, known) and _shown_alike(_restored(plain, parse_type(own)), value):
+            if isinstance(value, known) and _are_shown_alike(_restore(plain, parse_type(own)), value):
                 return plain, own
     raise InputError(
         f"the field {name!r} of a demo holds a {type(value).__name__} that JSON does not bring back as it is "
@@ -118,27 +116,29 @@ def _stored(name: str, value: Any, annotation: Any) -> tuple[Any, str | None]:
     )
 
 
-def _restored(plain: Any, annotation: Any) -> Any:
+def _restore(plain: Any, annotation: Any) -> Any:
     """Return the value of a type behind stored JSON, if there is one that is stored the same; else the JSON."""
     if annotation is str or annotation is Any:
         return plain
-    if annotation is bytes and (found := _undecodable(plain)) is not None:
+    if annotation is bytes and (found := _read_bytes(plain)) is not None:
         return found
-    text = _text(plain)
+    text = _write_json(plain)
     if isinstance(annotation, enum.EnumMeta):
         members: list[Any] = list(annotation)
-        return next((member for member in members if _text(_strict(_shown(member))) == text), plain)
+        return next(
+            (member for member in members if _write_json(_spell_numbers(_show(member))) == text), plain
+        )
     for by_name in (None, True):  # DSPy shows models by the names of their fields, whatever aliases they have
         try:
-            value = _adapter(annotation).validate_json(text, by_name=by_name)
-            if _text(_strict(_shown(value))) == text or _text(_strict(_shown_alone(value))) == text:
+            value = _adapter_of(annotation).validate_json(text, by_name=by_name)
+            if any(_write_json(_spell_numbers(show(value))) == text for show in (_show, _show_alone)):
                 return value
         except Exception:  # validators are the user's own; the plain value is shown the same
             continue
     return plain
 
 
-def _undecodable(plain: Any) -> bytes | None:
+def _read_bytes(plain: Any) -> bytes | None:
     """Return the bytes that are no text, which are shown as Python writes them."""
     if not isinstance(plain, str) or not plain.startswith(("b'", 'b"')):
         return None
@@ -152,10 +152,10 @@ def _undecodable(plain: Any) -> bytes | None:
     return None
 
 
-def _shown(value: Any) -> Any:
+def _show(value: Any) -> Any:
     """Return a value as DSPy's adapters show it among others, as Python's JSON data."""
     try:
-        return _ANYTHING.dump_python(value, mode="json", fallback=str, warnings=False)
+        return _adapter_of(Any).dump_python(value, mode="json", fallback=str, warnings=False)
     except Exception:
         return _Spoilt(value)
 
@@ -164,22 +164,22 @@ class _Spoilt(str):
     """Text of a value that is no JSON: it spoils what stands beside it, too."""
 
 
-def _shown_alone(value: Any) -> Any:
+def _show_alone(value: Any) -> Any:
     """Return a value as DSPy's adapters show it by itself."""
     kind: Any = type(value)
     try:
-        return _adapter(kind).dump_python(value, mode="json", fallback=str, warnings=False)
+        return _adapter_of(kind).dump_python(value, mode="json", fallback=str, warnings=False)
     except Exception:
         return str(value)
 
 
-def _shown_alike(a: Any, b: Any) -> bool:
+def _are_shown_alike(a: Any, b: Any) -> bool:
     return _showings(a) == _showings(b)
 
 
 def _showings(value: Any) -> tuple[Any, ...]:
     """Return all that adapters make of a value: beside others and alone, missing, and a list as a numbered one."""
-    beside, alone = _shown(value), _shown_alone(value)
+    beside, alone = _show(value), _show_alone(value)
     return (
         value is None,
         isinstance(value, list),
@@ -189,22 +189,22 @@ def _showings(value: Any) -> tuple[Any, ...]:
     )
 
 
-def _strict(shown: Any) -> Any:
+def _spell_numbers(shown: Any) -> Any:
     """Return JSON data without what JSON has no numbers for; pydantic reads the texts as these numbers."""
     if isinstance(shown, float) and not math.isfinite(shown):
         return "NaN" if math.isnan(shown) else "Infinity" if shown > 0 else "-Infinity"
     if isinstance(shown, int) and not isinstance(shown, bool) and not -_LARGEST_INT <= shown < _LARGEST_INT:
         return str(shown)
     if isinstance(shown, list):
-        return [_strict(item) for item in shown]
+        return [_spell_numbers(item) for item in shown]
     if isinstance(shown, dict):
-        return {key: _strict(item) for key, item in shown.items()}
+        return {key: _spell_numbers(item) for key, item in shown.items()}
     return shown
 
 
-def _checked(name: str, value: Any, plain: Any) -> Any:
+def _check(name: str, value: Any, plain: Any) -> Any:
     """Return stored JSON if it is text that has a meaning elsewhere too."""
-    text = _text(plain)
+    text = _write_json(plain)
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -212,7 +212,7 @@ def _checked(name: str, value: Any, plain: Any) -> Any:
             f"the field {name!r} of a demo ({type(value).__name__}) cannot be stored: it holds "
             f"U+{ord(text[error.start]):04X}, half of a surrogate pair, which is no text by itself: remove it"
         ) from None
-    if _ADDRESS in text and (live := _live_part(value)) is not None:
+    if _ADDRESS in text and (live := _find_live_part(value)) is not None:
         raise LiveObject(
             f"the field {name!r} of a demo holds a {type(live).__name__}, which cannot be stored: it is shown to "
             "the language model as a place in memory"
@@ -220,7 +220,7 @@ def _checked(name: str, value: Any, plain: Any) -> Any:
     return plain
 
 
-def _live_part(value: Any) -> Any:
+def _find_live_part(value: Any) -> Any:
     """Return what is in a value that has no content of its own, if anything."""
     found: list[Any] = []
 
@@ -230,17 +230,17 @@ def _live_part(value: Any) -> Any:
         return str(part)
 
     try:
-        _ANYTHING.dump_python(value, mode="json", fallback=name, warnings=False)
+        _adapter_of(Any).dump_python(value, mode="json", fallback=name, warnings=False)
     except Exception:
         return value
     return found[0] if found else None
 
 
-def _text(plain: Any) -> str:
+def _write_json(plain: Any) -> str:
     return json.dumps(plain, ensure_ascii=False)
 
 
-def _is_json(value: Any) -> bool:
+def _is_exact_json(value: Any) -> bool:
     if value is None or type(value) in (bool, int):
         return True
     if type(value) is float:
@@ -248,14 +248,16 @@ def _is_json(value: Any) -> bool:
     if type(value) is str:
         return not any("\ud800" <= letter <= "\udfff" for letter in value)
     if type(value) is list:
-        return all(map(_is_json, value))
+        return all(map(_is_exact_json, value))
     return (
         type(value) is dict
-        and all(type(key) is str and _is_json(key) for key in value)
-        and all(map(_is_json, value.values()))
+        and all(type(key) is str and _is_exact_json(key) for key in value)
+        and all(map(_is_exact_json, value.values()))
     )
 
 
 @lru_cache(256)
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
+def _adapter_of(annotation: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(annotation)

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from dspy_nb.core.errors import Corrupt
 
-__all__ = ["is_plain", "parse_type", "same_type", "type_text"]
+__all__ = ["is_plain_type", "parse_type", "same_type", "type_text"]
 
 _PLAIN: Final[Mapping[str, Any]] = {
     "str": str,
@@ -59,10 +59,12 @@ def type_text(annotation: Any) -> str:
 
 def same_type(a: str, b: str) -> bool:
     """Return whether two texts name the same type; a class may have moved to another module."""
-    return a == b or (not is_plain(a) and not is_plain(b) and _MODULES.sub("", a) == _MODULES.sub("", b))
+    return a == b or (
+        not is_plain_type(a) and not is_plain_type(b) and _MODULES.sub("", a) == _MODULES.sub("", b)
+    )
 
 
-def is_plain(text: str) -> bool:
+def is_plain_type(text: str) -> bool:
     """Return whether ``parse_type`` understands ``text``."""
     try:
         parse_type(text)

@@ -12,7 +12,7 @@ from dspy_nb.core.arguments import returns_later
 from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.seams import Reserved, reserved_names
-from dspy_nb.core.programs.spec import parameters_of
+from dspy_nb.core.programs.spec import Program, parameters_of
 
 __all__ = [
     "check_inputs",
@@ -28,7 +28,7 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 _HIDDEN = "dspy_"  # dspy.Example keeps fields called so to itself
 
 
-def check_program(program: Any) -> None:
+def check_program(program: Program) -> None:
     """Check that calling ``program`` gives an answer, whatever its inputs are.
 
     Raises:
@@ -47,16 +47,12 @@ def check_program(program: Any) -> None:
     _check_names(program)
 
 
-def check_inputs(name: str, examples: Iterable[dspy.Example], program: Any) -> None:
+def check_inputs(name: str, examples: Iterable[dspy.Example], program: Program) -> None:
     """Check that ``program`` can be called with the inputs of the examples.
 
     DSPy only logs a warning about a missing input, and asks the language model without it. A program that does
-    not tell what it takes, and an example whose inputs are not set, are not checked.
-
-    Args:
-        name: What the examples are called in messages, such as "trainset".
-        examples: Of labelled data.
-        program: The one that is to be called.
+    not tell what it takes, and an example whose inputs are not set, are not checked. ``check_calls`` describes the
+    arguments.
 
     Raises:
         InputError: An example lacks an input, or has one that the program does not take.
@@ -77,17 +73,12 @@ def check_inputs(name: str, examples: Iterable[dspy.Example], program: Any) -> N
         if taken is not None and (surplus := sorted(inputs - taken)):
             raise InputError(
                 f"{name}[{index}] has the input {surplus[0]!r}, which the program does not take; it takes "
-                f"{_listed(taken)}: set them with .with_inputs(...)"
+                f"{_list_names(taken)}: set them with .with_inputs(...)"
             )
 
 
-def check_request(program: Any, inputs: Mapping[str, Any], own: tuple[str, ...] = ()) -> None:
-    """Check that ``program`` can be called with these inputs.
-
-    Args:
-        program: The one that is to be called.
-        inputs: By name.
-        own: Arguments of the function that was given them, which cannot be inputs too.
+def check_request(program: Program, inputs: Mapping[str, Any], own: tuple[str, ...] = ()) -> None:
+    """Check that ``program`` can be called with these inputs; ``check_call`` describes the arguments.
 
     Raises:
         InputError: An input is missing, or the program does not take it; the message lists what it takes.
@@ -103,9 +94,9 @@ def check_request(program: Any, inputs: Mapping[str, Any], own: tuple[str, ...] 
         # A dict of options for one call is part of DSPy's interface.
         options = {"config"} if signature_of(program) and isinstance(inputs.get("config"), Mapping) else set()
         if surplus := [name for name in inputs if name not in taken | options]:
-            raise InputError(f"the program does not take {surplus[0]!r}; it takes {_listed(taken)}")
+            raise InputError(f"the program does not take {surplus[0]!r}; it takes {_list_names(taken)}")
     if missing := [name for name in needed if name not in inputs]:
-        given = f"got {_listed(inputs)}" if inputs else "got nothing"
+        given = f"got {_list_names(inputs)}" if inputs else "got nothing"
         raise InputError(f"the program needs {missing[0]!r}, {given}")
 
 
@@ -115,7 +106,7 @@ def forward_of(program: dspy.Module) -> Any:
     return getattr(type(program), "forward", None) or getattr(type(program), "aforward", None)
 
 
-def signature_of(program: Any) -> type[dspy.Signature] | None:
+def signature_of(program: Program) -> type[dspy.Signature] | None:
     """Return the signature that says what a program takes and answers.
 
     Returns:
@@ -123,7 +114,7 @@ def signature_of(program: Any) -> type[dspy.Signature] | None:
     """
     if not isinstance(program, dspy.Module) or "forward" in vars(program):
         return None
-    if not all(map(_is_dspys, (forward_of(program), type(program).__call__))):
+    if not all(map(_is_of_dspy, (forward_of(program), type(program).__call__))):
         return None
     if isinstance(program, dspy.ChainOfThought):
         return signature_of(getattr(program, "predict", None))
@@ -132,12 +123,12 @@ def signature_of(program: Any) -> type[dspy.Signature] | None:
     return _own_signature(program)
 
 
-def required_parameters(program: Any) -> list[str]:
+def required_parameters(program: Program) -> list[str]:
     """Return the names of the parameters without which ``program`` cannot be called; none without a forward."""
     return [p.name for p in _parameters(program) or () if p.default is p.empty and p.kind in _NAMED]
 
 
-def taken_parameters(program: Any) -> set[str] | None:
+def taken_parameters(program: Program) -> set[str] | None:
     """Return the names of all arguments that ``program`` takes; ``None`` if it takes any, or does not tell."""
     if (signature := signature_of(program)) is not None:
         return set(signature.input_fields)
@@ -147,7 +138,7 @@ def taken_parameters(program: Any) -> set[str] | None:
     return {p.name for p in parameters if p.kind in _NAMED}
 
 
-def _needed(program: Any) -> list[str]:
+def _needed(program: Program) -> list[str]:
     signature, named = signature_of(program), required_parameters(program)
     if (
         signature is None
@@ -162,18 +153,18 @@ def _needed(program: Any) -> list[str]:
     return [name for name, field in fields if field.is_required() and not _allows_none(field.annotation)]
 
 
-def _parameters(program: Any) -> list[inspect.Parameter] | None:
+def _parameters(program: Program) -> list[inspect.Parameter] | None:
     """Return the parameters of a program; ``None`` if they cannot be told."""
     if not isinstance(program, dspy.Module):
-        return _parameters_of(program)
+        return _parameters_of_function(program)
     forward = forward_of(program)
-    if forward is None or "forward" in vars(program) or not _is_dspys(type(program).__call__):
+    if forward is None or "forward" in vars(program) or not _is_of_dspy(type(program).__call__):
         return None
-    parameters = _parameters_of(forward)
+    parameters = _parameters_of_function(forward)
     return None if parameters is None else parameters[1:]  # without self
 
 
-def _parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+def _parameters_of_function(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
     if inspect.isbuiltin(function):
         return None  # few of them tell the names of their arguments
     try:
@@ -182,11 +173,11 @@ def _parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter] | No
         return None
 
 
-def _is_dspys(function: Any) -> bool:
+def _is_of_dspy(function: Any) -> bool:
     return str(getattr(function, "__module__", None)).partition(".")[0] == "dspy"
 
 
-def _own_signature(program: Any) -> type[dspy.Signature] | None:
+def _own_signature(program: Program) -> type[dspy.Signature] | None:
     signature: type[dspy.Signature] | None = getattr(program, "signature", None)
     return signature if hasattr(signature, "input_fields") else None
 
@@ -201,7 +192,7 @@ def _check_forward(program: dspy.Module) -> None:
     name, kind = type(program).__name__, type(program)
     own = vars(program).get("forward")
     called = own or getattr(kind, "forward", None)
-    if called is None and getattr(kind, "aforward", None) is None and _is_dspys(kind.__call__):
+    if called is None and getattr(kind, "aforward", None) is None and _is_of_dspy(kind.__call__):
         raise InputError(f"{name} has no forward method")
     for method, function in (("forward", called), ("__call__", kind.__call__)):
         if (later := returns_later(function)) == "asynchronous":
@@ -242,14 +233,14 @@ def _check_names(program: dspy.Module) -> None:
                 if field in names or field.startswith(_HIDDEN):
                     raise InputError(
                         f"{where} has an {role} called {field!r}, a name that DSPy takes for something else, so "
-                        f"that it would never get there: rename it; the others are {_others(reserved, role)}"
+                        f"that it would never get there: rename it; the others are {_list_reserved(reserved, role)}"
                     )
 
 
-def _others(reserved: Reserved, role: str) -> str:
+def _list_reserved(reserved: Reserved, role: str) -> str:
     names = reserved.inputs if role == "input" else reserved.outputs
     return ", ".join((*sorted(names), f"{_HIDDEN}*"))
 
 
-def _listed(names: Iterable[str]) -> str:
+def _list_names(names: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(names))) or "nothing"

@@ -22,7 +22,7 @@ class Interrupts:
     """Turns an interrupt into a stop, and lets it break off only what can be broken off.
 
     Args:
-        stop: set at an interrupt, for the threads.
+        stop: Set at an interrupt, for the threads.
     """
 
     def __init__(self, stop: threading.Event) -> None:
@@ -68,8 +68,8 @@ class StopAfter(threading.Event):
     """A stop that also comes by itself, after some time.
 
     Args:
-        stop: the one of the caller, if there is one.
-        seconds: after how many, from now on; ``None`` for never.
+        stop: The one of the caller, if there is one.
+        seconds: After how many, from now on; ``None`` for never.
     """
 
     def __init__(self, stop: threading.Event | None, seconds: float | None) -> None:

@@ -10,12 +10,12 @@ import dspy
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.seams import engine_as_given
-from dspy_nb.core.programs.spec import predictors_of
+from dspy_nb.core.programs.spec import Program, predictors_of
 
-__all__ = ["answers_repeat", "confusable", "rollouts", "uncached", "used_lms"]
+__all__ = ["answers_repeat", "are_confusable", "rollouts", "used_lms", "without_cache"]
 
 
-def used_lms(program: Any, lm: Any = None) -> list[Any]:
+def used_lms(program: Program, lm: dspy.BaseLM | None = None) -> list[dspy.BaseLM]:
     """Return the language models that a program asks, each once.
 
     Args:
@@ -42,7 +42,7 @@ def used_lms(program: Any, lm: Any = None) -> list[Any]:
     return list(found.values())
 
 
-def answers_repeat(program: Any, lm: Any = None) -> bool:
+def answers_repeat(program: Program, lm: dspy.BaseLM | None = None) -> bool:
     """Tell whether a program asked twice answers the same, because of a cache or of temperature 0."""
     default = lm or dspy.settings.lm
     predictors = _predictors(program)
@@ -52,7 +52,9 @@ def answers_repeat(program: Any, lm: Any = None) -> bool:
     )
 
 
-def rollouts(program: Any, lm: Any, repeats: int) -> tuple[tuple[Any, ...], tuple[dict[str, Any], ...]]:
+def rollouts(
+    program: Program, lm: dspy.BaseLM | None, repeats: int
+) -> tuple[tuple[Program, ...], tuple[dict[str, Any], ...]]:
     """Return a program and DSPy settings for each repeat, whose answers are drawn anew.
 
     The answers of a repeat are cached under its number, so the same evaluation later costs nothing.
@@ -72,12 +74,12 @@ def rollouts(program: Any, lm: Any, repeats: int) -> tuple[tuple[Any, ...], tupl
             )
     programs, settings = [], []
     for rollout_id in range(1, repeats + 1):
-        programs.append(_with_rollout(program, rollout_id))
+        programs.append(_with_lms(program, rollout_id=rollout_id))
         settings.append({} if default is None else {"lm": default.copy(rollout_id=rollout_id)})
     return tuple(programs), tuple(settings)
 
 
-def confusable(lms: Iterable[Any], others: Iterable[Any]) -> bool:
+def are_confusable(lms: Iterable[dspy.BaseLM], others: Iterable[dspy.BaseLM]) -> bool:
     """Tell whether two of these language models have one name and differ in what answers.
 
     DSPy's cache knows a model by its name alone, so one would be given the answers of the other.
@@ -91,36 +93,31 @@ def confusable(lms: Iterable[Any], others: Iterable[Any]) -> bool:
     )
 
 
-def _source(lm: Any) -> tuple[Any, ...]:
+def _source(lm: dspy.BaseLM) -> tuple[Any, ...]:
     kwargs = getattr(lm, "kwargs", {})
     # Not lm.engine, which makes an engine of the LM's own where only a name was given.
     return engine_as_given(lm), *(kwargs.get(key) for key in ("api_base", "base_url", "api_key"))
 
 
-def uncached(program: Any, lm: Any = None) -> tuple[Any, dict[str, Any]]:
+def without_cache(program: Program, lm: dspy.BaseLM | None = None) -> tuple[Program, dict[str, Any]]:
     """Return a program and DSPy settings whose language models neither read nor fill the cache."""
     default = lm or dspy.settings.lm
     settings = {} if default is None else {"lm": default.copy(cache=False)}
-    if not any(predictor.lm for predictor in _predictors(program)):
-        return program, settings
-    copy = copy_of(program)
-    for original, copied in zip(_predictors(program), _predictors(copy), strict=True):
-        copied.lm = original.lm and original.lm.copy(cache=False)
-    return copy, settings
+    return _with_lms(program, cache=False), settings
 
 
-def _with_rollout(program: Any, rollout_id: int) -> Any:
-    """Return the program, or a copy if a predictor has a language model of its own."""
+def _with_lms(program: Program, **changes: Any) -> Program:
+    """Return the program, or a copy in which the language models that predictors have of their own are changed."""
     predictors = _predictors(program)
     if not any(predictor.lm for predictor in predictors):
         return program
     copy = copy_of(program)
     for original, copied in zip(predictors, _predictors(copy), strict=True):
-        copied.lm = original.lm and original.lm.copy(rollout_id=rollout_id)
+        copied.lm = original.lm and original.lm.copy(**changes)
     return copy
 
 
-def _predictors(program: Any) -> list[Any]:
+def _predictors(program: Program) -> list[Any]:
     return predictors_of(program) if isinstance(program, dspy.Module) else []
 
 

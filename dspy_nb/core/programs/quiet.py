@@ -38,18 +38,18 @@ _MODULES_WITH_BARS = ("dspy.teleprompt.bootstrap", "dspy.evaluate.evaluate", "ds
 _LOGGERS = ("dspy", "optuna")
 
 
-def _quiet() -> bool:
+def _is_quiet() -> bool:
     return bool(dspy.settings.get(_SETTING))
 
 
 def _print(*args: Any, **kwargs: Any) -> None:
-    if not _quiet():
+    if not _is_quiet():
         builtins.print(*args, **kwargs)  # noqa: T201 - it stands in for print
 
 
 def _quiet_bar(bar: type) -> type:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        if _quiet():
+        if _is_quiet():
             kwargs["disable"] = True
         bar.__init__(self, *args, **kwargs)  # type: ignore[misc]
 
@@ -57,7 +57,7 @@ def _quiet_bar(bar: type) -> type:
 
 
 def _not_in_a_quiet_run(record: logging.LogRecord) -> bool:
-    return not _quiet() or record.name.startswith("dspy_nb.")  # whose handlers may be the same
+    return not _is_quiet() or record.name.startswith("dspy_nb.")  # whose handlers may be the same
 
 
 class _Random:
@@ -67,7 +67,7 @@ class _Random:
         self._own = random.Random()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._own if _quiet() else random, name)
+        return getattr(self._own if _is_quiet() else random, name)
 
 
 @contextlib.contextmanager
@@ -107,7 +107,7 @@ def install() -> None:
 
 def _quiet_history(show: Any) -> Any:
     def show_unless_quiet(*args: Any, **kwargs: Any) -> None:
-        if not _quiet():
+        if not _is_quiet():
             show(*args, **kwargs)
 
     return show_unless_quiet

@@ -9,14 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel, TypeAdapter
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dspy_nb.core.errors import Corrupt, InputError, Refused
-from dspy_nb.core.programs.field_types import is_plain, parse_type, same_type, type_text
+from dspy_nb.core.programs.field_types import is_plain_type, parse_type, same_type, type_text
 from dspy_nb.core.programs.seams import (
     description_of,
     is_compiled,
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 __all__ = [
+    "Program",
     "base_model",
     "check_named",
     "check_spec",
@@ -46,6 +45,9 @@ __all__ = [
     "schema_hash",
     "spec_of",
 ]
+
+Program: TypeAlias = "dspy.Module | Callable[..., Any]"
+"""A module of DSPy, or a function of the input fields."""
 
 
 def class_path(program: object) -> str:
@@ -300,6 +302,7 @@ def _is_part(value: object) -> bool:
 def _holds_parts(value: object) -> bool:
     """Tell whether a plain object has modules among its attributes; classes, functions and tools are code."""
     import dspy
+    from pydantic import BaseModel
 
     if isinstance(value, type | ModuleType | FunctionType | BaseModel | dspy.BaseLM):
         return False
@@ -328,7 +331,7 @@ def _predictor_spec(path: str, parameter: Any) -> dict[str, Any]:
 def _field_spec(name: str, field: Any) -> dict[str, Any]:
     text = type_text(field.annotation)
     obstacle = None
-    if not is_plain(text):
+    if not is_plain_type(text):
         obstacle = f"the type {text} of the field '{name}' is not one that the registry can rebuild"
     elif field.metadata or not field.is_required():
         obstacle = f"the field '{name}' has a default or a constraint"
@@ -348,7 +351,9 @@ def schema_hash(field: FieldInfo) -> str | None:
 
     ``None`` where the text of the type says as much, and where the type has no schema.
     """
-    if is_plain(type_text(field.annotation)) and not field.metadata:
+    from pydantic import TypeAdapter
+
+    if is_plain_type(type_text(field.annotation)) and not field.metadata:
         return None
     try:
         schema = TypeAdapter(field.rebuild_annotation()).json_schema()

@@ -24,7 +24,7 @@ from typing import Any
 
 from dspy_nb.core.arguments import check_texts, user_path
 from dspy_nb.core.deployment.environment import Environment
-from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused, RegistryWarning
+from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, RegistryWarning
 from dspy_nb.core.models.catalogue import Catalogue, as_reference
 from dspy_nb.core.models.loading import stored_program
 from dspy_nb.core.models.names import STAGES, check_bump, check_model_id, check_version
@@ -269,15 +269,6 @@ class Registry(Catalogue):
         entry = self._existing(reference.model_id).append(decide, "archive", by=by)
         versions = entry.body["versions"] if entry else ()
         return [self._written(reference.model_id, version) for version in versions]
-
-    def delete(self, ref: str | ModelVersion) -> None:
-        """Refuse: nothing is ever deleted from a registry.
-
-        Raises:
-            Refused: Always; archive the version instead.
-        """
-        version = self.get(as_reference(ref).text)
-        raise Refused(f"{version.ref} cannot be deleted, versions are for ever: use archive({version.ref!r})")
 
     def diff(
         self,

@@ -158,7 +158,7 @@ def running_interval(total: float, n: int, confidence: float = 0.95) -> tuple[fl
         All means that were not refuted at this n; ``(0, 1)`` without outcomes.
 
     Raises:
-        InputError: n is no count, or total is not in [0, n].
+        InputError: ``n`` is no count, or total is not in [0, n].
 
     Source: Robbins (1970), "Statistical methods related to the law of the iterated logarithm", the beta-binomial
     mixture with a Beta(1/2, 1/2) prior; valid for graded outcomes too, since the geometric mean of the factors of

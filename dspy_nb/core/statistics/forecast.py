@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from dspy_nb.core.statistics.sample_sizes import MOST
+from dspy_nb.core.statistics.sample_sizes import MOST, least_more
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,15 +119,7 @@ def _only(futures: _PairedFutures) -> int | None:
         return bool(futures.go(steps, rng)[0])
 
     rng = np.random.default_rng(_SEED)
-    low, high = 0, 1
-    while not decided(high):
-        low, high = high, 2 * high
-        if low >= MOST:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if decided(middle) else (middle, high)
-    return high
+    return least_more(0, decided)
 
 
 def _likely(futures: _Futures, rng: np.random.Generator) -> NDArray[Any]:

@@ -101,7 +101,7 @@ def _bounded_interval(mean: float, n: int, z: float, bounds: tuple[float, float]
     return lowest + width * low, lowest + width * high
 
 
-def clustered_standard_error(values: Iterable[float], clusters: Iterable[Hashable]) -> float:
+def clustered_standard_error(values: NDArray[Any], clusters: Iterable[Hashable]) -> tuple[float, int]:
     """Return the standard error of the mean of values that come in clusters, such as repeats of an example.
 
     It is ``sqrt(C/(C − 1) · Σ_g (Σ_{i in g} (v_i − mean))²) / n`` for C clusters g: the values of a cluster
@@ -111,18 +111,15 @@ def clustered_standard_error(values: Iterable[float], clusters: Iterable[Hashabl
         values: Finite numbers, in any unit.
         clusters: The cluster of each value, such as the id of an example.
 
+    Returns:
+        The standard error and the number of clusters.
+
     Raises:
-        InputError: A value is not finite, the lengths differ, or there are fewer than two clusters.
+        InputError: The lengths differ, or there are fewer than two clusters.
 
     Source: Liang and Zeger (1986), Biometrika 73, 13-22, with the small-sample factor CR1; Miller (2024),
     "Adding error bars to evals", arXiv 2411.00640.
     """
-    array = numbers_between("values", values)
-    return _clustered(array, clusters)[0]
-
-
-def _clustered(values: NDArray[Any], clusters: Iterable[Hashable]) -> tuple[float, int]:
-    """Return the standard error of the mean and the number of clusters."""
     deviations = values - values.mean() if values.size else values
     sums = _cluster_sums(deviations, clusters)
     count = len(sums)
@@ -171,7 +168,7 @@ def clustered_interval(
 
     z = critical_value(confidence)
     array = numbers_between("values", values, *bounds)
-    error, count = _clustered(array, clusters)
+    error, count = clustered_standard_error(array, clusters)
     mean = float(array.mean())
     if error <= 1e-12 * (bounds[1] - bounds[0]):
         return _bounded_interval(mean, count, z, bounds)

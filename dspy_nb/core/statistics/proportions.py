@@ -148,18 +148,7 @@ def miettinen_nurminen_interval(
 ) -> tuple[float, float]:
     """Return Miettinen and Nurminen's score interval of the difference of two independent rates, A − B.
 
-    Args:
-        successes_a: Number of successes of arm A.
-        n_a: Number of trials of arm A.
-        successes_b: Number of successes of arm B.
-        n_b: Number of trials of arm B.
-        confidence: Coverage aimed at, in (0, 1).
-
-    Returns:
-        The interval of A − B; ``(-1, 1)`` when an arm has no trials.
-
-    Raises:
-        InputError: A count is negative or not whole, successes exceed n, or confidence is not in (0, 1).
+    Takes, returns and raises what ``newcombe_interval`` does.
 
     Source: Miettinen and Nurminen (1985), Statistics in Medicine 4, 213-226.
     """

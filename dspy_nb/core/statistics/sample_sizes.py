@@ -24,7 +24,7 @@ from dspy_nb.core.statistics.proportions import (
 from dspy_nb.core.text import value_text
 
 __all__ = [
-    "MOST", "Plan", "more_needed", "more_needed_alike", "more_needed_paired", "plan", "sample_size_mean",
+    "MOST", "Plan", "least_more", "more_needed", "more_needed_alike", "more_needed_paired", "plan",
     "sample_size_paired", "sample_size_unpaired",
 ]  # fmt: skip
 
@@ -58,26 +58,6 @@ def sample_size_paired(
     effect = _nonzero_effect(effect, discordance)
     spread = z_test * math.sqrt(discordance) + z_power * math.sqrt(discordance - effect**2)
     return _rounded_up(spread / effect)
-
-
-def sample_size_mean(effect: float, sd: float, power: float = 0.8, confidence: float = 0.95) -> int:
-    """Return the number of examples at which one z-test finds a mean difference of graded scores.
-
-    Args:
-        effect: The mean difference to find; its sign does not matter.
-        sd: Standard deviation of the differences between paired scores, at least 0.
-        power: Probability of finding it, in (0, 1).
-        confidence: 1 − α of the two-sided test, in (0, 1).
-
-    Raises:
-        InputError: The effect is 0, or an argument is out of range.
-
-    Source: the normal approximation, ``n = ((z_α + z_β) sd / effect)²``; Miller (2024), arXiv 2411.00640.
-    """
-    z_test, z_power = _test_and_power(confidence, power)
-    sd = number_between("sd", sd, 0, math.inf)
-    effect = _nonzero_effect(effect, math.inf)
-    return _rounded_up((z_test + z_power) * sd / effect)
 
 
 def sample_size_unpaired(
@@ -119,7 +99,7 @@ def more_needed(n: int, effect: float, variance: float, margin: float, confidenc
     Args:
         n: Examples counted so far.
         effect: The mean difference seen.
-        variance: n times the variance of that mean, more than 0.
+        variance: ``n`` times the variance of that mean, more than 0.
         margin: Largest difference that makes no practical difference, at least 0.
         confidence: 1 − α of the verdict, in (0, 1).
 
@@ -127,8 +107,9 @@ def more_needed(n: int, effect: float, variance: float, margin: float, confidenc
         At least 1; ``None`` where no number is known to be enough: there is no effect, and no margin for it
         to lie within.
 
-    Source: the normal approximation of ``sample_size_mean``, with the distance from the effect to what the
-    verdict must rule out in place of the effect: 0 for a better program, the margin for one that is as good.
+    Source: the normal approximation, ``n = ((z_α + z_β) sd / gap)²``; Miller (2024), arXiv 2411.00640. The gap is
+    the distance from the effect to what the verdict must rule out: 0 for a better program, the margin for one that
+    is as good.
     """
     gap = max(abs(effect), margin - abs(effect))
     if gap < _NO_GAP:
@@ -170,7 +151,7 @@ def more_needed_paired(n: int, b_wins: int, a_wins: int, margin: float, confiden
         low, high = paired_difference_interval(size - wins - losses, wins, losses, 0, confidence)
         return -margin <= low and high <= margin
 
-    return _least_more(n, decides)
+    return least_more(n, decides)
 
 
 def more_needed_alike(n: int, difference: float, margin: float, confidence: float) -> int | None:
@@ -194,11 +175,11 @@ def more_needed_alike(n: int, difference: float, margin: float, confidence: floa
         better = (low > 0 or high < 0) and 2.0 ** (1 - size) <= 1 - confidence  # and the sign-flip test
         return (-margin <= low and high <= margin) or better
 
-    return None if abs(difference) < _NO_GAP and margin < _NO_GAP else _least_more(n, decides)
+    return None if abs(difference) < _NO_GAP and margin < _NO_GAP else least_more(n, decides)
 
 
-def _least_more(n: int, decides: Callable[[int], bool]) -> int | None:
-    """Return by how much n must grow until a test decides, by doubling and halving."""
+def least_more(n: int, decides: Callable[[int], bool]) -> int | None:
+    """Return by how much n must grow until a test decides, by doubling and halving; None beyond ``MOST``."""
     low, high = n, n + 1
     while not decides(high):
         low, high = high, n + 2 * (high - n)

@@ -55,32 +55,6 @@ def _log_beta(x: float, y: float) -> float:
     return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
 
 
-def asymptotic_half_width(sd: float, n: int, confidence: float = 0.95, target_n: float = 250) -> float:
-    """Return the half-width of the asymptotic confidence sequence of a mean, for unbounded values.
-
-    Valid only in the limit: with rare large values it misses several times more often than it says, so
-    bounded scores belong in ``PairedSequence`` and ``TwoArmSequence``.
-
-    Args:
-        sd: Standard deviation of the values so far.
-        n: Number of values so far, at least 1.
-        confidence: 1 − α, in (0, 1).
-        target_n: The n at which the sequence is to be narrowest, positive.
-
-    Raises:
-        InputError: An argument is out of range.
-
-    Source: Waudby-Smith et al. (2024), "Time-uniform central limit theory and asymptotic confidence
-    sequences", Annals of Statistics 52; their closed form for the tuning parameter.
-    """
-    sd, n = number_between("sd", sd, 0, math.inf), whole_number("n", n, minimum=1)
-    alpha = 1 - probability("confidence", confidence)
-    target_n = number_between("target_n", target_n, 0, math.inf, ends=False)
-    tuning = (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / target_n
-    spread = n * tuning + 1
-    return sd * math.sqrt(2 * spread / (n**2 * tuning) * math.log(math.sqrt(spread) / alpha))
-
-
 class Cells(NamedTuple):
     """The candidates: cells between neighbouring edges from -1 to 1, and in the middle 0 alone; in order."""
 

@@ -1,89 +1,18 @@
-"""The statistics of dspy_nb: they take numbers and return numbers, and know neither DSPy nor files.
-
-Rates are in ``proportions``, graded scores in ``means``, sizes in ``sample_sizes``, what may be looked at
-at any time in ``sequences`` and ``two_arm``; this module names them all, and adds how to decide.
-"""
+"""How an interval decides, and what several comparisons do to p-values."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from importlib import import_module
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable
+from typing import Literal
 
-from dspy_nb.core.arguments import number_between, probability, whole_number
+from dspy_nb.core.arguments import number_between
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.statistics.means import (
-    Ratio,
-    bca_interval,
-    clustered_interval,
-    clustered_standard_error,
-    ratio_interval,
-    sign_flip_p_value,
-)
-from dspy_nb.core.statistics.proportions import (
-    McNemar,
-    ZTest,
-    critical_value,
-    mcnemar,
-    miettinen_nurminen_interval,
-    newcombe_interval,
-    paired_difference_interval,
-    two_proportion_z,
-    wilson_interval,
-)
-from dspy_nb.core.statistics.sample_sizes import sample_size_mean, sample_size_paired, sample_size_unpaired
 from dspy_nb.core.text import value_text
 
-if TYPE_CHECKING:
-    from dspy_nb.core.statistics.sequences import PairedSequence, asymptotic_half_width, paired_evalue
-    from dspy_nb.core.statistics.two_arm import TwoArmSequence
-
-__all__ = [
-    "McNemar",
-    "PairedSequence",
-    "Ratio",
-    "TwoArmSequence",
-    "Verdict",
-    "ZTest",
-    "asymptotic_half_width",
-    "bca_interval",
-    "clustered_interval",
-    "clustered_standard_error",
-    "critical_value",
-    "decide",
-    "holm",
-    "mcnemar",
-    "miettinen_nurminen_interval",
-    "newcombe_interval",
-    "paired_difference_interval",
-    "paired_evalue",
-    "ratio_interval",
-    "sample_size_mean",
-    "sample_size_paired",
-    "sample_size_unpaired",
-    "sign_flip_p_value",
-    "srm_p_value",
-    "two_proportion_z",
-    "wilson_interval",
-]
+__all__ = ["Verdict", "decide", "holm"]
 
 Verdict = Literal["B better", "A better", "no practical difference", "inconclusive"]
-
-# Sequences need numpy from the start, and an interval of a rate should not wait for it.
-_SEQUENCES = {
-    "PairedSequence": "sequences",
-    "TwoArmSequence": "two_arm",
-    "asymptotic_half_width": "sequences",
-    "paired_evalue": "sequences",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _SEQUENCES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"dspy_nb.core.statistics.{_SEQUENCES[name]}"), name)
 
 
 def decide(low: float, high: float, margin: float) -> Verdict:
@@ -137,43 +66,3 @@ def holm(p_values: Iterable[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
         adjusted[index] = largest
     return adjusted
-
-
-def srm_p_value(counts: Sequence[int], split: float | Sequence[float]) -> float:
-    """Return the χ² p-value of a sample-ratio mismatch: were units assigned as declared?
-
-    A verdict is worth nothing below about .001: assignment or logging is broken.
-
-    Args:
-        counts: Number of units in each arm, such as ``(n_a, n_b)``.
-        split: Probability of arm B, when there are two arms; or the expected share or count of each arm, in
-            the order of ``counts``. Where the split changed over time, pass the sums of each event's
-            probabilities.
-
-    Returns:
-        The p-value; 1 when there are no units.
-
-    Raises:
-        InputError: A count is negative or not whole, or the split does not match the counts.
-
-    Source: Pearson's χ²; Fabijan et al. (2019), "Diagnosing sample ratio mismatch in online controlled
-    experiments", KDD.
-    """
-    observed = [whole_number("counts", count) for count in counts]
-    if isinstance(split, (int, float, Real)):  # numpy's numbers too
-        share = probability("split", split)
-        split = (1 - share, share)
-    shares = list(split) if isinstance(split, Iterable) else []
-    weights = [number_between("split", weight, 0, math.inf, ends=False) for weight in shares]
-    if len(weights) != len(observed) or len(weights) < 2:
-        raise InputError(f"split must have one share for each of the {len(observed)} counts (at least two)")
-    total = sum(observed)
-    if total == 0:
-        return 1.0
-    expected = [total * weight / sum(weights) for weight in weights]
-    statistic = sum((seen - due) ** 2 / due for seen, due in zip(observed, expected, strict=True))
-    if len(observed) == 2:  # one degree of freedom is a squared normal: no need to wait for scipy
-        return math.erfc(math.sqrt(statistic / 2))
-    from scipy.special import chdtrc
-
-    return float(chdtrc(len(observed) - 1, statistic))

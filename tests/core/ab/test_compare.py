@@ -14,7 +14,7 @@ from dspy_nb.core.ab.duel import A, B, Duel
 from dspy_nb.core.evaluation import attempts, execution
 from dspy_nb.core.evaluation.attempts import Outcome
 from dspy_nb.core.programs.usage import Usage
-from dspy_nb.core.statistics.verdicts import sample_size_paired
+from dspy_nb.core.statistics.sample_sizes import sample_size_paired
 from tests.moments import HANG_S, Clock
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 

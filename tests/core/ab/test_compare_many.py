@@ -16,13 +16,9 @@ import dspy_nb as nb
 from dspy_nb.core.ab.duel import DuelJobs, examples_compared
 from dspy_nb.core.ab.judging import Terms, findings
 from dspy_nb.core.events import Compared
-from dspy_nb.core.statistics.verdicts import (
-    bca_interval,
-    holm,
-    mcnemar,
-    paired_difference_interval,
-    sign_flip_p_value,
-)
+from dspy_nb.core.statistics.means import bca_interval, sign_flip_p_value
+from dspy_nb.core.statistics.proportions import mcnemar, paired_difference_interval
+from dspy_nb.core.statistics.verdicts import holm
 from dspy_nb.views.documents import to_html, to_markdown, to_text
 from dspy_nb.views.progress.comparison import ComparisonState
 from tests.core.ab.test_compare import METRIC, A, B, Duel, examples, outcome, program

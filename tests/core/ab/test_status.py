@@ -16,8 +16,9 @@ from dspy_nb.core.ab import watch
 from dspy_nb.core.ab.comparison import Step
 from dspy_nb.core.ab.experiment import Experiment
 from dspy_nb.core.ab.ledger import Ledger
+from dspy_nb.core.statistics.proportions import newcombe_interval, two_proportion_z, wilson_interval
 from dspy_nb.core.statistics.two_arm import TwoArmSequence
-from dspy_nb.core.statistics.verdicts import decide, newcombe_interval, two_proportion_z, wilson_interval
+from dspy_nb.core.statistics.verdicts import decide
 from tests.core.ab.test_experiment import a, b
 from tests.core.ab.test_traffic import Clock
 from tests.properties import tries

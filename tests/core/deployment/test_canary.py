@@ -8,7 +8,6 @@ from typing import Any
 import dspy
 import pytest
 
-from dspy_nb.core.data.identity import place_of
 from dspy_nb.core.deployment import environment as deployment_module
 from dspy_nb.core.deployment import serving
 from dspy_nb.core.deployment.canary_state import CanaryStatus
@@ -16,6 +15,7 @@ from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.objectives import MonitorSettings
 from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.statistics.assignment import place_of
 from dspy_nb.views.listings import Listing
 from tests.registry_samples import QA, registry_of, said
 from tests.scripted import ScriptedEngine, scripted_lm

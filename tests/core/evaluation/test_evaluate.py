@@ -13,7 +13,8 @@ import pytest
 from dspy_nb.core.data.metrics import MetricError, exact_match, token_f1
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
-from dspy_nb.core.statistics.verdicts import bca_interval, clustered_interval, wilson_interval
+from dspy_nb.core.statistics.means import bca_interval, clustered_interval
+from dspy_nb.core.statistics.proportions import wilson_interval
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
 SENTIMENT = exact_match("sentiment")
@@ -43,7 +44,7 @@ def test_a_metric_that_says_right_or_wrong_has_wilsons_interval() -> None:
     assert ev.interval == wilson_interval(40, 60)
     assert ev.complete
     assert ev.reliable
-    assert ev.score_without_errors == ev.score_with_errors_as_failures == ev.score
+    assert ev.score_without_errors == ev.score
 
 
 def test_the_acceptance_value_of_wilsons_interval_comes_out() -> None:
@@ -104,7 +105,7 @@ def test_errors_are_failures_in_the_score_and_shown_beside_it() -> None:
 
     ev = evaluate(flaky, examples(50), exact_match("answer"))
     assert (ev.n, ev.correct, ev.errors.count, ev.errors.rate) == (50, 43, 7, 0.14)
-    assert ev.score == ev.score_with_errors_as_failures == 43 / 50
+    assert ev.score == 43 / 50
     assert ev.score_without_errors == 1.0
     assert ev.errors.kinds == {"ValueError": 7}
     assert ev.errors.messages[0] == "example 0: ValueError: cannot do 0"

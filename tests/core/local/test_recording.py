@@ -20,11 +20,10 @@ from dspy_nb.core.local.recording import (
     Asked,
     answering_server,
     read_answers,
-    read_asked,
-    write_answers,
 )
 from dspy_nb.core.local.server import Completion, LocalServer, shared_server
 from tests import recorded
+from tests.recorded import read_asked, write_answers
 
 pytestmark = pytest.mark.local_model
 

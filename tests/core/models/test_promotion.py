@@ -256,12 +256,6 @@ def test_archiving_needs_a_number_to_keep(registry: Registry, keep: Any) -> None
         registry.archive("m@1.0.0", keep_latest=1)
 
 
-def test_deleting_is_refused_with_the_way_out(registry: Registry) -> None:
-    registry.register(program(), "m")
-    with pytest.raises(Refused, match=r"archive\('m@1\.0\.0'\)"):
-        registry.delete("m")
-
-
 def test_a_bump_counts_archived_versions_too(registry: Registry) -> None:
     registry.register(program(), "m")
     registry.archive("m", keep_latest=0)

@@ -13,7 +13,7 @@ import pytest
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.copies import check_copies, copy_of, student_of
-from dspy_nb.core.programs.lms import rollouts, uncached, used_lms
+from dspy_nb.core.programs.lms import rollouts, used_lms, without_cache
 from dspy_nb.core.programs.spec import parameters_of, spec_of
 from tests.scripted import scripted_lm
 
@@ -97,7 +97,7 @@ def test_language_models_at_any_depth_are_asked_and_copied() -> None:
     program.table["en"][0].lm = deep = scripted_lm(name="scripted/deep", cache=True, temperature=1.0)
     default = scripted_lm(name="scripted/default", temperature=1.0)
     assert [lm.model for lm in used_lms(program, default)] == ["scripted/default", "scripted/deep"]
-    made, _ = uncached(program, default)
+    made, _ = without_cache(program, default)
     assert made.table["en"][0].lm.cache is False
     assert deep.cache is True
     assert made.final is made.draft

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_nb.core.errors import Corrupt
-from dspy_nb.core.programs.field_types import is_plain, parse_type, same_type, type_text
+from dspy_nb.core.programs.field_types import is_plain_type, parse_type, same_type, type_text
 from tests.registry_samples import stays_in_the_error_tree
 
 
@@ -51,8 +51,8 @@ def test_plain_types_become_text_and_come_back(annotation: Any, text: str) -> No
 
 def test_a_class_of_the_user_keeps_its_module_and_is_not_plain() -> None:
     assert type_text(Image) == f"{__name__}.Image"
-    assert not is_plain(type_text(Image))
-    assert not is_plain(type_text(list[Image]))
+    assert not is_plain_type(type_text(Image))
+    assert not is_plain_type(type_text(list[Image]))
 
 
 def test_a_class_that_moved_to_another_module_is_the_same_type() -> None:

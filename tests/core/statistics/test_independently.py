@@ -20,7 +20,7 @@ from scipy.stats import beta as beta_distribution
 from scipy.stats import binomtest, chi2_contingency, chisquare, norm, quantile_test
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.statistics import verdicts as stats
+from dspy_nb.core.statistics import assignment, means, proportions, sample_sizes, sequences, two_arm, verdicts
 from tests.properties import tries
 
 few = tries(0.4)
@@ -40,7 +40,7 @@ def rates(draw, minimum=1, maximum=120):
 @few
 @given(rates(), confidences)
 def test_wilson_is_scipys(rate, confidence):
-    ours = stats.wilson_interval(*rate, confidence)
+    ours = proportions.wilson_interval(*rate, confidence)
     theirs = binomtest(*rate).proportion_ci(confidence, method="wilson")
     assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
@@ -50,7 +50,7 @@ def test_wilson_is_scipys(rate, confidence):
 def test_the_pooled_z_test_is_the_chi_square_test_without_correction(a, b):
     (x, m), (y, n) = a, b
     assume(0 < x + y < m + n)
-    z, p = stats.two_proportion_z(x, m, y, n)
+    z, p = proportions.two_proportion_z(x, m, y, n)
     table = chi2_contingency([[x, m - x], [y, n - y]], correction=False)
     assert z**2 == pytest.approx(table.statistic, abs=1e-9)
     assert p == pytest.approx(table.pvalue, rel=1e-9)
@@ -66,7 +66,7 @@ def test_newcombes_interval_squares_and_adds_the_distances_of_wilsons(a, b, conf
     d = x / m - y / n
     low = d - math.hypot(x / m - ends_a.low, ends_b.high - y / n)
     high = d + math.hypot(ends_a.high - x / m, y / n - ends_b.low)
-    assert stats.newcombe_interval(x, m, y, n, confidence) == pytest.approx((low, high), abs=1e-9)
+    assert proportions.newcombe_interval(x, m, y, n, confidence) == pytest.approx((low, high), abs=1e-9)
 
 
 @few
@@ -85,12 +85,14 @@ def test_miettinen_and_nurminens_interval_is_where_their_score_is_critical(a, b,
         variance = ((q + d) * (1 - q - d) / m + q * (1 - q) / n) * (m + n) / (m + n - 1)
         return (x / m - y / n - d) / math.sqrt(variance)
 
-    for end, side in zip(stats.miettinen_nurminen_interval(x, m, y, n, confidence), (1, -1), strict=True):
+    for end, side in zip(
+        proportions.miettinen_nurminen_interval(x, m, y, n, confidence), (1, -1), strict=True
+    ):
         if abs(end) < 0.999:
             assert score(end) == pytest.approx(side * z, abs=5e-3)
 
 
-@pytest.mark.parametrize("interval", [stats.newcombe_interval, stats.miettinen_nurminen_interval])
+@pytest.mark.parametrize("interval", [proportions.newcombe_interval, proportions.miettinen_nurminen_interval])
 @pytest.mark.parametrize("counts", [(5, 5, 7, 7), (0, 5, 0, 7), (5, 5, 0, 7), (0, 5, 7, 7), (1, 1, 0, 1)])
 @pytest.mark.parametrize("confidence", [0.9, 0.99])
 def test_arms_that_all_succeed_or_all_fail_still_have_an_interval_with_a_width(interval, counts, confidence):
@@ -112,7 +114,7 @@ def test_mcnemars_p_values_are_sums_of_exact_probabilities(both, a_only, b_only,
     n, k = a_only + b_only, min(a_only, b_only)
     tail = Fraction(sum(math.comb(n, i) for i in range(k + 1)), 2**n)
     point = Fraction(math.comb(n, k), 2**n)
-    exact_p, mid_p = stats.mcnemar(both, a_only, b_only, neither)
+    exact_p, mid_p = proportions.mcnemar(both, a_only, b_only, neither)
     assert exact_p == pytest.approx(float(min(Fraction(1), 2 * tail)), rel=1e-12)
     # Half of the point in each tail; where the tails are one point, it is in both.
     expected = 1 - point / 2 if 2 * k == n else 2 * tail - point
@@ -121,7 +123,7 @@ def test_mcnemars_p_values_are_sums_of_exact_probabilities(both, a_only, b_only,
 
 def test_mcnemar_gives_the_published_values_of_bentur_2009():
     # Fagerland, Lydersen and Laake (2013): airway hyper-responsiveness before and after transplantation
-    test = stats.mcnemar(both=1, a_only=1, b_only=7, neither=12)
+    test = proportions.mcnemar(both=1, a_only=1, b_only=7, neither=12)
     assert test.exact_p == pytest.approx(0.0703, abs=5e-5)
     assert test.mid_p == pytest.approx(0.0391, abs=5e-5)
     assert test._fields == ("exact_p", "mid_p")
@@ -129,14 +131,16 @@ def test_mcnemar_gives_the_published_values_of_bentur_2009():
 
 def test_the_values_of_fagerland_lydersen_and_laake_2017_are_met_to_their_digits():
     # Statistical Analysis of Contingency Tables, as their R package contingencytables prints them
-    assert stats.wilson_interval(13, 16) == pytest.approx((0.5699, 0.9341), abs=5e-5)
-    assert stats.newcombe_interval(7, 34, 1, 34) == pytest.approx((0.0189, 0.3404), abs=5e-5)
-    assert stats.miettinen_nurminen_interval(0, 16, 15, 72) == pytest.approx((-0.3164, -0.0056), abs=5e-5)
-    z, p = stats.two_proportion_z(1, 4, 3, 4)
+    assert proportions.wilson_interval(13, 16) == pytest.approx((0.5699, 0.9341), abs=5e-5)
+    assert proportions.newcombe_interval(7, 34, 1, 34) == pytest.approx((0.0189, 0.3404), abs=5e-5)
+    assert proportions.miettinen_nurminen_interval(0, 16, 15, 72) == pytest.approx(
+        (-0.3164, -0.0056), abs=5e-5
+    )
+    z, p = proportions.two_proportion_z(1, 4, 3, 4)
     assert (z**2, p) == pytest.approx((2.0, 0.15730), abs=5e-6)
-    exact_p, mid_p = stats.mcnemar(0, 13, 3, 0)  # 13 of 16 against a half
+    exact_p, mid_p = proportions.mcnemar(0, 13, 3, 0)  # 13 of 16 against a half
     assert (exact_p, mid_p) == pytest.approx((0.02127, 0.01273), abs=5e-6)
-    paired = stats.paired_difference_interval(59, 6, 16, 80, method="newcombe")
+    paired = proportions.paired_difference_interval(59, 6, 16, 80, method="newcombe")
     assert paired == pytest.approx((-0.1186, -0.0046), abs=5e-5)
 
 
@@ -156,7 +160,7 @@ def test_tangos_interval_is_where_his_score_is_critical(both, a_only, b_only, ne
         variance = n * (2 * q + d - d * d)
         return (a_only - b_only - n * d) / math.sqrt(max(variance, 1e-30))
 
-    low, high = stats.paired_difference_interval(both, a_only, b_only, neither, confidence)
+    low, high = proportions.paired_difference_interval(both, a_only, b_only, neither, confidence)
     for end, side in ((low, 1), (high, -1)):
         if abs(end) < 0.999:
             assert score(end) == pytest.approx(side * z, rel=2e-3)
@@ -167,7 +171,7 @@ def test_tangos_interval_is_where_his_score_is_critical(both, a_only, b_only, ne
 def test_without_disagreement_tangos_interval_has_its_closed_form(confidence, n):
     # d² n² = z² n d (1 - d) with q at its bound: d = z²/(n + z²)
     z2 = norm.isf((1 - confidence) / 2) ** 2
-    low, high = stats.paired_difference_interval(n, 0, 0, 0, confidence)
+    low, high = proportions.paired_difference_interval(n, 0, 0, 0, confidence)
     assert (low, high) == pytest.approx((-z2 / (n + z2), z2 / (n + z2)), abs=1e-9)
 
 
@@ -186,7 +190,7 @@ def test_newcombes_paired_interval_is_method_10(both, a_only, b_only, neither, c
     pa, pb = x / n, y / n
     down = math.sqrt(max(0, (pa - la) ** 2 - 2 * phi * (pa - la) * (ub - pb) + (ub - pb) ** 2))
     up = math.sqrt(max(0, (ua - pa) ** 2 - 2 * phi * (ua - pa) * (pb - lb) + (pb - lb) ** 2))
-    ours = stats.paired_difference_interval(both, a_only, b_only, neither, confidence, "newcombe")
+    ours = proportions.paired_difference_interval(both, a_only, b_only, neither, confidence, "newcombe")
     assert ours == pytest.approx((pa - pb - down, pa - pb + up), abs=1e-7)
 
 
@@ -200,7 +204,7 @@ def test_the_paired_evalue_is_a_ratio_of_factorials(b, c, a):
         return Fraction(math.factorial(x - 1) * math.factorial(y - 1), math.factorial(x + y - 1))
 
     exact = beta(a + b, a + c) / beta(a, a) * 2 ** (b + c)
-    assert stats.paired_evalue(b, c, a) == pytest.approx(float(exact), rel=1e-9)
+    assert sequences.paired_evalue(b, c, a) == pytest.approx(float(exact), rel=1e-9)
 
 
 @pytest.mark.parametrize(("b", "c", "a"), [(12, 5, 3.0), (4, 9, 0.5), (30, 22, 7.3)])
@@ -208,7 +212,7 @@ def test_the_paired_evalue_is_the_mean_likelihood_ratio_over_the_prior(b, c, a):
     integral, _ = quad(
         lambda u: beta_distribution.pdf(u, a, a) * (2 * u) ** b * (2 * (1 - u)) ** c, 0, 1, epsabs=1e-12
     )
-    assert stats.paired_evalue(b, c, a) == pytest.approx(integral, rel=1e-6)
+    assert sequences.paired_evalue(b, c, a) == pytest.approx(integral, rel=1e-6)
 
 
 def naive_two_arm_wealth(units, m):
@@ -238,7 +242,7 @@ def test_the_two_arm_sequence_is_the_procedure_step_by_step(seed, split, effect)
     for _ in range(250):
         is_b = bool(rng.random() < split)
         units.append((is_b, float(rng.random() < 0.5 + effect * is_b), split))
-    sequence = stats.TwoArmSequence(0.95)
+    sequence = two_arm.TwoArmSequence(0.95)
     best = dict.fromkeys((-0.4, -0.2, 0.0, 0.1, 0.3), 0.0)
     for k, unit in enumerate(units, 1):
         sequence.update(*unit)
@@ -255,7 +259,7 @@ def test_the_two_arm_sequence_is_the_procedure_step_by_step(seed, split, effect)
 def test_the_two_arm_evidence_after_each_unit_is_the_procedures():
     rng = np.random.default_rng(4)
     units = [(bool(rng.random() < 0.3), float(rng.random()), 0.3) for _ in range(60)]
-    sequence, largest = stats.TwoArmSequence(0.99), 1.0
+    sequence, largest = two_arm.TwoArmSequence(0.99), 1.0
     for k, unit in enumerate(units, 1):
         sequence.update(*unit)
         largest = max(largest, naive_two_arm_wealth(units[:k], 0.0))
@@ -276,7 +280,7 @@ def test_the_paired_interval_holds_exactly_the_means_that_are_not_rejected(a_is_
         paths = np.cumsum(np.log(x * u / mu + (1 - x) * (1 - u) / (1 - mu)), axis=0)
         return float((np.exp(paths) * weight).sum(axis=1).max())
 
-    low, high = stats.PairedSequence(0.95, True).update_many(differences)
+    low, high = sequences.PairedSequence(0.95, True).update_many(differences)
     ends = [
         brentq(lambda m: largest_wealth(m) - 20, outer, float(differences.mean())) for outer in (-0.95, 0.95)
     ]
@@ -294,7 +298,7 @@ def test_holm_is_the_closed_test_of_bonferroni(p_values):
     k = range(len(p_values))
     sets = [s for size in range(1, len(p_values) + 1) for s in itertools.combinations(k, size)]
     closed = [max(min(1, len(s) * min(p_values[j] for j in s)) for s in sets if i in s) for i in k]
-    assert stats.holm(p_values) == pytest.approx(closed)
+    assert verdicts.holm(p_values) == pytest.approx(closed)
 
 
 @few
@@ -308,7 +312,7 @@ def test_paired_sizes_are_the_least_with_their_power(effect, discordance, power,
             (math.sqrt(n) * effect - z * math.sqrt(discordance)) / math.sqrt(discordance - effect**2)
         )
 
-    n = stats.sample_size_paired(effect, discordance, power, confidence)
+    n = sample_sizes.sample_size_paired(effect, discordance, power, confidence)
     assert power_at(n) >= power - 1e-9
     assert n == 1 or power_at(n - 1) < power + 1e-9
 
@@ -327,13 +331,13 @@ def test_unpaired_sizes_are_the_least_with_their_power(p_a, p_b, power, confiden
         gap = abs(p_a - p_b) - z * at_null
         return norm.cdf(gap / at_effect) if at_effect else float(gap >= 0)
 
-    n = stats.sample_size_unpaired(p_a, p_b, power, confidence, ratio)
+    n = sample_sizes.sample_size_unpaired(p_a, p_b, power, confidence, ratio)
     assert power_at(n) >= power - 1e-9
     assert n == 1 or power_at(n - 1) < power + 1e-9
 
 
 def test_a_power_of_80_percent_is_what_it_says_when_simulated():
-    n = stats.sample_size_paired(0.1, 0.3, 0.8, 0.95)
+    n = sample_sizes.sample_size_paired(0.1, 0.3, 0.8, 0.95)
     rng = np.random.default_rng(0)
     wins = rng.multinomial(n, [0.2, 0.1, 0.7], size=20_000)
     z = (wins[:, 0] - wins[:, 1]) / np.sqrt(wins[:, 0] + wins[:, 1])
@@ -346,13 +350,13 @@ def test_a_sample_ratio_mismatch_is_scipys_chi_square(seen, data):
     assume(sum(seen) > 0)
     shares = data.draw(st.lists(st.floats(0.01, 1), min_size=len(seen), max_size=len(seen)))
     expected = np.array(shares) / sum(shares) * sum(seen)
-    assert stats.srm_p_value(seen, shares) == pytest.approx(chisquare(seen, expected).pvalue, rel=1e-6)
+    assert assignment.srm_p_value(seen, shares) == pytest.approx(chisquare(seen, expected).pvalue, rel=1e-6)
 
 
 @few
 @given(st.lists(st.floats(0.01, 100), min_size=6, max_size=60, unique=True))
 def test_the_interval_of_a_median_ratio_is_scipys(ratios):
-    _, low, high = stats.ratio_interval([1.0] * len(ratios), ratios)
+    _, low, high = means.ratio_interval([1.0] * len(ratios), ratios)
     theirs = quantile_test(ratios, p=0.5).confidence_interval(0.95)
     assert (low, high) == pytest.approx((theirs.low, theirs.high), rel=1e-12)
 
@@ -367,22 +371,22 @@ def test_sign_flips_are_counted_out(twentieths):
         abs(math.fsum(s * d for s, d in zip(sign, differences, strict=True))) >= observed - 1e-9
         for sign in signs
     ]
-    assert stats.sign_flip_p_value(differences) == pytest.approx(np.mean(as_far))
+    assert means.sign_flip_p_value(differences) == pytest.approx(np.mean(as_far))
 
 
 # -- how they are called ------------------------------------------------------------------------------------
 
 
 def test_everything_is_called_by_position_as_it_is_documented():
-    assert stats.two_proportion_z(120, 200, 140, 200)._fields == ("z", "p_value")
-    assert stats.paired_difference_interval(59, 6, 16, 80, 0.95, "tango")[0] < 0
-    assert stats.sample_size_unpaired(0.6, 0.7, 0.8, 0.95, 1) == 356
-    assert stats.sample_size_paired(0.1, 0.3, 0.8, 0.95) == 234
-    assert stats.paired_evalue(10, 0, 3.0) > 20
-    paired, arms = stats.PairedSequence(0.95, True), stats.TwoArmSequence(0.95)
+    assert proportions.two_proportion_z(120, 200, 140, 200)._fields == ("z", "p_value")
+    assert proportions.paired_difference_interval(59, 6, 16, 80, 0.95, "tango")[0] < 0
+    assert sample_sizes.sample_size_unpaired(0.6, 0.7, 0.8, 0.95, 1) == 356
+    assert sample_sizes.sample_size_paired(0.1, 0.3, 0.8, 0.95) == 234
+    assert sequences.paired_evalue(10, 0, 3.0) > 20
+    paired, arms = sequences.PairedSequence(0.95, True), two_arm.TwoArmSequence(0.95)
     assert paired.update(1) == paired.interval
     assert arms.update(True, 1.0, 0.5) == arms.interval
     assert paired.p_value == pytest.approx(1)
     assert arms.p_value == 1
     with pytest.raises(InputError):
-        stats.sample_size_paired(0.4, 0.3, 0.8, 0.95)
+        sample_sizes.sample_size_paired(0.4, 0.3, 0.8, 0.95)

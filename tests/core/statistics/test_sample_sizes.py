@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dspy_nb as nb
-from dspy_nb.core.statistics.verdicts import mcnemar, sample_size_paired, sample_size_unpaired
+from dspy_nb.core.statistics.proportions import mcnemar
+from dspy_nb.core.statistics.sample_sizes import sample_size_paired, sample_size_unpaired
 
 
 def test_a_paired_plan_is_the_formula_of_connor():

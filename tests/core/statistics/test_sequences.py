@@ -14,13 +14,9 @@ from scipy.special import betaln
 from scipy.stats import binom
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.statistics.verdicts import (
-    PairedSequence,
-    TwoArmSequence,
-    asymptotic_half_width,
-    decide,
-    paired_evalue,
-)
+from dspy_nb.core.statistics.sequences import PairedSequence, paired_evalue
+from dspy_nb.core.statistics.two_arm import TwoArmSequence
+from dspy_nb.core.statistics.verdicts import decide
 from tests.properties import tries
 
 few = tries(0.4)
@@ -81,11 +77,6 @@ def test_evalues_of_any_size_are_finite_or_infinite_but_never_an_error():
     assert paired_evalue(0, 0) == 1
     assert paired_evalue(10_000, 0) == math.inf
     assert 0 < paired_evalue(500_000, 500_000) < 1
-
-
-@pytest.mark.parametrize(("n", "expected"), [(100, 0.312378), (250, 0.191963), (500, 0.136913)])
-def test_asymptotic_half_widths_are_those_of_the_acceptance_table(n, expected):
-    assert asymptotic_half_width(1, n, 0.95, 250) == pytest.approx(expected, abs=5e-7)
 
 
 def test_the_two_arm_wealth_against_no_difference_is_that_of_the_acceptance_table():
