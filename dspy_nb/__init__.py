@@ -48,9 +48,10 @@ if TYPE_CHECKING:  # what __getattr__ does, for type checkers
     from dspy_nb.core.optimization.optimize import estimate, optimize
     from dspy_nb.core.optimization.presets import Preset, get_preset, list_presets, save_preset
     from dspy_nb.core.optimization.run import OptimizationRun
+    from dspy_nb.core.optimization.task import Task
     from dspy_nb.core.pipeline.folder import PipelineResult
     from dspy_nb.core.pipeline.gate import GateResult, QualityGate
-    from dspy_nb.core.pipeline.pipeline import PipelineRules, PipelineTask, run_pipeline
+    from dspy_nb.core.pipeline.pipeline import PipelineRules, run_pipeline
     from dspy_nb.core.registry.registry import Registry
     from dspy_nb.core.statistics.sample_sizes import Plan, plan
     from dspy_nb.notebook.widgets.ab import ABPanel
@@ -93,7 +94,6 @@ __all__ = [
     "OptimizationRun",
     "PipelineResult",
     "PipelineRules",
-    "PipelineTask",
     "Plan",
     "Preset",
     "Progress",
@@ -104,6 +104,7 @@ __all__ = [
     "RegistryBrowser",
     "RegistryError",
     "Started",
+    "Task",
     "__version__",
     "accuracy",
     "as_metric",
@@ -155,9 +156,10 @@ _NAMES = {
     "core.optimization.optimize": "estimate optimize",
     "core.optimization.presets": "Preset get_preset list_presets save_preset",
     "core.optimization.run": "OptimizationRun",
+    "core.optimization.task": "Task",
     "core.pipeline.folder": "PipelineResult",
     "core.pipeline.gate": "GateResult QualityGate",
-    "core.pipeline.pipeline": "PipelineRules PipelineTask run_pipeline",
+    "core.pipeline.pipeline": "PipelineRules run_pipeline",
     "core.registry.registry": "Registry",
     "core.statistics.sample_sizes": "Plan plan",
     "notebook.widgets.ab": "ABPanel",

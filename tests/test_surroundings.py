@@ -43,7 +43,7 @@ def _optimize(name: str) -> Callable[..., Any]:
 def _pipeline(metric: Any) -> None:
     arguments = {"optimizer": "LabeledFewShot", "options": {"k": 2}}
     sets = {name: SETS[name] for name in ("trainset", "testset")}
-    task = nb.PipelineTask(program=PROGRAM, **sets, metric=metric, arguments=arguments)
+    task = nb.Task(program=PROGRAM, **sets, metric=metric, **arguments)
     rules = nb.PipelineRules(gate=nb.QualityGate(min_score=0.5))
     nb.run_pipeline(task, "sentiment", rules, registry=nb.Registry("registry"), folder="out")
     assert arguments == {"optimizer": "LabeledFewShot", "options": {"k": 2}}

@@ -110,7 +110,7 @@ def pipeline(
     import dspy
 
     from dspy_nb.core.pipeline.folder import next_folder
-    from dspy_nb.core.pipeline.pipeline import DEFAULT_BUDGET, PipelineRules, PipelineTask, run_pipeline
+    from dspy_nb.core.pipeline.pipeline import DEFAULT_BUDGET, PipelineRules, run_pipeline
 
     if not conditions:
         raise nb.InputError(
@@ -124,10 +124,9 @@ def pipeline(
         if arguments[name] is None:
             flag = "--metric" if name == "metric" else f"--{name.removesuffix('set')}-data"
             raise click.UsageError(f"Missing option '{flag}'.", click.get_current_context())
-    what = PipelineTask(
-        program=task.program,
-        **{name: arguments.pop(name) for name in ("trainset", "testset", "metric")},
-        arguments=arguments,
+    what = nb.Task(
+        task.program,
+        **{name: value for name, value in arguments.items() if value is not None},
         budget=task.budget if task.budget.limits() else DEFAULT_BUDGET,
         seed=task.seed,
         num_threads=task.num_threads,

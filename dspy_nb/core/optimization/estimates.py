@@ -9,7 +9,7 @@ program of one's own may ask a predictor in a loop, which no formula can foresee
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import dspy
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.programs.spec import predictors_of
 
-__all__ = ["ESTIMATES", "Estimate", "Sizes", "calls_per_run"]
+__all__ = ["Estimate", "Sizes", "calls_per_run"]
 
 
 @dataclass(frozen=True)
@@ -106,17 +106,15 @@ class Estimate(Shown):
 Options = Mapping[str, Any]
 
 
-def _nothing(sizes: Sizes, options: Options) -> Estimate:
-    return Estimate()
-
-
-def _bootstrap(sizes: Sizes, options: Options) -> Estimate:
+def estimate_bootstrap(sizes: Sizes, options: Options) -> Estimate:
+    """Return the LM calls of the search of BootstrapFewShot."""
     if not options["max_bootstrapped_demos"]:
         return Estimate()
     return Estimate(bootstrapping=sizes.train * options["max_rounds"] * sizes.calls)
 
 
-def _random_search(sizes: Sizes, options: Options) -> Estimate:
+def estimate_random_search(sizes: Sizes, options: Options) -> Estimate:
+    """Return the LM calls of the search of BootstrapFewShotWithRandomSearch."""
     n, p = options["num_candidate_programs"], sizes.calls
     return Estimate(
         evaluation=(n + 3) * sizes.val * p,  # zero-shot, labeled and unshuffled, then n shuffled ones
@@ -124,7 +122,8 @@ def _random_search(sizes: Sizes, options: Options) -> Estimate:
     )
 
 
-def _optuna(sizes: Sizes, options: Options) -> Estimate:
+def estimate_optuna(sizes: Sizes, options: Options) -> Estimate:
+    """Return the LM calls of the search of BootstrapFewShotWithOptuna."""
     p = sizes.calls
     return Estimate(
         evaluation=options["num_candidate_programs"] * sizes.val * p,
@@ -132,7 +131,8 @@ def _optuna(sizes: Sizes, options: Options) -> Estimate:
     )
 
 
-def _copro(sizes: Sizes, options: Options) -> Estimate:
+def estimate_copro(sizes: Sizes, options: Options) -> Estimate:
+    """Return the LM calls of the search of COPRO."""
     breadth, depth, p = options["breadth"], options["depth"], sizes.predictors
     # With several predictors all earlier candidates are scored again in each round.
     evaluations = breadth * depth if p == 1 else p * breadth * depth * (depth + 1) // 2
@@ -158,6 +158,11 @@ def mipro_num_trials(num_candidates: int, predictors: int, *, zero_shot: bool) -
     return int(max(2 * variables * math.log2(num_candidates), 1.5 * num_candidates))
 
 
+def mipro_compares_at_most(options: Options) -> int | None:
+    """Return the most validation examples that MIPROv2 compares on; ``None`` for all."""
+    return MIPRO_AUTO[options["auto"]][1] if options["auto"] else None
+
+
 def _full_evaluations(trials: int, every: int) -> int:
     """Return how often MIPROv2 scores its best candidate on the full set between minibatch trials."""
     adjusted = trials + trials // every + 1 + (1 if trials % every else 0)
@@ -170,7 +175,8 @@ def _full_evaluations(trials: int, every: int) -> int:
     return count
 
 
-def _mipro(sizes: Sizes, options: Options) -> Estimate:
+def estimate_mipro(sizes: Sizes, options: Options) -> Estimate:
+    """Return the LM calls of the search of MIPROv2."""
     bootstrapped, labeled = options["max_bootstrapped_demos"], options["max_labeled_demos"]
     zero_shot = not bootstrapped and not labeled
     p, val = sizes.predictors, sizes.val
@@ -202,7 +208,8 @@ def _mipro(sizes: Sizes, options: Options) -> Estimate:
     )
 
 
-def _simba(sizes: Sizes, options: Options) -> Estimate:
+def estimate_simba(sizes: Sizes, options: Options) -> Estimate:
+    """Return the LM calls of the search of SIMBA."""
     size, n, steps = options["bsize"], options["num_candidates"], options["max_steps"]
     per_step = size * n + (n + 1) * size
     return Estimate(
@@ -223,7 +230,8 @@ def gepa_metric_calls(sizes: Sizes, options: Options) -> int:
     return sizes.val + 5 * n + trials * 35 + full * sizes.val
 
 
-def _gepa(sizes: Sizes, options: Options) -> Estimate:
+def estimate_gepa(sizes: Sizes, options: Options) -> Estimate:
+    """Return the LM calls of the search of GEPA."""
     calls, batch = gepa_metric_calls(sizes, options), options["reflection_minibatch_size"]
     # The budget is looked at once an iteration, which scores two minibatches and, if the second is better,
     # the validation set.
@@ -232,17 +240,3 @@ def _gepa(sizes: Sizes, options: Options) -> Estimate:
         evaluation=(calls + overshoot) * sizes.calls,
         proposals=max(1, (calls - sizes.val) // (2 * batch) + 1),
     )
-
-
-ESTIMATES: Mapping[str, Callable[[Sizes, Options], Estimate]] = {
-    "LabeledFewShot": _nothing,
-    "KNNFewShot": _nothing,
-    "Ensemble": _nothing,
-    "BootstrapFewShot": _bootstrap,
-    "BootstrapFewShotWithRandomSearch": _random_search,
-    "BootstrapFewShotWithOptuna": _optuna,
-    "COPRO": _copro,
-    "MIPROv2": _mipro,
-    "SIMBA": _simba,
-    "GEPA": _gepa,
-}

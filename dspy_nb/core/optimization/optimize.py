@@ -6,31 +6,19 @@ import contextvars
 import logging
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dspy
 
-from dspy_nb.core.data.copying import own_copy
 from dspy_nb.core.data.examples import example_id, fingerprint
-from dspy_nb.core.data.metrics import as_metric
+from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.events import Broadcaster, EventLog, Listener
 from dspy_nb.core.optimization.budget import Budget
-from dspy_nb.core.optimization.estimates import Estimate, Sizes, calls_per_run
-from dspy_nb.core.optimization.optimizers import Optimizer, get_optimizer, resolve_options
-from dspy_nb.core.optimization.preflight import (
-    check_data,
-    check_models,
-    check_program,
-    check_teacher,
-    run_model,
-    uncompiled,
-    warn_of_live_objects,
-)
-from dspy_nb.core.optimization.presets import get_preset
+from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.replay import (
     RunDirectory,
     describe_lm,
@@ -39,8 +27,8 @@ from dspy_nb.core.optimization.replay import (
     text_hash,
 )
 from dspy_nb.core.optimization.run import OptimizationRun, RunPlan, readable
-from dspy_nb.core.optimization.search import Search, Task
-from dspy_nb.core.programs.declared import declared_types
+from dspy_nb.core.optimization.search import Search, Setup
+from dspy_nb.core.optimization.task import Task, uncompiled
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.text import value_text
 
@@ -52,23 +40,23 @@ _MODEL_OPTIONS = ("prompt_model", "task_model", "reflection_lm")
 
 
 def optimize(
-    program: Any,
+    program: dspy.Module | Sequence[dspy.Module] | Task,
     *,
-    trainset: Any = None,
-    metric: Any = None,
-    valset: Any = None,
-    testset: Any = None,
-    optimizer: Any = None,
+    trainset: Sequence[dspy.Example] | None = None,
+    metric: Callable[..., Any] | None = None,
+    valset: Sequence[dspy.Example] | None = None,
+    testset: Sequence[dspy.Example] | None = None,
+    optimizer: str | None = None,
     options: Mapping[str, Any] | None = None,
     preset: str | None = None,
     budget: Budget | None = None,
     seed: int = 0,
     num_threads: int | None = None,
+    recompile: bool = False,
     on_event: Listener | Sequence[Listener] | None = None,
     run_dir: str | Path | None = None,
     log_file: str | Path | None = None,
     background: bool = False,
-    recompile: bool = False,
     stop: threading.Event | None = None,
 ) -> OptimizationRun:
     """Optimize a DSPy program with one of DSPy's optimizers.
@@ -77,28 +65,28 @@ def optimize(
     An interrupt (Ctrl-C, or the notebook's stop button), :meth:`OptimizationRun.stop` and the budget all
     take effect at the next LM call, and the best candidate so far is kept.
 
+    A warning tells of examples of the testset that the other sets hold too.
+
     Args:
-        program: a ``dspy.Module``; for Ensemble a list of them.
-        trainset: labelled examples to learn from.
-        metric: what to improve: one of ``dspy_nb.exact_match("field")`` and its like, or any function of
-            (gold, pred[, trace[, pred_name, pred_trace]]) that returns a bool or a float.
-        valset: labelled examples to compare candidates on; needed by the optimizers that compare.
-        testset: labelled examples that the search never sees. The program is scored on them before and
-            after, which is the honest figure: the best of many scores on the valset is too good. A warning
-            tells of examples that the other sets hold too.
-        optimizer: name of the optimizer, ``BootstrapFewShot`` if neither it nor a preset is given.
-        options: options of the optimizer by DSPy's own names; they win over the preset's.
+        program: a ``dspy.Module``, for Ensemble a list of them; or a :class:`Task`, which has all that follows
+            up to ``recompile``, of which only the budget may then be given.
+        trainset: see :class:`Task`, as for the others.
+        metric: what to improve.
+        valset: labelled examples to compare candidates on.
+        testset: labelled examples that the search never sees.
+        optimizer: name of the optimizer.
+        options: options of the optimizer by DSPy's own names.
         preset: name of a preset.
-        budget: limits of the whole run, the scoring before and after included.
+        budget: limits of the whole run.
         seed: for whatever is drawn at random.
-        num_threads: program calls at a time; DSPy's setting (8) by default.
+        num_threads: program calls at a time.
+        recompile: accept a program that an optimizer has compiled before.
         on_event: one or several listeners for events.
         run_dir: directory that keeps every LM answer, so that the same call after a crash or a stop goes on
             where it ended without paying twice.
         log_file: file to which each event is appended as one JSON object a line; by default
             ``events.jsonl`` in the run directory, if there is one.
         background: return at once; the run works in a thread.
-        recompile: accept a program that an optimizer has compiled before.
         stop: an event that ends the run when set, for callers that cannot reach the run.
 
     Returns:
@@ -115,10 +103,15 @@ def optimize(
         )
     if stop is not None and not callable(getattr(stop, "is_set", None)):
         raise InputError(f"stop must be a threading.Event, got {type(stop).__name__}")
-    task, directory = _prepare(
-        program, trainset, metric, valset, testset, optimizer, options, preset, budget, seed, num_threads,
-        run_dir, recompile,
+    task = Task.of(
+        program,
+        {
+            "trainset": trainset, "metric": metric, "valset": valset, "testset": testset, "optimizer": optimizer,
+            "options": options, "preset": preset, "budget": budget, "seed": seed, "num_threads": num_threads,
+            "recompile": recompile,
+        },
     )  # fmt: skip
+    setup, directory = _prepare(task, run_dir)
     _warn_of_overlap(task)
     file = log_file or (directory.event_log if directory is not None else None)
     log = None if file is None else EventLog(file)
@@ -126,12 +119,12 @@ def optimize(
         log.open()
         listeners.insert(0, log)
     stop = stop or threading.Event()
-    run = OptimizationRun(task.plan, stop)
+    run = OptimizationRun(setup.plan, stop)
 
     def work() -> None:
         try:
-            result = Search(task, stop, Broadcaster(listeners)).run()
-            _warn_of_changed_inputs(task)
+            result = Search(setup, stop, Broadcaster(listeners)).run()
+            _warn_of_changed_inputs(setup)
             run.end(result)
         except BaseException as failure:
             run.end(None, failure)
@@ -149,13 +142,13 @@ def optimize(
 
 
 def estimate(
-    program: Any,
+    program: dspy.Module | Sequence[dspy.Module] | Task,
     *,
-    trainset: Any = None,
-    metric: Any = None,
-    valset: Any = None,
-    testset: Any = None,
-    optimizer: Any = None,
+    trainset: Sequence[dspy.Example] | None = None,
+    metric: Callable[..., Any] | None = None,
+    valset: Sequence[dspy.Example] | None = None,
+    testset: Sequence[dspy.Example] | None = None,
+    optimizer: str | None = None,
     options: Mapping[str, Any] | None = None,
     preset: str | None = None,
     recompile: bool = False,
@@ -164,157 +157,70 @@ def estimate(
 
     Takes the same arguments and raises the same errors.
     """
-    task, _ = _prepare(
-        program, trainset, metric, valset, testset, optimizer, options, preset, None, 0, None, None, recompile
-    )
-    return task.plan.estimate
+    task = Task.of(
+        program,
+        {
+            "trainset": trainset, "metric": metric, "valset": valset, "testset": testset, "optimizer": optimizer,
+            "options": options, "preset": preset, "recompile": recompile,
+        },
+    )  # fmt: skip
+    _check_models([_run_model(task), *_other_models(task.effective_options)])
+    return task.estimate
 
 
-def _prepare(
-    program: Any,
-    trainset: Any,
-    metric: Any,
-    valset: Any,
-    testset: Any,
-    optimizer: Any,
-    options: Mapping[str, Any] | None,
-    preset: str | None,
-    budget: Budget | None,
-    seed: int,
-    num_threads: int | None,
-    run_dir: str | Path | None,
-    recompile: bool,
-) -> tuple[Task, RunDirectory | None]:
-    chosen, given = _choose(optimizer, options, preset)
-    check_program(program, chosen, recompile=recompile)
-    if budget is not None and not isinstance(budget, Budget):
-        raise InputError(
-            f"budget must be a dspy_nb.Budget, e.g. Budget(lm_calls=500), got {value_text(budget)}"
-        )
-    if (
-        not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32
-    ):  # NumPy's and optuna's range
-        raise InputError(f"seed must be a whole number from 0 to {2**32 - 1}, got {value_text(seed)}")
-    if num_threads is not None and (not isinstance(num_threads, int) or num_threads < 1):
-        raise InputError(f"num_threads must be a whole number, 1 or more, got {value_text(num_threads)}")
-    data, scored_by = _check_sets(program, chosen, trainset, valset, testset, metric)
-    if chosen.writes_demos:
-        warn_of_live_objects(program, data["train"])
-    model = run_model(program, chosen)
-    first = program[0] if chosen.name == "Ensemble" else program
-    predictors = len(predictors_of(first))
-    sizes = Sizes(len(data["train"]), len(data["val"]), predictors, calls_per_run(first))
-    effective = resolve_options(chosen, given, sizes)
-    for step_options in (effective, *(options for _, options in effective.get("steps", {}).values())):
-        check_teacher(program, step_options.get("teacher"))
-    models = [model, *_other_models(effective)]
-    check_models(models)
-    most = sum(_scoring_calls(chosen, effective, data, sizes.calls))
-    expected = replace(chosen.estimate(effective, sizes), scoring=most)
-    before, after = _scoring_calls(chosen, effective, data, predictors)
-    budget = budget or Budget()
-    if budget.lm_calls is not None and budget.lm_calls <= before + after:
-        raise InputError(
-            f"a budget of {budget.lm_calls:,} LM calls leaves nothing for the search: the scores before and "
-            f"after take {before + after:,}; raise it, or use a smaller testset or valset"
-        )
-    if budget.usd is not None and not isinstance(getattr(model, "engine", ""), str):
+def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirectory | None]:
+    """Return what carries the task out: with which model, and with what is kept in a run directory."""
+    model, options = _run_model(task), task.effective_options
+    models = [model, *_other_models(options)]
+    _check_models(models)
+    if task.budget.usd is not None and not isinstance(getattr(model, "engine", ""), str):
         raise InputError(
             f"a budget in usd needs a model with a known price, {model.model} has none; use lm_calls"
         )
     plan = RunPlan(
-        optimizer=chosen.name,
-        options=effective,
-        preset=preset,
-        metric=repr(scored_by),
+        optimizer=task.method.name,
+        options=options,
+        preset=task.preset,
+        metric=repr(task.metric),
         base_model=model.model,
-        seed=seed,
-        num_threads=num_threads or dspy.settings.num_threads,
-        budget=budget,
-        estimate=expected,
-        datasets={name: {"n": len(e), "fingerprint": fingerprint(e)} for name, e in data.items() if e},
-        given=given,
+        seed=task.seed,
+        num_threads=task.num_threads or dspy.settings.num_threads,
+        budget=task.budget,
+        estimate=task.estimate,
+        datasets={name: {"n": len(e), "fingerprint": fingerprint(e)} for name, e in task.sets.items()},
+        given=task.options or {},
     )
     directory = None
     settings: dict[str, Any] = {}
     if run_dir is not None:
-        programs = program if isinstance(program, list) else [program]
-        directory = RunDirectory(run_dir, _manifest(plan, programs, models, scored_by))
+        directory = RunDirectory(run_dir, _manifest(task, plan, models))
         settings = directory.settings()
         model = _cached(model)
-        plan = replace(plan, options=_with_cached_models(effective))
-    student = _student(program, chosen)
-    task = Task(
-        plan,
-        chosen,
-        program,
-        student,
-        data["train"],
-        data["val"],
-        data["test"],
-        scored_by,
-        model,
-        after,
-        settings,
-    )
-    return task, directory
-
-
-def _choose(
-    optimizer: Any, options: Mapping[str, Any] | None, preset: str | None
-) -> tuple[Optimizer, dict[str, Any]]:
-    if options is not None and not isinstance(options, Mapping):
-        raise InputError(f"options must be a dict of option names and values, got {type(options).__name__}")
-    if preset is None:
-        return get_optimizer("BootstrapFewShot" if optimizer is None else optimizer), dict(options or {})
-    named = get_preset(preset)
-    chosen = get_optimizer(named.optimizer)
-    if optimizer is not None and get_optimizer(optimizer) is not chosen:
-        raise InputError(f"preset {preset!r} is for {chosen.name}; give either it or another optimizer")
-    return chosen, {**named.options, **(options or {})}
-
-
-def _check_sets(
-    program: Any, chosen: Optimizer, trainset: Any, valset: Any, testset: Any, metric: Any
-) -> tuple[dict[str, list[dspy.Example]], Any]:
-    needs_data = chosen.name != "Ensemble"
-    if metric is None and needs_data and chosen.name != "LabeledFewShot":
-        raise InputError(f"{chosen.name} needs a metric, e.g. dspy_nb.exact_match('field')")
-    if metric is None and (valset is not None or testset is not None):
-        raise InputError("a valset or testset needs a metric to score it, e.g. dspy_nb.exact_match('field')")
-    scored_by = None
-    if metric is not None:
-        students = program if isinstance(program, list) else [program]
-        scored_by = as_metric(metric, feedback=chosen.feedback).declaring(declared_types(*students))
-    if valset is None and chosen.needs_valset:
-        raise InputError(
-            f"{chosen.name} needs a valset to compare candidates on; dspy_nb.split() makes one from your data"
-        )
-    sets = {"train": trainset, "val": valset, "test": testset}
-    data: dict[str, list[dspy.Example]] = {}
-    for name, examples in sets.items():
-        wanted = examples is not None or (name == "train" and needs_data)
-        checked = check_data(f"{name}set", examples, program, scored_by) if wanted else []
-        data[name] = [own_copy(example) for example in checked]  # DSPy makes demos of the very examples
-    return data, scored_by
+        plan = replace(plan, options=_with_cached_models(options))
+    return Setup(task, plan, _student(task), model, settings), directory
 
 
 def _warn_of_overlap(task: Task) -> None:
     """Warn of held-out examples that are none: their score would be too good."""
-    searched = {example_id(example) for example in (*task.trainset, *task.valset)}
-    if seen := sum(example_id(example) in searched for example in task.testset):
+    sets = {"test": (), **task.sets}
+    held_out = sets.pop("test")
+    searched = {example_id(example) for examples in sets.values() for example in examples}
+    if seen := sum(example_id(example) in searched for example in held_out):
         warnings.warn(
-            f"{seen} of the {len(task.testset)} examples of the testset are in the trainset or the valset too, so "
+            f"{seen} of the {len(held_out)} examples of the testset are in the trainset or the valset too, so "
             "its score is too good; dspy_nb.split() makes sets that share none",
             stacklevel=3,
         )
 
 
-def _warn_of_changed_inputs(task: Task) -> None:
+def _warn_of_changed_inputs(setup: Setup) -> None:
     """Warn if the search scored examples into which the program had written; the caller's are not those."""
-    sets = {"train": task.trainset, "val": task.valset, "test": task.testset}
-    known = {name: data["fingerprint"] for name, data in task.plan.datasets.items()}
-    if changed := [f"{name}set" for name, found in known.items() if fingerprint(sets[name]) != found]:
+    known = setup.plan.datasets
+    if changed := [
+        f"{name}set"
+        for name, examples in setup.task.sets.items()
+        if fingerprint(examples) != known[name]["fingerprint"]
+    ]:
         logger.warning(
             "the program writes into its inputs, so that the search asked about changed examples of the %s; "
             "copy a list or a dict before you change it",
@@ -322,18 +228,63 @@ def _warn_of_changed_inputs(task: Task) -> None:
         )
 
 
-def _scoring_calls(
-    chosen: Optimizer, options: Mapping[str, Any], data: Mapping[str, Sequence[Any]], calls: int
-) -> tuple[int, int]:
-    """Return the LM calls of the scores before and after the search, where a program call makes ``calls``."""
-    if chosen.name == "Ensemble":
-        return 0, 0
-    per_call = calls
-    if chosen.name == "KNNFewShot":  # each call collects demos from its neighbours first
-        per_call *= 1 + options["k"] * options["max_rounds"]
-    before = len(data["test"]) + (0 if chosen.scores_student else len(data["val"]))
-    after = len(data["test"]) + (0 if chosen.needs_valset else len(data["val"]))
-    return before * calls, after * per_call
+def _run_model(task: Task) -> Any:
+    """Return the language model that the program is optimized on.
+
+    A model that is pinned on all predictors is used like a configured one: several optimizers take pins
+    away, and would then silently optimize for another model.
+
+    Raises:
+        InputError: there is none, or predictors are pinned to different models and the optimizer would
+            lose them.
+    """
+    predictors = predictors_of(task.programs[0], frozen=False)
+    pinned = {id(p.lm): p.lm for p in predictors if p.lm is not None}
+    configured = dspy.settings.lm
+    if not pinned and configured is None:
+        raise InputError("no language model: call dspy.configure(lm=...) first, e.g. with dspy_nb.local_lm()")
+    for model in (configured, *pinned.values()):
+        if model is not None and not isinstance(model, dspy.BaseLM):
+            raise InputError(
+                f"the language model must be a dspy.LM, got {value_text(model)}: give dspy.LM('provider/model')"
+            )
+    if not pinned:
+        return configured
+    every = all(p.lm is not None for p in predictors)
+    if len(pinned) == 1 and every:
+        return next(iter(pinned.values()))
+    if task.method.resets_lms:
+        raise InputError(
+            f"{task.method.name} would lose the language models pinned on the predictors: pin the same one on "
+            "all of them (program.set_lm), or none; COPRO and GEPA keep different ones"
+        )
+    return configured or next(iter(pinned.values()))
+
+
+def _check_models(models: Iterable[Any]) -> None:
+    """Check that DSPy's cache can tell the language models of a run apart.
+
+    Its key is the request with the model's name: neither the engine nor the address is part of it.
+
+    Raises:
+        InputError: two models have the same name and different engines or addresses.
+    """
+    known: dict[str, Any] = {}
+    for model in models:
+        first = known.setdefault(model.model, model)
+        if not (model.cache and first.cache):
+            continue
+        if _destination(first) != _destination(model):
+            raise InputError(
+                f"two language models are both called {model.model!r} but answer from different places: "
+                "DSPy's cache would mix their answers; give them different names, or cache=False"
+            )
+
+
+def _destination(model: Any) -> tuple[Any, ...]:
+    engine = getattr(model, "engine", None)
+    address = model.kwargs.get("api_base") or model.kwargs.get("base_url")
+    return (engine if isinstance(engine, str) else id(engine), address)
 
 
 def _other_models(options: Mapping[str, Any]) -> list[Any]:
@@ -355,25 +306,26 @@ def _with_cached_models(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, **changed}
 
 
-def _student(program: Any, chosen: Optimizer) -> Any:
-    if chosen.name == "Ensemble":
-        return list(program)
-    student = uncompiled(program)
-    if chosen.resets_lms:
+def _student(task: Task) -> Any:
+    if task.method.combines:
+        return list(task.programs)
+    student = uncompiled(task.programs[0])
+    if task.method.resets_lms:
         for predictor in predictors_of(student, frozen=False):
             predictor.lm = None  # the run's model is the pinned one; the result gets its pins back
     return student
 
 
-def _manifest(plan: RunPlan, programs: Sequence[Any], models: Sequence[Any], metric: Any) -> dict[str, Any]:
+def _manifest(task: Task, plan: RunPlan, models: Sequence[dspy.BaseLM]) -> dict[str, Any]:
+    source = text_hash(task.metric.source) if isinstance(task.metric, Metric) else None
     return {
-        "program": [describe_program(program) for program in programs],
-        "metric": {"name": plan.metric, "source": text_hash(metric.source) if metric else None},
+        "program": [describe_program(program) for program in task.programs],
+        "metric": {"name": plan.metric, "source": source},
         "optimizer": plan.optimizer,
         "options": readable(plan.options),
         "seed": plan.seed,
         "models": [describe_lm(model) for model in models],
         "adapter": dict(plan.adapter),
-        "schemas": [describe_schemas(program) for program in programs],
+        "schemas": [describe_schemas(program) for program in task.programs],
         **{f"{name}set": data["fingerprint"] for name, data in plan.datasets.items()},
     }

@@ -17,9 +17,9 @@ import dspy
 from dspy import teleprompt
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.optimization import calls, checks
+from dspy_nb.core.optimization import calls, checks, estimates
 from dspy_nb.core.optimization.calls import Job, Made
-from dspy_nb.core.optimization.estimates import ESTIMATES, Estimate, Sizes
+from dspy_nb.core.optimization.estimates import Estimate, Sizes
 from dspy_nb.core.text import value_text
 
 __all__ = ["OPTIMIZERS", "Optimizer", "get_optimizer", "resolve_options"]
@@ -53,6 +53,16 @@ class Optimizer:
         writes_demos: True if labelled examples may become demos of its result.
         resets_lms: True if it takes away language models that were pinned on predictors.
         check: refuses options and sizes that would fail later, and completes the options.
+        estimate_search: the LM calls of its search, from the sizes of the data and all its options.
+        needs_metric: True if it scores anything.
+        asks_teacher: True if it asks a teacher and makes demos of what that did.
+        combines: True if it takes a list of programs and searches nothing.
+        made_of_steps: True if it is made of other optimizers, which alone may score on other examples.
+        may_be_step: True if it may be one of those.
+        in_batches: True if it scores candidates on batches of the trainset that only its metric sees.
+        calls_per_answer: how many times its result calls the program for one answer, from all its options.
+        compares_at_most: the most examples that it scores a candidate on, from all its options.
+        teleprompter: its DSPy class, where that is no attribute of ``dspy.teleprompt`` of the same name.
     """
 
     name: str
@@ -70,11 +80,21 @@ class Optimizer:
     writes_demos: bool = True
     resets_lms: bool = True
     check: Callable[[dict[str, Any], set[str], Sizes], None] = lambda options, given, sizes: None
+    estimate_search: Callable[[Sizes, Mapping[str, Any]], Estimate] = lambda sizes, options: Estimate()
+    needs_metric: bool = True
+    asks_teacher: bool = False
+    combines: bool = False
+    made_of_steps: bool = False
+    may_be_step: bool = True
+    in_batches: bool = False
+    calls_per_answer: Callable[[Mapping[str, Any]], int] = lambda options: 1
+    compares_at_most: Callable[[Mapping[str, Any]], int | None] = lambda options: None
+    teleprompter: type | None = None
 
     @property
     def cls(self) -> Any:
         """The DSPy class."""
-        return getattr(teleprompt, self.name)
+        return self.teleprompter or getattr(teleprompt, self.name)
 
     @property
     def needs_valset(self) -> bool:
@@ -94,8 +114,8 @@ class Optimizer:
 
     def estimate(self, options: Mapping[str, Any], sizes: Sizes) -> Estimate:
         """Return the LM calls that it will make, without the scoring before and after."""
-        if "steps" not in options:
-            return ESTIMATES[self.name](sizes, options)
+        if not self.made_of_steps:
+            return self.estimate_search(sizes, options)
         order = options["strategy"].split(" -> ")
         total = Estimate(evaluation=(1 + len(order)) * sizes.val * sizes.calls)
         for step, step_options in (options["steps"][name] for name in order):
@@ -135,7 +155,7 @@ def resolve_options(optimizer: Optimizer, given: Mapping[str, Any], sizes: Sizes
             fit the data; the message says what is valid.
     """
     options = optimizer.options()
-    if optimizer.name == "BetterTogether":
+    if optimizer.made_of_steps:
         given = _with_steps(given, options, sizes)
     for name, value in given.items():
         if not isinstance(name, str):
@@ -195,7 +215,7 @@ def _with_steps(given: Mapping[str, Any], options: Mapping[str, Any], sizes: Siz
             raise InputError(f"BetterTogether: {key!r} cannot name a step; a name is a Python identifier")
         name, step_options = _parts(key, step)
         optimizer = get_optimizer(name)
-        if optimizer.name in ("BetterTogether", "Ensemble", "KNNFewShot"):
+        if not optimizer.may_be_step:
             raise InputError(f"BetterTogether: {optimizer.name} cannot be a step")
         steps[key] = (optimizer, resolve_options(optimizer, step_options, sizes))
     strategy = given.get("strategy") or " -> ".join(steps)
@@ -234,6 +254,8 @@ _TABLE = (
         defaults={"max_bootstrapped_demos": 4, "max_labeled_demos": 8, "max_rounds": 1},
         refuses_compiled=True,
         check=checks.check_bootstrap,
+        estimate_search=estimates.estimate_bootstrap,
+        asks_teacher=True,
     ),
     Optimizer(
         "MIPROv2",
@@ -245,6 +267,9 @@ _TABLE = (
         refuses_compiled=True,
         imports=("optuna",),
         check=checks.check_mipro,
+        estimate_search=estimates.estimate_mipro,
+        asks_teacher=True,
+        compares_at_most=estimates.mipro_compares_at_most,
     ),
     Optimizer(
         "COPRO",
@@ -255,6 +280,7 @@ _TABLE = (
         resets_lms=False,
         check=checks.check_copro,
         writes_demos=False,
+        estimate_search=estimates.estimate_copro,
     ),
     Optimizer(
         "BootstrapFewShotWithRandomSearch",
@@ -264,6 +290,8 @@ _TABLE = (
         scores_student=True,
         refuses_compiled=True,
         check=checks.check_random_search,
+        estimate_search=estimates.estimate_random_search,
+        asks_teacher=True,
     ),
     Optimizer(
         "BootstrapFewShotWithOptuna",
@@ -275,8 +303,12 @@ _TABLE = (
         refuses_compiled=True,
         imports=("optuna",),
         check=checks.check_optuna,
+        estimate_search=estimates.estimate_optuna,
+        asks_teacher=True,
     ),
-    Optimizer("LabeledFewShot", "k labelled examples as demos, no LM call", calls.make_labeled),
+    Optimizer(
+        "LabeledFewShot", "k labelled examples as demos, no LM call", calls.make_labeled, needs_metric=False
+    ),
     Optimizer(
         "KNNFewShot",
         "at each call, demos from the k most similar training examples",
@@ -288,6 +320,9 @@ _TABLE = (
         replaces_program=True,
         check=checks.check_knn,
         writes_demos=False,
+        asks_teacher=True,
+        may_be_step=False,
+        calls_per_answer=lambda options: 1 + options["k"] * options["max_rounds"],  # first for the demos
     ),
     Optimizer(
         "SIMBA",
@@ -295,6 +330,9 @@ _TABLE = (
         calls.make_simba,
         compares_on="trainset",
         check=checks.check_simba,
+        estimate_search=estimates.estimate_simba,
+        asks_teacher=True,
+        in_batches=True,
     ),
     Optimizer(
         "GEPA",
@@ -307,6 +345,7 @@ _TABLE = (
         imports=("gepa.core.engine",),
         check=checks.check_gepa,
         writes_demos=False,
+        estimate_search=estimates.estimate_gepa,
     ),
     Optimizer(
         "Ensemble",
@@ -316,6 +355,9 @@ _TABLE = (
         replaces_program=True,
         resets_lms=False,
         writes_demos=False,
+        needs_metric=False,
+        combines=True,
+        may_be_step=False,
     ),
     Optimizer(
         "BetterTogether",
@@ -326,6 +368,9 @@ _TABLE = (
         scores_student=True,
         refuses_compiled=True,
         imports=("optuna", "gepa.core.engine"),
+        asks_teacher=True,
+        made_of_steps=True,
+        may_be_step=False,
     ),
 )  # fmt: skip
 

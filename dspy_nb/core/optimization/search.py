@@ -14,18 +14,17 @@ from typing import Any, cast
 
 import dspy
 
-from dspy_nb.core.data.metrics import Metric, MetricError
+from dspy_nb.core.data.metrics import MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction, OptimizationFailed
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
 from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Failed, Progress, Started, warn_of
 from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.optimization.calls import SEED_SETTING, Job
 from dspy_nb.core.optimization.candidates import BatchRecorder, Candidate, Prompt, Recorder
-from dspy_nb.core.optimization.estimates import MIPRO_AUTO
 from dspy_nb.core.optimization.guard import Guard, StopRun
-from dspy_nb.core.optimization.optimizers import Optimizer
 from dspy_nb.core.optimization.run import Result, RunPlan, as_error
 from dspy_nb.core.optimization.supervisor import Supervisor
+from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.optimization.watched_metric import ending_on_no_score
 from dspy_nb.core.programs import quiet
 from dspy_nb.core.programs.copies import copy_of
@@ -34,7 +33,7 @@ from dspy_nb.core.programs.seams import is_compiled, mark_compiled
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.programs.usage import Usage
 
-__all__ = ["Search", "Task"]
+__all__ = ["Search", "Setup"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,33 +43,21 @@ _NO_LIMIT = 10**9  # DSPy's own limit on errors would cut a run short; the guard
 
 
 @dataclass(frozen=True)
-class Task:
-    """One optimization, checked and ready to start.
+class Setup:
+    """A task, ready to start here and now.
 
     Attributes:
+        task: what to do.
         plan: what is shown and stored of it.
-        optimizer: what carries it out.
-        program: the program as it was given; never changed.
         student: what the optimizer gets: a copy without pinned models (for Ensemble the list of programs).
-        trainset: labelled examples.
-        valset: labelled examples, empty if there are none.
-        testset: labelled examples that the search never sees, empty if there are none.
-        metric: in the one shape; ``None`` where nothing is scored.
         model: the language model of the run.
-        reserve: LM calls to keep for the scores after the search.
         settings: further DSPy settings, such as the cache of a run directory.
     """
 
+    task: Task
     plan: RunPlan
-    optimizer: Optimizer
-    program: Any
     student: Any
-    trainset: Sequence[dspy.Example]
-    valset: Sequence[dspy.Example]
-    testset: Sequence[dspy.Example]
-    metric: Metric | None
     model: Any
-    reserve: int
     settings: Mapping[str, Any]
 
 
@@ -78,25 +65,25 @@ class Search:
     """Carries out one task.
 
     Args:
-        task: what to do.
+        setup: what to do.
         stop: ends it at the next LM call when set.
         events: gets what happens.
     """
 
-    def __init__(self, task: Task, stop: threading.Event, events: Broadcaster) -> None:
-        self._task = task
+    def __init__(self, setup: Setup, stop: threading.Event, events: Broadcaster) -> None:
+        self._setup, self._task, self._plan = setup, setup.task, setup.plan
         self._stop = stop
         self._events = events
         self._guards: list[Guard] = []
         self._started = time.monotonic()
         self._last_progress = 0.0
         self._sending = threading.RLock()
-        self._reserve = Usage(task.reserve)
+        self._reserve = Usage(setup.task.reserve)
         self._scoring_s = 0.0  # what the scores before took: about what those after will take
         self._cut_by: str | None = None
         self._baseline_score: float | None = None
         self._interrupts = Interrupts(stop)
-        self._supervisor = Supervisor(self._interrupts, task.plan.budget.grace)
+        self._supervisor = Supervisor(self._interrupts, self._plan.budget.grace)
         self._phase: str | None = None
         self._recorder = self._make_recorder()
 
@@ -107,9 +94,8 @@ class Search:
             InputError: the metric returned what is no score, or a limit cannot be enforced.
             OptimizationFailed: most calls fail, or the optimizer itself failed.
         """
-        task = self._task
-        estimate = task.plan.estimate.lm_calls
-        self._events.send(Started(task.plan.optimizer, estimate or None, task.plan.budget.limits()))
+        estimate = self._plan.estimate.lm_calls
+        self._events.send(Started(self._plan.optimizer, estimate or None, self._plan.budget.limits()))
         try:
             with self._interrupts.watched():
                 result = self._run()
@@ -148,7 +134,7 @@ class Search:
         left_behind = tuple(self._supervisor.left_behind)
         if left_behind:
             warn_of(
-                f"calls had not returned {task.plan.budget.grace:g} s after the stop: they count as LM calls, and "
+                f"calls had not returned {self._plan.budget.grace:g} s after the stop: they count as LM calls, and "
                 f"are left behind in {', '.join(left_behind)}"
             )
         reason = reason or self._cut_by
@@ -175,13 +161,13 @@ class Search:
         """Return the optimizer's program, or ``None`` and why it was stopped."""
         task, guard = self._task, self._guard(self._left(reserve_scoring=True), self._recorder)
         job = Job(
-            task.student,
+            self._setup.student,
             task.trainset,
             task.valset,
             self._scoring(guard),
-            task.plan.options,
-            task.plan.seed,
-            task.plan.num_threads,
+            self._plan.options,
+            self._plan.seed,
+            self._plan.num_threads,
         )
         self._phase = None
         try:
@@ -194,13 +180,13 @@ class Search:
         except OptimizationFailed:
             raise
         except BaseException as error:  # also SystemExit and its like: it ends the run, and no kernel
-            failure = OptimizationFailed(f"{task.optimizer.name} failed: {as_error(error)}")
+            failure = OptimizationFailed(f"{task.method.name} failed: {as_error(error)}")
             guard.errors.fatal = error
             return None, self._keep_or_raise(guard, "failure", failure, error)
 
     def _compile(self, job: Job, guard: Guard) -> Any:
         with self._in_force(guard):
-            optimizer, arguments = self._task.optimizer.make(job)
+            optimizer, arguments = self._task.method.make(job)
             return optimizer.compile(job.student, **arguments)
 
     def _keep_or_raise(self, guard: Guard, reason: str, error: Exception, cause: Any = None) -> str:
@@ -226,7 +212,7 @@ class Search:
         if reason.startswith("unknown "):
             what = {"usd": "its price is unknown", "tokens": "it does not report them"}[reason.split()[1]]
             raise InputError(
-                f"a budget in {reason.split()[1]} cannot be enforced for {self._task.plan.base_model}: {what}; "
+                f"a budget in {reason.split()[1]} cannot be enforced for {self._plan.base_model}: {what}; "
                 "use lm_calls or seconds"
             )
         return reason
@@ -249,20 +235,18 @@ class Search:
 
     def _make_recorder(self) -> Recorder:
         task = self._task
-        compared = {"valset": task.valset, "trainset": task.trainset, None: ()}[task.optimizer.compares_on]
-        full_n = len(compared) or None
-        options = task.plan.options
-        if task.optimizer.name == "SIMBA":
+        method, options = task.method, self._plan.options
+        if method.in_batches:
             return BatchRecorder(task.program, min(options["bsize"], len(task.trainset)), self._on_candidate)
-        if task.optimizer.name == "MIPROv2" and options["auto"]:
-            full_n = min(len(task.valset), MIPRO_AUTO[options["auto"]][1])
+        compared = {"valset": task.valset, "trainset": task.trainset, None: ()}[method.compares_on]
+        most = method.compares_at_most(options) or len(compared)
         # Only its steps may score on other examples than those that candidates are compared on.
-        steps = compared if task.optimizer.name == "BetterTogether" else ()
-        return Recorder(task.program, full_n, self._on_candidate, steps)
+        steps = compared if method.made_of_steps else ()
+        return Recorder(task.program, min(len(compared), most) or None, self._on_candidate, steps)
 
     def _finished(self, compiled: Any) -> Any:
         """Return the optimizer's program on the caller's own: with its class state and its pinned models."""
-        if self._task.optimizer.replaces_program:
+        if self._task.method.replaces_program:
             return compiled
         program = Prompt.of(compiled).applied_to(self._task.program)
         mark_compiled(program, is_compiled(compiled))
@@ -272,9 +256,9 @@ class Search:
 
     def _known(self, program: Any) -> float | None:
         """Return the score that the search itself gave ``program``, if that is the one to report."""
-        if self._task.optimizer.replaces_program:
+        if self._task.method.replaces_program:
             return None
-        if self._task.valset and not self._task.optimizer.needs_valset:
+        if self._task.valset and not self._task.method.needs_valset:
             return None  # the search compared on the training set
         found = self._recorder.find(program)
         return None if found is None else found.score
@@ -282,7 +266,7 @@ class Search:
     def _baseline(self) -> float | None:
         """Score the program as it is, where the search would not."""
         task = self._task
-        if not task.valset or task.optimizer.scores_student:
+        if not task.valset or task.method.scores_student:
             return None
         return _score(self._measure("validation examples, before", task.program, task.valset))
 
@@ -294,12 +278,12 @@ class Search:
         when the search stops, for they are known too late to count against it.
         """
         task, usage = self._task, self._usage()
-        scored = len(task.testset) + (0 if task.optimizer.scores_student else len(task.valset))
+        scored = len(task.testset) + (0 if task.method.scores_student else len(task.valset))
         if not scored or not task.reserve:
             return
         foreseen = scored * len(predictors_of(task.program))
         calls = max(task.reserve, task.reserve * (usage.lm_calls + usage.cache_hits) // foreseen)
-        more = 1 + task.plan.num_threads / max(usage.lm_calls, 1)
+        more = 1 + self._plan.num_threads / max(usage.lm_calls, 1)
         self._reserve = Usage(
             calls,
             0,
@@ -321,7 +305,7 @@ class Search:
                     copy_of(program),  # scoring may change a program that keeps a state
                     examples,
                     ending_on_no_score(self._task.metric, guard),
-                    num_threads=self._task.plan.num_threads,
+                    num_threads=self._plan.num_threads,
                     stop=cast("threading.Event", guard),
                 )
                 if not found.complete:
@@ -344,7 +328,7 @@ class Search:
     def _left(self, *, reserve_scoring: bool = False) -> Budget | str:
         reserve = self._reserve if reserve_scoring else None
         elapsed = time.monotonic() - self._started + (self._scoring_s if reserve_scoring else 0.0)
-        return remaining(self._task.plan.budget, self._usage(), elapsed, reserve=reserve)
+        return remaining(self._plan.budget, self._usage(), elapsed, reserve=reserve)
 
     def _guard(self, left: Budget | str, follower: Recorder | None = None) -> Guard:
         """Return a guard with what is left; if that is nothing, of this limit, it stops at the first call."""
@@ -358,16 +342,16 @@ class Search:
 
     @contextlib.contextmanager
     def _in_force(self, guard: Guard) -> Iterator[None]:
-        for module in self._task.optimizer.imports:
+        for module in self._task.method.imports:
             importlib.import_module(module)
         quiet.install()
         with dspy.context(
-            lm=self._task.model,
+            lm=self._setup.model,
             max_errors=_NO_LIMIT,
             **guard.settings(),
             **quiet.QUIET_SETTINGS,
-            **{SEED_SETTING: self._task.plan.seed},
-            **self._task.settings,
+            **{SEED_SETTING: self._plan.seed},
+            **self._setup.settings,
         ):
             yield
 

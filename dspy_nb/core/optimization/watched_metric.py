@@ -16,7 +16,7 @@ from dspy_nb.core.text import error_text
 __all__ = ["ending_on_no_score"]
 
 
-def ending_on_no_score(metric: Metric | None, guard: Guard) -> Metric | None:
+def ending_on_no_score(metric: Callable[..., Any] | None, guard: Guard) -> Metric | None:
     """Return ``metric`` in a form that stops ``guard`` when it returns what is no score between 0 and 1.
 
     DSPy would take such a value for a 0, or fail at the very end. Whatever else the metric raises is counted:
@@ -24,6 +24,7 @@ def ending_on_no_score(metric: Metric | None, guard: Guard) -> Metric | None:
     """
     if metric is None:
         return None
+    assert isinstance(metric, Metric)  # the task has seen to it
 
     def end(error: MetricError) -> StopRun:
         guard.errors.fatal = error

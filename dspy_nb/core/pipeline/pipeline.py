@@ -21,23 +21,23 @@ from dspy_nb.core.deployment.environment import Deployment, Environment
 from dspy_nb.core.errors import Conflict, InputError, Refused
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
 from dspy_nb.core.models.names import check_model_id
-from dspy_nb.core.models.submission import Submission
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.optimize import estimate, optimize
 from dspy_nb.core.optimization.run import OptimizationRun
+from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.pipeline.folder import PipelineFolder, PipelineResult, Step
 from dspy_nb.core.pipeline.gate import GateResult
-from dspy_nb.core.pipeline.rules import DEFAULT_BUDGET, STEPS, PipelineRules, PipelineTask, passes, plan_of
+from dspy_nb.core.pipeline.rules import DEFAULT_BUDGET, STEPS, PipelineRules, passes, plan_of
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.text import value_text
 
-__all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "PipelineTask", "run_pipeline"]
+__all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "run_pipeline"]
 
 StepListener = Callable[[str, Step | None], object]
 
 
 def run_pipeline(
-    task: PipelineTask,
+    task: Task,
     model_id: str,
     rules: PipelineRules,
     *,
@@ -59,7 +59,8 @@ def run_pipeline(
     no answer twice.
 
     Args:
-        task: What to optimize, and how.
+        task: What to optimize, and how. The gate and the comparison rest on its testset. The seconds of its
+            budget, an hour where it has no limit, also bound the evaluation and the comparison, each.
         model_id: The model that it becomes a version of.
         rules: What it must show, and where it goes.
         registry: Where versions and environments are.
@@ -113,7 +114,7 @@ class _Pipeline:
 
     def __init__(
         self,
-        task: PipelineTask,
+        task: Task,
         model_id: str,
         rules: PipelineRules,
         registry: Registry,
@@ -122,11 +123,11 @@ class _Pipeline:
         metadata: Mapping[str, Any] | None,
         by: str | None,
     ) -> None:
-        self.task, self.model_id, self.rules, self.registry = task, model_id, rules, registry
+        self.task = task if task.budget.limits() else replace(task, budget=DEFAULT_BUDGET)
+        self.model_id, self.rules, self.registry = model_id, rules, registry
         self.bump, self.metadata, self.by = bump, dict(metadata or {}), by
-        self.testset = list(task.testset)
         self._check()
-        self.folder = PipelineFolder(folder, plan_of(replace(task, testset=self.testset), model_id, rules))
+        self.folder = PipelineFolder(folder, plan_of(task, model_id, rules))
         self.run: OptimizationRun | None = None
         self.evaluation: Evaluation | None = None
         self.gate: GateResult | None = None
@@ -138,20 +139,14 @@ class _Pipeline:
 
     # -- what is known before anything is spent ----------------------------------------------------------
 
-    @property
-    def _arguments(self) -> dict[str, Any]:
-        return {
-            "trainset": self.task.trainset,
-            "testset": self.testset,
-            "metric": self.task.metric,
-            **self.task.arguments,
-        }
-
     def _check(self) -> None:
         if not isinstance(self.task.program, dspy.Module):
             raise InputError("a pipeline needs one program, a dspy.Module")
-        estimate(self.task.program, **self._arguments)
-        Submission(self.task.program, self.model_id, metadata=None, evaluation=None, notes=None)
+        for name in ("testset", "metric"):
+            if not getattr(self.task, name):
+                raise InputError(f"{name} is missing: the gate and the comparison rest on it")
+        estimate(self.task)
+        self.registry.check_registrable(self.task.program, self.model_id)
         if isinstance(self.rules.gate.not_worse_than, str):
             self.registry.get(self.rules.gate.not_worse_than)
         for name in (self.rules.staging, self.rules.production):
@@ -210,14 +205,9 @@ class _Pipeline:
         return self.registry.get(self.ref)
 
     def _optimize(self) -> Step:
-        task = self.task
         self.folder.save()  # an interrupted optimization goes on in this folder
         run = self.run = optimize(
-            task.program,
-            **self._arguments,
-            budget=task.budget,
-            seed=task.seed,
-            num_threads=task.num_threads,
+            self.task,
             run_dir=self.folder.path / "run",
             on_event=self.on_event,
         )
@@ -241,7 +231,7 @@ class _Pipeline:
         if found is None or not found.complete:
             found = evaluate(
                 self.registry.load(version, self.task.program),
-                self.testset,
+                self.task.testset,
                 self.task.metric,
                 num_threads=self.task.num_threads,
                 stop_after_s=self.task.budget.seconds,
@@ -298,11 +288,11 @@ class _Pipeline:
         found = compare(
             self.registry.load(baseline, program),
             self.registry.load(version, program),
-            self.testset,
+            self.task.testset,
             self.task.metric,
             margin=self.rules.margin,
             confidence=self.rules.confidence,
-            max_examples=len(self.testset),  # all, and that was settled beforehand
+            max_examples=len(self.task.testset),  # all, and that was settled beforehand
             sequential=False,  # nobody watches, and one look tells more of the same examples
             num_threads=self.task.num_threads,
             stop_after_s=self.task.budget.seconds,
@@ -338,7 +328,7 @@ class _Pipeline:
         if live is not None and live.ref == self.ref:
             return None
         prepared = environment.prepare(
-            self._version(), program=self.task.program, smoke=dict(self.testset[0].inputs())
+            self._version(), program=self.task.program, smoke=dict(self.task.testset[0].inputs())
         )
         return prepared.switch(by=self.by, reason="pipeline", evidence=evidence)
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal
-
-import dspy
 
 from dspy_nb.core.ab.comparison import Comparison
 from dspy_nb.core.arguments import number_between, probability
@@ -17,41 +14,17 @@ from dspy_nb.core.models.names import check_environment
 from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.replay import describe_program, text_hash
 from dspy_nb.core.optimization.run import readable
+from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.pipeline.gate import QualityGate
 from dspy_nb.core.text import value_text
 
-__all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "PipelineTask", "passes", "plan_of"]
+__all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "passes", "plan_of"]
 
 STEPS: Final = ("optimize", "evaluate", "gate", "staging", "ab-test", "production")
 DEFAULT_BUDGET: Final = Budget(seconds=3600)
 """Of the optimization, where none is given: no pipeline waits for ever."""
 
 Inconclusive = Literal["refuse", "ship"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PipelineTask:
-    """What is to be optimized, and how; the attributes are arguments of ``optimize``.
-
-    Attributes:
-        program: A ``dspy.Module``.
-        trainset: Labelled examples to learn from.
-        testset: Labelled examples that the search never sees: the gate and the comparison rest on them.
-        metric: What scores an answer.
-        arguments: Others of ``optimize``: valset, optimizer, options, preset, recompile.
-        budget: Limits of the optimization; its seconds also bound the evaluation and the comparison, each.
-        seed: For whatever is drawn at random.
-        num_threads: Program calls at a time.
-    """
-
-    program: dspy.Module
-    trainset: Iterable[dspy.Example]
-    testset: Iterable[dspy.Example]
-    metric: Any
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    budget: Budget = DEFAULT_BUDGET
-    seed: int = 0
-    num_threads: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +59,20 @@ class PipelineRules:
             raise InputError(f"staging and production are both {self.staging!r}: they must differ")
 
 
-def plan_of(task: PipelineTask, model_id: str, rules: PipelineRules) -> dict[str, Any]:
+def plan_of(task: Task, model_id: str, rules: PipelineRules) -> dict[str, Any]:
     """Return as JSON data what must be the same when an interrupted pipeline goes on."""
+    assert task.metric is not None
     metric = as_metric(task.metric)
-    sets = {"trainset": task.trainset, "valset": task.arguments.get("valset"), "testset": task.testset}
+    sets = {f"{name}set": fingerprint(examples) for name, examples in task.sets.items()}
     return {
         "model_id": model_id,
-        "program": text_hash(repr(describe_program(task.program))),
+        "program": text_hash(repr(describe_program(task.programs[0]))),
         "metric": {"name": repr(metric), "source": text_hash(metric.source)},
-        **{name: None if examples is None else fingerprint(examples) for name, examples in sets.items()},
-        **{name: readable(task.arguments.get(name)) for name in ("optimizer", "options", "preset")},
+        "valset": None,
+        **sets,
+        "optimizer": task.optimizer,
+        "options": readable(task.options),
+        "preset": task.preset,
         "seed": task.seed,
         "gate": _described(rules.gate),
         "rules": {

@@ -14,6 +14,7 @@ the sha256 of each of its files. It never changes. Everything else is a fold ove
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Mapping
@@ -129,6 +130,22 @@ class Registry(Catalogue):
                 return self._written(model_id, chosen)
             if version is not None:
                 raise self._conflict(model_id, version)
+
+    def check_registrable(self, program: object, model_id: str) -> None:
+        """Check, before anything is spent on it, that a program can become a version of a model.
+
+        Raises:
+            InputError: The name is not valid, the program cannot be stored, or the registry cannot be written.
+            Corrupt: What is known of the model cannot be read.
+        """
+        check_model_id(model_id)
+        with contextlib.suppress(NotFound):  # it becomes a new model
+            self.list(model_id)
+        there = next(place for place in (self.root, *self.root.parents) if place.exists())
+        if not os.access(there, os.W_OK):
+            raise InputError(f"the registry {self.root} cannot be written: {there} is read-only")
+        if not isinstance(program, list):  # of programs, for Ensemble: what it makes of them is not known yet
+            Submission(program, model_id, metadata=None, evaluation=None, notes=None)
 
     def promote(
         self,

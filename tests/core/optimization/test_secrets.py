@@ -17,7 +17,7 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.core.optimization.replay import describe_lm, describe_program
-from dspy_nb.core.pipeline.pipeline import PipelineRules, PipelineTask, run_pipeline
+from dspy_nb.core.pipeline.pipeline import PipelineRules, run_pipeline
 from dspy_nb.views.documents import to_html
 from tests.scripted import classifier, reviews
 
@@ -129,9 +129,9 @@ def test_whatever_is_left_behind_is_searched(
         found = nb.compare(program, run.program, reviews(12, "c"), METRIC)
         Path("comparison.json").write_text(json.dumps(found.to_dict()), encoding="utf-8")
         experiment = nb.Experiment("e", a=program, b=run.program, registry=registry)
-        task = PipelineTask(
+        task = nb.Task(
             program=classifier(), trainset=reviews(8, "p"), testset=reviews(6, "q"), metric=METRIC,
-            arguments={"optimizer": "LabeledFewShot"},
+            optimizer="LabeledFewShot",
         )  # fmt: skip
         rules = PipelineRules(gate=nb.QualityGate(min_score=0.0, max_error_rate=1.0), margin=1.0)
         run_pipeline(task, "p", rules, registry=registry, folder="pipeline")

@@ -13,7 +13,7 @@ import dspy_nb as nb
 from dspy_nb.cli.main import main
 from dspy_nb.core.pipeline import pipeline
 from dspy_nb.core.pipeline.folder import next_folder
-from dspy_nb.core.pipeline.pipeline import STEPS, PipelineRules, PipelineTask, run_pipeline
+from dspy_nb.core.pipeline.pipeline import STEPS, PipelineRules, run_pipeline
 from tests.moments import HANG_S, interrupting
 from tests.scripted import ScriptedEngine, classifier, reviews, write_reviews
 
@@ -79,14 +79,15 @@ def live(registry: nb.Registry, environment: str = "production") -> str | None:
     return None if current is None else current.ref
 
 
-def shipping(**changes) -> tuple[PipelineTask, PipelineRules]:
+def shipping(**changes) -> tuple[nb.Task, PipelineRules]:
     """Return a task and rules by which every version ships."""
-    task = PipelineTask(
+    task = nb.Task(
         program=classifier(),
         trainset=reviews(8),
         testset=reviews(20, tag="held out"),
         metric=nb.exact_match("sentiment"),
-        arguments={"optimizer": "LabeledFewShot", "options": {"k": 2}},
+        optimizer="LabeledFewShot",
+        options={"k": 2},
         **changes,
     )
     return task, PipelineRules(gate=nb.QualityGate(min_score=0.5), margin=0.3)
@@ -329,12 +330,13 @@ def test_an_environment_that_serves_another_model_is_not_taken_over(registry, ca
 def test_it_is_a_function_too(registry):
     seen = []
     result = run_pipeline(
-        PipelineTask(
+        nb.Task(
             program=classifier(),
             trainset=reviews(8),
             testset=reviews(20, tag="held out"),
             metric=nb.exact_match("sentiment"),
-            arguments={"optimizer": "LabeledFewShot", "options": {"k": 2}},
+            optimizer="LabeledFewShot",
+            options={"k": 2},
         ),
         "sentiment",
         PipelineRules(gate=nb.QualityGate(min_score=0.5)),
