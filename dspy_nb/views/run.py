@@ -55,12 +55,12 @@ def describe_estimate(estimate: Estimate, budget: Budget | None = None) -> str:
 def _(run: OptimizationRun) -> Document:
     plan = run.plan
     title = f"{plan.optimizer}{f' (preset {plan.preset})' if plan.preset else ''}"
-    if run.status in ("running", "failed"):
+    if (status := run.status) in ("running", "failed"):
         note = Note("run.wait() waits for it, run.stop() ends it and keeps the best candidate so far.")
-        if run.status == "failed":
+        if status == "failed":
             note = Note(_failure(run), warning=True)
         facts = [("plan", _subtitle(run)), ("estimate", str(plan.estimate)), ("budget", str(plan.budget))]
-        return Document(f"{title}: {run.status}", [note, Facts(facts)])
+        return Document(f"{title}: {status}", [note, Facts(facts)])
     options = [(name, excerpt(value, _EXCERPT)) for name, value in readable(plan.options).items()]
     blocks: list[Block] = [
         *_outcome(run),
