@@ -17,7 +17,7 @@ _VARIABLE: Final = "_DSPY_NB_COMPLETE"
 
 
 @command("completion")
-@argument("shell", metavar="SHELL", type=click.Choice(_SHELLS))
+@argument("shell", click.Choice(_SHELLS), "SHELL")
 def completion(here: Surface, shell: str) -> Outcome:
     r"""Print the script that completes dspy-nb in a shell.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import dspy_nb as nb
 from dspy_nb.cli.shell import Shell
 from dspy_nb.commands import common, words
-from dspy_nb.commands.declaration import argument, command, option
+from dspy_nb.commands.declaration import Kind, argument, command, option
 from dspy_nb.commands.surface import Outcome
 from dspy_nb.core.text import error_text
 
@@ -15,7 +15,7 @@ __all__ = ["demo", "install_model", "run_notebook"]
 
 
 @command("install-model")
-@option("--force", is_flag=True, help="Download it again even if a good one is there.")
+@option("--force", "Download it again even if a good one is there.", bool)
 def install_model(here: Shell, force: bool) -> Outcome:
     r"""Download the embedded model and verify it.
 
@@ -31,15 +31,7 @@ def install_model(here: Shell, force: bool) -> Outcome:
 
 
 @command("demo")
-@option(
-    "--dir",
-    "folder",
-    type=common.DIRECTORY,
-    default="demo",
-    show_default=True,
-    metavar="DIR",
-    help="Where to put it all.",
-)
+@option("--dir folder", "Where to put it all.", common.DIRECTORY, default="demo")
 def demo(here: Shell, folder: str) -> Outcome:
     r"""Optimize a small program, from data to registry.
 
@@ -60,21 +52,17 @@ def demo(here: Shell, folder: str) -> Outcome:
 
 
 @command("run-notebook")
-@argument("notebook", metavar="NOTEBOOK", type=common.FILES)
+@argument("notebook", common.FILES, "NOTEBOOK")
 @option(
-    "-p",
-    "--parameter",
-    "parameters",
+    "-p --parameter parameters",
+    "A parameter of the notebook: a name that its cell tagged 'parameters' sets; repeatable.",
+    Kind("NAME=VALUE"),
     multiple=True,
-    metavar="NAME=VALUE",
-    help="A parameter of the notebook: a name that its cell tagged 'parameters' sets; repeatable.",
 )
 @option(
-    "-o",
-    "--out",
-    type=common.FILES,
-    metavar="FILE",
-    help="The executed copy, kept also if a cell fails; by default NAME.executed.ipynb beside the notebook.",
+    "-o --out",
+    "The executed copy, kept also if a cell fails; by default NAME.executed.ipynb beside the notebook.",
+    common.FILES,
 )
 def run_notebook(here: Shell, notebook: str, parameters: tuple[str, ...], out: str | None) -> Outcome:
     r"""Execute a notebook as a step of a pipeline.

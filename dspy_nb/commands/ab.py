@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import dspy_nb as nb
-from dspy_nb.commands import common, words
+from dspy_nb.commands import common
 from dspy_nb.commands.declaration import argument, command, given, name_of, option
 from dspy_nb.commands.surface import Outcome, Surface
 from dspy_nb.core.text import repaired
@@ -23,83 +24,50 @@ _ONLINE: Final = (
 
 
 @command("ab-test", magic="dspy_ab", kept_as="_dspy_comparison")
-@argument("a", metavar="[A]", required=False, type=common.PROGRAMS)
-@argument("b", metavar="[B]...", nargs=-1, type=common.PROGRAMS)
-@option(
-    "--model-a",
-    type=common.PROGRAMS,
-    metavar="REF|PROGRAM",
-    help="What is in use, such as qa-model@production; the same as A.",
-)
+@argument("a", common.PROGRAMS, "[A]", required=False)
+@argument("b", common.PROGRAMS, "[B]...", nargs=-1)
+@option("--model-a", "What is in use, such as qa-model@production; the same as A.", common.PROGRAMS)
 @option(
     "--model-b",
-    type=common.PROGRAMS,
-    metavar="REF|PROGRAM",
-    multiple=True,
-    help="What may replace it, such as qa-model@latest; repeatable, and the more there are, the more evidence each "
+    "What may replace it, such as qa-model@latest; repeatable, and the more there are, the more evidence each "
     "needs. The same as B.",
+    common.PROGRAMS,
+    multiple=True,
 )
-@option(
-    "--program",
-    type=common.PROGRAMS,
-    metavar="NAME|MODULE:NAME",
-    help="A program of the versions' class, where that is your own.",
-)
+@common.program
 @common.test_data
 @common.inputs
+@common.metric
 @option(
-    "--metric",
-    type=common.METRICS,
-    metavar="METRIC",
-    help="exact_match:field, token_f1:field, ..., a function of the notebook, or module:function. By default "
-    "the one that the new version was optimized by.",
-)
-@option(
-    "--margin",
-    type=float,
-    default=0.0,
-    show_default=True,
-    metavar="X",
-    help="Largest difference that makes no practical difference, such as 0.02.",
+    "--margin", "Largest difference that makes no practical difference, such as 0.02.", float, default=0.0
 )
 @common.confidence
-@option("--max-examples", type=int, metavar="N", help="At most so many, drawn at random.")
-@option("--one-look", is_flag=True, help="Answer all, and look once at the end with an exact test.")
-@option(
-    "--not-worse", is_flag=True, help="Also say yes if B is shown to be at most --margin worse, not better."
-)
+@option("--max-examples", "At most so many, drawn at random.", int)
+@option("--one-look", "Answer all, and look once at the end with an exact test.", bool)
+@option("--not-worse", "Also say yes if B is shown to be at most --margin worse, not better.", bool)
 @common.num_threads
-@option(
-    "--timeout", type=float, metavar="S", means="timeout_s", help="Seconds after which an answer is an error."
-)
+@common.timeout
 @common.stop_after
-@option("--seed", type=int, default=0, show_default=True, help="Of the order of the examples.")
+@common.seed
 @common.lm
-@option(
-    "--report",
-    "reports",
-    type=common.FILES,
-    multiple=True,
-    metavar="FILE",
-    help="Also write it to .md, .html or .json; repeatable.",
-)
+@option("--report reports", "Also write it to .md, .html or .json; repeatable.", common.FILES, multiple=True)
 @option(
     "--attach",
-    is_flag=True,
-    help="Record the verdict with each B, as evidence for promotion; it concludes an online experiment.",
+    "Record the verdict with each B, as evidence for promotion; it concludes an online experiment.",
+    bool,
 )
 @option(
     "--experiment",
-    type=common.EXPERIMENTS,
-    metavar="NAME",
-    help="Online, on live traffic: begin the experiment of this name, or say how it stands.",
+    "Online, on live traffic: begin the experiment of this name, or say how it stands.",
+    common.EXPERIMENTS,
 )
-@option("--split", type=float, metavar="X", help="Online: share of new units that go to B, such as 0.1.")
-@option("--min-samples", type=int, metavar="N", help="Online: units that the classical test needs.")
+@option("--split", "Online: share of new units that go to B, such as 0.1.", float)
+@option("--min-samples", "Online: units that the classical test needs.", int)
 @common.registry
 @common.quiet
 def ab_test(
     here: Surface,
+    *,
     a: str | None,
     b: tuple[str, ...],
     model_a: str | None,
@@ -148,32 +116,26 @@ def _compare(
     attach: bool,
     *,
     program: str | None,
-    test_data: str | None,
+    dataset: str | None,
     inputs: str | None,
     metric: str | None,
-    margin: float,
-    confidence: float,
-    max_examples: int | None,
     one_look: bool,
     not_worse: bool,
-    num_threads: int | None,
-    timeout: float | None,
-    stop_after: float | None,
-    seed: int,
     lm: str | None,
     reports: tuple[str, ...],
     quiet: bool,
+    **terms: Any,
 ) -> Outcome:
     import dspy
 
     from dspy_nb.views.progress.comparison import most_answers
 
-    if first is None or not seconds or test_data is None:
+    if first is None or not seconds or dataset is None:
         raise nb.InputError(
             "ab-test needs --model-a, --model-b and --test-data (A and B will do as well); or --experiment NAME "
             "for one on live traffic"
         )
-    if not_worse and not margin:
+    if not_worse and not terms["margin"]:
         raise nb.InputError("--not-worse needs a --margin: by how much it may be worse, such as 0.02")
     _check_reports(reports)
     registry, texts = nb.Registry(root), (first, *seconds)
@@ -189,15 +151,15 @@ def _compare(
     known = [version for version in (*versions[1:], versions[0]) if version is not None]
     score = here.metric(metric or common.own_metric(known[0] if known else None), "--metric")
 
-    def fields() -> list[str]:
-        if inputs is not None:
-            return common.split_fields(inputs)
-        return words.input_fields(programs[0] if versions[0] is None else registry.load(versions[0], own))
-
-    examples = here.examples(test_data, name_of("test_data"), fields)
+    fields = functools.partial(
+        common.input_names,
+        inputs,
+        lambda: programs[0] if versions[0] is None else registry.load(versions[0], own),
+    )
+    examples = here.examples(dataset, name_of("dataset"), fields)
     if not hasattr(examples, "__len__"):
-        raise nb.InputError(f"{name_of('test_data')} {test_data} is a {type(examples).__name__}, not a list")
-    cost = most_answers(min(len(examples), max_examples or len(examples)), len(programs))
+        raise nb.InputError(f"{name_of('dataset')} {dataset} is a {type(examples).__name__}, not a list")
+    cost = most_answers(min(len(examples), terms["max_examples"] or len(examples)), len(programs))
     listeners = [] if quiet or not here.watched else here.announce(cost)
     with dspy.context(**here.lm_settings(lm)), here.progress(quiet=quiet) as progress:
         compared = nb.compare_many(
@@ -205,19 +167,13 @@ def _compare(
             programs[1:],
             examples,
             score,
-            confidence=confidence,
-            margin=margin,
-            max_examples=max_examples,
             sequential=not one_look,
-            num_threads=num_threads,
-            timeout_s=timeout,
-            stop_after_s=stop_after,
-            seed=seed,
             registry=registry,
             program=own,
             names=[text.replace("@", " ") for text in texts],  # of those that are no versions
             on_event=[*listeners, progress],
             stop=progress.stop,
+            **terms,
         )
     result = compared[0] if len(compared) == 1 else compared
     here.hold(result)

@@ -15,12 +15,51 @@ import click
 import dspy_nb as nb
 from dspy_nb.commands.declaration import Kind, argument, option, typed
 from dspy_nb.commands.surface import Surface
+from dspy_nb.commands.words import input_fields
 
 __all__ = [
-    "BUMPS", "CONDITIONS", "DATA", "DIRECTORY", "ENVIRONMENTS", "EXPERIMENTS", "FILES", "METRICS", "MODELS",
-    "OPTIMIZERS", "OPTIONS", "PRESETS", "PROGRAMS", "REFERENCES", "STAGES", "by", "confidence", "evidence",
-    "inputs", "lm", "num_threads", "open_registry", "own_metric", "program_argument", "quiet", "reason",
-    "registry", "require", "resolve", "split_fields", "stop_after", "test_data", "version_facts",
+    "BUMPS",
+    "CONDITIONS",
+    "DATA",
+    "DIRECTORY",
+    "ENVIRONMENTS",
+    "EXPERIMENTS",
+    "FILES",
+    "METRICS",
+    "MODELS",
+    "NAME",
+    "OPTIMIZERS",
+    "OPTIONS",
+    "PRESETS",
+    "PROGRAMS",
+    "REFERENCES",
+    "STAGES",
+    "TEXT",
+    "VERSION",
+    "bump",
+    "by",
+    "confidence",
+    "evidence",
+    "input_names",
+    "inputs",
+    "lm",
+    "metric",
+    "num_threads",
+    "open_registry",
+    "own_metric",
+    "program",
+    "program_argument",
+    "quiet",
+    "reason",
+    "registry",
+    "require",
+    "resolve",
+    "seed",
+    "stop_after",
+    "test_data",
+    "timeout",
+    "version_argument",
+    "version_facts",
 ]  # fmt: skip
 
 
@@ -74,82 +113,76 @@ def _experiments(here: Surface, ctx: click.Context) -> Iterable[str]:
     return experiments(_registry(ctx))
 
 
-PROGRAMS: Final = Kind(_programs)
-DATA: Final = Kind(lambda here, ctx: here.names(lambda value: isinstance(value, list)), "file")
-METRICS: Final = Kind(_metrics)
-OPTIMIZERS: Final = Kind(_optimizers)
-OPTIONS: Final = Kind(_options)
-PRESETS: Final = Kind(lambda here, ctx: [preset.name for preset in nb.list_presets()])
-MODELS: Final = Kind(lambda here, ctx: _registry(ctx).models())
-REFERENCES: Final = Kind(_references)
-STAGES: Final = Kind(lambda here, ctx: ("development", "staging", "production", "deprecated", "archived"))
-ENVIRONMENTS: Final = Kind(
-    lambda here, ctx: sorted({"development", "staging", "production", *_registry(ctx).environments()})
+PROGRAMS: Final = Kind("NAME|MODULE:NAME", _programs)
+DATA: Final = Kind("FILE|NAME", lambda here, ctx: here.names(lambda value: isinstance(value, list)), "file")
+METRICS: Final = Kind("METRIC", _metrics)
+OPTIMIZERS: Final = Kind("NAME", _optimizers)
+OPTIONS: Final = Kind("NAME=VALUE", _options)
+PRESETS: Final = Kind("NAME", lambda here, ctx: [preset.name for preset in nb.list_presets()])
+MODELS: Final = Kind("NAME", lambda here, ctx: _registry(ctx).models())
+REFERENCES: Final = Kind("REF", _references)
+STAGES: Final = Kind(
+    "STAGE", lambda here, ctx: ("development", "staging", "production", "deprecated", "archived")
 )
-EXPERIMENTS: Final = Kind(_experiments)
-CONDITIONS: Final = Kind(_conditions)
-FILES: Final = Kind(path="file")
-DIRECTORY: Final = Kind(path="dir")
+ENVIRONMENTS: Final = Kind(
+    "NAME", lambda here, ctx: sorted({"development", "staging", "production", *_registry(ctx).environments()})
+)
+EXPERIMENTS: Final = Kind("NAME", _experiments)
+CONDITIONS: Final = Kind("NAME=VALUE", _conditions)
+FILES: Final = Kind("FILE", path="file")
+DIRECTORY: Final = Kind("DIR", path="dir")
+VERSION: Final = Kind("VERSION")
+NAME: Final = Kind("NAME")
+TEXT: Final = Kind("TEXT")
 BUMPS: Final = click.Choice(["major", "minor", "patch", "prerelease"])
 
 registry: Final = option(
-    "--registry",
-    "root",
-    type=DIRECTORY,
-    default="registry",
-    envvar="DSPY_NB_REGISTRY",
-    show_default=True,
-    metavar="DIR",
-    help="Folder of the registry.",
+    "--registry root", "Folder of the registry.", DIRECTORY, default="registry", envvar="DSPY_NB_REGISTRY"
 )
 lm: Final = option(
     "--lm",
-    metavar="MODEL",
+    "Such as openai/gpt-4o-mini. By default what DSPy is configured with; in a shell $DSPY_NB_LM, and in the end "
+    "the embedded model.",
+    Kind("MODEL"),
     envvar="DSPY_NB_LM",
-    help="Such as openai/gpt-4o-mini. By default what DSPy is configured with; in a shell $DSPY_NB_LM, and in the "
-    "end the embedded model.",
 )
-num_threads: Final = option(
-    "--num-threads", "--threads", "num_threads", type=int, metavar="N", help="Program calls at a time."
+program: Final = option(
+    "--program",
+    "A dspy.Module, or a class or function that makes one: a name in the notebook, package.module:name or "
+    "file.py:name. Where a version is named, a program of its class.",
+    PROGRAMS,
 )
-confidence: Final = option(
-    "--confidence",
-    type=float,
-    default=0.95,
-    show_default=True,
-    metavar="C",
-    help="Of intervals and verdicts.",
+metric: Final = option(
+    "--metric",
+    "exact_match:field, accuracy:field, token_f1:field, partial_credit:field, a function of the notebook, or "
+    "module:function. By default the one that a version was optimized by.",
+    METRICS,
 )
+num_threads: Final = option("--num-threads --threads", "Program calls at a time.", int)
+confidence: Final = option("--confidence", "Of intervals and verdicts.", float, default=0.95)
+seed: Final = option("--seed", "For whatever is drawn at random.", int, default=0)
+timeout: Final = option("--timeout timeout_s", "Seconds after which an answer is an error.", float)
 stop_after: Final = option(
-    "--stop-after",
-    type=float,
-    metavar="S",
-    means="stop_after_s",
-    help="End after so many seconds, with what is done.",
+    "--stop-after stop_after_s", "Seconds after which to end, with what is done.", float
 )
 test_data: Final = option(
-    "--test-data",
-    "--data",
-    "test_data",
-    type=DATA,
-    metavar="FILE|NAME",
-    means="dataset",
-    help="Labelled examples that no program has learnt from (a name, .jsonl, .json, .csv, .tsv).",
+    "--test-data --data dataset",
+    "Labelled examples that no program has learnt from (a name, .jsonl, .json, .csv, .tsv).",
+    DATA,
 )
 inputs: Final = option(
-    "--inputs",
-    metavar="FIELDS",
-    help="Input fields of the files, comma-separated; by default the program's own.",
+    "--inputs", "Input fields of files, comma-separated; else the program's own.", Kind("FIELDS")
 )
-quiet: Final = option("-q", "--quiet", is_flag=True, help="Show no progress.")
-reason: Final = option("--reason", metavar="TEXT", help="Why; it is kept in the history.")
-by: Final = option("--by", metavar="NAME", help="Who decides; the user by default.")
+quiet: Final = option("-q --quiet", "Show no progress.", bool)
+bump: Final = option("--bump", "Which part of the version to raise; minor by default.", BUMPS)
+reason: Final = option("--reason", "Why; it is kept in the history.", TEXT)
+by: Final = option("--by", "Who decides; the user by default.", NAME)
 evidence: Final = option(
     "--evidence",
-    type=FILES,
-    metavar="FILE|NAME",
-    help="A gate's result, a comparison or an evaluation, or a file with its JSON.",
+    "A gate's result, a comparison or an evaluation, or a file with its JSON.",
+    Kind("FILE|NAME", path="file"),
 )
+version_argument: Final = argument("ref", REFERENCES, "MODEL[@VERSION]")
 
 
 def program_argument(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -161,7 +194,7 @@ def program_argument(command: Callable[..., Any]) -> Callable[..., Any]:
             raise nb.InputError(f"the program is given twice: {first} and --program {options['program']}")
         return command(here, **{**options, "program": options["program"] if first is None else first})
 
-    return argument("first", metavar="[PROGRAM]", required=False, type=PROGRAMS)(merged)
+    return argument("first", PROGRAMS, "[PROGRAM]", required=False)(merged)
 
 
 def require(options: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -177,9 +210,9 @@ def require(options: Mapping[str, Any], names: Iterable[str]) -> None:
             raise click.UsageError(f"Missing option {typed(known[name])!r}.", context)
 
 
-def split_fields(text: str) -> list[str]:
-    """Return the names in a comma-separated list."""
-    return [name.strip() for name in text.split(",")]
+def input_names(inputs: str | None, program: Callable[[], Any]) -> list[str]:
+    """Return the names in a comma-separated list, else the input fields of the program."""
+    return input_fields(program()) if inputs is None else [name.strip() for name in inputs.split(",")]
 
 
 def open_registry(root: str) -> nb.Registry:

@@ -8,10 +8,11 @@ stands for there, and how a result is shown.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -30,25 +31,28 @@ class Kind(click.types.StringParamType):
     """What a word names, for completion.
 
     Args:
+        metavar: What it is called in the help.
         values: What there is, in the order in which it is offered.
         path: ``file`` or ``dir`` where a shell offers those.
     """
 
     def __init__(
-        self, values: Callable[[Surface, click.Context], Iterable[str]] | None = None, path: str | None = None
+        self,
+        metavar: str,
+        values: Callable[[Surface, click.Context], Iterable[str]] = lambda here, context: (),
+        path: str | None = None,
     ) -> None:
-        self._values, self._path = values, path
+        self.metavar, self._values, self._path = metavar, values, path
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Return what begins with what was typed; nothing where that cannot be read."""
         here: Surface = ctx.obj
-        try:
-            values = [] if self._values is None else list(self._values(here, ctx))
-        except Exception:  # whatever it is, typing goes on
-            values = []
-        found = [CompletionItem(value) for value in values if value.startswith(incomplete)]
+        found: list[CompletionItem] = []
+        with contextlib.suppress(Exception):  # whatever it is, typing goes on
+            values = self._values(here, ctx)
+            found = [CompletionItem(value) for value in values if value.startswith(incomplete)]
         if not found and self._path is not None and here.offers_files:
             found = [CompletionItem(incomplete, type=self._path)]  # the shell knows what there is
         return found
@@ -58,15 +62,10 @@ class _Option(click.Option):
     """An option that may be for one surface only."""
 
     def __init__(
-        self,
-        *arguments: Any,
-        only: Where | None = None,
-        means: str | None = None,
-        shell_names: tuple[str, ...] = (),
-        **more: Any,
-    ):
-        super().__init__(*arguments, **more)
-        self.only, self.means, self.shell_names = only, means, shell_names
+        self, *names: str, only: Where | None = None, shell_names: tuple[str, ...] = (), **more: Any
+    ) -> None:
+        super().__init__(names, **more)
+        self.only, self.shell_names = only, shell_names
 
     def on(self, where: Where) -> _Option:
         """Return the option with the names that one surface has."""
@@ -81,29 +80,48 @@ class _Option(click.Option):
 
 
 class _Argument(click.Argument):
-    only: Where | None = None
-    means: str | None = None
-
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """Return nothing: an argument is typed."""
         return None
 
 
-def option(*names: str, only: Where | None = None, means: str | None = None, **more: Any) -> Callable[[F], F]:
+_METAVARS: Final = {int: "N", float: "X"}
+
+
+def option(
+    names: str,
+    help: str,
+    type: Any = None,
+    **more: Any,
+) -> Callable[[F], F]:
     """Declare an option.
 
     Args:
-        names: What is typed, the first one first in the help, and if wanted the parameter's name.
-        only: The surface that has it; both by default.
-        means: The argument of core that it gives, where that has another name: errors then name the option.
-        more: As for ``click.option``.
+        names: What is typed, the first one first in the help, and if wanted the name of the parameter: best that of
+            the argument of core that it gives, for errors about that then name the option.
+        help: What it is.
+        type: A :class:`Kind`, a type of click, ``int``, ``float``, or ``bool`` for a flag; a text by default.
+        more: ``only``, the one surface that has it, or ``shell_names`` of one; else as for ``click.option``.
     """
-    return click.option(*names, cls=_Option, only=only, means=means, **more)
+    if type is bool:
+        more["is_flag"] = True
+    else:
+        more["type"] = type
+        more.setdefault("metavar", getattr(type, "metavar", None) or _METAVARS.get(type))
+        more.setdefault("show_default", "default" in more)
+
+    def decorate(function: F) -> F:
+        params: list[click.Parameter] = vars(function).setdefault("__click_params__", [])
+        params.append(_Option(*names.split(), help=help, **more))
+        return function
+
+    return decorate
 
 
-def argument(name: str, **more: Any) -> Callable[[F], F]:
-    """Declare a positional argument; as ``click.argument``."""
-    return click.argument(name, cls=_Argument, **more)
+def argument(name: str, kind: Kind | click.Choice[str], metavar: str = "", **more: Any) -> Callable[[F], F]:
+    """Declare a positional argument; ``more`` is as for ``click.argument``."""
+    shown = metavar or getattr(kind, "metavar", None)
+    return click.argument(name, cls=_Argument, type=kind, metavar=shown, **more)
 
 
 class Verb(click.Command):
@@ -117,21 +135,21 @@ class Verb(click.Command):
 
     def __init__(
         self,
-        *arguments: Any,
+        name: str,
         magic: str | None = None,
         in_shell: bool = True,
         kept_as: str | None = None,
         **more: Any,
     ) -> None:
-        super().__init__(*arguments, **more)
+        super().__init__(name, **more)
         self.magic, self.in_shell, self.kept_as = magic, in_shell, kept_as
         self.help = (self.help or "").replace("\\b\n", "\b\n")  # a raw docstring has none
         if kept_as is not None:
             text = "Also keep the result under this name."
-            self.params.append(_Option(["-o", "--out", "kept"], only="notebook", metavar="NAME", help=text))
+            self.params.append(_Option("-o", "--out", "kept", only="notebook", metavar="NAME", help=text))
         if in_shell:
             text = "Print the result as JSON."
-            self.params.append(_Option(["--json", "as_json"], only="shell", is_flag=True, help=text))
+            self.params.append(_Option("--json", "as_json", only="shell", is_flag=True, help=text))
 
     def on(self, where: Where) -> Verb:
         """Return the command as one surface has it."""
@@ -213,17 +231,15 @@ def _named_as_typed(error: InputError, ctx: click.Context) -> InputError:
     """Return the error with the arguments of core called as on the line: ``trainset is empty`` as ``--train``."""
     message = str(error)
     for param in ctx.command.params:
-        name = getattr(param, "means", None) or param.name
-        if name == "program" and not isinstance(param, click.Option):
+        if param.name == "program" and not isinstance(param, click.Option):
             continue
         shown = typed(param)
-        message, n = re.subn(
-            rf"^{name}(?=(\[\d+\])?(: |=| (must|is|has|lacks|cannot|belongs)\b))", shown, message
-        )
+        pattern = rf"^{param.name}(?=(\[\d+\])?(: |=| (must|is|has|lacks|cannot|belongs)\b))"
+        message, n = re.subn(pattern, shown, message)
         if n:
             break
-        if str(name).endswith("set"):
-            message, n = re.subn(rf"\b(an? {name})\b", rf"\1 ({shown})", message, count=1)
+        if str(param.name).endswith("set"):
+            message = re.sub(rf"\b(an? {param.name})\b", rf"\1 ({shown})", message, count=1)
     if message == str(error):
         return error
     renamed = copy.copy(error)

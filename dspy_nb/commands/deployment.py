@@ -15,30 +15,14 @@ __all__ = ["archive", "deploy", "promote", "rollback"]
 
 
 @command("promote", magic="dspy_promote")
-@argument("ref", metavar="MODEL[@VERSION]", type=common.REFERENCES)
-@option(
-    "--to",
-    "stage",
-    type=common.STAGES,
-    metavar="STAGE",
-    required=True,
-    help="Such as staging or production.",
-)
+@common.version_argument
+@option("--to stage", "Such as staging or production.", common.STAGES, required=True)
 @common.evidence
-@option("--force", is_flag=True, help="Override the rules; needs --reason, and the history shows it.")
+@option("--force", "Override the rules; needs --reason, and the history shows it.", bool)
 @common.reason
 @common.by
 @common.registry
-def promote(
-    here: Surface,
-    ref: str,
-    stage: str,
-    evidence: str | None,
-    force: bool,
-    reason: str | None,
-    by: str | None,
-    root: str,
-) -> Outcome:
+def promote(here: Surface, ref: str, stage: str, evidence: str | None, root: str, **decision: Any) -> Outcome:
     r"""Move a version to another stage.
 
     The exit status is 1 if a rule says no, such as evidence that is missing.
@@ -53,7 +37,7 @@ def promote(
     from dspy_nb.views.listings import advice_on_promotion
 
     registry, proof = open_registry(root), None if evidence is None else here.evidence(evidence)
-    version = registry.promote(ref, stage, evidence=proof, force=force, reason=reason, by=by)
+    version = registry.promote(ref, stage, evidence=proof, **decision)
     with contextlib.suppress(nb.RegistryError):  # it is done, whatever the disk says now
         if advice := advice_on_promotion(registry.history(version.model_id)):
             here.say(f"Note: {advice}")
@@ -61,14 +45,12 @@ def promote(
 
 
 @command("archive")
-@argument("ref", metavar="MODEL[@VERSION]", type=common.REFERENCES)
-@option("--keep-latest", metavar="N", type=int, help="With MODEL alone: archive all but the latest N.")
+@common.version_argument
+@option("--keep-latest", "With MODEL alone: archive all but the latest N.", int)
 @common.reason
 @common.by
 @common.registry
-def archive(
-    here: Surface, ref: str, keep_latest: int | None, reason: str | None, by: str | None, root: str
-) -> Outcome:
+def archive(here: Surface, ref: str, root: str, **decision: Any) -> Outcome:
     r"""Archive a version, or the old ones of a model.
 
     What is in production, or live in an environment, is never archived. Neither is what a roll-back would return
@@ -79,33 +61,20 @@ def archive(
       dspy-nb archive sentiment@1.0.0
       dspy-nb archive sentiment --keep-latest 3
     """
-    versions = open_registry(root).archive(ref, keep_latest=keep_latest, reason=reason, by=by)
+    versions = open_registry(root).archive(ref, **decision)
     text = ", ".join(version.ref for version in versions) or "nothing"
     return Outcome(versions, [version_facts(version) for version in versions], f"archived {text}")
 
 
 @command("deploy", magic="dspy_deploy")
-@argument("ref", metavar="MODEL[@VERSION]", type=common.REFERENCES)
-@option(
-    "--to",
-    "environment",
-    type=common.ENVIRONMENTS,
-    metavar="ENVIRONMENT",
-    required=True,
-    help="Such as production.",
-)
+@common.version_argument
+@option("--to environment", "Such as production.", common.ENVIRONMENTS, metavar="ENVIRONMENT", required=True)
 @common.evidence
 @common.reason
 @common.by
 @common.registry
 def deploy(
-    here: Surface,
-    ref: str,
-    environment: str,
-    evidence: str | None,
-    reason: str | None,
-    by: str | None,
-    root: str,
+    here: Surface, ref: str, environment: str, evidence: str | None, root: str, **decision: Any
 ) -> Outcome:
     r"""Make a version live in an environment.
 
@@ -118,18 +87,16 @@ def deploy(
     """
     where = open_registry(root).environment(environment)
     proof = None if evidence is None else here.evidence(evidence)
-    return _outcome(here, environment, where.deploy(ref, by=by, reason=reason, evidence=proof))
+    return _outcome(here, environment, where.deploy(ref, evidence=proof, **decision))
 
 
 @command("rollback", magic="dspy_rollback")
-@argument("environment", metavar="ENVIRONMENT", type=common.ENVIRONMENTS)
-@option("--steps", metavar="N", type=int, default=1, show_default=True, help="Deployments to take back.")
+@argument("environment", common.ENVIRONMENTS, "ENVIRONMENT")
+@option("--steps", "Deployments to take back.", int, default=1)
 @common.reason
 @common.by
 @common.registry
-def rollback(
-    here: Surface, environment: str, steps: int, reason: str | None, by: str | None, root: str
-) -> Outcome:
+def rollback(here: Surface, environment: str, root: str, **decision: Any) -> Outcome:
     r"""Make live again what was live before.
 
     Doing it again goes further back.
@@ -141,7 +108,7 @@ def rollback(
       %dspy_rollback production
     """
     where = open_registry(root).environment(environment)
-    return _outcome(here, environment, where.rollback(by=by, reason=reason, steps=steps))
+    return _outcome(here, environment, where.rollback(**decision))
 
 
 def _outcome(here: Surface, environment: str, made: nb.Deployment) -> Outcome:

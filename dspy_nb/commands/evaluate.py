@@ -2,119 +2,103 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 import dspy_nb as nb
-from dspy_nb.commands import common, words
-from dspy_nb.commands.declaration import argument, command, given, name_of, option
+from dspy_nb.commands import common
+from dspy_nb.commands.declaration import Kind, argument, command, given, name_of, option
 from dspy_nb.commands.surface import Outcome, Surface
 
 __all__ = ["evaluate", "gate"]
 
-_CONDITIONS: dict[str, tuple[Any, str, str]] = {
-    "min_score": (float, "X", "The least score, held against the lower end of its interval."),
-    "max_error_rate": (float, "X", "The largest share of examples without an answer or a score."),
-    "max_latency_p95_ms": (float, "MS", "The largest 95th percentile of the latency."),
-    "max_usd_per_call": (float, "X", "The largest mean price of a call of the program."),
-    "min_n": (int, "N", "The least number of different examples."),
-    "not_worse_than": (common.REFERENCES, "REF|FILE", "A version, or a saved report, of the same examples."),
-    "margin": (float, "X", "How much less still is not worse; 0.02 by default."),
-    "on": (click.Choice(["interval", "score"]), "", "Judge the end of the interval, or the estimate alone."),
-}
+_CONDITIONS: Final = (
+    option("--min-score", "The least score, held against the lower end of its interval.", float),
+    option("--max-error-rate", "The largest share of examples without an answer or a score.", float),
+    option("--max-latency-p95-ms", "The largest 95th percentile of the latency, in ms.", float),
+    option("--max-usd-per-call", "The largest mean price of a call of the program.", float),
+    option("--min-n", "The least number of different examples.", int),
+    option(
+        "--not-worse-than",
+        "A version, or a saved report, of the same examples.",
+        common.REFERENCES,
+        metavar="REF|FILE",
+    ),
+    option("--margin", "How much less still is not worse; 0.02 by default.", float),
+    option(
+        "--on", "Judge the end of the interval, or the estimate alone.", click.Choice(["interval", "score"])
+    ),
+    option(
+        "--per-class floors",
+        "Least precision, recall or f1 of a label, such as positive.recall=0.7; repeatable.",
+        multiple=True,
+        metavar="LABEL.MEASURE=X",
+    ),
+)
 
 
 @command("evaluate", magic="dspy_evaluate", kept_as="_dspy_evaluation")
 @common.program_argument
-@option("--model", type=common.REFERENCES, metavar="REF", help="A version, such as sentiment@1.1.0.")
-@option(
-    "--program",
-    type=common.PROGRAMS,
-    metavar="NAME|MODULE:NAME",
-    help="A dspy.Module, or what makes one: a name in the notebook, package.module:name or file.py:name. With "
-    "--model, the class of the version's program.",
-)
+@option("--model", "A version, such as sentiment@1.1.0.", common.REFERENCES)
+@common.program
 @common.test_data
 @common.inputs
 @option(
-    "--metric",
-    "metrics",
-    type=common.METRICS,
+    "--metric metrics",
+    "exact_match:field, token_f1:field, ..., a function of the notebook, or module:function; repeatable, the first "
+    "gives the score. By default the one that the version was optimized by.",
+    common.METRICS,
     multiple=True,
-    metavar="METRIC",
-    help="exact_match:field, token_f1:field, ..., a function of the notebook, or module:function; repeatable, the "
-    "first gives the score. By default the one that the version was optimized by.",
 )
-@option("--by", metavar="FIELD", help="A field, or a function of the notebook: the score of each slice.")
-@option("--label", metavar="FIELD", help="The field whose per-class numbers are wanted.")
+@option("--by", "A field, or a function of the notebook: the score of each slice.", Kind("FIELD"))
+@option("--label", "The field whose per-class numbers are wanted.", Kind("FIELD"))
 @common.num_threads
-@option("--repeats", type=int, default=1, show_default=True, metavar="N", help="Times for each example.")
-@option(
-    "--timeout",
-    type=float,
-    metavar="S",
-    means="timeout_s",
-    help="Seconds after which an example is an error.",
-)
+@option("--repeats", "Times for each example.", int, default=1)
+@common.timeout
 @common.stop_after
 @common.confidence
-@option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@common.seed
 @common.lm
 @option(
-    "--gate",
-    "conditions",
-    type=common.CONDITIONS,
+    "--gate conditions",
+    "A condition such as min_score=0.85 or per_class.positive.recall=0.7, or on=score; repeatable.",
+    common.CONDITIONS,
     multiple=True,
-    metavar="NAME=VALUE",
-    help="A condition such as min_score=0.85 or per_class.positive.recall=0.7, or on=score; repeatable.",
 )
 @option(
-    "--report",
-    "--out",
-    "out",
+    "--report --out report",
+    "Save the report, with every example, as JSON.",
+    common.FILES,
     shell_names=("--out",),
-    type=common.FILES,
-    metavar="FILE",
-    help="Save the report, with every example, as JSON.",
 )
-@option("--attach", is_flag=True, help="Record the result with the version, as evidence for promotion.")
-@option(
-    "--register-with",
-    type=common.REFERENCES,
-    metavar="REF",
-    help="Record the result with this version, of the same program.",
-)
-@option("--plan", "effect", type=float, metavar="EFFECT", means="effect",
-        help="Evaluate nothing: say how many examples show a difference of this size.")  # fmt: skip
+@option("--attach", "Record the result with the version, as evidence for promotion.", bool)
+@option("--register-with", "Record the result with this version, of the same program.", common.REFERENCES)
+@option("--plan effect", "Evaluate nothing: say how many examples show a difference of this size.", float)
 @common.registry
 @common.quiet
 def evaluate(
     here: Surface,
+    *,
     model: str | None,
     program: str | None,
-    test_data: str | None,
+    dataset: str | None,
     inputs: str | None,
     metrics: tuple[str, ...],
     by: str | None,
-    label: str | None,
-    num_threads: int | None,
-    repeats: int,
-    timeout: float | None,
-    stop_after: float | None,
-    confidence: float,
-    seed: int,
     lm: str | None,
     conditions: tuple[str, ...],
-    out: str | None,
+    report: str | None,
     attach: bool,
     register_with: str | None,
     effect: float | None,
     root: str,
     quiet: bool,
+    **measured: Any,
 ) -> Outcome:
     r"""Evaluate a program, and let a gate decide.
 
@@ -136,7 +120,7 @@ def evaluate(
     from dspy_nb.core.storage.files import check_target
 
     if effect is not None:
-        return _plan(effect, confidence)
+        return _plan(effect, measured["confidence"])
     registry = nb.Registry(root)
     if model is not None:
         version: nb.ModelVersion | None = registry.get(model)
@@ -145,7 +129,7 @@ def evaluate(
         found, version = common.resolve(here, program, "--program", registry)
     else:
         raise nb.InputError("give a program, --model REF, or both")
-    common.require({"test_data": test_data}, ("test_data",))
+    common.require({"dataset": dataset}, ("dataset",))
     if attach and version is None:
         raise nb.InputError("--attach needs the --model that the result is recorded with")
     quality = nb.QualityGate.parse(conditions) if conditions else None
@@ -156,36 +140,28 @@ def evaluate(
         target = registry.get(register_with)
         check_same_program(subject, target)
 
-    def fields() -> list[str]:
-        return words.input_fields(subject) if inputs is None else common.split_fields(inputs)
-
     measures = [here.metric(name, "--metric") for name in metrics or (common.own_metric(version),)]
-    assert test_data is not None
-    examples = here.examples(test_data, name_of("test_data"), fields)
+    assert dataset is not None
+    fields = functools.partial(common.input_names, inputs, lambda: subject)
+    examples = here.examples(dataset, name_of("dataset"), fields)
     slices: Any = by
     # A field of the examples comes first: it is what the name most likely means.
     if by is not None and not (examples and by in examples[0]) and here.named(by) is not None:
         slices = here.named(by)
-    if out is not None:
-        check_target(name_of("out"), Path(out))
+    if report is not None:
+        check_target(name_of("report"), Path(report))
     with dspy.context(**here.lm_settings(lm)), here.progress(quiet=quiet) as progress:
         evaluation = nb.evaluate(
             subject,
             examples,
             measures[0] if len(measures) == 1 else measures,
-            num_threads=num_threads,
-            confidence=confidence,
-            label=label,
             by=slices,
-            repeats=repeats,
-            timeout_s=timeout,
-            stop_after_s=stop_after,
-            seed=seed,
             on_event=progress,
             stop=progress.stop,
+            **measured,
         )
     here.hold(evaluation)
-    failure = None if out is None else here.write_late(evaluation.save, Path(out))
+    failure = None if report is None else here.write_late(evaluation.save, Path(report))
     result = None if reference is None else reference.check(evaluation, raises=False)
     note = "" if target is None else _attach(registry, target, evaluation, result)
     refused = result is not None and not result.passed
@@ -209,12 +185,12 @@ def _plan(effect: float, confidence: float) -> Outcome:
         "first",
         "model",
         "program",
-        "test_data",
+        "dataset",
         "metrics",
         "conditions",
         "attach",
         "register_with",
-        "out",
+        "report",
     )
     if unused := given(names):
         raise nb.InputError(f"--plan evaluates nothing; {next(iter(unused.values()))} does not go with it")
@@ -236,21 +212,13 @@ def _attach(
 
 
 def _condition_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = option(
-        "--per-class",
-        "floors",
-        multiple=True,
-        metavar="LABEL.MEASURE=X",
-        help="Least precision, recall or f1 of a label, such as positive.recall=0.7; repeatable.",
-    )(command)
-    for name, (kind, metavar, text) in reversed(_CONDITIONS.items()):
-        shown = f"--{name.replace('_', '-')}"
-        command = option(shown, name, type=kind, metavar=metavar or None, help=text)(command)
+    for one in reversed(_CONDITIONS):
+        command = one(command)
     return command
 
 
 @command("gate")
-@argument("report", metavar="REPORT|REF", type=common.FILES)
+@argument("report", common.FILES, "REPORT|REF")
 @_condition_options
 @common.registry
 def gate(here: Surface, report: str, floors: tuple[str, ...], root: str, **conditions: Any) -> Outcome:

@@ -17,23 +17,10 @@ __all__ = ["canary", "monitor"]
 
 
 @command("monitor", magic="dspy_monitor", kept_as="_dspy_health")
-@argument("environment", metavar="ENVIRONMENT", type=common.ENVIRONMENTS)
-@option(
-    "--once",
-    only="shell",
-    is_flag=True,
-    help="Look once, for cron and CI; else until a degradation or Ctrl-C.",
-)
-@option(
-    "--every",
-    only="shell",
-    type=float,
-    default=60.0,
-    show_default=True,
-    metavar="S",
-    help="Seconds between looks.",
-)
-@option("--no-plot", only="notebook", is_flag=True, help="Show no figure.")
+@argument("environment", common.ENVIRONMENTS, "ENVIRONMENT")
+@option("--once", "Look once, for cron and CI; else until a degradation or Ctrl-C.", bool, only="shell")
+@option("--every", "Seconds between looks.", float, default=60.0, only="shell")
+@option("--no-plot", "Show no figure.", bool, only="notebook")
 @common.registry
 def monitor(
     here: Surface,
@@ -90,12 +77,12 @@ def _beside(where: nb.Environment, report: nb.HealthReport, *, plot: bool) -> li
 
 
 @command("canary")
-@argument("action", type=click.Choice(["start", "status", "step", "abort"]))
-@argument("ref", metavar="[MODEL@VERSION]", required=False, type=common.REFERENCES)
-@option("--environment", type=common.ENVIRONMENTS, metavar="NAME", required=True, help="Such as production.")
-@option("--share", type=float, metavar="X", help="start: the first share of the traffic; 0.05 by default.")
-@option("--margin", type=float, metavar="X", help="start: the loss that is accepted; 0.05 by default.")
-@option("--min-requests", type=int, metavar="N", help="start: outcomes that each step waits for; 20.")
+@argument("action", click.Choice(["start", "status", "step", "abort"]))
+@argument("ref", common.REFERENCES, "[MODEL@VERSION]", required=False)
+@option("--environment", "Such as production.", common.ENVIRONMENTS, required=True)
+@option("--share", "start: the first share of the traffic; 0.05 by default.", float)
+@option("--margin", "start: the loss that is accepted; 0.05 by default.", float)
+@option("--min-requests", "start: outcomes that each step waits for; 20.", int)
 @common.reason
 @common.by
 @common.registry

@@ -16,25 +16,21 @@ __all__ = ["optimize"]
 
 @command("optimize", magic="dspy_optimize", kept_as="_dspy_run")
 @task_options
-@option(
-    "--run-dir",
-    type=common.DIRECTORY,
-    metavar="DIR",
-    help="Keep every LM answer, to go on later without paying twice.",
-)
-@option("--log-file", type=common.FILES, metavar="FILE", help="Append each event as a line of JSON.")
-@option("--dry-run", is_flag=True, help="Check everything and say how many LM calls it can take.")
-@option("--background", only="notebook", is_flag=True, help="Return at once; see run.wait() and run.stop().")
+@option("--run-dir", "Keep every LM answer, to go on later without paying twice.", common.DIRECTORY)
+@option("--log-file", "Append each event as a line of JSON.", common.FILES)
+@option("--dry-run", "Check everything and say how many LM calls it can take.", bool)
+@option("--background", "Return at once; see run.wait() and run.stop().", bool, only="notebook")
 @common.registry
 @common.quiet
 def optimize(
     here: Surface,
-    run_dir: str | None,
-    log_file: str | None,
+    *,
     bump: str | None,
     dry_run: bool,
     root: str,
     quiet: bool,
+    run_dir: str | None,
+    log_file: str | None,
     background: bool = False,
     **options: Any,
 ) -> Outcome:
@@ -58,7 +54,7 @@ def optimize(
 
     model_id = options["model_id"]
     typed = given(("bump", "root", "model_id"))
-    if model_id is None and options["like"] is None and (alone := {**typed}.get("bump") or typed.get("root")):
+    if model_id is None and options["like"] is None and (alone := typed.get("bump") or typed.get("root")):
         raise nb.InputError(f"{alone} goes with --save-as MODEL")
     if model_id is not None and background:
         raise nb.InputError(

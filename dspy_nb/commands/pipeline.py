@@ -29,71 +29,46 @@ _UNTIL: Final = ("optimize", "evaluate", "gate", "staging", "ab-test", "producti
 @command("pipeline")
 @task_options
 @option(
-    "--gate",
-    "conditions",
-    type=common.CONDITIONS,
+    "--gate conditions",
+    "What the new version must show on the test data, such as min_score=0.85; repeatable, at least one.",
+    common.CONDITIONS,
     multiple=True,
-    metavar="NAME=VALUE",
-    help="What the new version must show on the test data, such as min_score=0.85; repeatable, at least one.",
 )
-@option(
-    "--margin",
-    type=float,
-    default=0.02,
-    show_default=True,
-    metavar="M",
-    help="How much worse than what is in production still is not worse.",
-)
+@option("--margin", "How much worse than what is in production still is not worse.", float, default=0.02)
 @common.confidence
 @option(
     "--inconclusive",
-    type=click.Choice(["refuse", "ship"]),
+    "What to do if the comparison cannot tell.",
+    click.Choice(["refuse", "ship"]),
     default="refuse",
-    show_default=True,
-    help="What to do if the comparison cannot tell.",
 )
-@option(
-    "--staging",
-    type=common.ENVIRONMENTS,
-    metavar="NAME",
-    default="staging",
-    show_default=True,
-    help="Environment.",
-)
-@option(
-    "--environment",
-    type=common.ENVIRONMENTS,
-    metavar="NAME",
-    default="production",
-    show_default=True,
-    help="Environment.",
-)
+@option("--staging", "Environment.", common.ENVIRONMENTS, default="staging")
+@option("--environment production", "Environment.", common.ENVIRONMENTS, default="production")
 @option(
     "--until",
-    type=click.Choice(_UNTIL),
+    "End with this step; the same command with the same --out does the rest.",
+    click.Choice(_UNTIL),
     default="production",
-    show_default=True,
-    help="End with this step; the same command with the same --out does the rest.",
 )
 @option(
     "--out",
-    type=common.DIRECTORY,
-    metavar="DIR",
-    help="Folder of what each step finds; an interrupted pipeline goes on there. By default the last "
-    "interrupted one in runs/, else a new one.",
+    "Folder of what each step finds; an interrupted pipeline goes on there. By default the last interrupted one in "
+    "runs/, else a new one.",
+    common.DIRECTORY,
 )
-@option("--by", metavar="NAME", help="Who ships; the user by default.")
+@common.by
 @common.registry
 @common.quiet
 def pipeline(
     here: Surface,
+    *,
     bump: str | None,
     conditions: tuple[str, ...],
     margin: float,
     confidence: float,
-    inconclusive: str,
+    inconclusive: Any,
     staging: str,
-    environment: str,
+    production: str,
     until: str,
     out: str | None,
     by: str | None,
@@ -126,16 +101,16 @@ def pipeline(
         raise nb.InputError(
             "a pipeline needs a gate: --gate min_score=0.85, or min_score under [pipeline.gate]"
         )
-    needed = ("model_id", "train_data", "test_data", "metric")
+    needed = ("model_id", "trainset", "testset", "metric")
     with reading_task(here, options, root, needed) as wanted, _resumable(here):
         assert wanted.model_id is not None
         rules = PipelineRules(
             gate=nb.QualityGate.parse(conditions),
             margin=margin,
             confidence=confidence,
-            inconclusive="ship" if inconclusive == "ship" else "refuse",
+            inconclusive=inconclusive,
             staging=staging,
-            production=environment,
+            production=production,
         )
         folder = Path(out) if out is not None else next_folder(Path("runs"), wanted.model_id)
         listeners = here.announce(describe_estimate(wanted.estimate, wanted.task.budget))

@@ -13,19 +13,12 @@ __all__ = ["presets"]
 
 
 @command("presets", magic="dspy_presets")
-@argument("name", metavar="[PRESET]", required=False, type=common.PRESETS)
-@option("--save", metavar="NAME", help="Save a preset of your own.")
-@option("--optimizer", type=common.OPTIMIZERS, metavar="NAME", help="With --save: the optimizer.")
-@option(
-    "--option",
-    "options",
-    type=common.OPTIONS,
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="With --save: an option; repeatable.",
-)
-@option("--description", metavar="TEXT", help="With --save: what it is.")
-@option("--recommended-for", multiple=True, metavar="TEXT", help="With --save; repeatable.")
+@argument("name", common.PRESETS, "[PRESET]", required=False)
+@option("--save", "Save a preset of your own.", common.NAME)
+@option("--optimizer", "With --save: the optimizer.", common.OPTIMIZERS)
+@option("--option options", "With --save: an option; repeatable.", common.OPTIONS, multiple=True)
+@option("--description", "With --save: what it is.", common.TEXT)
+@option("--recommended-for", "With --save; repeatable.", common.TEXT, multiple=True)
 def presets(
     here: Surface,
     name: str | None,

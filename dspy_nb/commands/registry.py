@@ -8,14 +8,14 @@ from typing import Any
 import dspy_nb as nb
 from dspy_nb.commands import common, words
 from dspy_nb.commands.common import open_registry, version_facts
-from dspy_nb.commands.declaration import argument, command, option
+from dspy_nb.commands.declaration import Kind, argument, command, option
 from dspy_nb.commands.surface import Outcome, Surface
 
 __all__ = ["check", "diff", "history", "list_versions", "register", "registry", "show"]
 
 
 @command("list")
-@argument("model_id", metavar="[MODEL]", required=False, type=common.MODELS)
+@argument("model_id", common.MODELS, "[MODEL]", required=False)
 @common.registry
 def list_versions(here: Surface, model_id: str | None, root: str) -> Outcome:
     r"""List the versions of one model, or of all.
@@ -38,12 +38,10 @@ def list_versions(here: Surface, model_id: str | None, root: str) -> Outcome:
 
 
 @command("registry", magic="dspy_registry", in_shell=False)
-@argument("model", metavar="[MODEL]", required=False, type=common.MODELS)
-@option("--history", is_flag=True, help="Everything that was ever decided about the model.")
-@option("--environment", type=common.ENVIRONMENTS, metavar="NAME", help="What was live there, and what is.")
-@option(
-    "--diff", "compared", type=common.REFERENCES, nargs=2, metavar="A B", help="What changed from A to B."
-)
+@argument("model", common.MODELS, "[MODEL]", required=False)
+@option("--history", "Everything that was ever decided about the model.", bool)
+@option("--environment", "What was live there, and what is.", common.ENVIRONMENTS)
+@option("--diff compared", "What changed from A to B.", common.REFERENCES, nargs=2, metavar="A B")
 @common.registry
 def registry(
     here: Surface,
@@ -92,7 +90,7 @@ def registry(
 
 
 @command("show")
-@argument("ref", metavar="MODEL[@VERSION]", type=common.REFERENCES)
+@common.version_argument
 @common.registry
 def show(here: Surface, ref: str, root: str) -> Outcome:
     r"""Show the model card of a version, verified.
@@ -131,13 +129,8 @@ def check(here: Surface, root: str) -> Outcome:
 
 
 @command("history")
-@argument("model_id", metavar="[MODEL]", required=False, type=common.MODELS)
-@option(
-    "--environment",
-    type=common.ENVIRONMENTS,
-    metavar="NAME",
-    help="What was live there, instead of a model's history.",
-)
+@argument("model_id", common.MODELS, "[MODEL]", required=False)
+@option("--environment", "What was live there, instead of a model's history.", common.ENVIRONMENTS)
 @common.registry
 def history(here: Surface, model_id: str | None, environment: str | None, root: str) -> Outcome:
     r"""Show the history of a model or of an environment.
@@ -160,16 +153,15 @@ def history(here: Surface, model_id: str | None, environment: str | None, root: 
 
 
 @command("diff")
-@argument("a", metavar="A", type=common.REFERENCES)
-@argument("b", metavar="B", type=common.REFERENCES)
+@argument("a", common.REFERENCES, "A")
+@argument("b", common.REFERENCES, "B")
 @option(
-    "--input",
-    "inputs",
+    "--input inputs",
+    "Of an input field, to compare the rendered prompts as well; repeatable.",
+    Kind("FIELD=VALUE"),
     multiple=True,
-    metavar="FIELD=VALUE",
-    help="Of an input field, to compare the rendered prompts as well; repeatable.",
 )
-@option("--predictor", metavar="PATH", help="Whose prompt, where the programs have several predictors.")
+@option("--predictor", "Whose prompt, where the programs have several predictors.", Kind("PATH"))
 @common.registry
 def diff(here: Surface, a: str, b: str, inputs: tuple[str, ...], predictor: str | None, root: str) -> Outcome:
     r"""Show what changed from version A to version B.
@@ -195,26 +187,13 @@ def _text_inputs(version: nb.ModelVersion) -> set[str]:
 
 @command("register")
 @common.program_argument
-@option(
-    "--program",
-    type=common.PROGRAMS,
-    metavar="NAME|MODULE:NAME",
-    help="A dspy.Module, or a class or function that makes one: package.module:name or file.py:name.",
-)
-@option(
-    "--model-id",
-    "--save-as",
-    "model_id",
-    type=common.MODELS,
-    metavar="NAME",
-    required=True,
-    help="The model to register it as.",
-)
-@option("--version", metavar="VERSION", help="An exact version, such as 1.2.0 or 1.2.0-rc.1.")
-@option("--bump", type=common.BUMPS, help="Which part of the version to raise; minor by default.")
-@option("--parent", metavar="VERSION", help="What it was made from; the latest version by default.")
-@option("--notes", metavar="TEXT", help="What there is to say about it; the model card shows it.")
-@option("--by", metavar="NAME", help="Who registers; the user by default.")
+@common.program
+@option("--model-id --save-as model_id", "The model to register it as.", common.MODELS, required=True)
+@option("--version", "An exact version, such as 1.2.0 or 1.2.0-rc.1.", common.VERSION)
+@common.bump
+@option("--parent", "What it was made from; the latest version by default.", common.VERSION)
+@option("--notes", "What there is to say about it; the model card shows it.", common.TEXT)
+@common.by
 @common.registry
 def register(here: Surface, program: str, root: str, **arguments: Any) -> Outcome:
     r"""Register a program as it is.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,129 +15,63 @@ from dspy_nb.commands import common, words
 from dspy_nb.commands.declaration import given, name_of, option
 from dspy_nb.commands.surface import Surface
 
-__all__ = ["Wanted", "model_options", "reading_task", "task_options"]
+__all__ = ["Wanted", "reading_task", "task_options"]
 
-_BUDGET: Final = {
-    "lm_calls": "budget_calls",
-    "seconds": "budget_seconds",
-    "tokens": "budget_tokens",
-    "usd": "budget_usd",
-    "call_seconds": "budget_call_seconds",
-}
-_DATA: Final = {"train": "train_data", "val": "val_data", "test": "test_data"}
+_BUDGET: Final = ("lm_calls", "seconds", "tokens", "usd", "call_seconds")
+_SETS: Final = ("trainset", "valset", "testset")
+_STORED: Final = {"trainset": "train_data", "valset": "val_data", "testset": "test_data"}
+"""The names that versions store the files of the sets under."""
 
 _OPTIONS: Final = (
+    common.program_argument,
+    common.program,
     option(
-        "--program",
-        type=common.PROGRAMS,
-        metavar="NAME|MODULE:NAME",
-        help="A dspy.Module, or a class or function that makes one: a name in the notebook, package.module:name or "
-        "file.py:name.",
+        "--train-data --train trainset",
+        "Examples to learn from (a name, .jsonl, .json, .csv, .tsv).",
+        common.DATA,
     ),
+    option("--val-data --val valset", "Examples to compare candidates on.", common.DATA),
     option(
-        "--train-data",
-        "--train",
-        "train_data",
-        type=common.DATA,
-        metavar="FILE|NAME",
-        means="trainset",
-        help="Examples to learn from (a name, .jsonl, .json, .csv, .tsv).",
-    ),
-    option(
-        "--val-data",
-        "--val",
-        "val_data",
-        type=common.DATA,
-        metavar="FILE|NAME",
-        means="valset",
-        help="Examples to compare candidates on.",
-    ),
-    option(
-        "--test-data",
-        "--test",
-        "test_data",
-        type=common.DATA,
-        metavar="FILE|NAME",
-        means="testset",
-        help="Examples that the search never sees, scored before and after.",
+        "--test-data --test testset",
+        "Examples that the search never sees, scored before and after.",
+        common.DATA,
     ),
     common.inputs,
+    common.metric,
+    option("--optimizer", "Such as MIPROv2; BootstrapFewShot by default.", common.OPTIMIZERS),
     option(
-        "--metric",
-        type=common.METRICS,
-        metavar="METRIC",
-        help="exact_match:field, accuracy:field, token_f1:field, partial_credit:field, a function of the notebook, "
-        "or module:function.",
-    ),
-    option(
-        "--optimizer",
-        type=common.OPTIMIZERS,
-        metavar="NAME",
-        help="Such as MIPROv2; BootstrapFewShot by default.",
-    ),
-    option(
-        "--option",
-        "options",
-        type=common.OPTIONS,
+        "--option options",
+        "Of the optimizer: a literal, else what has that name in the notebook, else text; repeatable.",
+        common.OPTIONS,
         multiple=True,
-        metavar="NAME=VALUE",
-        help="Of the optimizer: a literal, else what has that name in the notebook, else text; repeatable.",
     ),
-    option(
-        "--preset",
-        type=common.PRESETS,
-        metavar="NAME",
-        help="A named configuration, see presets; an --option wins over it.",
-    ),
-    option("--budget-calls", type=int, means="lm_calls", metavar="N", help="Stop after so many LM calls."),
-    option(
-        "--budget-seconds",
-        "--timeout",
-        type=float,
-        means="seconds",
-        metavar="S",
-        help="Stop after so many seconds.",
-    ),
-    option("--budget-tokens", type=int, means="tokens", metavar="N", help="Stop after so many tokens."),
-    option("--budget-usd", type=float, means="usd", metavar="X", help="Stop after so many US dollars."),
-    option(
-        "--budget-call-seconds",
-        type=float,
-        means="call_seconds",
-        metavar="S",
-        help="A request that takes longer is an error.",
-    ),
-    option("--seed", type=int, default=0, show_default=True, help="For whatever is drawn at random."),
+    option("--preset", "A named configuration, see presets; an --option wins over it.", common.PRESETS),
+    option("--budget-calls lm_calls", "Stop after so many LM calls.", int),
+    option("--budget-seconds --timeout seconds", "Stop after so many seconds.", float),
+    option("--budget-tokens tokens", "Stop after so many tokens.", int),
+    option("--budget-usd usd", "Stop after so many US dollars.", float),
+    option("--budget-call-seconds call_seconds", "A request that takes longer is an error.", float),
+    common.seed,
     common.num_threads,
     common.lm,
-    option("--recompile", is_flag=True, help="Accept a program that was compiled before."),
+    option("--recompile", "Accept a program that was compiled before.", bool),
     option(
         "--like",
-        type=common.REFERENCES,
-        metavar="REF",
-        help="Repeat what made this version: program, data, metric, optimizer, options, seed, budget, threads; "
-        "other options override.",
+        "Repeat what made this version: program, data, metric, optimizer, options, seed, budget, threads; other "
+        "options override.",
+        common.REFERENCES,
     ),
-    option("--allow-changed-data", is_flag=True, help="With --like: also if a data file is not what it was."),
-)
-model_options: Final = (
-    option(
-        "--model-id",
-        "--save-as",
-        "model_id",
-        type=common.MODELS,
-        metavar="NAME",
-        help="Register the optimized program as this model.",
-    ),
-    option("--bump", type=common.BUMPS, help="Which part of the version to raise; minor by default."),
+    option("--allow-changed-data", "With --like: also if a data file is not what it was.", bool),
+    option("--model-id --save-as model_id", "Register the optimized program as this model.", common.MODELS),
+    common.bump,
 )
 
 
 def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that describe an optimization, and the program as an argument as well."""
-    for one in reversed((*_OPTIONS, *model_options)):
+    for one in reversed(_OPTIONS):
         command = one(command)
-    return common.program_argument(command)
+    return command
 
 
 @dataclass(frozen=True)
@@ -181,44 +116,35 @@ def reading_task(
         raise nb.InputError("--allow-changed-data goes with --like")
     common.require(settings, ("program", *needed))
     program = here.program(settings["program"], name_of("program"))
-    fields = settings["inputs"]
-
-    def inputs() -> list[str]:
-        return words.input_fields(program) if fields is None else common.split_fields(fields)
-
-    sets = {
-        name: here.examples(settings[parameter], name_of(parameter), inputs)
-        for name, parameter in _DATA.items()
-        if settings[parameter] is not None
+    fields = functools.partial(common.input_names, settings["inputs"], lambda: program)
+    sets: dict[str, Any] = {
+        name: here.examples(settings[name], name_of(name), fields)
+        for name in _SETS
+        if settings[name] is not None
     }
     if not settings["allow_changed_data"]:
         for name, expected in fingerprints.items():
             if nb.fingerprint(sets[name]) != expected:
                 raise nb.InputError(
-                    f"{settings[_DATA[name]]} is not what it was for {settings['like']}: --allow-changed-data uses "
-                    f"it all the same, --{name}-data names another file"
+                    f"{settings[name]} is not what it was for {settings['like']}: --allow-changed-data uses it all "
+                    f"the same, {name_of(name)} names another file"
                 )
-    metric, model_id = settings["metric"], settings["model_id"]
-    given_options = settings["options"]
+    metric, model_id, own = settings["metric"], settings["model_id"], settings["options"]
     if model_id is not None:
         nb.Registry(root).check_registrable(program, model_id)
     with dspy.context(**here.lm_settings(settings["lm"])):
         task = nb.Task(
             program,
+            **sets,
             metric=None if metric is None else here.metric(metric, "--metric"),
-            optimizer=settings["optimizer"],
-            options=given_options if isinstance(given_options, dict) else here.options(given_options),
-            preset=settings["preset"],
-            budget=nb.Budget(**{name: settings[parameter] for name, parameter in _BUDGET.items()}),
-            seed=settings["seed"],
-            num_threads=settings["num_threads"],
-            recompile=settings["recompile"],
-            **{f"{name}set": examples for name, examples in sets.items()},
+            options=own if isinstance(own, dict) else here.options(own),
+            budget=nb.Budget(**{name: settings[name] for name in _BUDGET}),
+            **{name: settings[name] for name in ("optimizer", "preset", "seed", "num_threads", "recompile")},
         )
         command = {
             "program": _portable(settings["program"]),
-            **{parameter: _portable(settings[parameter]) for parameter in _DATA.values()},
-            "inputs": fields,
+            **{stored: _portable(settings[name]) for name, stored in _STORED.items()},
+            "inputs": settings["inputs"],
             "metric": _portable(metric),
             "lm": settings["lm"],
             "recompile": settings["recompile"],
@@ -237,13 +163,14 @@ def _repeated(options: Mapping[str, Any], root: str) -> tuple[dict[str, Any], di
         raise nb.InputError(f"{version.ref} was not made by an optimization: there is nothing to repeat")
     command, budget = metadata.get("command") or {}, metadata.get("budget") or {}
     stored = {
-        **{name: command.get(name) for name in ("program", *_DATA.values(), "inputs", "metric", "lm")},
+        **{name: command.get(name) for name in ("program", "inputs", "metric", "lm")},
+        **{name: command.get(stored) for name, stored in _STORED.items()},
         "recompile": command.get("recompile", False),
         "optimizer": metadata["optimizer"],
         "seed": metadata.get("seed") or 0,
         "num_threads": metadata.get("num_threads"),
         "model_id": version.model_id,
-        **{parameter: budget.get(name) for name, parameter in _BUDGET.items()},
+        **{name: budget.get(name) for name in _BUDGET},
     }
     there = set(given())
     settings = {**options, **{name: value for name, value in stored.items() if name not in there}}
@@ -259,9 +186,9 @@ def _repeated(options: Mapping[str, Any], root: str) -> tuple[dict[str, Any], di
     if settings["program"] is None:
         raise nb.InputError(f"{version.ref} does not say where its program comes from: give --program")
     fingerprints = {
-        name: data["fingerprint"]
+        f"{name}set": data["fingerprint"]
         for name, data in (metadata.get("datasets") or {}).items()
-        if name in _DATA and _DATA[name] not in there and settings[_DATA[name]] is not None
+        if f"{name}set" not in there and settings.get(f"{name}set") is not None
     }
     return settings, fingerprints
 
