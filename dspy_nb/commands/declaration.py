@@ -197,7 +197,8 @@ def command(name: str, **more: Any) -> Callable[[Callable[..., Outcome]], Verb]:
 def typed(param: click.Parameter) -> str:
     """Return the name of a parameter as it was typed, or its first one."""
     if not isinstance(param, click.Option):
-        return param.make_metavar(click.get_current_context()).removeprefix("[").rstrip("].")
+        shown = param.make_metavar(click.get_current_context())
+        return shown[1:].rstrip("].") if shown.startswith("[") else shown
     words = click.get_current_context().meta.get(_WORDS, ())
     for name in param.opts:
         if any(word == name or word.startswith(f"{name}=") for word in words):
@@ -218,12 +219,16 @@ def given(names: Iterable[str] | None = None) -> dict[str, str]:
         names: Those to look at; all by default.
     """
     context = click.get_current_context()
+
+    def is_typed(name: str) -> bool:
+        value = context.params.get(name)
+        absent = value is None or value is False or value == ()
+        return not absent and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
     return {
         str(param.name): typed(param)
         for param in context.command.params
-        if (names is None or param.name in names)
-        and context.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
-        and context.params.get(str(param.name)) not in (None, (), False)
+        if (names is None or param.name in names) and is_typed(str(param.name))
     }
 
 
@@ -234,7 +239,7 @@ def _named_as_typed(error: InputError, ctx: click.Context) -> InputError:
         if param.name == "program" and not isinstance(param, click.Option):
             continue
         shown = typed(param)
-        pattern = rf"^{param.name}(?=(\[\d+\])?(: |=| (must|is|has|lacks|cannot|belongs)\b))"
+        pattern = rf"^(budget: )?{param.name}(?=(\[\d+\])?(: |=| (must|is|has|lacks|cannot|belongs)\b))"
         message, n = re.subn(pattern, shown, message)
         if n:
             break

@@ -127,7 +127,7 @@ assert not {"dspy", "nbclient", "IPython"} & set(sys.modules)
         ([*_TASK, "--option", "demos=3"], "demos"),
         ([*_TASK, "--preset", "quickest"], "unknown preset 'quickest'"),
         ([*_TASK, "--budget-calls", "many"], "'many' is not a valid integer"),
-        ([*_TASK, "--budget-calls", "0"], "lm_calls=0 is not a positive whole number"),
+        ([*_TASK, "--budget-calls", "0"], "Error: --budget-calls=0 is not a positive whole number"),
         ([*_TASK, "--budget-usd", "1"], "usd"),
         ([*_TASK, "--threads", "0"], "Error: --threads must be a whole number"),
         ([*_TASK, "--lm", "gpt"], "--lm 'gpt' is not provider/model"),
