@@ -74,7 +74,7 @@ def read_on(
         update: Gets the state (None at first) and requests, and returns the new state.
     """
     query = (
-        f"SELECT number, {value}, is_b, chance, share, NOT (({ready}) OR at < ?) FROM events "
+        f"SELECT number, {value}, is_b, chance, share, NOT ifnull(({ready}) OR at < ?, 0) FROM events "
         f"WHERE {which} AND number > ? ORDER BY number LIMIT {_READ_AT_ONCE}"
     )
     while True:
