@@ -58,6 +58,8 @@ _FORBIDDEN = {
         "from dspy_nb.core.models import names\n",
         "from dspy_nb.core.ab import duel\n",
     ],
+    "core/models/example.py": ["from dspy_nb.core.traffic import store\n"],
+    "core/traffic/example.py": ["from dspy_nb.core.deployment import history\n"],
     "core/statistics/example.py": ["from dspy_nb.core.data import rows\n"],
     "core/storage/example.py": ["from dspy_nb.core.registry import registry\n"],
     "cli/example.py": ["from dspy_nb.notebook import listeners\n"],

@@ -144,6 +144,17 @@ def outcome_of(success: object, value: object) -> float | None:
     return None if value is None else number_between("value", value, 0, 1)
 
 
+def given_outcome(success: object, value: object) -> float:
+    """Return the outcome that was given as ``success`` or as ``value``.
+
+    Raises:
+        InputError: Neither was, or both, or it is not valid.
+    """
+    if (outcome := outcome_of(success, value)) is None:
+        raise InputError("give either success=True or False, or value= in [0, 1]")
+    return outcome
+
+
 def yes_or_no(success: object) -> float:
     """Return 1 for a success, 0 for a failure.
 

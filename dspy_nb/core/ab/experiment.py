@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-import dspy
-
+from dspy_nb.core.ab.assignment import Assignments
 from dspy_nb.core.ab.definition import Definition, Programs, check_given, checked, define, place_of
 from dspy_nb.core.ab.status import Conclusion, ExperimentStatus
-from dspy_nb.core.ab.traffic import Assignment, Traffic
-from dspy_nb.core.arguments import check_text, check_texts, yes_or_no
-from dspy_nb.core.errors import InputError, NotFound, Refused, RegistryError
-from dspy_nb.core.evaluation.attempts import ExampleMeter, is_asynchronous, meter_settings
+from dspy_nb.core.arguments import check_text, check_texts, given_outcome
+from dspy_nb.core.errors import InputError, NotFound, Refused
 from dspy_nb.core.models.names import check_experiment
-from dspy_nb.core.programs.calls import check_answer, check_call
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.traffic.serving import Answer, Asked, check_served
 
 if TYPE_CHECKING:
+    import dspy
+
     from dspy_nb.core.ab.watch import Watch
 
-__all__ = ["Experiment", "experiments"]
+    Program: TypeAlias = dspy.Module | Callable[..., Any] | str | None
 
-logger = logging.getLogger(__name__)
+__all__ = ["Experiment", "experiments"]
 
 
 class Experiment:
@@ -81,8 +78,8 @@ class Experiment:
     def __init__(
         self,
         name: str,
-        a: Any = None,
-        b: Any = None,
+        a: Program = None,
+        b: Program = None,
         *,
         split: float | None = None,
         min_samples: int | None = None,
@@ -115,17 +112,17 @@ class Experiment:
             raise NotFound(
                 f"no experiment {name!r} to go on with: give a= and b= to begin one (known: {known})"
             )
-        traffic = Traffic(path, clock=clock)
+        traffic = Assignments(path, clock=clock)
         made = None if a is None else define(name, self._programs, given, clock())
         if made is not None:
-            traffic.goes_on_as(made.to_dict(), made.split)
-        stored = traffic.begun(or_begin=made is not None)
+            traffic.continue_as(made.to_dict(), made.split)
+        stored = traffic.read_definition(or_begin=made is not None)
         if stored is None:
             raise NotFound(f"experiment {name!r} was never begun: give a= and b=")
         self.definition = Definition.from_dict(stored, path)
         check_given(self.definition, self._programs, given)
         splits = traffic.splits()
-        traffic.goes_on_as(stored, splits[-1][0] if splits else self.definition.split)
+        traffic.continue_as(stored, splits[-1][0] if splits else self.definition.split)
         if not splits:
             traffic.set_split(self.definition.split, only_first=True)
         traffic.within_s = self.definition.outcome_within_s
@@ -172,11 +169,11 @@ class Experiment:
         if (ended := self.conclusion) is not None:
             raise Refused(f"{self.name} is concluded and serves {ended.winner} alone: begin a new experiment")
         self._traffic.set_split(split)
-        self._traffic.goes_on_as(self.definition.to_dict(), split)
+        self._traffic.continue_as(self.definition.to_dict(), split)
 
     # -- serving --------------------------------------------------------------------------------------------
 
-    def predict(self, unit: str, *, request_id: str | None = None, **inputs: Any) -> tuple[Any, str | None]:
+    def predict(self, unit: str, *, request_id: str | None = None, **inputs: Any) -> Answer:
         """Answer with the program of the unit's arm.
 
         The request is stored before the program is asked. Once the experiment is concluded the winner answers
@@ -194,83 +191,36 @@ class Experiment:
 
         Raises:
             InputError: The unit or the id is wrong, or the id is that of another unit's request; or an input is
-                missing, or unknown to one of the programs. Nothing was stored.
+                missing, or unknown to one of the programs; or one has only ``aforward``. Nothing was stored.
             NoPrediction: The program returned no prediction; that was stored as a failure.
             RegistryError: The file cannot be written; the program was not asked. A damaged one is set aside, and
                 the request is counted in a new one.
             Exception: Whatever the program raises, after it was stored as a failure.
         """
-        if any(is_asynchronous(program) for program, _ in self._programs.load(self.definition)):
-            raise InputError("a program has only aforward: await apredict(...)")
-        self._check_inputs(inputs)
-        program, settings, made = self._assigned(unit, request_id)
-        if made is None:
-            with dspy.context(**settings):
-                return program(**inputs), None
-        meter, started = ExampleMeter(dspy.settings.usage_tracker), time.perf_counter()
-        try:
-            with dspy.context(**settings, **meter_settings(meter)):
-                prediction = program(**inputs)
-                check_answer(program, prediction)
-        except Exception as error:  # an interrupt is no failure of the program: the request stays open
-            self._finish(made, meter, started, error)
-            raise
-        self._finish(made, meter, started)
-        return prediction, made.request_id
+        return self._begin(unit, request_id, inputs, awaited=False).answer()
 
-    async def apredict(
-        self, unit: str, *, request_id: str | None = None, **inputs: Any
-    ) -> tuple[Any, str | None]:
-        """Do what ``predict`` does without holding up the event loop."""
-        await asyncio.to_thread(self._check_inputs, inputs)
-        program, settings, made = await asyncio.to_thread(self._assigned, unit, request_id)
-        if made is None:
-            with dspy.context(**settings):
-                return await _ask(program, inputs), None
-        meter, started = ExampleMeter(dspy.settings.usage_tracker), time.perf_counter()
-        try:
-            with dspy.context(**settings, **meter_settings(meter)):
-                prediction = await _ask(program, inputs)
-                check_answer(program, prediction)
-        except Exception as error:
-            await asyncio.to_thread(self._finish, made, meter, started, error)
-            raise
-        await asyncio.to_thread(self._finish, made, meter, started)
-        return prediction, made.request_id
+    async def apredict(self, unit: str, *, request_id: str | None = None, **inputs: Any) -> Answer:
+        """Do what ``predict`` does without holding up the event loop; a program with ``aforward`` is awaited."""
+        asked = await asyncio.to_thread(self._begin, unit, request_id, inputs, awaited=True)
+        return await asked.answer_async()
 
-    def _check_inputs(self, inputs: dict[str, Any]) -> None:
-        """Refuse inputs that one of the programs does not take: the arms would be no fair comparison."""
-        for program, _ in self._programs.load(self.definition):
-            check_call(program, inputs, own=("unit", "request_id"))
-
-    def _assigned(self, unit: str, request_id: str | None) -> tuple[Any, dict[str, Any], Assignment | None]:
-        """Return the program that answers, the DSPy settings that it needs, and the request that was stored."""
-        check_text("unit", unit)
+    def _begin(self, unit: str, request_id: str | None, inputs: dict[str, Any], *, awaited: bool) -> Asked:
+        """Store a request, unless the experiment is concluded, and return what answers it."""
         programs = self._programs.load(self.definition)
+        names = (self.definition.a, self.definition.b)
+        # Both must take the inputs: the arms would be no fair comparison.
+        named = [(name, program) for name, (program, _) in zip(names, programs, strict=True)]
+        check_served(named, inputs, ("unit", "request_id"), awaited=awaited)
+        check_text("unit", unit)
         made = None
         if self._conclusion is None:
             place = place_of(self.definition.salt, unit)
             made = self._traffic.assign(unit, place, request_id=request_id, unless="conclusion")
         if made is not None:
-            return *programs[made.is_b], made
+            return Asked(self._traffic, made.request_id, *programs[made.is_b], inputs)
         ended = self.conclusion
-        return *programs[ended is not None and ended.winner == self.definition.b], None
-
-    def _finish(
-        self, made: Assignment, meter: ExampleMeter, started: float, error: Exception | None = None
-    ) -> None:
-        """Store what a request took, and its failure; where that cannot be stored, the answer still counts."""
-        latency_ms, usage = (time.perf_counter() - started) * 1000, meter.take()
-        try:
-            self._traffic.finish(
-                made.number,
-                latency_ms,
-                cached=usage.cache_hits > 0 and usage.lm_calls == 0,
-                error=None if error is None else type(error).__name__,
-                request_id=made.request_id,
-            )
-        except RegistryError as failure:
-            logger.error("%s: how request %s ended is not stored: %s", self.name, made.request_id, failure)
+        winner = programs[ended is not None and ended.winner == self.definition.b]
+        return Asked(self._traffic, None, *winner, inputs)
 
     # -- outcomes -------------------------------------------------------------------------------------------
 
@@ -291,7 +241,7 @@ class Experiment:
             NotFound: There is no such request.
             RegistryError: The file cannot be written.
         """
-        self.record_many([(request_id, _outcome(success, value))])
+        self.record_many([(request_id, given_outcome(success, value))])
 
     def record_many(self, outcomes: Iterable[tuple[str | None, float]]) -> None:
         """Record the outcomes (request id, value in [0, 1]) of many requests: all of them or none.
@@ -379,17 +329,3 @@ class Experiment:
 def experiments(registry: Registry) -> list[str]:
     """Return the names of the experiments of a registry."""
     return sorted(path.stem for path in (registry.root / "experiments").glob("*.sqlite3"))
-
-
-def _outcome(success: bool | None, value: float | None) -> float:
-    if (success is None) == (value is None):
-        raise InputError("give either success=True or False, or value= in [0, 1]")
-    return yes_or_no(success) if value is None else value
-
-
-async def _ask(program: Any, inputs: dict[str, Any]) -> Any:
-    is_module = isinstance(program, dspy.Module)
-    if not (hasattr(type(program), "aforward") if is_module else is_asynchronous(program)):
-        return await asyncio.to_thread(program, **inputs)
-    answer = (program.acall if is_module else program)(**inputs)
-    return await answer if inspect.isawaitable(answer) else answer

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from dspy_nb.core.ab.columns import CACHED, ERROR, FIRST, IS_B, LATE, Columns
+from dspy_nb.core.ab.assignment import Assignments
 from dspy_nb.core.ab.definition import Definition
 from dspy_nb.core.ab.ledger import Ledger
 from dspy_nb.core.ab.status import Arm, Conclusion, ExperimentStatus, FixedTest
-from dspy_nb.core.ab.traffic import Traffic
 from dspy_nb.core.errors import Corrupt, DspyNbError
 from dspy_nb.core.evaluation.scorecard import Latency
 from dspy_nb.core.evaluation.summary import quantile
@@ -24,6 +23,7 @@ from dspy_nb.core.statistics.proportions import (
     score_interval,
     two_proportion_z,
 )
+from dspy_nb.core.traffic.columns import CACHED, ERROR, FIRST, IS_B, LATE, Columns, count_ready
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ _ONE_LOOK: Final = (
 class Watch:
     """The status of one experiment, kept up to date by this process."""
 
-    def __init__(self, definition: Definition, traffic: Traffic) -> None:
+    def __init__(self, definition: Definition, traffic: Assignments) -> None:
         self._definition, self._traffic = definition, traffic
         self._columns = Columns()
         self._ledger: Ledger | None = None
@@ -72,7 +72,7 @@ class Watch:
             self._traffic.expire()
         self._columns.refresh(self._traffic)
         most = math.inf if conclusion is None else conclusion.n
-        ledger = self._ledger or self._restored()
+        ledger = self._ledger or self._restore()
         if ledger.n > most:  # units came in while another process concluded
             ledger, self._next = Ledger(self._definition.confidence, self._definition.margin), 0
         self._ledger = ledger
@@ -81,7 +81,7 @@ class Watch:
             self._save(ledger)
         return self._status(ledger, held_back, conclusion)
 
-    def _restored(self) -> Ledger:
+    def _restore(self) -> Ledger:
         """Return the ledger as another process last stored it, or a new one."""
         stored = self._traffic.fact("checkpoint")
         if stored is not None and stored["version"] == _CHECKPOINT_VERSION:
@@ -100,31 +100,31 @@ class Watch:
         flags = self._columns.flags[self._next :]
         places = np.flatnonzero(flags & FIRST) + self._next
         is_open = np.isnan(self._columns.outcome[places]) & ((self._columns.flags[places] & LATE) == 0)
-        ready = int(np.argmax(is_open)) if is_open.any() else len(places)
+        ready = count_ready(is_open)
         taken = places[: int(min(ready, most - ledger.n))]
         if len(taken):
-            ledger.add(*self._units(taken))
+            ledger.add(*self._read_units(taken))
         if ready < len(places):
             self._next = int(places[ready])
         elif len(taken) == len(places):
             self._next = len(self._columns)
         return int((~is_open[ready:]).sum())
 
-    def _units(self, places: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    def _read_units(self, places: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Return arm, outcome and split of units: an outcome that came late or never counts as missing."""
         flags = self._columns.flags[places]
         outcome = np.where(flags & LATE, self._definition.missing, self._columns.outcome[places])
-        return (flags & IS_B) > 0, outcome, self._columns.split[places]
+        return (flags & IS_B) > 0, outcome, self._columns.share[places]
 
     def _status(self, ledger: Ledger, held_back: int, conclusion: Conclusion | None) -> ExperimentStatus:
         found, columns = self._definition, self._columns
-        arms = [self._arm(arm, ledger) for arm in (0, 1)]
+        arms = [self._describe_arm(arm, ledger) for arm in (0, 1)]
         a, b = arms
         first = (columns.flags & FIRST) > 0
-        due = float(columns.split[first].sum())
+        due = float(columns.share[first].sum())
         srm = srm_p_value((a.units, b.units), (a.units + b.units - due, due)) if due else 1.0
         low, high = ledger.sequence.interval
-        blocked = _blocked(srm, a, b, due, low)
+        blocked = _find_blocks(srm, a, b, due, low)
         verdict = "inconclusive" if blocked else ledger.verdict
         open_question = verdict == "inconclusive" and not blocked
         splits = self._traffic.splits()
@@ -138,7 +138,7 @@ class Watch:
             p_value=ledger.sequence.p_value,
             n=ledger.n,
             n_at_verdict=None if verdict == "inconclusive" else ledger.n_at_verdict,
-            more_needed=self._more_needed(ledger, splits[-1][0]) if open_question else None,
+            more_needed=self._forecast_more(ledger, splits[-1][0]) if open_question else None,
             a=a,
             b=b,
             total=a.requests + b.requests,
@@ -146,19 +146,19 @@ class Watch:
             split=splits[-1][0],
             margin=found.margin,
             confidence=found.confidence,
-            fixed=_fixed(found, ledger, a, b),
+            fixed=_test_once(found, ledger, a, b),
             srm_p_value=srm,
-            warnings=(*self._traffic.file.missing(), *_warnings(a, b, held_back)),
+            warnings=(*self._traffic.missing(), *_find_warnings(a, b, held_back)),
             path=tuple(path) if ledger.n else (),
             outcome_within_s=found.outcome_within_s,
             missing=found.missing,
             created_at=found.created_at,
             method=_METHOD,
-            data_fingerprint=self._fingerprint(ledger.n),
+            data_fingerprint=self._hash_units(ledger.n),
             conclusion=conclusion,
         )
 
-    def _arm(self, arm: int, ledger: Ledger) -> Arm:
+    def _describe_arm(self, arm: int, ledger: Ledger) -> Arm:
         found, flags = self._definition, self._columns.flags
         counts = np.bincount(flags, minlength=32)
         kinds = np.arange(32)
@@ -186,17 +186,17 @@ class Watch:
             expired=count(FIRST | LATE),
             errors=count(ERROR),
             cached=count(CACHED),
-            latency=self._latency(arm),
+            latency=self._summarize_latency(arm),
         )
 
-    def _latency(self, arm: int) -> Latency | None:
+    def _summarize_latency(self, arm: int) -> Latency | None:
         ordered: Any = self._columns.latencies[arm]
         if not len(ordered):
             return None
         below = [quantile(ordered, share) / 1000 for share in (0.5, 0.95, 0.99)]
         return Latency(len(ordered), float(ordered.mean()) / 1000, *map(float, below))
 
-    def _more_needed(self, ledger: Ledger, split: float) -> int | None:
+    def _forecast_more(self, ledger: Ledger, split: float) -> int | None:
         """Return the figure of these units, which takes longer than the rest: worked out once."""
         if (known := self._forecast) is None or known[:2] != (ledger.n, split):
             figure = more_units(
@@ -211,22 +211,22 @@ class Watch:
             known = self._forecast = (ledger.n, split, figure)
         return known[2]
 
-    def _fingerprint(self, n: int) -> str:
+    def _hash_units(self, n: int) -> str:
         """Return a hash of the first ``n`` units; those of full blocks are kept."""
         places = np.flatnonzero(self._columns.flags & FIRST)[:n]
         for end in range(len(self._digests) * _UNITS_PER_DIGEST, n + 1, _UNITS_PER_DIGEST):
-            self._digests.append(self._digest(self._digests[-1], places[end - _UNITS_PER_DIGEST : end]))
+            self._digests.append(self._hash_block(self._digests[-1], places[end - _UNITS_PER_DIGEST : end]))
         full = n // _UNITS_PER_DIGEST
-        return self._digest(self._digests[full], places[full * _UNITS_PER_DIGEST :])
+        return self._hash_block(self._digests[full], places[full * _UNITS_PER_DIGEST :])
 
-    def _digest(self, before: str, places: NDArray[Any]) -> str:
+    def _hash_block(self, before: str, places: NDArray[Any]) -> str:
         digest = hashlib.sha256(before.encode())
-        for column in self._units(places):
+        for column in self._read_units(places):
             digest.update(column.astype("<f8").tobytes())
         return digest.hexdigest()
 
 
-def _fixed(found: Definition, ledger: Ledger, a: Arm, b: Arm) -> FixedTest:
+def _test_once(found: Definition, ledger: Ledger, a: Arm, b: Arm) -> FixedTest:
     refused = None
     if len(ledger.splits) > 1:
         refused = "the split changed, so the arms hold different shares of early and late units"
@@ -252,7 +252,7 @@ def _fixed(found: Definition, ledger: Ledger, a: Arm, b: Arm) -> FixedTest:
     )
 
 
-def _blocked(srm: float, a: Arm, b: Arm, due: float, low: float) -> tuple[str, ...]:
+def _find_blocks(srm: float, a: Arm, b: Arm, due: float, low: float) -> tuple[str, ...]:
     blocked = []
     if srm < _SRM:
         blocked.append(
@@ -267,7 +267,7 @@ def _blocked(srm: float, a: Arm, b: Arm, due: float, low: float) -> tuple[str, .
     return tuple(blocked)
 
 
-def _warnings(a: Arm, b: Arm, held_back: int) -> tuple[str, ...]:
+def _find_warnings(a: Arm, b: Arm, held_back: int) -> tuple[str, ...]:
     warnings = []
     if held_back:
         warnings.append(

@@ -13,7 +13,7 @@ import logging
 import os
 import platform
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import wait
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -25,20 +25,13 @@ from dspy_nb.core.programs.interrupts import begin
 from dspy_nb.core.text import error_text
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from dspy_nb.core.deployment.objectives import MonitorSettings
-    from dspy_nb.core.deployment.traffic import LiveTraffic
+    from dspy_nb.core.traffic.store import Traffic
 
 __all__ = ["Alerts"]
 
 logger = logging.getLogger(__name__)
 
-# One row for each alert and target. claim: who is telling it, and until when nobody else shall.
-_TABLE: Final = (
-    "CREATE TABLE IF NOT EXISTS deliveries (alert TEXT, target TEXT, report TEXT NOT NULL, at REAL NOT NULL, "
-    "claim TEXT, claimed_until REAL, told_at REAL, PRIMARY KEY (alert, target))"
-)
 _CLAIM_S: Final = 60.0  # longer than any look takes besides the telling itself
 _FAILED: Final = {"webhook": "the webhook was not reached", "on_alert": "on_alert failed"}
 
@@ -63,7 +56,7 @@ class Alerts:
 
     def __init__(
         self,
-        traffic: LiveTraffic,
+        traffic: Traffic,
         settings: MonitorSettings,
         on_alert: Callable[[HealthReport], object] | None,
     ) -> None:
@@ -81,7 +74,7 @@ class Alerts:
         Returns:
             The report, with ``alerts`` and ``alert_id`` if there are.
         """
-        with self._writing() as connection:
+        with self._traffic.file.writing() as connection:
             now = self._traffic.clock()
             new = []
             for item in report.degraded:
@@ -100,7 +93,7 @@ class Alerts:
 
     def complete(self, report: HealthReport) -> None:
         """Store what was done about an alert of this look, so that its receivers are told that too."""
-        with self._writing() as connection:
+        with self._traffic.file.writing() as connection:
             query = "UPDATE deliveries SET report = ? WHERE alert = ?"
             connection.execute(query, (_dump(report), report.alert_id))
 
@@ -116,7 +109,7 @@ class Alerts:
         except RegistryError as error:
             logger.error("quality monitor: whether there are alerts to be told is not known: %s", error)
         finally:
-            with contextlib.suppress(RegistryError), self._writing() as connection:
+            with contextlib.suppress(RegistryError), self._traffic.file.writing() as connection:
                 connection.execute("UPDATE deliveries SET claim = NULL WHERE claim = ?", (self._claim,))
 
     def _claimed(self) -> list[_Delivery]:
@@ -125,7 +118,7 @@ class Alerts:
             "SELECT alert, target, report, claim, claimed_until FROM deliveries WHERE told_at IS NULL "
             "ORDER BY at, alert, target"
         )
-        with self._writing() as connection:
+        with self._traffic.file.writing() as connection:
             now = self._traffic.clock()
             mine = [
                 _Delivery(alert, target, report)
@@ -149,7 +142,7 @@ class Alerts:
             try:
                 report = HealthReport.from_dict(json.loads(delivery.report))
                 self._targets[delivery.target](report)
-                with self._writing() as connection:
+                with self._traffic.file.writing() as connection:
                     query = "UPDATE deliveries SET told_at = ? WHERE alert = ? AND target = ?"
                     connection.execute(query, (self._traffic.clock(), delivery.alert, delivery.target))
             finally:
@@ -166,12 +159,6 @@ class Alerts:
         what = _FAILED.get(delivery.target, "the log was not written")
         logger.error("quality monitor: %s: %s; the next look tells it again", what, why)
         return False
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._traffic.file.writing() as connection:
-            connection.execute(_TABLE)  # files of older versions have none
-            yield connection
 
 
 def _dump(report: HealthReport) -> str:

@@ -10,10 +10,10 @@ from dspy_nb.core.arguments import check_texts
 from dspy_nb.core.deployment.canary_log import Canary, CanaryRules
 from dspy_nb.core.deployment.history import Deployment, EnvironmentState, decide_canary
 from dspy_nb.core.deployment.releases import Releases, try_out
-from dspy_nb.core.deployment.traffic import TRAFFIC_FILE, LiveTraffic
 from dspy_nb.core.errors import Conflict, Refused
 from dspy_nb.core.models.subject import take_evidence
 from dspy_nb.core.models.version import ModelVersion, verified_files
+from dspy_nb.core.traffic.store import TRAFFIC_FILE, Traffic
 
 if TYPE_CHECKING:
     from dspy_nb.core.deployment.canary_state import CanaryStatus
@@ -32,7 +32,7 @@ class Canaries(Releases):
 
     def __init__(self, registry: Catalogue, name: str) -> None:
         super().__init__(registry, name)
-        self.traffic = LiveTraffic(self.folder / TRAFFIC_FILE)
+        self.traffic = Traffic(self.folder / TRAFFIC_FILE)
 
     def canary(
         self,

@@ -18,21 +18,23 @@ State is the log of the environment alone: a process that dies in the middle has
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from dspy_nb.core.deployment.canary_log import Canary, CanaryRules
 from dspy_nb.core.deployment.canary_state import Arm, CanaryStatus, Decision
 from dspy_nb.core.deployment.objectives import MonitorSettings, error_objective, run_test
-from dspy_nb.core.deployment.traffic import Event, LiveTraffic
 from dspy_nb.core.statistics.two_arm import TwoArmSequence
 from dspy_nb.core.statistics.verdicts import Verdict, decide
+from dspy_nb.core.traffic.reading import Units, read_on
+from dspy_nb.core.traffic.store import Traffic
 
 __all__ = ["canary_status"]
 
 
 def canary_status(
-    environment: str, traffic: LiveTraffic, settings: MonitorSettings, canary: Canary
+    environment: str, traffic: Traffic, settings: MonitorSettings, canary: Canary
 ) -> CanaryStatus:
     """Take in the outcomes that are new and return how the canary stands; nothing else happens.
 
@@ -44,10 +46,11 @@ def canary_status(
     """
     rules = canary.rules
 
-    def update(state: dict[str, Any] | None, events: list[Event]) -> dict[str, Any]:
-        return _take_in(_new_state(rules) if state is None else state, events)
+    def update(state: dict[str, Any] | None, units: Units) -> dict[str, Any]:
+        return _count(_new_state(rules) if state is None else state, units)
 
-    state = traffic.take_in(
+    state = read_on(
+        traffic,
         f"canary {canary.number} of {canary.started_at}",
         "canary = ?",
         (canary.number,),
@@ -89,26 +92,18 @@ def _new_state(rules: CanaryRules) -> dict[str, Any]:
     return {"sequence": sequence.to_state(), "a": [0, 0.0], "b": [0, 0.0], "by_share": {}}
 
 
-def _take_in(state: Mapping[str, Any], events: list[Event]) -> dict[str, Any]:
-    """Return the state after more requests; those that say nothing of the difference are passed over."""
-    counted = [event for event in events if event.value is not None and event.chance is not None]
+def _count(state: Mapping[str, Any], units: Units) -> dict[str, Any]:
+    """Return the state after more requests; those that say nothing of the difference have no value."""
     sequence = TwoArmSequence.from_state(state["sequence"])
     # A unit that was sure to go where it did would say nothing; chances are inside (0, 1) by construction.
-    sequence.update_many(
-        [event.is_b for event in counted],
-        [event.value for event in counted if event.value is not None],
-        [event.chance for event in counted if event.chance is not None],
-    )
-    arms = {"a": list(state["a"]), "b": list(state["b"])}
-    by_share = dict(state["by_share"])
-    for event in counted:
-        arm = arms["b" if event.is_b else "a"]
-        arm[0] += 1
-        arm[1] += event.value
-        if event.is_b:
-            key = f"{event.share!r}"
-            by_share[key] = by_share.get(key, 0) + 1
-    return {"sequence": sequence.to_state(), **arms, "by_share": by_share}
+    sequence.update_many(units.is_b, units.value, units.chance)
+    arms = {
+        arm: [state[arm][0] + int(mine.sum()), state[arm][1] + float(units.value[mine].sum())]
+        for arm, mine in (("a", ~units.is_b), ("b", units.is_b))
+    }
+    by_share = Counter(state["by_share"])
+    by_share.update(f"{share!r}" for share in units.share[units.is_b].tolist())
+    return {"sequence": sequence.to_state(), **arms, "by_share": dict(by_share)}
 
 
 def _decide(
@@ -135,7 +130,7 @@ def _decide(
     return ("finish" if share == 1 else "step"), f"{canary.candidate} is not worse: {seen}"
 
 
-def _broken_objective(traffic: LiveTraffic, settings: MonitorSettings, canary: Canary) -> str | None:
+def _broken_objective(traffic: Traffic, settings: MonitorSettings, canary: Canary) -> str | None:
     """Return what is wrong if the candidate fails more often than the monitor of the environment allows."""
     objective = error_objective(settings)
     if objective is None:

@@ -22,16 +22,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from dspy_nb.core.arguments import check_texts, outcome_of
+from dspy_nb.core.arguments import check_texts, given_outcome, outcome_of
 from dspy_nb.core.deployment.canaries import Canaries
 from dspy_nb.core.deployment.history import Deployment, Live
 from dspy_nb.core.deployment.releases import Prepared
 from dspy_nb.core.deployment.restrictions import Restrictions
-from dspy_nb.core.deployment.serving import Answer, ask, route, route_to
-from dspy_nb.core.deployment.traffic import Route
-from dspy_nb.core.errors import DspyNbError, InputError, NotFound
+from dspy_nb.core.deployment.serving import choose_route, find_route
+from dspy_nb.core.errors import DspyNbError, NotFound, RegistryError
 from dspy_nb.core.models.conditions import Conditions
 from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.traffic.store import Route
 
 if TYPE_CHECKING:
     import dspy
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dspy_nb.core.deployment.objectives import MonitorSettings
     from dspy_nb.core.deployment.releases import Program
     from dspy_nb.core.models.catalogue import Catalogue
+    from dspy_nb.core.traffic.serving import Answer, Asked
 
 __all__ = ["Deployment", "Environment", "Prepared"]
 
@@ -85,14 +86,15 @@ class Environment(Canaries):
             Corrupt: The log, or a file of the version, was changed.
         """
         served = self._look(program)
-        return served.program_of(route(self.name, served.live, unit))
+        return served.program_of(choose_route(self.name, served.live, unit))
 
     def predict(self, program: Program = None, /, *, unit: str | None = None, **inputs: Any) -> Answer:
         """Answer a request with the version that is live for its unit, and store how that went.
 
         Version, latency and error are stored in the traffic of the environment; ``record`` adds the outcome.
         While a canary is running, its share of the units (of the requests, where they have none) gets the
-        candidate.
+        candidate. Where the file of traffic cannot be written, that is logged and the request is answered all the
+        same.
 
         Args:
             program: As for ``load``.
@@ -104,17 +106,47 @@ class Environment(Canaries):
 
         Raises:
             NotFound, Refused, Corrupt: As for ``load``.
-            InputError: The unit is no valid name, or an input is missing or unknown; nothing was stored.
+            InputError: The unit is no valid name, an input is missing or unknown, or the program has only
+                ``aforward``; nothing was stored.
             Exception: Whatever the program raises; it counts as an error, with the outcome 0.
         """
         served = self._look(program)
-        to = route(self.name, served.live, unit, drawn=True)
+        to, asked = self._begin(served, unit, inputs, awaited=False)
         try:
-            return ask(self.traffic, to, served.program_of(to), inputs)
+            return asked.answer()
         except Exception:
             if to.is_b:
                 self._advance_soon()
             raise
+
+    async def apredict(self, program: Program = None, /, *, unit: str | None = None, **inputs: Any) -> Answer:
+        """Do what ``predict`` does without holding up the event loop; a program with ``aforward`` is awaited."""
+        import asyncio  # the command line needs none
+
+        served = await asyncio.to_thread(self._look, program)
+        to, asked = await asyncio.to_thread(self._begin, served, unit, inputs, awaited=True)
+        try:
+            return await asked.answer_async()
+        except Exception:
+            if to.is_b:
+                await asyncio.to_thread(self._advance_soon)
+            raise
+
+    def _begin(
+        self, served: _Served, unit: str | None, inputs: dict[str, Any], *, awaited: bool
+    ) -> tuple[Route, Asked]:
+        """Store a request and return where it goes, and what answers it."""
+        from dspy_nb.core.traffic.serving import Asked, check_served  # they need DSPy
+
+        to = choose_route(self.name, served.live, unit, drawn=True)
+        program = served.program_of(to)
+        check_served([(str(to.ref), program)], inputs, ("unit",), awaited=awaited)
+        request_id = ""
+        try:
+            request_id = self.traffic.begin(to).request_id
+        except RegistryError as error:
+            logger.error("a request is served but not counted: %s", error)
+        return to, Asked(self.traffic, request_id, program, {}, inputs)
 
     def observe(
         self,
@@ -149,7 +181,7 @@ class Environment(Canaries):
         outcome = outcome_of(success, value)
         check_texts(error=error)
         ref = None if version is None else self.registry.get(version).ref
-        to = self.read(lambda state: route_to(self.name, state, unit, ref))
+        to = self.read(lambda state: find_route(self.name, state, unit, ref))
         made = self.traffic.add(
             to, outcome=outcome, latency_ms=latency_ms, error=error, request_id=request_id
         )
@@ -169,10 +201,7 @@ class Environment(Canaries):
             InputError: The outcome is not valid, or another one is known; nothing was changed.
             RegistryError: It cannot be written.
         """
-        outcome = outcome_of(success, value)
-        if outcome is None:
-            raise InputError("give success=True, success=False or value=0.7")
-        self.traffic.record(request_id, outcome)
+        self.traffic.record(request_id, given_outcome(success, value))
         self._advance_soon()
 
     def _look(self, program: Program) -> _Served:
@@ -190,7 +219,7 @@ class Environment(Canaries):
             restrictions = self.restrictions
             restrictions.check_lm(self.name)
             if served is None or served.given is not program or served.line != line:
-                served = self._loaded(live, line, program, restrictions)
+                served = self._load_live(live, line, program, restrictions)
             self._served = replace(served, restrictions=restrictions, look_at=now + _LOOK_EVERY_S)
             self._compare(served)
             return self._served
@@ -206,7 +235,7 @@ class Environment(Canaries):
         for found, program in zip(served.conditions, (served.program, served.candidate), strict=False):
             found.compare(program, stacklevel=5)
 
-    def _loaded(self, live: Live, line: Deployment, program: Program, accepted: Restrictions) -> _Served:
+    def _load_live(self, live: Live, line: Deployment, program: Program, accepted: Restrictions) -> _Served:
         """Load what is live; a candidate that cannot be loaded here must not be in the way of that."""
         loaded, candidate = self.registry.load(live.ref, program), None
         if live.canary is not None:

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 from dspy_nb.core.deployment.history import Deployment
-from dspy_nb.core.deployment.traffic import Bin
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.evidence import HealthEvidence
+from dspy_nb.core.traffic.store import Bin
 
 __all__ = ["HealthReport", "ObjectiveHealth", "Verdict"]
 

@@ -30,11 +30,12 @@ from dspy_nb.core.deployment.objectives import (
     objectives_of,
     run_test,
 )
-from dspy_nb.core.deployment.traffic import LiveTraffic
 from dspy_nb.core.errors import Conflict, DspyNbError, InputError, NotFound
 from dspy_nb.core.evidence import HealthEvidence
 from dspy_nb.core.statistics.degradation import running_interval
 from dspy_nb.core.storage.log import utc_now
+from dspy_nb.core.traffic.reading import average_recent, read_bins
+from dspy_nb.core.traffic.store import Traffic
 
 if TYPE_CHECKING:
     from dspy_nb.core.deployment.canaries import Canaries
@@ -118,7 +119,7 @@ def _level(environment: Canaries, live: Deployment, settings: MonitorSettings) -
 
 
 def _look(
-    traffic: LiveTraffic, objective: Objective, deployment: int, settings: MonitorSettings
+    traffic: Traffic, objective: Objective, deployment: int, settings: MonitorSettings
 ) -> ObjectiveHealth:
     which, values = "deployment = ? AND NOT is_b", (deployment,)
     test = run_test(traffic, f"deployment {deployment}", objective, which, values, settings.wait_s)
@@ -130,13 +131,13 @@ def _look(
         level=objective.level,
         tolerated=objective.tolerated,
         observed=test.total / test.n if test.n else None,
-        recent=traffic.recent(which, values, objective.value),
+        recent=average_recent(traffic, which, values, objective.value),
         interval=running_interval(test.total, test.n),
         n=test.n,
         p_value=test.p_value,
         alpha=objective.alpha,
         alarm_at=test.alarm_at,
-        bins=traffic.bins(which, values, objective.value),
+        bins=read_bins(traffic, which, values, objective.value),
     )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from dspy_nb.core.arguments import number_between, probability, whole_number
-from dspy_nb.core.deployment.traffic import Event, LiveTraffic
 from dspy_nb.core.deployment.webhook import check_webhook
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evidence import Evidence
@@ -21,6 +20,8 @@ from dspy_nb.core.text import value_text
 if TYPE_CHECKING:
     from dspy_nb.core.models.catalogue import Catalogue
     from dspy_nb.core.statistics.degradation import DegradationTest
+    from dspy_nb.core.traffic.reading import Units
+    from dspy_nb.core.traffic.store import Traffic
 
 __all__ = [
     "Level",
@@ -242,7 +243,7 @@ def _errors(max_error_rate: float) -> tuple[str, str, float, float, str, str]:
 
 
 def run_test(
-    traffic: LiveTraffic, name: str, objective: Objective, which: str, values: tuple[Any, ...], wait_s: float
+    traffic: Traffic, name: str, objective: Objective, which: str, values: tuple[Any, ...], wait_s: float
 ) -> DegradationTest:
     """Let the test of an objective read what is new, and return it.
 
@@ -256,17 +257,18 @@ def run_test(
         values: Parameters of it.
         wait_s: How long a request may hold up others.
     """
-    from dspy_nb.core.statistics.degradation import DegradationTest  # it needs numpy
+    from dspy_nb.core.statistics.degradation import DegradationTest  # it needs numpy, as does
+    from dspy_nb.core.traffic.reading import read_on
 
-    def update(state: dict[str, Any] | None, events: list[Event]) -> dict[str, Any]:
+    def update(state: dict[str, Any] | None, units: Units) -> dict[str, Any]:
         test = (
             DegradationTest(objective.tolerated, objective.alpha)
             if state is None
             else DegradationTest.from_state(state)
         )
-        test.update_many([event.value for event in events if event.value is not None])
+        test.update_many(units.value)
         return test.to_state()
 
     key = f"{name}, {objective.name}: {objective.value} >= {objective.tolerated!r} at {objective.alpha!r}"
-    state = traffic.take_in(key, which, values, objective.value, objective.ready, wait_s, update)
+    state = read_on(traffic, key, which, values, objective.value, objective.ready, wait_s, update)
     return DegradationTest.from_state(state)

@@ -12,7 +12,6 @@ from dspy_nb.core.deployment.history import EnvironmentState
 from dspy_nb.core.deployment.objectives import load_settings
 from dspy_nb.core.deployment.releases import LINK, link_target, read_link
 from dspy_nb.core.deployment.restrictions import load_restrictions
-from dspy_nb.core.deployment.traffic import TRAFFIC_FILE
 from dspy_nb.core.errors import DspyNbError, InputError, RegistryError
 from dspy_nb.core.models.names import check_model_id, check_version
 from dspy_nb.core.models.promotion import load_requirements
@@ -20,12 +19,13 @@ from dspy_nb.core.models.publishing import STAGING_PREFIX
 from dspy_nb.core.models.stages import ModelState, Record
 from dspy_nb.core.models.version import verified_files, verified_metadata
 from dspy_nb.core.storage.anchor import ANCHORS, Anchor, anchor_of, read_anchor
-from dspy_nb.core.storage.damaged import is_aside
 from dspy_nb.core.storage.entry import is_entry_name
 from dspy_nb.core.storage.files import explained
 from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log
-from dspy_nb.core.storage.sqlite import verify_traffic
 from dspy_nb.core.text import visible
+from dspy_nb.core.traffic.damaged import is_aside
+from dspy_nb.core.traffic.file import verify_traffic
+from dspy_nb.core.traffic.store import TRAFFIC_FILE
 
 __all__ = ["Problem", "check_registry"]
 

@@ -19,8 +19,8 @@ from dspy_nb.core.ab.ledger import Ledger
 from dspy_nb.core.statistics.proportions import newcombe_interval, two_proportion_z, wilson_interval
 from dspy_nb.core.statistics.two_arm import TwoArmSequence
 from dspy_nb.core.statistics.verdicts import decide
+from tests.core.ab.test_assignment import Clock
 from tests.core.ab.test_experiment import a, b
-from tests.core.ab.test_traffic import Clock
 from tests.properties import tries
 
 
@@ -179,7 +179,7 @@ def test_errors_that_differ_are_a_warning(tmp_path: Path) -> None:
     experiment = begin(tmp_path)
     made = experiment._traffic.assign_many([(f"u{i}", i % 2 * 0.9) for i in range(100)])
     for one in made:
-        experiment._traffic.finish(one.number, 1.0, error="ValueError" if one.is_b else None)
+        experiment._traffic.finish(one.request_id, 1.0, error="ValueError" if one.is_b else None)
     status = experiment.status()
     assert (status.a.errors, status.b.errors) == (0, 50)
     assert "B on 50" in status.warnings[-1]

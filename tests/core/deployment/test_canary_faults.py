@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -206,24 +205,6 @@ def test_processes_that_serve_together_take_each_step_once(
     rows = environment.traffic.count("1")
     assert rows == environment.traffic.count("outcome = 1")
     assert registry.check() == []
-
-
-def serve_and_die(root: Path) -> None:
-    environment = Registry(root).environment("e")
-    for number in range(200):
-        environment.observe(number % 10 > 0)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_requests_survive_the_death_of_the_process(
-    tmp_path: Path, no_flush: None, children: Children
-) -> None:
-    registry = registry_of(tmp_path / "registry")
-    environment = registry.environment("e")
-    environment.deploy(VERSIONS[0])
-    assert children(serve_and_die, registry.root).status == -signal.SIGKILL
-    report = environment.check_health(MonitorSettings(level=0.9))
-    assert (report["quality"].n, report["quality"].observed) == (200, 0.9)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database at all, but long enough to be looked at" * 30])

@@ -288,26 +288,6 @@ def test_a_request_that_is_answered_with_no_prediction_is_counted_as_an_error(tm
     assert [(item.n, item.observed) for item in report.objectives] == [(1, 0.0), (1, 0.0)]
 
 
-def test_a_program_that_can_only_be_awaited_is_refused_by_predict_and_not_counted(tmp_path: Path) -> None:
-    class Later(dspy.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.ask = dspy.Predict("review -> sentiment")
-
-        async def aforward(self, review: str) -> Any:
-            return await self.ask.acall(review=review)
-
-    registry = Registry(tmp_path)
-    registry.register(Later(), "later")
-    environment = registry.environment("development")
-    environment.deploy("later@1.0.0")
-    with pytest.raises(
-        InputError, match=r"later@1.0.0 has only aforward, and predict calls forward: await load\(\)"
-    ):
-        environment.predict(Later, review="good")
-    assert environment.traffic.count("1") == 0
-
-
 def test_answers_from_a_cache_have_no_latency(staging: Environment) -> None:
     with dspy.context(lm=scripted_lm(cache=True)):
         for _ in range(3):
@@ -319,7 +299,7 @@ def test_answers_from_a_cache_have_no_latency(staging: Environment) -> None:
     ("call", "words"),
     [
         (lambda e: e.record("nobody", True), "no request 'nobody'"),
-        (lambda e: e.record("x"), "give success=True"),
+        (lambda e: e.record("x"), "give either success=True or False, or value="),
         (lambda e: e.record("x", True, value=0.5), "not both"),
         (lambda e: e.record("x", 0.5), "a grade is value="),
         (lambda e: e.record("x", np.float64(1)), "a grade is value="),

@@ -9,7 +9,7 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.core.evidence import KINDS, Evidence
-from dspy_nb.views.listings import decisions_text
+from dspy_nb.views.listings import Listing
 from tests.registry_samples import program
 
 pytestmark = pytest.mark.usefixtures("no_flush")
@@ -63,8 +63,9 @@ def test_a_new_kind_is_attached_promotes_deploys_and_is_listed(registry: nb.Regi
     again = nb.Registry(registry.root)
     for line in (again.history("m")[-1], again.environment("production").history()[-1]):
         assert line.evidence == Race(passed=True).to_evidence()
-    assert "race, passed, first of four, 81.0% [76.0%, 85.0%], n = 300" in decisions_text(
-        again.history("m"), "m"
+    assert (
+        "race, passed, first of four, 81.0% [76.0%, 85.0%], n = 300"
+        in Listing(again.history("m"), "m").report()
     )
     assert environment.check_health()["quality"].level == 0.81
     assert again.check() == []
@@ -89,7 +90,7 @@ def test_an_older_dspy_nb_shows_it_and_takes_it_for_no_yes(
         registry.attach("m", Race(passed=True))
         registry.promote("m", "staging")
     older = nb.Registry(registry.root)
-    assert "race, passed, first of four" in decisions_text(older.history("m"), "m")
+    assert "race, passed, first of four" in Listing(older.history("m"), "m").report()
     assert older.history("m")[1].evidence is not None
     with pytest.raises(nb.Refused, match="needs an evaluation"):
         older.promote("m", "production")

@@ -19,6 +19,7 @@ from dspy_nb.core.event_log import read_events
 from dspy_nb.core.optimization.presets import Preset, list_presets, save_preset
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.files import dump_json, parse_json
+from dspy_nb.core.traffic.reading import read_on
 from tests.registry_samples import program, registry_of
 
 pytestmark = pytest.mark.usefixtures("no_flush")
@@ -187,7 +188,7 @@ def test_a_state_of_a_test_in_the_traffic_that_is_nested_too_deep_is_made_anew(
     environment.observe(success=True)
     with environment.traffic.file.writing() as connection:
         connection.execute("INSERT INTO tests VALUES ('x', 0, ?)", (nested(5000),))
-    state = environment.traffic.take_in("x", "1", (), "outcome", "1", 0.0, lambda state, _: state or {})
+    state = read_on(environment.traffic, "x", "1", (), "outcome", "1", 0.0, lambda state, _: state or {})
     assert state == {}
     assert "the state of 'x' is damaged, so it reads all again" in caplog.text
     environment.traffic.close()

@@ -15,10 +15,10 @@ from dspy_nb.core.storage.files import explained
 __all__ = [
     "ENDS",
     "Aside",
-    "asides_of",
     "identity_of",
     "is_aside",
     "is_damage",
+    "list_asides",
     "read_aside",
     "set_aside",
     "signature_of",
@@ -39,7 +39,7 @@ class Aside(NamedTuple):
 
     def sentence(self) -> str:
         """Return what a verdict must say of it."""
-        n, at = _outcomes_in(self.path), self.at[:19].replace("T", " ")
+        n, at = _count_outcomes(self.path), self.at[:19].replace("T", " ")
         how_many = "they" if n is None else f"{n:,}"
         return (
             f"outcomes before {at} UTC are not counted: {how_many} are in {self.path.name}, which is damaged"
@@ -121,7 +121,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def asides_of(path: Path) -> list[Aside]:
+def list_asides(path: Path) -> list[Aside]:
     """Return what was set aside for the file, oldest first."""
     found = {}
     beginning = f"{path.name}{_DAMAGED}"
@@ -156,7 +156,7 @@ def read_aside(path: Path, query: str) -> list[Any]:
 
 
 @cache
-def _outcomes_in(path: Path) -> int | None:
+def _count_outcomes(path: Path) -> int | None:
     """Return the number of outcomes in a damaged file, None where that cannot be read; nobody writes to it."""
     found = read_aside(path, "SELECT count(outcome) FROM events")
     return found[0][0] if found and isinstance(found[0][0], int) else None

@@ -1,4 +1,4 @@
-"""A SQLite file of traffic: its tables, who may write at a time, and which version it has."""
+"""A SQLite file of traffic: who may write at a time, which file it is, and what becomes of a damaged one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from dspy_nb.core.errors import Corrupt, DspyNbError, InputError, Refused, RegistryError
-from dspy_nb.core.storage.damaged import ENDS, asides_of, identity_of, is_damage, set_aside, signature_of
 from dspy_nb.core.storage.files import explained, make_folders
 from dspy_nb.core.text import one_line
+from dspy_nb.core.traffic.damaged import ENDS, identity_of, is_damage, list_asides, set_aside, signature_of
+from dspy_nb.core.traffic.schema import VERSION, make_tables, migrate
 
 if TYPE_CHECKING:
     import sqlite3
@@ -29,23 +30,7 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _BUSY_S: Final = 60.0
-_SCHEMA_VERSION: Final = 1
 _OTHERS_WRITE_WITHIN_S: Final = 0.1
-
-# Events are numbered 1, 2, 3, ... in the order of assignment and never deleted. What status() reads of them
-# comes first in a row, because SQLite reads a row from the left.
-_SCHEMA: Final = f"""
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE splits (id INTEGER PRIMARY KEY, split REAL NOT NULL, set_at REAL NOT NULL);
-CREATE TABLE events (
-    number INTEGER PRIMARY KEY, is_b INTEGER NOT NULL, first INTEGER NOT NULL, split_id INTEGER NOT NULL,
-    outcome REAL, late INTEGER NOT NULL DEFAULT 0, error TEXT, cached INTEGER, latency_us INTEGER,
-    assigned_at REAL NOT NULL, recorded_at REAL, request_id TEXT NOT NULL UNIQUE, unit TEXT NOT NULL);
-CREATE UNIQUE INDEX units ON events (unit) WHERE first = 1;
-CREATE INDEX waiting ON events (assigned_at) WHERE first = 1 AND outcome IS NULL AND late = 0;
-CREATE TABLE changes (id INTEGER PRIMARY KEY, number INTEGER NOT NULL);
-PRAGMA user_version = {_SCHEMA_VERSION};
-"""
 
 
 class TrafficFile:
@@ -53,20 +38,17 @@ class TrafficFile:
 
     Args:
         path: The file; it and its folders come into being with the first use.
-        schema: Statements that make its tables, those of an experiment by default; they set ``user_version`` to
-            1, as all files of traffic have it.
 
     Attributes:
         fill: Writes what a new file begins with; it gets the damaged file that this one stands in for, if any.
         generation: How many files this process has used, one after the other.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, schema: str = _SCHEMA) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.fill: Callable[[sqlite3.Connection, Path | None], None] | None = None
         self.generation = 0
-        self._schema = schema
-        self._writer, self._reader = _Slot(self._opened), _Slot(self._opened)
+        self._writer, self._reader = _Slot(self._open), _Slot(self._open)
         self._identity: tuple[int, int] | None = None  # of the file that was opened
         self._replaces: Path | None = None  # what was set aside for it
         self._setting_aside = threading.Lock()
@@ -80,7 +62,7 @@ class TrafficFile:
             Refused: A newer dspy_nb wrote it.
             Corrupt: It is no file of traffic.
         """
-        with self._same_file(), self._writer.using(self.path, "BEGIN IMMEDIATE", "write") as connection:
+        with self._check_same_file(), self._writer.using(self.path, "BEGIN IMMEDIATE", "write") as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -90,7 +72,7 @@ class TrafficFile:
         Raises:
             RegistryError, Refused, Corrupt: As for ``writing``.
         """
-        with self._same_file(), self._reader.using(self.path, "BEGIN", "read") as connection:
+        with self._check_same_file(), self._reader.using(self.path, "BEGIN", "read") as connection:
             yield connection
 
     def serve(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
@@ -108,10 +90,13 @@ class TrafficFile:
         except Corrupt as error:
             damage = error
         with self._setting_aside:
-            fresh, found, before = _Slot(self._opened), identity_of(self.path), signature_of(self.path)
+            fresh, found, before = _Slot(self._open), identity_of(self.path), signature_of(self.path)
             try:
                 time.sleep(_OTHERS_WRITE_WITHIN_S)
-                with self._same_file(), fresh.using(self.path, "BEGIN IMMEDIATE", "write") as connection:
+                with (
+                    self._check_same_file(),
+                    fresh.using(self.path, "BEGIN IMMEDIATE", "write") as connection,
+                ):
                     return work(connection)
             except Corrupt as error:
                 untouched = before == signature_of(self.path) or found != identity_of(self.path)
@@ -129,17 +114,17 @@ class TrafficFile:
 
     def missing(self, since: str = "") -> tuple[str, ...]:
         """Return a sentence about each file that was set aside, since a time in ISO 8601, and is still there."""
-        return tuple(aside.sentence() for aside in asides_of(self.path) if aside.at >= since)
+        return tuple(aside.sentence() for aside in list_asides(self.path) if aside.at >= since)
 
     @contextlib.contextmanager
-    def _same_file(self) -> Iterator[None]:
+    def _check_same_file(self) -> Iterator[None]:
         """Refuse a file that took the place of the one that was opened: what the system still writes is lost.
 
         If the one that was opened was set aside, by whichever process, this one goes on with the new one.
         """
         if self._identity is not None and self._identity != identity_of(self.path):
             self._replaces = next(
-                (aside.path for aside in asides_of(self.path) if identity_of(aside.path) == self._identity),
+                (aside.path for aside in list_asides(self.path) if identity_of(aside.path) == self._identity),
                 None,
             )
             if self._replaces is None:
@@ -154,8 +139,8 @@ class TrafficFile:
             self._identity = identity_of(self.path)
             self.generation += 1
 
-    def _opened(self) -> sqlite3.Connection:
-        return _opened(self.path, self._schema, self._fill)
+    def _open(self) -> sqlite3.Connection:
+        return _open(self.path, self._fill)
 
     def _fill(self, connection: sqlite3.Connection) -> None:
         if self.fill is not None:
@@ -170,8 +155,8 @@ class TrafficFile:
 class _Slot:
     """A connection that is opened when it is needed, anew in a process that was forked."""
 
-    def __init__(self, opened: Callable[[], sqlite3.Connection]) -> None:
-        self._opened = opened
+    def __init__(self, open_one: Callable[[], sqlite3.Connection]) -> None:
+        self._open = open_one
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -191,7 +176,7 @@ class _Slot:
         with self._lock:
             try:
                 if self._connection is None:
-                    self._connection = self._opened()
+                    self._connection = self._open()
                     self._finalizer = weakref.finalize(self, self._connection.close)
                 connection = self._connection
                 connection.execute(begin)
@@ -203,7 +188,7 @@ class _Slot:
                         connection.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
-                raise _explained(error, path, doing) from error
+                raise _explain(error, path, doing) from error
             except DspyNbError:
                 raise
             except UnicodeEncodeError as error:
@@ -222,26 +207,31 @@ class _Slot:
                 self._connection = None
 
 
-def _opened(path: Path, schema: str, fill: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
+def _open(path: Path, fill: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
     import sqlite3
 
     with explained(f"create {path}"):
         make_folders(path.absolute().parent)
         if not _is_there(path):
-            _create(path, schema, fill)
+            _create(path, fill)
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
-        if _version(connection) > _SCHEMA_VERSION:
+        if (version := _read_version(connection)) > VERSION:
             raise Refused(f"{path} was written by a newer dspy_nb: upgrade to read it")
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables and _version(connection) != _SCHEMA_VERSION:
+        if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise Corrupt(f"{path} is not a file of traffic, but another database: move it away")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        if not tables:
+        if version < VERSION:
+            connection.execute(
+                "PRAGMA cache_spill = OFF"
+            )  # a file that turns out to be damaged stays as it is
             connection.execute("BEGIN IMMEDIATE")
-            if _version(connection) == 0:  # nobody else has made the tables since
-                _make_tables(connection, schema, fill)
+            if (version := _read_version(connection)) == 0:  # nobody else has made the tables since
+                make_tables(connection)
+                fill(connection)
+            elif version < VERSION:
+                migrate(connection)
             connection.execute("COMMIT")
     except BaseException:
         connection.close()
@@ -266,7 +256,7 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _create(path: Path, schema: str, fill: Callable[[sqlite3.Connection], None]) -> None:
+def _create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
     """Make a new file: whole, or not there. Where another process is faster, its file stays."""
     import sqlite3
 
@@ -276,7 +266,8 @@ def _create(path: Path, schema: str, fill: Callable[[sqlite3.Connection], None])
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")
-            _make_tables(connection, schema, fill)
+            make_tables(connection)
+            fill(connection)
             connection.execute("COMMIT")
         finally:
             connection.close()
@@ -289,19 +280,11 @@ def _create(path: Path, schema: str, fill: Callable[[sqlite3.Connection], None])
                 temporary.with_name(f"{temporary.name}{end}").unlink()
 
 
-def _make_tables(
-    connection: sqlite3.Connection, schema: str, fill: Callable[[sqlite3.Connection], None]
-) -> None:
-    for statement in schema.split(";\n"):
-        connection.execute(statement)
-    fill(connection)
-
-
-def _version(connection: sqlite3.Connection) -> int:
+def _read_version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _explained(error: sqlite3.Error, path: Path, doing: str) -> RegistryError:
+def _explain(error: sqlite3.Error, path: Path, doing: str) -> RegistryError:
     text = one_line(error, 200)
     if is_damage(error) or any(words in text for words in ("already exists", "no such", "not decode")):
         return Corrupt(f"{path} is not a file of traffic: {text}")
@@ -329,7 +312,7 @@ def verify_traffic(path: Path) -> None:
         ) as connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as error:
-        raise _explained(error, path, "read") from error
+        raise _explain(error, path, "read") from error
     except UnicodeDecodeError as error:
         raise Corrupt(f"{path} is not a file of traffic: its tables have no readable names") from error
     if found != "ok":

@@ -1,0 +1,47 @@
+BEGIN TRANSACTION;
+CREATE TABLE changes (id INTEGER PRIMARY KEY, number INTEGER NOT NULL);
+INSERT INTO "changes" VALUES(1,1),(2,2),(3,3),(4,4),(5,5),(6,6),(7,7),(8,8),(9,9),(10,10),(11,11),(12,12),(13,13),(14,14),(15,15),(16,16),(17,17),(18,18),(19,19),(20,20),(21,21),(22,22),(23,23),(24,24),(25,25),(26,26),(27,27),(28,28),(29,29),(30,30),(31,1),(32,2),(33,3),(34,4),(35,5),(36,6),(37,7),(38,9),(39,10),(40,11),(41,12),(42,13),(43,14),(44,15),(45,16),(46,17),(47,18),(48,19),(49,20),(50,22),(51,23),(52,24),(53,8),(54,21);
+CREATE TABLE events (
+    number INTEGER PRIMARY KEY, is_b INTEGER NOT NULL, first INTEGER NOT NULL, split_id INTEGER NOT NULL,
+    outcome REAL, late INTEGER NOT NULL DEFAULT 0, error TEXT, cached INTEGER, latency_us INTEGER,
+    assigned_at REAL NOT NULL, recorded_at REAL, request_id TEXT NOT NULL UNIQUE, unit TEXT NOT NULL);
+INSERT INTO "events" VALUES(1,0,1,1,0.0,0,NULL,0,277,1790000000.75,1790000008.5,'own 0','user 0');
+INSERT INTO "events" VALUES(2,0,1,1,1.0,0,NULL,0,40,1790000001.0,1790000008.75,'b52a43abad8d194a9892139600ddb74d','user 1');
+INSERT INTO "events" VALUES(3,0,1,1,1.0,0,NULL,0,27,1790000001.25,1790000009.0,'5af84e6b4f59672710e6d8e6568068b9','user 2');
+INSERT INTO "events" VALUES(4,0,1,1,0.25,0,NULL,0,26,1790000001.5,1790000009.25,'b24891917b121dc54e5a3a26d18a669a','user 3');
+INSERT INTO "events" VALUES(5,1,1,1,1.0,0,NULL,0,48,1790000001.75,1790000009.5,'78f845f57b3120df2f4d4c8650d7d13f','user 4');
+INSERT INTO "events" VALUES(6,0,1,1,1.0,0,NULL,0,81,1790000002.0,1790000009.75,'own 5','user 5');
+INSERT INTO "events" VALUES(7,1,1,1,0.0,0,NULL,0,39,1790000002.25,1790000010.0,'419521fe0e979cf32d1634b4b4653252','user 6');
+INSERT INTO "events" VALUES(8,0,1,1,1.0,1,NULL,0,34,1790000002.5,1790000174.25,'f3001cee05da8467f06313fff9a01fe8','user 7');
+INSERT INTO "events" VALUES(9,0,1,1,1.0,0,NULL,0,31,1790000002.75,1790000010.25,'677fd139d84a1d3a5b8e8fb2bff29101','user 8');
+INSERT INTO "events" VALUES(10,1,1,1,0.0,0,NULL,0,29,1790000003.0,1790000010.5,'6b384309c9a937a68c8f95ef04a012e8','user 9');
+INSERT INTO "events" VALUES(11,0,1,1,1.0,0,NULL,0,31,1790000003.25,1790000010.75,'own 10','user 10');
+INSERT INTO "events" VALUES(12,0,1,1,1.0,0,NULL,0,87,1790000003.5,1790000011.0,'d75b1e249419cf4d60597bdc5dbe4409','user 11');
+INSERT INTO "events" VALUES(13,0,1,1,0.0,0,NULL,0,43,1790000003.75,1790000011.25,'b52fa53c0bf64ef773ec28d00252f615','user 12');
+INSERT INTO "events" VALUES(14,0,1,1,1.0,0,NULL,0,31,1790000004.0,1790000011.5,'f453324ef486ab739faba8272e50bd4e','user 13');
+INSERT INTO "events" VALUES(15,0,1,1,1.0,0,NULL,0,31,1790000004.25,1790000011.75,'3eff8b3fc177f1131e782196324f3e81','user 14');
+INSERT INTO "events" VALUES(16,0,1,2,0.0,0,NULL,0,33,1790000004.75,1790000012.0,'own 15','user 15');
+INSERT INTO "events" VALUES(17,1,1,2,1.0,0,NULL,0,30,1790000005.0,1790000012.25,'76531737f129c8c6d1ca4dc4edfde416','user 16');
+INSERT INTO "events" VALUES(18,0,1,2,1.0,0,NULL,0,66,1790000005.25,1790000012.5,'e488b6c85ad3ba328332f05a58296818','user 17');
+INSERT INTO "events" VALUES(19,1,1,2,0.0,0,NULL,0,37,1790000005.5,1790000012.75,'767d5274c68deb5d403a960a8652dbd0','user 18');
+INSERT INTO "events" VALUES(20,1,1,2,1.0,0,NULL,0,30,1790000005.75,1790000013.0,'c7eec61bbf9703c096fabb7b1ba95a54','user 19');
+INSERT INTO "events" VALUES(21,0,1,2,NULL,1,NULL,0,29,1790000006.0,NULL,'own 20','user 20');
+INSERT INTO "events" VALUES(22,0,1,2,0.0,0,NULL,0,31,1790000006.25,1790000013.25,'4bbdbb01dc14ed575e0730b3cc170c31','user 21');
+INSERT INTO "events" VALUES(23,0,1,2,1.0,0,NULL,0,30,1790000006.5,1790000013.5,'fa749692f21ff5eb6ed78f5d0960afe9','user 22');
+INSERT INTO "events" VALUES(24,1,1,2,1.0,0,NULL,0,101,1790000006.75,1790000013.75,'834c1b69573ac59a355f2af41757905e','user 23');
+INSERT INTO "events" VALUES(25,0,0,1,NULL,0,NULL,0,38,1790000007.0,NULL,'25f02628eb07c30d5cd5061c9c5f319e','user 0');
+INSERT INTO "events" VALUES(26,0,0,1,NULL,0,NULL,0,30,1790000007.25,NULL,'own 25','user 1');
+INSERT INTO "events" VALUES(27,0,0,1,NULL,0,NULL,0,67,1790000007.5,NULL,'b3de08f9ec9837044692ba0357079670','user 2');
+INSERT INTO "events" VALUES(28,0,0,1,NULL,0,NULL,0,120,1790000007.75,NULL,'af9b74f84ffcbf4217921e6c8b8e8f4e','user 3');
+INSERT INTO "events" VALUES(29,1,0,1,NULL,0,NULL,0,30,1790000008.0,NULL,'cc7c6d812d6f2efc4e613a365119cdcc','user 4');
+INSERT INTO "events" VALUES(30,0,0,1,NULL,0,NULL,0,46,1790000008.25,NULL,'b89c4e56261c374ba07657d61404ab1e','user 5');
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+INSERT INTO "facts" VALUES('definition','{"name": "concluded", "a": "a", "b": "b", "a_given": "", "b_given": "", "split": 0.3, "min_samples": 100, "confidence": 0.95, "margin": 0.0, "outcome_within_s": 100.0, "missing": 0.0, "salt": "concluded", "created_at": 1790000000.25}');
+INSERT INTO "facts" VALUES('conclusion','{"verdict": "inconclusive", "winner": "a", "n": 24, "concluded_at": 1790000174.75, "reason": "enough", "forced": true, "evidence": {"kind": "ab", "verdict": "inconclusive", "experiment": "concluded", "baseline": "a", "effect": -0.09010416666666667, "interval": [-1.0, 1.0], "p_value": 0.9565816746351693, "n": 24, "margin": 0.0, "confidence": 0.95, "method": "two-arm betting confidence sequence in the order of assignment, valid at every look", "metric": "outcome", "score": 0.5714285714285714, "data_fingerprint": "fd439b10bdd0bef4bd0567dbb71ec4fc39138800f16ae1668ce0f7ebb5bda820", "blocked": [], "passed": false, "forced": true, "reason": "enough"}}');
+CREATE TABLE splits (id INTEGER PRIMARY KEY, split REAL NOT NULL, set_at REAL NOT NULL);
+INSERT INTO "splits" VALUES(1,0.3,1790000000.5);
+INSERT INTO "splits" VALUES(2,0.6,1790000004.5);
+CREATE UNIQUE INDEX units ON events (unit) WHERE first = 1;
+CREATE INDEX waiting ON events (assigned_at) WHERE first = 1 AND outcome IS NULL AND late = 0;
+COMMIT;
+PRAGMA user_version = 1;
