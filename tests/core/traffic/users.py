@@ -113,14 +113,13 @@ class User:
 class OfExperiment(User):
     """An experiment with the program in both arms."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, *arguments: Any, **given: Any) -> None:
+        super().__init__(*arguments, **given)
         programs = self.program(), self.program()
         for program in programs:
             program.set_lm(_LM)
-        known = (self.root / "experiments" / "t.sqlite3").exists()
-        begun = {} if known else {"split": 0.5, "outcome_within_s": OPEN_S}
-        self.view: Experiment = Experiment("t", *programs, registry=self.root, clock=self.clock, **begun)
+        options = {"split": 0.5, "outcome_within_s": OPEN_S, "clock": self.clock}
+        self.view: Experiment = Experiment("t", *programs, registry=self.root, **options)
         self.traffic = self.view._traffic
 
     def predict(self, unit: str = "u", **inputs: Any) -> Answer:
