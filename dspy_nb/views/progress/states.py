@@ -81,7 +81,7 @@ class PipelineState(CallState):
         inner: The state of the last call within a step, if there was one.
     """
 
-    keeps = "what is done; the same call goes on from there"
+    keeps = "what is done, for the same call to go on from"
 
     def __init__(self) -> None:
         super().__init__()
