@@ -24,9 +24,10 @@ from dspy_nb.cli.output import OutputClosed, echo
 from dspy_nb.cli.setup import demo, install_model, run_notebook
 from dspy_nb.cli.shell import Shell
 from dspy_nb.commands import COMMANDS
+from dspy_nb.commands.declaration import Verb
 from dspy_nb.core.text import error_text, one_line
 
-__all__ = ["cli", "main"]
+__all__ = ["add_command", "cli", "main"]
 
 _INTERRUPTED = 130  # what shells report of a program that Ctrl-C ended
 
@@ -50,13 +51,20 @@ def cli() -> None:
 
 
 cli.help = (cli.help or "").replace("\\b\n", "\b\n")  # a raw docstring has no mark for lines as they are
+
+
+def add_command(verb: Verb) -> None:
+    """Give the shell a declared command."""
+    command = verb.on("shell")
+    set_variables(command)
+    expand_home(command)
+    command.params.append(config_option())
+    cli.add_command(command)
+
+
 for declared in (*COMMANDS, completion, demo, install_model, run_notebook):
     if declared.in_shell:
-        command = declared.on("shell")
-        set_variables(command)
-        expand_home(command)
-        command.params.append(config_option())
-        cli.add_command(command)
+        add_command(declared)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
