@@ -139,14 +139,14 @@ def evaluate(
     if register_with is not None:
         target = registry.get(register_with)
         check_same_program(subject, target)
-
     measures = [here.metric(name, "--metric") for name in metrics or (common.own_metric(version),)]
     assert dataset is not None
     fields = functools.partial(common.input_names, inputs, lambda: subject)
     examples = here.examples(dataset, name_of("dataset"), fields)
     slices: Any = by
     # A field of the examples comes first: it is what the name most likely means.
-    if by is not None and not (examples and by in examples[0]) and here.named(by) is not None:
+    is_field = isinstance(examples, list) and examples and by in examples[0]
+    if by is not None and not is_field and here.named(by) is not None:
         slices = here.named(by)
     if report is not None:
         check_target(name_of("report"), Path(report))
@@ -167,10 +167,7 @@ def evaluate(
     refused = result is not None and not result.passed
     return Outcome(
         evaluation,
-        lambda: {
-            **evaluation.to_dict(results=False),
-            "gate": None if result is None else result.to_dict(),
-        },
+        lambda: {**evaluation.to_dict(results=False), "gate": None if result is None else result.to_dict()},
         note="\n".join(filter(None, (note, "" if result is None else result.report()))),
         refusal=nb.GateFailed(list(result.reasons)) if result is not None and refused else None,
         status=0 if evaluation.complete and evaluation.errors.count < evaluation.n else 1,
@@ -181,19 +178,9 @@ def evaluate(
 def _plan(effect: float, confidence: float) -> Outcome:
     from dspy_nb.core.statistics.sample_sizes import plan
 
-    names = (
-        "first",
-        "model",
-        "program",
-        "dataset",
-        "metrics",
-        "conditions",
-        "attach",
-        "register_with",
-        "report",
-    )
-    if unused := given(names):
-        raise nb.InputError(f"--plan evaluates nothing; {next(iter(unused.values()))} does not go with it")
+    goes = ("effect", "confidence", "as_json", "kept", "root", "quiet")
+    if unused := [shown for name, shown in given().items() if name not in goes]:
+        raise nb.InputError(f"--plan evaluates nothing; {unused[0]} does not go with it")
     planned = plan(effect, confidence=confidence)
     return Outcome(planned, lambda: asdict(planned), str(planned))
 
