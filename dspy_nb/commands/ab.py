@@ -24,14 +24,14 @@ _ONLINE: Final = (
 
 
 @command("ab-test", magic="dspy_ab", kept_as="_dspy_comparison")
-@argument("a", common.PROGRAMS, "[A]", required=False)
-@argument("b", common.PROGRAMS, "[B]...", nargs=-1)
-@option("--model-a", "What is in use, such as qa-model@production; the same as A.", common.PROGRAMS)
+@argument("a", common.SUBJECTS, "[A]", required=False)
+@argument("b", common.SUBJECTS, "[B]...", nargs=-1)
+@option("--model-a", "What is in use, such as qa-model@production; the same as A.", common.SUBJECTS)
 @option(
     "--model-b",
     "What may replace it, such as qa-model@latest; repeatable, and the more there are, the more evidence each "
     "needs. The same as B.",
-    common.PROGRAMS,
+    common.SUBJECTS,
     multiple=True,
 )
 @common.program

@@ -34,6 +34,7 @@ __all__ = [
     "PROGRAMS",
     "REFERENCES",
     "STAGES",
+    "SUBJECTS",
     "TEXT",
     "VERSION",
     "bump",
@@ -114,6 +115,7 @@ def _experiments(here: Surface, ctx: click.Context) -> Iterable[str]:
 
 
 PROGRAMS: Final = Kind("NAME|MODULE:NAME", _programs)
+SUBJECTS: Final = Kind("REF|PROGRAM", _programs)
 DATA: Final = Kind("FILE|NAME", lambda here, ctx: here.names(lambda value: isinstance(value, list)), "file")
 METRICS: Final = Kind("METRIC", _metrics)
 OPTIMIZERS: Final = Kind("NAME", _optimizers)

@@ -209,6 +209,8 @@ def typed(param: click.Parameter) -> str:
 def name_of(parameter: str) -> str:
     """Return the name of a parameter of the current command as it was typed, or its first one."""
     context = click.get_current_context()
+    if parameter == "program" and context.params.get("first") is not None:
+        return "PROGRAM"  # typed as the first word
     return next(typed(param) for param in context.command.params if param.name == parameter)
 
 
@@ -236,9 +238,7 @@ def _named_as_typed(error: InputError, ctx: click.Context) -> InputError:
     """Return the error with the arguments of core called as on the line: ``trainset is empty`` as ``--train``."""
     message = str(error)
     for param in ctx.command.params:
-        if param.name == "program" and not isinstance(param, click.Option):
-            continue
-        shown = typed(param)
+        shown = name_of(str(param.name))
         pattern = rf"^(budget: )?{param.name}(?=(\[\d+\])?(: |=| (must|is|has|lacks|cannot|belongs)\b))"
         message, n = re.subn(pattern, shown, message)
         if n:

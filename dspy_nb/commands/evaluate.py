@@ -124,9 +124,9 @@ def evaluate(
     registry = nb.Registry(root)
     if model is not None:
         version: nb.ModelVersion | None = registry.get(model)
-        found = None if program is None else here.program(program, "--program")
+        found = None if program is None else here.program(program, name_of("program"))
     elif program is not None:
-        found, version = common.resolve(here, program, "--program", registry)
+        found, version = common.resolve(here, program, name_of("program"), registry)
     else:
         raise nb.InputError("give a program, --model REF, or both")
     common.require({"dataset": dataset}, ("dataset",))

@@ -8,7 +8,7 @@ from typing import Any
 import dspy_nb as nb
 from dspy_nb.commands import common, words
 from dspy_nb.commands.common import open_registry, version_facts
-from dspy_nb.commands.declaration import Kind, argument, command, option
+from dspy_nb.commands.declaration import Kind, argument, command, name_of, option
 from dspy_nb.commands.surface import Outcome, Surface
 
 __all__ = ["check", "diff", "history", "list_versions", "register", "registry", "show"]
@@ -207,5 +207,5 @@ def register(here: Surface, program: str, root: str, **arguments: Any) -> Outcom
       dspy-nb register --program my_package.programs:Classifier --model-id sentiment --bump major
     """
     common.require({"program": program}, ("program",))
-    made = nb.Registry(root).register(here.program(program, "--program"), **arguments)
+    made = nb.Registry(root).register(here.program(program, name_of("program")), **arguments)
     return Outcome(made, version_facts(made), f"Registered {made.ref} in {made.path}")

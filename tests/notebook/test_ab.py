@@ -102,7 +102,7 @@ def test_the_status_of_an_online_experiment(cells: Notebook) -> None:
         ("%dspy_ab --experiment nobody", "no experiment 'nobody'"),
         (
             "%dspy_ab weak program --experiment x --seed 0 --one-look",
-            "--seed, --one-look go with a comparison",
+            "--one-look, --seed go with a comparison",
         ),
         (
             "%dspy_ab",

@@ -227,7 +227,7 @@ def test_a_dry_run_returns_the_estimate_and_asks_nothing(notebook):
         ("%dspy_optimize program --train train --metric exact_match:topic", "no field 'topic'"),
         (
             "%dspy_optimize train --train train --metric exact_match:sentiment",
-            "program must be a dspy.Module",
+            "PROGRAM must be a dspy.Module",
         ),
         ("%dspy_presets nothing", "unknown preset 'nothing'"),
         ("%dspy_presets light --optimizer COPRO", "--optimizer goes with --save"),
