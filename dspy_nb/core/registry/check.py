@@ -128,11 +128,6 @@ def _check_end(
         log.read()
     except DspyNbError:
         return  # that is a problem already
-    if log.torn is not None:
-        message = (
-            f"{log.torn} was not finished by a process that stopped half-way: the next entry takes its place"
-        )
-        yield Problem("orphan", Path(log.torn), message)
     if anchor is None or anchor.is_held_by(log.entries):
         return
     if anchor.number > len(log.entries):

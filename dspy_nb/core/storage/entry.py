@@ -1,4 +1,4 @@
-"""One entry of a log as a file: how it is sealed, read and verified, and what a torn one looks like."""
+"""One entry of a log as a file: how it is sealed, read and verified."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ __all__ = [
     "check_change",
     "entry_name",
     "is_entry_name",
-    "is_torn",
     "seal",
     "verified",
 ]
@@ -148,20 +147,6 @@ def verified(content: bytes, path: str, number: int, previous: str) -> Entry:
             f"{path} does not continue the entry before it: two histories were mixed, keep one branch's log"
         )
     return Entry(number, head.action, head.at, head.by, _body(values), checksum)
-
-
-def is_torn(content: bytes) -> bool:
-    """Return whether a file is the beginning of an entry and not a whole one, nor one that was edited.
-
-    A power cut may leave zeros in place of the rest.
-    """
-    content = content.rstrip(b"\0")
-    beginning = b'{\n "schema_version": '[: len(content)]
-    sealed, seal, sealing = content.rpartition(_SEAL)
-    if not seal:  # the last line of an entry, and no other one, begins with the brace
-        return content.startswith(beginning) and b"\n}" not in content
-    whole = hashlib.sha256(sealed).hexdigest().encode() + _SEAL_END
-    return content.startswith(beginning) and len(sealing) < len(whole) and whole.startswith(sealing)
 
 
 def _body(values: Mapping[str, Any]) -> dict[str, Any]:
