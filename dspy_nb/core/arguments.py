@@ -85,12 +85,7 @@ def probability(name: str, value: object) -> float:
 
 
 def numbers_between(
-    name: str,
-    values: Iterable[float],
-    low: float = -math.inf,
-    high: float = math.inf,
-    *,
-    whole: bool = False,
+    name: str, values: Iterable[float], low: float = -math.inf, high: float = math.inf, *, whole: bool = False
 ) -> NDArray[Any]:
     """Return finite numbers within two bounds, whole ones if asked, as a float array of one dimension.
 

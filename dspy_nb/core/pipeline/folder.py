@@ -16,14 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError, RegistryError
-from dspy_nb.core.storage.files import (
-    dump_json,
-    explained,
-    make_folders,
-    parse_json,
-    read_file,
-    replace_file,
-)
+from dspy_nb.core.storage.files import dump_json, explained, make_folders, parse_json, read_file, replace_file
 from dspy_nb.core.storage.log import utc_now
 from dspy_nb.core.text import repaired
 

@@ -121,11 +121,7 @@ class QualityGate:
         return cls(**values, per_class=floors)
 
     def check(
-        self,
-        evaluation: Evaluation | ModelVersion,
-        *,
-        registry: Registry | None = None,
-        raises: bool = True,
+        self, evaluation: Evaluation | ModelVersion, *, registry: Registry | None = None, raises: bool = True
     ) -> GateResult:
         """Check an evaluation, or the one that is stored with a version.
 

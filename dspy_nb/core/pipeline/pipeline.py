@@ -203,11 +203,7 @@ class _Pipeline:
 
     def _optimize(self) -> Step:
         self.folder.save()  # an interrupted optimization goes on in this folder
-        run = self.run = optimize(
-            self.task,
-            run_dir=self.folder.path / "run",
-            **self.within,
-        )
+        run = self.run = optimize(self.task, run_dir=self.folder.path / "run", **self.within)
         if run.stopped_by in ("interrupt", "stop"):
             raise KeyboardInterrupt
         if run.origin == "given":

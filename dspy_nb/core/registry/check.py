@@ -250,9 +250,7 @@ def _stray(path: Path) -> Problem:
     except InputError:
         return Problem("foreign", path, f"{path} is not part of a registry: remove it")
     return Problem(
-        "orphan",
-        path,
-        f"{path} has no log entry, so nobody sees it: remove it if no registration is running",
+        "orphan", path, f"{path} has no log entry, so nobody sees it: remove it if no registration is running"
     )
 
 

@@ -28,12 +28,7 @@ from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Registr
 from dspy_nb.core.models.catalogue import Catalogue, as_reference
 from dspy_nb.core.models.loading import stored_program
 from dspy_nb.core.models.names import STAGES, check_bump, check_model_id, check_version
-from dspy_nb.core.models.promotion import (
-    decide_archive,
-    decide_promotion,
-    find_record,
-    load_requirements,
-)
+from dspy_nb.core.models.promotion import decide_archive, decide_promotion, find_record, load_requirements
 from dspy_nb.core.models.publishing import free_version, publish
 from dspy_nb.core.models.stages import ModelState
 from dspy_nb.core.models.subject import take_evidence
