@@ -29,49 +29,19 @@ from dspy_nb.core.text import error_text, repaired, value_text
 __all__ = ["METADATA_FIELDS", "Submission", "git_commit", "package_versions", "summary_of"]
 
 METADATA_FIELDS: Final = (
-    "optimizer",
-    "base_model",
-    "adapter",
-    "num_training_examples",
-    "validation_score",
-    "hyperparameters",
-    "seed",
-    "usage",
-    "datasets",
-    "metric",
-    "test",
-    "duration_s",
-    "stopped_by",
-)
+    "optimizer", "base_model", "adapter", "num_training_examples", "validation_score", "hyperparameters", "seed",
+    "usage", "datasets", "metric", "test", "duration_s", "stopped_by",
+)  # fmt: skip
 """What a run says about itself; whatever it does not say is null in metadata.json."""
 
-_OURS: Final = frozenset(
-    [
-        "model_id",
-        "version",
-        "saved_at",
-        "framework",
-        "dspy_version",
-        "signature",
-        "parent",
-        "packages",
-        "git_commit",
-        "schema_version",
-        "program_class",
-        "notes",
-    ]
-)
+_OURS: Final = {
+    "model_id", "version", "saved_at", "framework", "dspy_version", "signature", "parent", "packages", "git_commit",
+    "schema_version", "program_class", "notes",
+}  # fmt: skip
 _TYPES: Final = {
-    "optimizer": str,
-    "base_model": str,
-    "created_at": str,
-    "validation_score": Real,
-    "adapter": Mapping,
-    "hyperparameters": Mapping,
-    "usage": Mapping,
-    "datasets": Mapping,
-    "test": Mapping,
-}
+    "optimizer": str, "base_model": str, "created_at": str, "validation_score": Real, "adapter": Mapping,
+    "hyperparameters": Mapping, "usage": Mapping, "datasets": Mapping, "test": Mapping,
+}  # fmt: skip
 _LARGEST_VERSION: Final = LARGEST_FILE - 2**20  # its archive has a manifest, and is a file as well
 
 
@@ -229,8 +199,8 @@ def package_versions() -> dict[str, str]:
 def git_commit(start: Path | None = None) -> str | None:
     """Return the commit that is checked out around ``start`` (the working directory), or None.
 
-    Reads the files of git itself (a call of git costs more than a whole registration): HEAD, the branch it
-    names, packed branches, and the indirection of a worktree. Uncommitted changes are not seen.
+    Reads git's own files, because a call of git costs more than a whole registration: HEAD, the branch it names,
+    packed branches, and the indirection of a worktree. Uncommitted changes are not seen.
     """
     try:
         folder = _git_folder(start or os.getcwd())
