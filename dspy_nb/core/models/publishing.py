@@ -18,9 +18,9 @@ from typing import Any, Final
 from dspy_nb.core.errors import Conflict, RegistryError
 from dspy_nb.core.models.names import next_version
 from dspy_nb.core.models.stages import ModelState
-from dspy_nb.core.storage.files import explained, make_folders, put_in_place, stage_folder, write_file
+from dspy_nb.core.storage.files import explained, make_folders, put_in_place, replace_file, stage_folder
 from dspy_nb.core.storage.flushing import Unflushed
-from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log
+from dspy_nb.core.storage.log import Log
 
 __all__ = ["STAGING_PREFIX", "free_version", "publish"]
 
@@ -94,18 +94,8 @@ def _make_root(root: Path) -> None:
     """Make the root, and tell git to leave hashed files alone and temporary ones out."""
     make_folders(root)
     for name, content in _GIT_FILES.items():
-        path = f"{root}{os.sep}{name}"
-        try:
-            os.lstat(path)
-        except FileNotFoundError:
-            temporary = f"{root}{os.sep}{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-            write_file(temporary, content)
-            try:
-                os.replace(temporary, path)  # whole or not at all, also if this process is killed
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
+        if not os.path.lexists(f"{root}{os.sep}{name}"):
+            replace_file(root / name, content)  # whole or not at all, also if this process is killed
 
 
 def _put_folder(folder: Path, version: str, files: Mapping[str, bytes], unflushed: Unflushed) -> bool:

@@ -20,8 +20,8 @@ from dspy_nb.core.models.stages import ModelState, Record
 from dspy_nb.core.models.version import verified_files, verified_metadata
 from dspy_nb.core.storage.anchor import ANCHORS, Anchor, anchor_of, read_anchor
 from dspy_nb.core.storage.entry import is_entry_name
-from dspy_nb.core.storage.files import explained
-from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log
+from dspy_nb.core.storage.files import TEMPORARY_PREFIX, explained
+from dspy_nb.core.storage.log import Log
 from dspy_nb.core.text import visible
 from dspy_nb.core.traffic.damaged import is_aside
 from dspy_nb.core.traffic.file import verify_traffic

@@ -27,6 +27,7 @@ from dspy_nb.core.text import error_text
 __all__ = [
     "LARGEST_FILE",
     "NOT_FLUSHED",
+    "TEMPORARY_PREFIX",
     "check_target",
     "dump_json",
     "explained",
@@ -44,6 +45,7 @@ _BINARY: Final = getattr(os, "O_BINARY", 0)
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 LARGEST_FILE: Final = 64 * 2**20
 NOT_FLUSHED: Final = "is written but might not survive a power cut"
+TEMPORARY_PREFIX: Final = ".tmp-"
 _TOO_DEEP: Final = b"\n" + b" " * (DEEPEST + 1)
 _TAKEN: Final = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
@@ -88,7 +90,7 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: It cannot be written; then what was there is still there.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{secrets.token_hex(8)}")
     write_file(temporary, content)
     try:
         temporary.replace(path)
@@ -150,7 +152,7 @@ def check_target(what: str, path: Path) -> None:
     Raises:
         InputError: It cannot, or what is there is no file.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}") if path.name else path
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{secrets.token_hex(8)}") if path.name else path
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{what} {path}: that is no file")

@@ -45,6 +45,7 @@ from dspy_nb.core.storage.anchor import anchor_of, confirm
 from dspy_nb.core.storage.entry import Entry, entry_name, is_entry_name, seal, verified
 from dspy_nb.core.storage.files import (
     NOT_FLUSHED,
+    TEMPORARY_PREFIX,
     explained,
     make_folders,
     put_in_place,
@@ -55,8 +56,6 @@ from dspy_nb.core.storage.flushing import Unflushed
 from dspy_nb.core.text import repaired
 
 __all__ = ["TEMPORARY_PREFIX", "Entry", "Log", "LogState", "current_user", "utc_now"]
-
-TEMPORARY_PREFIX: Final = ".tmp-"
 
 _INSIDE: Final = "entry.json"  # the file of an entry that is a folder
 _PATIENCE_S: Final = 60.0
