@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dspy_nb.core.arguments import user_path
@@ -61,9 +62,8 @@ class Catalogue:
             Corrupt: The log is damaged.
         """
         reference = as_reference(ref)
-        log = self._existing(reference.model_id)
-        with log.lock:
-            return self._version(reference.model_id, find_record(reference, log.read()))
+        with self._reading(reference.model_id) as state:
+            return self._version(reference.model_id, find_record(reference, state))
 
     def load(
         self, ref: str | ModelVersion, program: dspy.Module | type[dspy.Module] | None = None
@@ -118,9 +118,7 @@ class Catalogue:
         """
         if model_id is None:
             return [version for name in self.models() for version in self.list(name)]
-        log = self._existing(check_model_id(model_id))
-        with log.lock:
-            state = log.read()
+        with self._reading(model_id) as state:
             return [self._version(model_id, state.records[version]) for _, version in reversed(state.ordered)]
 
     def survey(self) -> tuple[Versions, Damage]:
@@ -146,29 +144,24 @@ class Catalogue:
 
     def production(self, model_id: str) -> ModelVersion | None:
         """Return the version in production, or None."""
-        log = self._existing(check_model_id(model_id))
-        with log.lock:
-            state = log.read()
+        with self._reading(model_id) as state:
             return self._version(model_id, state.records[state.production]) if state.production else None
 
     def history(self, model_id: str) -> History:
         """Return everything that was ever done to a model, oldest first."""
-        log = self._existing(check_model_id(model_id))
-        with log.lock:
-            return [*log.read().history]
+        with self._reading(model_id) as state:
+            return [*state.history]
 
     def last_entry(self, model_id: str) -> HistoryEntry:
         """Return what was done to a model last; cheap, however long its history is."""
-        log = self._existing(check_model_id(model_id))
-        with log.lock:
-            return log.read().history[-1]
+        with self._reading(model_id) as state:
+            return state.history[-1]
 
     def environments(self) -> Names:
         """Return the names of all environments in which something was ever deployed, sorted."""
         with explained(f"read {self.root}"):
-            return [
-                name for name in self.folder_names("environments") if self._environment_log(name).exists()
-            ]
+            names, folder = self.folder_names("environments"), self.root / "environments"
+            return [name for name in names if (folder / name / "log").exists()]
 
     def to_frame(self, model_id: str | None = None) -> pd.DataFrame:
         """Return the versions as a table, one row each, the newest of each model first."""
@@ -181,29 +174,32 @@ class Catalogue:
     def _log(self, model_id: str) -> Log[ModelState]:
         with self._lock:
             if model_id not in self._logs:
-                self._logs[model_id] = Log(self._folder(model_id) / "log", ModelState, self.root)
+                self._logs[model_id] = Log(self.root / "models" / model_id / "log", ModelState, self.root)
             return self._logs[model_id]
 
+    @contextlib.contextmanager
+    def _reading(self, model_id: str) -> Iterator[ModelState]:
+        """Give the state of a model that has versions, as it is at one moment."""
+        log = self._log(check_model_id(model_id))
+        with log.lock:
+            state = log.read()
+            if not state.records:
+                known = (
+                    self.folder_names()
+                )  # names only: damage to another model is not this caller's concern
+                hint = f"there are {', '.join(known[:8])}" if known else f"{self.root} has no models yet"
+                raise NotFound(f"no model {model_id!r}: {hint}")
+            yield state
+
     def _existing(self, model_id: str) -> Log[ModelState]:
-        log = self._log(model_id)
-        if not log.read().records:
-            known = self.folder_names()  # names only: damage to another model is not this caller's concern
-            hint = f"there are {', '.join(known[:8])}" if known else f"{self.root} has no models yet"
-            raise NotFound(f"no model {model_id!r}: {hint}")
-        return log
-
-    def _folder(self, model_id: str) -> Path:
-        return self.root / "models" / model_id
-
-    def _environment_log(self, name: str) -> Path:
-        return self.root / "environments" / name / "log"
+        with self._reading(model_id):
+            return self._log(model_id)
 
     def _check_case(self, model_id: str) -> None:
         for other in self.folder_names():
             if other != model_id and other.lower() == model_id.lower():
-                raise Conflict(
-                    f"model {model_id!r} differs only in case from {other!r}, and some disks know no case"
-                )
+                words = f"model {model_id!r} differs only in case from {other!r}"
+                raise Conflict(f"{words}, and some disks know no case")
 
     def _version(self, model_id: str, record: Record) -> ModelVersion:
         """Return the version of a record; made once, and again after the record has changed."""
