@@ -18,11 +18,13 @@ from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.pipeline.gate import QualityGate
 from dspy_nb.core.text import value_text
 
-__all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "passes", "plan_of"]
+__all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "describe_pipeline", "passes"]
 
 STEPS: Final = ("optimize", "evaluate", "gate", "staging", "ab-test", "production")
 DEFAULT_BUDGET: Final = Budget(seconds=3600)
 """Of the optimization, where none is given: no pipeline waits for ever."""
+
+_RULES: Final = ("margin", "confidence", "inconclusive", "staging", "production")
 
 Inconclusive = Literal["refuse", "ship"]
 
@@ -59,7 +61,7 @@ class PipelineRules:
             raise InputError(f"staging and production are both {self.staging!r}: they must differ")
 
 
-def plan_of(task: Task, model_id: str, rules: PipelineRules) -> dict[str, Any]:
+def describe_pipeline(task: Task, model_id: str, rules: PipelineRules) -> dict[str, Any]:
     """Return as JSON data what must be the same when an interrupted pipeline goes on."""
     assert task.metric is not None
     metric = as_metric(task.metric)
@@ -74,11 +76,8 @@ def plan_of(task: Task, model_id: str, rules: PipelineRules) -> dict[str, Any]:
         "options": readable(task.options),
         "preset": task.preset,
         "seed": task.seed,
-        "gate": _described(rules.gate),
-        "rules": {
-            name: getattr(rules, name)
-            for name in ("margin", "confidence", "inconclusive", "staging", "production")
-        },
+        "gate": _describe_gate(rules.gate),
+        "rules": {name: getattr(rules, name) for name in _RULES},
     }
 
 
@@ -99,11 +98,10 @@ def passes(found: Comparison, inconclusive: Inconclusive) -> tuple[bool, str]:
     return False, message
 
 
-def _described(gate: QualityGate) -> dict[str, Any]:
+def _describe_gate(gate: QualityGate) -> dict[str, Any]:
     """Return a gate as JSON data, to tell whether another one is the same."""
     reference = gate.not_worse_than
     named = reference if isinstance(reference, str | None) else getattr(reference, "ref", "an evaluation")
-    return {
-        **{name: value for name, value in vars(gate).items() if value is not None},
-        "not_worse_than": named,
+    return {name: value for name, value in vars(gate).items() if value is not None} | {
+        "not_worse_than": named
     }
