@@ -36,6 +36,9 @@ __all__ = ["export_version", "read_archive"]
 
 SCHEMA_VERSION: Final = 1
 _MANIFEST: Final = "manifest.json"
+_UNREADABLE: Final = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError
+)  # fmt: skip
 _DATE: Final = (1980, 1, 1, 0, 0, 0)  # the same version gives the same bytes
 
 
@@ -94,19 +97,7 @@ def read_archive(path: Path) -> tuple[str, str, dict[str, bytes], dict[str, Any]
             raise InputError(f"there is no file {path}") from None
     try:
         files = _unpack(content, path)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        OSError,
-        NotImplementedError,
-        OverflowError,
-        RuntimeError,
-        ValueError,
-    ) as error:
-        if isinstance(error, Corrupt):
-            raise
+    except _UNREADABLE as error:
         raise Corrupt(f"{path} is not a readable zip file: {error_text(error)}") from error
     manifest = parse_json(files.pop(_MANIFEST, b"null"), f"{path}: {_MANIFEST}")
     return _checked(manifest, files, path)
@@ -148,7 +139,6 @@ def _checked(
     if found.sha256 != hashes or not set(VERSION_FILES) - {"evaluation.json"} <= set(files):
         raise Corrupt(f"{path}: its files are not those that its manifest lists: export it again")
     metadata = verified_metadata(files["metadata.json"], f"{path}: metadata.json", model_id, version)
-    check_state(
-        parse_json(files["model.json"], f"{path}: model.json"), metadata["signature"], f"{path}: model.json"
-    )
+    state = f"{path}: model.json"
+    check_state(parse_json(files["model.json"], state), metadata["signature"], state)
     return model_id, version, dict(files), metadata

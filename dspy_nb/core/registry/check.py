@@ -173,11 +173,8 @@ def _check_environment(
             message = f"{name} deployed {ref}, which is not registered: restore its log from git or a backup"
             yield Problem("corrupt", log.folder, message)
     if state.live and os.name != "nt" and (found := read_link(folder)) != link_target(state.live[-1]):
-        message = (
-            f"{folder / LINK} says {found}, but {state.live[-1]} is live: "
-            f"environment({name!r}).relink() corrects it"
-        )
-        yield Problem("stale", folder / LINK, message)
+        message = f"{folder / LINK} says {found}, but {state.live[-1]} is live"
+        yield Problem("stale", folder / LINK, f"{message}: environment({name!r}).relink() corrects it")
     if not state.live and (found := read_link(folder)) is not None:
         message = f"{folder / LINK} says {found}, and the log is empty: restore it from git or a backup"
         yield Problem("corrupt", log.folder, message)
@@ -249,9 +246,8 @@ def _stray(path: Path) -> Problem:
         check_version(path.name)
     except InputError:
         return Problem("foreign", path, f"{path} is not part of a registry: remove it")
-    return Problem(
-        "orphan", path, f"{path} has no log entry, so nobody sees it: remove it if no registration is running"
-    )
+    why = f"{path} has no log entry, so nobody sees it"
+    return Problem("orphan", path, f"{why}: remove it if no registration is running")
 
 
 def _names(folder: Path) -> list[str]:

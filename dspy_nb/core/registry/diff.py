@@ -108,14 +108,8 @@ def render_prompt(stored: StoredProgram, inputs: Mapping[str, Any], predictor: s
     load_state(rebuilt, state)
     adapter = dspy.settings.adapter or dspy.ChatAdapter()
     messages = adapter.format(rebuilt.signature, rebuilt.demos, dict(inputs))
-    return "\n\n".join(f"[{message['role']}]\n{_content(message['content'])}" for message in messages) + "\n"
-
-
-def _content(content: object) -> str:
     return (
-        content
-        if isinstance(content, str)
-        else json.dumps(content, indent=1, ensure_ascii=False, default=str)
+        "\n\n".join(f"[{message['role']}]\n{_as_text(message['content'], 1)}" for message in messages) + "\n"
     )
 
 
@@ -132,7 +126,7 @@ def _options(stored: StoredProgram) -> dict[str, Any]:
     options |= metadata.get("hyperparameters") or {}
     for path, (item, _) in stored.predictors.items():
         options |= {f"{path}.{name}": value for name, value in item["options"].items()}
-    return {name: _compact(value) for name, value in options.items() if value is not None}
+    return {name: _as_text(value) for name, value in options.items() if value is not None}
 
 
 def _parts(stored: StoredProgram, path: str) -> dict[str, list[str]]:
@@ -145,7 +139,7 @@ def _parts(stored: StoredProgram, path: str) -> dict[str, list[str]]:
     return {
         "fields": [f"{f['role']} {f['name']}: {f['type']} ({s['description']})" for f, s in described],
         "instructions": state["signature"]["instructions"].splitlines(),
-        "demos": [_compact(demo) for demo in state["demos"]],
+        "demos": [_as_text(demo) for demo in state["demos"]],
     }
 
 
@@ -171,5 +165,7 @@ def _lines(section: str, a: Sequence[str], b: Sequence[str]) -> Iterator[Change]
             yield from (Change(section, "+", line) for line in b[b1:b2])
 
 
-def _compact(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _as_text(value: object, indent: int | None = None) -> str:
+    return (
+        value if isinstance(value, str) else json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    )

@@ -121,7 +121,7 @@ class Registry(Catalogue):
             chosen = free_version(log.folder.parent, state, bump) if version is None else version
             ancestor = state.latest if parent is None else parent
             files, summary = submission.files(chosen, ancestor), submission.summary(ancestor)
-            if self._publish(model_id, chosen, files, summary, notes, by):
+            if publish(self.root, log, chosen, files, summary, reason=notes, by=by):
                 return self._written(model_id, chosen)
             if version is not None:
                 raise self._conflict(model_id, version)
@@ -179,7 +179,6 @@ class Registry(Catalogue):
             version = self.get(ref)
             reference, proof = as_reference(version), take_evidence(version, evidence)
         requirements = load_requirements(self.root / "config.toml").get(stage, ())
-
         decide = partial(
             decide_promotion, reference=reference, stage=stage, requirements=requirements, evidence=proof,
             force=force, reason=reason,
@@ -252,13 +251,11 @@ class Registry(Catalogue):
         def decide(state: ModelState) -> dict[str, Any] | None:
             body = decide_archive(state, reference, keep_latest, staging, reason, live, next_live)
             for version in body["versions"] if body else ():
-                if where := next_live.get(f"{reference.model_id}@{version}"):
-                    warnings.warn(
-                        f"a roll-back of {where} would return to {reference.model_id}@{version}, and is refused "
-                        "once that is archived",
-                        RegistryWarning,
-                        stacklevel=5,
+                if where := next_live.get(ref := f"{reference.model_id}@{version}"):
+                    words = (
+                        f"a roll-back of {where} would return to {ref}, and is refused once that is archived"
                     )
+                    warnings.warn(words, RegistryWarning, stacklevel=5)
             return body
 
         entry = self._existing(reference.model_id).append(decide, "archive", by=by)
@@ -327,8 +324,8 @@ class Registry(Catalogue):
         if not isinstance(evaluation, dict | None):
             raise Corrupt(f"{path}: evaluation.json is not an evaluation")
         summary = summary_of(metadata, evaluation, metadata.get("parent"))
-        reason = f"imported from {Path(path).name}"
-        if not self._publish(model_id, version, files, summary, reason, by):
+        reason, log = f"imported from {Path(path).name}", self._log(model_id)
+        if not publish(self.root, log, version, files, summary, reason=reason, by=by):
             raise self._conflict(model_id, version)
         return self._written(model_id, version)
 
@@ -346,17 +343,6 @@ class Registry(Catalogue):
             if canary is not None:
                 live[canary.candidate] = name
         return live, next_live
-
-    def _publish(
-        self,
-        model_id: str,
-        version: str,
-        files: Mapping[str, bytes],
-        summary: Mapping[str, Any],
-        reason: str | None,
-        by: str | None,
-    ) -> bool:
-        return publish(self.root, self._log(model_id), version, files, summary, reason=reason, by=by)
 
     def _written(self, model_id: str, version: str) -> ModelVersion:
         """Return a version about which this process has just written to the log."""
