@@ -118,14 +118,10 @@ def _check_evidence(
             continue
         wanted = "gate or A/B verdict" if requirement == "verdict" else f"{requirement} verdict"
         verdicts = [item for item in known if requirement in item.answers]
-        if not verdicts:
-            raise Refused(
-                f"{stage} needs a passed {wanted} for {ref}: give it as evidence=, or attach it first"
-            )
-        if not verdicts[-1].is_yes:
-            raise Refused(
-                f"{stage} needs a passed {wanted} for {ref}: the latest {verdicts[-1].kind} said no"
-            )
+        if not verdicts or not verdicts[-1].is_yes:
+            what = f"{stage} needs a passed {wanted} for {ref}"
+            no = f"the latest {verdicts[-1].kind} said no" if verdicts else None
+            raise Refused(f"{what}: {no or 'give it as evidence=, or attach it first'}")
 
 
 def load_requirements(config: Path) -> dict[str, tuple[str, ...]]:

@@ -70,10 +70,9 @@ class Submission:
         self.model_json = dump_json(dump_state(program, repair=True), "the state of the program")
         self.state = json.loads(self.model_json)
         stored = evaluation if evaluation is not None else given.get("evaluation")
-        if not isinstance(stored, Mapping | None):
-            raise InputError(f"the evaluation must be a dict, not a {type(stored).__name__}")
-        if not isinstance(metadata, Mapping | None):
-            raise InputError(f"metadata must be a dict, not a {type(metadata).__name__}")
+        for name, value in (("the evaluation", stored), ("metadata", metadata)):
+            if not isinstance(value, Mapping | None):
+                raise InputError(f"{name} must be a dict, not a {type(value).__name__}")
         self.evaluation_json = None if stored is None else dump_json(repaired(stored), "the evaluation")
         facts = {**dict.fromkeys(METADATA_FIELDS), **(given.get("metadata") or {}), **(metadata or {})}
         if clash := sorted(_OURS & set(facts)):
@@ -85,9 +84,8 @@ class Submission:
         facts["adapter"] = facts["adapter"] or describe_adapter()
         for name, wanted in _TYPES.items():
             if facts[name] is not None and not isinstance(facts[name], wanted):
-                raise InputError(
-                    f"metadata {name} must be a {wanted.__name__}, not {value_text(facts[name], 80)}"
-                )
+                found = value_text(facts[name], 80)
+                raise InputError(f"metadata {name} must be a {wanted.__name__}, not {found}")
         self.facts = json.loads(dump_json(repaired(without_secrets(facts)), "the metadata"))
         self.notes = repaired(notes)
         self.program_class = class_path(program)
@@ -131,10 +129,8 @@ class Submission:
         sizes = {name: len(content) for name, content in files.items()}
         if sum(sizes.values()) > _LARGEST_VERSION:
             largest = max(sizes, key=sizes.__getitem__)
-            raise InputError(
-                f"{self.model_id}@{version} has {sum(sizes.values()):,} bytes, most of them in {largest}: "
-                f"a version may have {_LARGEST_VERSION:,}"
-            )
+            has = f"{self.model_id}@{version} has {sum(sizes.values()):,} bytes, most of them in {largest}"
+            raise InputError(f"{has}: a version may have {_LARGEST_VERSION:,}")
         return files
 
 
@@ -155,8 +151,8 @@ def summary_of(
         "validation": {"score": facts.get("validation_score")},
     }
     kind = next((name for name, values in measured.items() if values.get("score") is not None), None)
-    score = measured[kind]["score"] if kind else None
-    interval = measured[kind].get("interval") if kind else None
+    best = measured[kind] if kind else {}
+    score, interval = best.get("score"), best.get("interval")
     try:
         summary = {
             "score": None if score is None else float(score),
@@ -168,9 +164,8 @@ def summary_of(
             "parent": parent,
         }
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(
-            f"the {kind} score must be a number, and its interval two: {error_text(error)}"
-        ) from error
+        words = f"the {kind} score must be a number, and its interval two"
+        raise InputError(f"{words}: {error_text(error)}") from error
     fit(summary, Summary, "the score and what belongs to it")
     return summary
 

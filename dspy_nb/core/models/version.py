@@ -72,10 +72,9 @@ class ModelVersion(Shown):
         Raises:
             Corrupt: The file is not what the log recorded.
         """
-        content = _verified(self.path / "metadata.json", self.files["metadata.json"])
-        return MappingProxyType(
-            verified_metadata(content, self.path / "metadata.json", self.model_id, self.version)
-        )
+        path = self.path / "metadata.json"
+        content = _verified(path, self.files["metadata.json"])
+        return MappingProxyType(verified_metadata(content, path, self.model_id, self.version))
 
     @property
     def evaluation(self) -> Mapping[str, Any] | None:
