@@ -21,23 +21,6 @@ from __future__ import annotations
 
 from dspy_nb.core.text import error_text, one_line, visible
 
-__all__ = [
-    "Conflict",
-    "Corrupt",
-    "DspyNbError",
-    "GateFailed",
-    "InputError",
-    "ModelNotInstalled",
-    "NoField",
-    "NoPrediction",
-    "NotFound",
-    "OptimizationFailed",
-    "Refused",
-    "RegistryError",
-    "RegistryWarning",
-    "failure_text",
-]
-
 
 class DspyNbError(Exception):
     """Base of every error that dspy_nb raises on purpose."""

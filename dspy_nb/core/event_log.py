@@ -16,8 +16,6 @@ from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.events import Event, event_kinds
 
-__all__ = ["EventLog", "read_events"]
-
 logger = logging.getLogger(__name__)
 
 

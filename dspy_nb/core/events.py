@@ -18,24 +18,6 @@ from typing import Any, Final, Self, TypeAlias
 from dspy_nb.core.errors import InputError, failure_text
 from dspy_nb.core.text import value_text
 
-__all__ = [
-    "Broadcaster",
-    "CandidateScored",
-    "Compared",
-    "Completed",
-    "Evaluated",
-    "Event",
-    "Failed",
-    "Listener",
-    "Progress",
-    "Standing",
-    "Started",
-    "StepEnded",
-    "StepStarted",
-    "event_kinds",
-    "warn_of",
-]
-
 logger = logging.getLogger(__name__)
 
 _SEND_EVERY_S = 0.25

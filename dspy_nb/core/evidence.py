@@ -22,21 +22,6 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.files import dump_json, parse_json
 from dspy_nb.core.text import one_line, value_text
 
-__all__ = [
-    "KINDS",
-    "CanaryEvidence",
-    "ComparisonEvidence",
-    "EvaluationEvidence",
-    "Evidence",
-    "ExperimentEvidence",
-    "GateCheck",
-    "GateResult",
-    "HealthEvidence",
-    "accept_evidence",
-    "read_evidence",
-    "write_evidence",
-]
-
 _SCHEMA_VERSION: Final = 1
 
 Interval = tuple[float | None, float | None]

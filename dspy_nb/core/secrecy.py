@@ -19,16 +19,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
-__all__ = [
-    "NOT_STORED",
-    "SAMPLING_OPTIONS",
-    "is_secret",
-    "other_options",
-    "sampling_options",
-    "scrubbed",
-    "without_secrets",
-]
-
 NOT_STORED: Final = "(not stored)"
 
 SAMPLING_OPTIONS: Final = frozenset([

@@ -9,8 +9,6 @@ from typing import Any, Final
 
 from dspy_nb.core.text import markdown_text, visible
 
-__all__ = ["model_card"]
-
 _MOST_DEMOS: Final = 16
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import dspy
     import pandas as pd
 
-__all__ = ["Catalogue", "as_reference"]
-
 Versions = list[ModelVersion]  # in the class below, list is the method
 Names = list[str]
 History = list[HistoryEntry]

@@ -14,8 +14,6 @@ from dspy_nb.core.models.version import ModelVersion
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["Conditions", "warn_once"]
-
 _warned: set[tuple[str, ...]] = set()
 
 

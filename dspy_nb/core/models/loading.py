@@ -21,8 +21,6 @@ from dspy_nb.core.text import error_text
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["Loader", "StoredProgram", "stored_program"]
-
 _PROGRAMS_KEPT: Final = 32
 
 

@@ -11,23 +11,6 @@ from typing import Final, Literal, get_args
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.text import value_text
 
-__all__ = [
-    "BUMPS",
-    "STAGES",
-    "Reference",
-    "Stage",
-    "check_bump",
-    "check_environment",
-    "check_experiment",
-    "check_model_id",
-    "check_version",
-    "matches",
-    "next_version",
-    "parse_reference",
-    "rank",
-    "sort_key",
-]
-
 BUMPS: Final = ("major", "minor", "patch", "prerelease")
 
 Stage = Literal["development", "staging", "production", "deprecated", "archived"]

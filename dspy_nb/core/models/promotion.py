@@ -15,8 +15,6 @@ from dspy_nb.core.models.stages import TRANSITIONS, ModelState, Record
 from dspy_nb.core.storage.config import read_tables
 from dspy_nb.core.storage.shapes import fit
 
-__all__ = ["DEFAULT_REQUIREMENTS", "decide_archive", "decide_promotion", "find_record", "load_requirements"]
-
 DEFAULT_REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {"production": ("evaluation", "verdict")}
 """Target stage -> what a promotion to it requires, unless ``registry/config.toml`` says otherwise."""
 

@@ -22,8 +22,6 @@ from dspy_nb.core.storage.files import explained, make_folders, put_in_place, re
 from dspy_nb.core.storage.flushing import Unflushed
 from dspy_nb.core.storage.log import Log
 
-__all__ = ["STAGING_PREFIX", "free_version", "publish"]
-
 STAGING_PREFIX: Final = ".staging-"
 
 _GIT_FILES: Final = {

@@ -20,8 +20,6 @@ from dspy_nb.core.storage.shapes import fit
 if TYPE_CHECKING:
     from dspy_nb.core.models.version import ModelVersion
 
-__all__ = ["TRANSITIONS", "VERSION_FILES", "HistoryEntry", "ModelState", "Record", "Summary"]
-
 TRANSITIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "development": ("staging", "deprecated", "archived"),
     "staging": ("production", "development", "deprecated", "archived"),

@@ -12,8 +12,6 @@ from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.programs.state import answering_parts, dump_state, state_digest
 from dspy_nb.core.storage.files import dump_json
 
-__all__ = ["check_same_program", "take_evidence"]
-
 
 def check_same_program(program: Any, version: ModelVersion) -> None:
     """Check that a program has the prompts and the demos of a version; its code is not compared.

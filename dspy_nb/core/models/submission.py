@@ -26,8 +26,6 @@ from dspy_nb.core.storage.log import utc_now
 from dspy_nb.core.storage.shapes import fit
 from dspy_nb.core.text import error_text, repaired, value_text
 
-__all__ = ["METADATA_FIELDS", "Submission", "git_commit", "package_versions", "summary_of"]
-
 METADATA_FIELDS: Final = (
     "optimizer", "base_model", "adapter", "num_training_examples", "validation_score", "hyperparameters", "seed",
     "usage", "datasets", "metric", "test", "duration_s", "stopped_by",

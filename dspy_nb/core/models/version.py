@@ -18,8 +18,6 @@ from dspy_nb.core.programs.spec import check_spec
 from dspy_nb.core.storage.files import explained, parse_json, read_file
 from dspy_nb.core.storage.shapes import fit_file
 
-__all__ = ["SCHEMA_VERSION", "ModelVersion", "verified_files", "verified_metadata"]
-
 SCHEMA_VERSION: Final = 1
 """Of metadata.json."""
 

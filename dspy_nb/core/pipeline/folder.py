@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from dspy_nb.core.evidence import GateResult
     from dspy_nb.core.optimization.run import OptimizationRun
 
-__all__ = ["PipelineFolder", "PipelineResult", "PipelineStep", "next_folder"]
-
 _SCHEMA_VERSION: Final = 1
 
 Status = Literal["passed", "refused", "skipped"]

@@ -20,9 +20,6 @@ from dspy_nb.core.text import value_text
 if TYPE_CHECKING:
     from dspy_nb.core.registry.registry import Registry
 
-__all__ = ["GateCheck", "GateResult", "QualityGate"]
-
-
 _MEASURES: Final = ("precision", "recall", "f1")
 _CONDITIONS: Final = (
     "min_score", "max_error_rate", "max_latency_p95_ms", "max_usd_per_call", "min_n", "per_class", "not_worse_than"

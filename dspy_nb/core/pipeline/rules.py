@@ -18,8 +18,6 @@ from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.pipeline.gate import QualityGate
 from dspy_nb.core.text import value_text
 
-__all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "describe_pipeline", "passes"]
-
 STEPS: Final = ("optimize", "evaluate", "gate", "staging", "ab-test", "production")
 DEFAULT_BUDGET: Final = Budget(seconds=3600)
 """Of the optimization, where none is given: no pipeline waits for ever."""

@@ -32,8 +32,6 @@ from dspy_nb.core.storage.files import (
 from dspy_nb.core.storage.shapes import fit_file
 from dspy_nb.core.text import error_text
 
-__all__ = ["export_version", "read_archive"]
-
 SCHEMA_VERSION: Final = 1
 _MANIFEST: Final = "manifest.json"
 _UNREADABLE: Final = (

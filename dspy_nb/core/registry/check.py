@@ -27,9 +27,6 @@ from dspy_nb.core.traffic.damaged import is_aside
 from dspy_nb.core.traffic.file import verify_traffic
 from dspy_nb.core.traffic.store import TRAFFIC_FILE
 
-__all__ = ["Problem", "check_registry"]
-
-
 # SQLite keeps what is not yet in the file itself beside it.
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 _TRAFFIC_FILES: Final = tuple(f"{TRAFFIC_FILE}{end}" for end in ("", *_BESIDE))

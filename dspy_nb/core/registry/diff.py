@@ -15,8 +15,6 @@ from dspy_nb.core.programs.spec import rebuild_predictor
 from dspy_nb.core.programs.state import load_state
 from dspy_nb.core.text import value_text
 
-__all__ = ["Change", "VersionDiff", "compare_versions", "render_prompt"]
-
 _OPTIONS: Final = ("optimizer", "base_model", "seed", "metric", "num_training_examples", "datasets")
 
 

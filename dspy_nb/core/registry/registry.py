@@ -40,8 +40,6 @@ from dspy_nb.core.registry.diff import VersionDiff, compare_versions, render_pro
 from dspy_nb.core.storage.files import parse_json
 from dspy_nb.core.text import value_text
 
-__all__ = ["Registry", "RegistryWarning"]
-
 
 class Registry(Catalogue):
     """A registry of programs in a folder of plain files; made for git, many writers and crashes.

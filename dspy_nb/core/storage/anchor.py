@@ -33,8 +33,6 @@ from dspy_nb.core.storage.entry import Entry
 from dspy_nb.core.storage.files import explained, parse_json, read_file
 from dspy_nb.core.storage.shapes import fit
 
-__all__ = ["ANCHORS", "Anchor", "anchor_of", "confirm", "read_anchor"]
-
 ANCHORS: Final = "anchors"
 
 _FLAGS: Final = (

@@ -11,8 +11,6 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.files import explained, read_file
 from dspy_nb.core.text import error_text
 
-__all__ = ["parse_toml", "read_tables"]
-
 T = TypeVar("T")
 
 

@@ -15,17 +15,6 @@ from dspy_nb.core.storage.files import LARGEST_FILE, dump_json, parse_json
 from dspy_nb.core.storage.shapes import fit, fit_file
 from dspy_nb.core.text import one_line
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "Change",
-    "Entry",
-    "check_change",
-    "entry_name",
-    "is_entry_name",
-    "seal",
-    "verified",
-]
-
 SCHEMA_VERSION: Final = 1
 
 _NAME: Final = re.compile(r"(?:[0-9]{6}|[1-9][0-9]{6,11})\.json", re.ASCII)

@@ -24,23 +24,6 @@ from dspy_nb.core.errors import Corrupt, InputError, RegistryError
 from dspy_nb.core.storage.flushing import Unflushed
 from dspy_nb.core.text import error_text
 
-__all__ = [
-    "LARGEST_FILE",
-    "NOT_FLUSHED",
-    "TEMPORARY_PREFIX",
-    "check_target",
-    "dump_json",
-    "explained",
-    "make_folders",
-    "parse_json",
-    "put_in_place",
-    "read_file",
-    "replace_file",
-    "stage_folder",
-    "sync_folder",
-    "write_file",
-]
-
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 LARGEST_FILE: Final = 64 * 2**20

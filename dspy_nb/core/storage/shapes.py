@@ -14,8 +14,6 @@ import msgspec
 from dspy_nb.core.errors import Corrupt, InputError, Refused
 from dspy_nb.core.text import one_line
 
-__all__ = ["fit", "fit_file"]
-
 T = TypeVar("T")
 
 _TYPES: Final = {

@@ -11,10 +11,10 @@ from typing import Any
 import dspy
 import pytest
 
-from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
+from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused, RegistryWarning
 from dspy_nb.core.models import conditions, loading
 from dspy_nb.core.models.version import verified_files
-from dspy_nb.core.registry.registry import Registry, RegistryWarning
+from dspy_nb.core.registry.registry import Registry
 from tests.registry_samples import QA, Run, program, tree
 
 pytestmark = pytest.mark.usefixtures("no_flush")
