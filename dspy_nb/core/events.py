@@ -272,9 +272,8 @@ class Broadcaster:
     def __init__(self, on_event: Listener | Sequence[Listener] | None) -> None:
         given = on_event if isinstance(on_event, Sequence) else [] if on_event is None else [on_event]
         if wrong := [listener for listener in given if not callable(listener)]:
-            raise InputError(
-                f"on_event must be a function of an event, or a list of such, got {value_text(wrong[0])}"
-            )
+            found = value_text(wrong[0])
+            raise InputError(f"on_event must be a function of an event, or a list of such, got {found}")
         self.listeners = list(given)
         self._broken: set[int] = set()
         self._lock = threading.RLock()

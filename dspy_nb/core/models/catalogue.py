@@ -16,7 +16,7 @@ from dspy_nb.core.models.names import Reference, check_model_id, parse_reference
 from dspy_nb.core.models.promotion import find_record
 from dspy_nb.core.models.stages import HistoryEntry, ModelState, Record
 from dspy_nb.core.models.version import ModelVersion
-from dspy_nb.core.storage.files import explained
+from dspy_nb.core.storage.files import explain_failure
 from dspy_nb.core.storage.log import Log
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Catalogue:
         Nothing below them is read, so damage to one does not hide the others.
         """
         names: Names = []
-        with explained(f"read {self.root}"):
+        with explain_failure(f"read {self.root}"):
             try:
                 found = sorted(os.listdir(self.root / kind))  # noqa: PTH208 (names only)
             except FileNotFoundError:
@@ -157,7 +157,7 @@ class Catalogue:
 
     def environments(self) -> Names:
         """Return the names of all environments in which something was ever deployed, sorted."""
-        with explained(f"read {self.root}"):
+        with explain_failure(f"read {self.root}"):
             names, folder = self.folder_names("environments"), self.root / "environments"
             return [name for name in names if (folder / name / "log").exists()]
 

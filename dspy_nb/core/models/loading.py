@@ -111,10 +111,8 @@ def _instance(program: dspy.Module | type[dspy.Module]) -> dspy.Module:
         try:
             return program()
         except Exception as error:
-            words = error_text(error, 200)
-            raise InputError(
-                f"program={program.__name__} cannot be made without arguments: {words}: give an instance of it"
-            ) from error
+            words = f"program={program.__name__} cannot be made without arguments: {error_text(error, 200)}"
+            raise InputError(f"{words}: give an instance of it") from error
     raise InputError(f"program= must be a dspy.Module or its class, not a {type(program).__name__}")
 
 

@@ -45,10 +45,8 @@ def _check_name(name: object, what: str) -> str:
             letter or digit and does not end with a dot, or it is a reserved name.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InputError(
-            f"{what} {value_text(name, 80)} is not valid: use 1 to 100 letters, digits, '.', '_' or '-', "
-            "starting with a letter or digit and not ending with '.'"
-        )
+        valid = "1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit and not ending with '.'"
+        raise InputError(f"{what} {value_text(name, 80)} is not valid: use {valid}")
     if name.split(".")[0].lower() in _RESERVED:
         raise InputError(f"{what} {name!r} is a reserved name: choose another")
     return name
@@ -68,9 +66,8 @@ def check_version(version: object) -> str:
         InputError: It is not.
     """
     if not isinstance(version, str) or len(version) > _LONGEST_VERSION or not _VERSION.fullmatch(version):
-        raise InputError(
-            f"version {value_text(version, 80)} is not valid: write major.minor.patch such as 1.2.0, or 1.2.0-rc.1"
-        )
+        valid = "major.minor.patch such as 1.2.0, or 1.2.0-rc.1"
+        raise InputError(f"version {value_text(version, 80)} is not valid: write {valid}")
     return version
 
 
@@ -163,10 +160,8 @@ def parse_reference(text: object) -> Reference:
             return Reference(model_id, None, _bounds(*match.groups()), None, text)
         if _VERSION.fullmatch(wanted):
             return Reference(model_id, wanted, None, None, text)
-    raise InputError(
-        f"reference {value_text(text, 80)} is not valid: after '@' write a version (1.2.0), a range (^1.1 or "
-        "~1.2), latest, staging or production"
-    )
+    valid = "a version (1.2.0), a range (^1.1 or ~1.2), latest, staging or production"
+    raise InputError(f"reference {value_text(text, 80)} is not valid: after '@' write {valid}")
 
 
 def matches(bounds: tuple[tuple[int, int, int], tuple[int, int, int]], version: str) -> bool:

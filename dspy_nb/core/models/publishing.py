@@ -18,7 +18,7 @@ from typing import Any, Final
 from dspy_nb.core.errors import Conflict, RegistryError
 from dspy_nb.core.models.names import next_version
 from dspy_nb.core.models.stages import ModelState
-from dspy_nb.core.storage.files import explained, make_folders, put_in_place, replace_file, stage_folder
+from dspy_nb.core.storage.files import explain_failure, make_folders, put_in_place, replace_file, stage_folder
 from dspy_nb.core.storage.flushing import Unflushed
 from dspy_nb.core.storage.log import Log
 
@@ -74,7 +74,7 @@ def publish(
     if log.read().is_taken(version):
         return False
     with Unflushed() as unflushed:
-        with explained(f"write {folder / version}"):
+        with explain_failure(f"write {folder / version}"):
             _make_root(root)
             if not _put_folder(folder, version, files, unflushed):
                 return False

@@ -207,7 +207,8 @@ def git_commit(start: Path | None = None) -> str | None:
         try:
             commit = _text(f"{shared}/{branch[1]}")
         except FileNotFoundError:
-            commit = _packed(_text(f"{shared}/packed-refs"), branch[1])
+            packed = re.search(f"^(.*) {re.escape(branch[1])}$", _text(f"{shared}/packed-refs"), re.MULTILINE)
+            commit = packed[1] if packed else ""
         return commit if _COMMIT.fullmatch(commit) else None
     except (OSError, UnicodeDecodeError):
         return None
@@ -217,18 +218,10 @@ def _git_folder(start: str | Path) -> str:
     """Return the folder that ``.git`` around ``start`` is, or names, as it does in a worktree."""
     place = str(start)
     while not os.path.exists(git := os.path.join(place, ".git")):
-        parent = os.path.dirname(place)
-        if parent == place:
+        place, below = os.path.dirname(place), place
+        if place == below:
             raise FileNotFoundError
-        place = parent
-    if os.path.isfile(git):
-        return os.path.join(place, _text(git).removeprefix("gitdir:").strip())
-    return git
-
-
-def _packed(refs: str, wanted: str) -> str:
-    lines = (line.partition(" ") for line in refs.splitlines())
-    return next((commit for commit, _, name in lines if name == wanted), "")
+    return os.path.join(place, _text(git).removeprefix("gitdir:").strip()) if os.path.isfile(git) else git
 
 
 def _text(path: str) -> str:

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError, RegistryError
-from dspy_nb.core.storage.files import dump_json, explained, make_folders, parse_json, read_file, replace_file
+from dspy_nb.core.storage.files import (
+    dump_json,
+    explain_failure,
+    make_folders,
+    parse_json,
+    read_file,
+    replace_file,
+)
 from dspy_nb.core.storage.log import utc_now
 from dspy_nb.core.text import repaired
 
@@ -144,7 +151,7 @@ class PipelineFolder:
 
     def read(self, name: str) -> Any:
         """Return what a JSON file of the folder holds, ``None`` if there is none."""
-        with explained(f"read {self.path / name}"):
+        with explain_failure(f"read {self.path / name}"):
             try:
                 found = parse_json(read_file(self.path / name), self.path / name)
             except FileNotFoundError:
@@ -158,7 +165,7 @@ class PipelineFolder:
     def write(self, name: str, content: object) -> None:
         """Write a JSON file of the folder, whole or not at all."""
         path = self.path / name
-        with explained(f"write {path}"):
+        with explain_failure(f"write {path}"):
             make_folders(self.path)
             replace_file(path, dump_json(repaired(content), name))
 

@@ -23,7 +23,7 @@ from dspy_nb.core.storage.files import (
     LARGEST_FILE,
     NOT_FLUSHED,
     dump_json,
-    explained,
+    explain_failure,
     parse_json,
     read_file,
     sync_folder,
@@ -67,12 +67,12 @@ def export_version(version: ModelVersion, path: Path) -> Path:
         for name, content in {_MANIFEST: dump_json(manifest, "the manifest"), **files}.items():
             archive.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED)
     target = path / f"{version.model_id}-{version.version}.zip" if os.path.isdir(path) else path  # noqa: PTH112 (it raises nothing)
-    with explained(f"write {target}"):
+    with explain_failure(f"write {target}"):
         try:
             write_file(target, buffer.getvalue())
         except FileExistsError:
             raise Conflict(f"{target} exists: choose another name") from None
-    with explained(f"flush {target}, which {NOT_FLUSHED}"):
+    with explain_failure(f"flush {target}, which {NOT_FLUSHED}"):
         sync_folder(target.absolute().parent)
     return target
 
@@ -88,7 +88,7 @@ def read_archive(path: Path) -> tuple[str, str, dict[str, bytes], dict[str, Any]
         Corrupt: It is no archive of a version, or a part of it is not what its manifest says.
         Refused: It was written by a newer dspy_nb.
     """
-    with explained(f"read {path}"):
+    with explain_failure(f"read {path}"):
         try:
             content = read_file(path)
         except FileNotFoundError:

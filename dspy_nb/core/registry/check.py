@@ -20,7 +20,7 @@ from dspy_nb.core.models.stages import ModelState, Record
 from dspy_nb.core.models.version import verified_files, verified_metadata
 from dspy_nb.core.storage.anchor import ANCHORS, Anchor, anchor_of, read_anchor
 from dspy_nb.core.storage.entry import is_entry_name
-from dspy_nb.core.storage.files import TEMPORARY_PREFIX, explained
+from dspy_nb.core.storage.files import TEMPORARY_PREFIX, explain_failure
 from dspy_nb.core.storage.log import Log
 from dspy_nb.core.text import visible
 from dspy_nb.core.traffic.damaged import is_aside
@@ -248,7 +248,7 @@ def _stray(path: Path) -> Problem:
 
 
 def _names(folder: Path) -> list[str]:
-    with explained(f"read {folder}"):
+    with explain_failure(f"read {folder}"):
         try:
             return sorted(os.listdir(folder))  # noqa: PTH208 (names only)
         except (FileNotFoundError, NotADirectoryError):

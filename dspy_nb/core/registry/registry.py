@@ -354,7 +354,5 @@ class Registry(Catalogue):
     def _conflict(self, model_id: str, version: str) -> Conflict:
         if self._log(model_id).read().is_taken(version):
             return Conflict(f"{model_id}@{version} exists: versions never change, register the next one")
-        return Conflict(
-            f"{model_id}@{version} exists on disk but not in the log: a process is registering it now, or one "
-            "stopped half-way (check() tells)"
-        )
+        words = f"{model_id}@{version} exists on disk but not in the log"
+        return Conflict(f"{words}: a process is registering it now, or one stopped half-way (check() tells)")

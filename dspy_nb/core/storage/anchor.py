@@ -30,7 +30,7 @@ import msgspec
 
 from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.storage.entry import Entry
-from dspy_nb.core.storage.files import explained, parse_json, read_file
+from dspy_nb.core.storage.files import explain_failure, parse_json, read_file
 from dspy_nb.core.storage.shapes import fit
 
 ANCHORS: Final = "anchors"
@@ -82,7 +82,7 @@ def read_anchor(path: Path) -> Anchor | None:
         Corrupt: It is no anchor.
         RegistryError: It cannot be read.
     """
-    with explained(f"read {path}"):
+    with explain_failure(f"read {path}"):
         try:
             return _parsed(read_file(path), path)
         except FileNotFoundError:

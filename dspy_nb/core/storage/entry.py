@@ -81,10 +81,8 @@ def check_change(entry: Entry, changes: Mapping[str, type[Change]], state: objec
     except InputError as error:
         problem = str(error)
     if problem is not None:
-        raise Corrupt(
-            f"log entry {entry.number} cannot be right: {one_line(problem, 300)}: restore the log from git or a "
-            "backup"
-        )
+        words = f"log entry {entry.number} cannot be right: {one_line(problem, 300)}"
+        raise Corrupt(f"{words}: restore the log from git or a backup")
 
 
 def entry_name(number: int) -> str:
@@ -132,9 +130,8 @@ def verified(content: bytes, path: str, number: int, previous: str) -> Entry:
     if head.number != number:
         raise Corrupt(f"{path} says that it is entry {head.number}: it was renamed or copied")
     if head.previous != previous:
-        raise Corrupt(
-            f"{path} does not continue the entry before it: two histories were mixed, keep one branch's log"
-        )
+        words = f"{path} does not continue the entry before it"
+        raise Corrupt(f"{words}: two histories were mixed, keep one branch's log")
     return Entry(number, head.action, head.at, head.by, _body(values), checksum)
 
 

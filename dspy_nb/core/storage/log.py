@@ -46,7 +46,7 @@ from dspy_nb.core.storage.entry import Entry, entry_name, is_entry_name, seal, v
 from dspy_nb.core.storage.files import (
     NOT_FLUSHED,
     TEMPORARY_PREFIX,
-    explained,
+    explain_failure,
     make_folders,
     put_in_place,
     read_file,
@@ -127,7 +127,7 @@ class Log(Generic[S]):
             Refused: An entry was written by a newer dspy_nb.
             RegistryError: The folder cannot be read.
         """
-        with self.lock, explained(f"read {self.folder}"):
+        with self.lock, explain_failure(f"read {self.folder}"):
             if self._entries and self._signature(len(self._entries)) != self._last_signature:
                 self._forget()  # another branch was checked out, or a backup was restored
             try:
@@ -197,14 +197,14 @@ class Log(Generic[S]):
                 content, entry = seal(number, previous, action, utc_now(), repaired(by), repaired(body))
                 state.check(entry)
                 target = self._path(entry_name(number))
-                with explained(f"write {target}"):
+                with explain_failure(f"write {target}"):
                     if attempt == 0:
                         make_folders(self.folder)
                         name.add_folder(self.folder)  # opened now: later only a flush is left
                     written = self._put(target, content, unflushed)
                 if written:
                     self._know(entry)
-                    with explained(f"flush {target}, which {NOT_FLUSHED}"):
+                    with explain_failure(f"flush {target}, which {NOT_FLUSHED}"):
                         name.flush()
                     if self._anchor is not None:
                         confirm(self._anchor, self._entries)
@@ -288,10 +288,8 @@ class Log(Generic[S]):
             return
         for number in range(1, len(names) + 1):
             if entry_name(number) not in names:
-                raise Corrupt(
-                    f"{self.folder / entry_name(number)} is missing, but later entries exist: restore it from git "
-                    "or a backup"
-                )
+                words = f"{self.folder / entry_name(number)} is missing, but later entries exist"
+                raise Corrupt(f"{words}: restore it from git or a backup")
 
     def _next(self) -> Entry | None:
         """Return the entry after the last one that is known, None if there is none."""

@@ -17,14 +17,9 @@ from dspy_nb.core.text import one_line
 T = TypeVar("T")
 
 _TYPES: Final = {
-    "str": "text",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a table",
-    "null": "nothing",
-}
+    "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list",
+    "object": "a table", "null": "nothing",
+}  # fmt: skip
 
 
 def fit(values: object, shape: type[T], where: str = "") -> T:
