@@ -76,9 +76,14 @@ def publish(
     with Unflushed() as unflushed:
         with explain_failure(f"write {folder / version}"):
             _make_root(root)
-            if not _put_folder(folder, version, files, unflushed):
+            make_folders(folder)
+            staging = f"{folder}{os.sep}{STAGING_PREFIX}{uuid.uuid4().hex}"
+            stage_folder(staging, files, unflushed)
+            if not put_in_place(staging, f"{folder}{os.sep}{version}"):
                 return False
         try:
+            with explain_failure(f"write {folder / version}"):
+                unflushed.add_folder(folder)
             log.append(decide, "register", by=by, after=unflushed)
         except BaseException:
             with contextlib.suppress(RegistryError):  # what cannot be told stays: an orphan at worst
@@ -94,25 +99,6 @@ def _make_root(root: Path) -> None:
     for name, content in _GIT_FILES.items():
         if not os.path.lexists(f"{root}{os.sep}{name}"):
             replace_file(root / name, content)  # whole or not at all, also if this process is killed
-
-
-def _put_folder(folder: Path, version: str, files: Mapping[str, bytes], unflushed: Unflushed) -> bool:
-    """Put the complete folder of a version in place, or return False if its name is taken.
-
-    It is not on the disk yet: nothing speaks of it before the log's entry, which is flushed with it.
-    """
-    make_folders(folder)
-    staging = f"{folder}{os.sep}{STAGING_PREFIX}{uuid.uuid4().hex}"
-    target = f"{folder}{os.sep}{version}"
-    stage_folder(staging, files, unflushed)
-    if not put_in_place(staging, target):
-        return False
-    try:
-        unflushed.add_folder(folder)
-    except BaseException:
-        _remove_folder(folder, version)
-        raise
-    return True
 
 
 def _remove_folder(folder: Path, version: str) -> None:

@@ -207,6 +207,12 @@ class _Pipeline:
         message = f"{run.plan.optimizer}{ended}{score}: registered {version.ref}"
         return PipelineStep("optimize", "passed", message, facts={"ref": version.ref})
 
+    @property
+    def _measuring(self) -> dict[str, Any]:
+        """How the evaluation and the comparison are done."""
+        limits = {"num_threads": self.task.num_threads, "stop_after_s": self.task.budget.seconds}
+        return {**limits, "seed": self.task.seed, **self.within}
+
     def _evaluate(self) -> PipelineStep:
         version = self._version()
         stored = version.evaluation  # measured by the optimization, on the same examples
@@ -216,10 +222,7 @@ class _Pipeline:
                 self.registry.load(version, self.task.program),
                 self.task.testset,
                 self.task.metric,
-                num_threads=self.task.num_threads,
-                stop_after_s=self.task.budget.seconds,
-                seed=self.task.seed,
-                **self.within,
+                **self._measuring,
             )
             self._check_complete(found, "evaluation")
             self.registry.attach(version, found, by=self.by)
@@ -276,10 +279,7 @@ class _Pipeline:
             max_examples=len(self.task.testset),  # all, and that was settled beforehand
             names=(baseline.ref.replace("@", " "), version.ref.replace("@", " ")),
             sequential=False,  # nobody watches, and one look tells more of the same examples
-            num_threads=self.task.num_threads,
-            stop_after_s=self.task.budget.seconds,
-            seed=self.task.seed,
-            **self.within,
+            **self._measuring,
         )
         self._check_complete(found, "comparison")
         found = self.comparison = replace(found, a_name=baseline.ref, b_name=version.ref)

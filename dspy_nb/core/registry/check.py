@@ -118,13 +118,14 @@ def _anchors(root: Path, problems: list[Problem]) -> dict[Path, Anchor]:
 def _check_end(
     log: Log[ModelState] | Log[EnvironmentState], root: Path, anchors: dict[Path, Anchor]
 ) -> Iterator[Problem]:
-    """Compare the end of a log with its anchor, which is taken out of ``anchors``."""
+    """Find what is no entry in a log, and compare its end with its anchor, which is taken out of ``anchors``."""
     path = anchor_of(root, log.folder)
     anchor = anchors.pop(path, None)
     try:
         log.read()
     except DspyNbError:
         return  # that is a problem already
+    yield from (_stray(log.folder / name) for name in _names(log.folder) if not is_entry_name(name))
     if anchor is None or anchor.is_held_by(log.entries):
         return
     if anchor.number > len(log.entries):
@@ -179,7 +180,6 @@ def _check_environment(
     for stray in _names(folder):
         if stray not in ("log", LINK, *_TRAFFIC_FILES):
             yield from _damaged_or_stray(folder / stray)
-    yield from _strays_of(log.folder)
 
 
 def _check_experiments(folder: Path) -> Iterator[Problem]:
@@ -227,13 +227,6 @@ def _check_model(
     for name in _names(folder):
         if name != "log" and name not in records:
             yield _stray(folder / name)
-    yield from _strays_of(log.folder)
-
-
-def _strays_of(log: Path) -> Iterator[Problem]:
-    for name in _names(log):
-        if not is_entry_name(name):
-            yield _stray(log / name)
 
 
 def _stray(path: Path) -> Problem:

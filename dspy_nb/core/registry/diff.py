@@ -144,10 +144,10 @@ def _parts(stored: StoredProgram, path: str) -> dict[str, list[str]]:
 def _values(section: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
     for name in dict.fromkeys([*a, *b]):
         if a.get(name) != b.get(name):
-            if name in a:
-                yield Change(section, "-", f"{name}: {a[name]}")
-            if name in b:
-                yield Change(section, "+", f"{name}: {b[name]}")
+            sides = (("-", a), ("+", b))
+            yield from (
+                Change(section, sign, f"{name}: {side[name]}") for sign, side in sides if name in side
+            )
 
 
 def _lines(section: str, a: Sequence[str], b: Sequence[str]) -> Iterator[Change]:
