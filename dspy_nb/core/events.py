@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _SEND_EVERY_S = 0.25
 _IN_PROCESS: Final = {"in_process": True}  # of fields that no log holds
-_KINDS: dict[str, type[Event]] = {}
+EVENT_KINDS: dict[str, type[Event]] = {}  # by name
 
 
 def now() -> str:
@@ -41,12 +41,7 @@ class Event:
     timestamp: str = field(default_factory=now, kw_only=True)
 
     def __init_subclass__(cls) -> None:
-        _KINDS[cls.__name__] = cls
-
-
-def event_kinds() -> Mapping[str, type[Event]]:
-    """Return every kind of event by its name."""
-    return _KINDS
+        EVENT_KINDS[cls.__name__] = cls
 
 
 Listener: TypeAlias = Callable[[Event], object]

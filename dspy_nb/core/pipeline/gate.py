@@ -155,10 +155,8 @@ class QualityGate:
             reason = f"score {estimate:.1%} is below {self.min_score:.1%}"
             yield _at_least("min_score", estimate, self.min_score, reason)
         else:
-            reason = (
-                f"score {estimate:.1%} may be as low as {low:.1%} at {evaluation.confidence:.0%} confidence, "
-                f"below {self.min_score:.1%}"
-            )
+            lowest = f"may be as low as {low:.1%} at {evaluation.confidence:.0%} confidence"
+            reason = f"score {estimate:.1%} {lowest}, below {self.min_score:.1%}"
             yield _at_least("min_score", low if evaluation.n else math.nan, self.min_score, reason)
 
     def _limits(self, evaluation: Evaluation) -> Iterable[GateCheck]:

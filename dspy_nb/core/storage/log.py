@@ -5,9 +5,9 @@ the disk before it gets its name, and it gets its name only if nobody else has i
 Delta Lake protocol). Two writers who both want number 17: one gets it, the other reads 17 and tries 18.
 Nothing is locked, nothing is overwritten, and state is a fold over the entries.
 
-Each entry carries its number, the checksum of the entry before it, and its own checksum, so that a torn,
-edited, renamed, missing or foreign file is found when the log is read. An anchor outside the log (anchor.py)
-says how far it goes.
+Each entry carries its number, the checksum of the entry before it, and its own checksum, so that a torn, edited,
+renamed, missing or foreign file is found when the log is read: no crash leaves one. An anchor outside the log
+(anchor.py) says how far it goes.
 
 The name is what decides. Before an entry has it, a failure leaves nothing that anybody sees, and the error says so;
 once it has it, the entry is written, whatever the disk says when it is asked again, and nothing is read from it any
@@ -19,8 +19,6 @@ How a file gets a name that nobody else has:
 - elsewhere (FAT, some network and container mounts) the entry is a folder with that name, which holds the file:
   renaming a folder never replaces a file, nor a folder that holds something. So an entry is never seen half-written
   there either, and a slow writer needs no protection: until its rename it has nothing that could be taken away.
-
-So no crash tears an entry: one that is not whole is damage.
 """
 
 from __future__ import annotations
