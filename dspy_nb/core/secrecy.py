@@ -148,20 +148,15 @@ def scrubbed(text: str, error: BaseException | None = None) -> str:
         text: What the error says.
         error: The error, for the calls that it passed through.
     """
+    own = [v for name, v in os.environ.items() if len(v) >= _SHORTEST_VARIABLE and _is_credential(name)]
     values = {
         form
-        for value in {*_variables(), *_made_with(error)}
+        for value in {*own, *_made_with(error)}
         for form in (value, json.dumps(value)[1:-1], quote(value), quote(value, safe=""))
     }
     for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, _HIDDEN)
     return _BEARER.sub(rf"\1 {_HIDDEN}", _hide_in_urls(text))
-
-
-def _variables() -> Iterator[str]:
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST_VARIABLE and _is_credential(name):
-            yield value
 
 
 def _made_with(error: BaseException | None) -> Iterator[str]:
@@ -223,9 +218,8 @@ def _texts(value: Any, every: bool, secret: bool = False, depth: int = _DEPTH) -
         for name, item in list(items):
             if isinstance(name, str) and _PLAIN_HEADER.fullmatch(name):
                 continue
-            yield from _texts(
-                item, every, secret or (name is not None and _is_credential(str(name))), depth - 1
-            )
+            named_so = name is not None and _is_credential(str(name))
+            yield from _texts(item, every, secret or named_so, depth - 1)
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Versions = list[ModelVersion]  # in the class below, list is the method
 Names = list[str]
 History = list[HistoryEntry]
-Damage = list[DspyNbError]
+Errors = list[DspyNbError]
 
 
 class Catalogue:
@@ -119,14 +119,13 @@ class Catalogue:
         with self._reading(model_id) as state:
             return [self._version(model_id, state.records[version]) for _, version in reversed(state.ordered)]
 
-    def survey(self) -> tuple[Versions, Damage]:
+    def survey(self) -> tuple[Versions, Errors]:
         """Return the versions of all models that can be read, and what is wrong with the others.
 
         Raises:
             RegistryError: The folder of the models cannot be read.
         """
-        versions: Versions = []
-        damage: Damage = []
+        versions, damage = Versions(), Errors()
         for name in self.folder_names():
             try:
                 versions += self.list(name)
@@ -182,9 +181,7 @@ class Catalogue:
         with log.lock:
             state = log.read()
             if not state.records:
-                known = (
-                    self.folder_names()
-                )  # names only: damage to another model is not this caller's concern
+                known = self.folder_names()  # names only: damage to another model is not this one's
                 hint = f"there are {', '.join(known[:8])}" if known else f"{self.root} has no models yet"
                 raise NotFound(f"no model {model_id!r}: {hint}")
             yield state

@@ -80,10 +80,8 @@ class Conditions:
         """Warn if the evidence was gathered with another language model than the one in force here."""
         model = _model_of(program)
         if model is not None and self.evidence_model not in (None, model):
-            gathered = (
-                f"the evidence for {self.ref} was gathered with the language model {self.evidence_model}"
-            )
-            self._warn(f"{gathered}, this is {model}: it does not say how good that is", stacklevel)
+            known = f"the evidence for {self.ref} was gathered with the language model {self.evidence_model}"
+            self._warn(f"{known}, this is {model}: it does not say how good that is", stacklevel)
 
     def _warn(self, message: str, stacklevel: int) -> None:
         warn_once(message, self.digest, message, stacklevel=stacklevel + 1)

@@ -34,6 +34,7 @@ _VERSION: Final = re.compile(
 _RANGE: Final = re.compile(rf"([\^~])({_NUMBER})(?:\.({_NUMBER}))?(?:\.({_NUMBER}))?", re.ASCII)
 _LONGEST_VERSION: Final = 64
 
+Bounds = tuple[tuple[int, int, int], tuple[int, int, int]]
 SortKey = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
 
 
@@ -136,7 +137,7 @@ class Reference:
 
     model_id: str
     version: str | None
-    bounds: tuple[tuple[int, int, int], tuple[int, int, int]] | None
+    bounds: Bounds | None
     stage: str | None
     text: str
 
@@ -164,15 +165,13 @@ def parse_reference(text: object) -> Reference:
     raise InputError(f"reference {value_text(text, 80)} is not valid: after '@' write {valid}")
 
 
-def matches(bounds: tuple[tuple[int, int, int], tuple[int, int, int]], version: str) -> bool:
+def matches(bounds: Bounds, version: str) -> bool:
     """Return whether ``version`` is a release (never a prerelease) within ``bounds``."""
     major, minor, patch, is_release, _ = sort_key(version)
     return is_release and bounds[0] <= (major, minor, patch) < bounds[1]
 
 
-def _bounds(
-    sign: str, major: str, minor: str | None, patch: str | None
-) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+def _bounds(sign: str, major: str, minor: str | None, patch: str | None) -> Bounds:
     """``^`` keeps the first number that is not zero, ``~`` keeps major and minor (npm's rules)."""
     low = int(major), int(minor or 0), int(patch or 0)
     if minor is None or (sign == "^" and low[0] > 0):

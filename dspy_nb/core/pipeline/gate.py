@@ -174,9 +174,8 @@ class QualityGate:
             if value is None:
                 yield GateCheck(name, None, limit, False, f"{what} is not known: {_WHY_UNKNOWN[name]}")
             else:
-                yield _check(
-                    name, value, limit, value <= limit, f"{what} {shown(value)} is above {shown(limit)}"
-                )
+                reason = f"{what} {shown(value)} is above {shown(limit)}"
+                yield _check(name, value, limit, value <= limit, reason)
         if self.min_n is not None:
             n = min(evaluation.n, evaluation.n_distinct)
             reason = f"{n:,} different examples are fewer than {self.min_n:,}"
@@ -208,12 +207,10 @@ class QualityGate:
             return
         value = paired.difference if self.on == "score" else paired.interval[0]
         what = f"the score differs by {paired.difference:+.1%} from the reference"
-        reason = f"{what}, more than the margin of {self.margin:.1%} below"
         if self.on == "interval":
-            reason = (
-                f"{what} and may differ by {value:+.1%} ({paired.n:,} examples, {paired.better:,} better, "
-                f"{paired.worse:,} worse), more than the margin of {self.margin:.1%} below"
-            )
+            counts = f"{paired.n:,} examples, {paired.better:,} better, {paired.worse:,} worse"
+            what = f"{what} and may differ by {value:+.1%} ({counts})"
+        reason = f"{what}, more than the margin of {self.margin:.1%} below"
         yield _at_least(name, value, -self.margin, reason)
 
 

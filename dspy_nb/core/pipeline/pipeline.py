@@ -237,9 +237,8 @@ class _Pipeline:
         if run.stopped_by in ("interrupt", "stop"):
             raise KeyboardInterrupt
         if run.origin == "given":
-            return PipelineStep(
-                "optimize", "refused", f"stopped by {run.stopped_by} before any candidate was scored"
-            )
+            message = f"stopped by {run.stopped_by} before any candidate was scored"
+            return PipelineStep("optimize", "refused", message)
         version = self.registry.register(
             run, self.model_id, bump=self.bump, metadata=self.metadata, by=self.by
         )
@@ -418,6 +417,5 @@ def _describe_gate(gate: QualityGate) -> dict[str, Any]:
     """Return a gate as JSON data, to tell whether another one is the same."""
     reference = gate.not_worse_than
     named = reference if isinstance(reference, str | None) else getattr(reference, "ref", "an evaluation")
-    return {name: value for name, value in vars(gate).items() if value is not None} | {
-        "not_worse_than": named
-    }
+    conditions = {name: value for name, value in vars(gate).items() if value is not None}
+    return conditions | {"not_worse_than": named}

@@ -23,13 +23,11 @@ from dspy_nb.core.storage.entry import is_entry_name
 from dspy_nb.core.storage.files import TEMPORARY_PREFIX, explain_failure
 from dspy_nb.core.storage.log import Log
 from dspy_nb.core.text import visible
-from dspy_nb.core.traffic.damaged import is_aside
+from dspy_nb.core.traffic.damaged import ENDS, is_aside
 from dspy_nb.core.traffic.file import verify_traffic
 from dspy_nb.core.traffic.store import TRAFFIC_FILE
 
-# SQLite keeps what is not yet in the file itself beside it.
-_BESIDE: Final = ("-wal", "-shm", "-journal")
-_TRAFFIC_FILES: Final = tuple(f"{TRAFFIC_FILE}{end}" for end in ("", *_BESIDE))
+_TRAFFIC_FILES: Final = tuple(f"{TRAFFIC_FILE}{end}" for end in ENDS)
 
 _RESTORE: Final = "restore it from git or a backup, or remove {} to go on with what is there"
 
@@ -105,10 +103,8 @@ def _anchors(root: Path, problems: list[Problem]) -> dict[Path, Anchor]:
             try:
                 anchor = read_anchor(path)
             except RegistryError as error:
-                message = (
-                    f"{error}: restore it from git, or remove it: the next entry of the log makes it anew"
-                )
-                problems.append(Problem("corrupt", path, message))
+                message = "restore it from git, or remove it: the next entry of the log makes it anew"
+                problems.append(Problem("corrupt", path, f"{error}: {message}"))
                 continue
             if anchor is not None:
                 found[path] = anchor
@@ -147,10 +143,8 @@ def _folders(parent: Path, what: str, problems: list[Problem]) -> Iterator[str]:
             continue
         if name.lower() in seen:
             other = seen[name.lower()]
-            message = (
-                f"the {what}s {other} and {name} differ only in case, and some disks know no case: keep one"
-            )
-            problems.append(Problem("corrupt", folder, message))
+            message = f"the {what}s {other} and {name} differ only in case, and some disks know no case"
+            problems.append(Problem("corrupt", folder, f"{message}: keep one"))
         seen[name.lower()] = name
         yield name
 
@@ -200,7 +194,7 @@ def _check_traffic(path: Path) -> Iterator[Problem]:
 def _damaged_or_stray(path: Path) -> Iterator[Problem]:
     if not is_aside(path.name):
         yield _stray(path)
-    elif not path.name.endswith(_BESIDE) or not path.with_name(path.name.rpartition("-")[0]).exists():
+    elif not path.name.endswith(ENDS[1:]) or not path.with_name(path.name.rpartition("-")[0]).exists():
         message = f"{path} was set aside because it is damaged: take from it what you need, and remove it"
         yield Problem("orphan", path, message)
 

@@ -106,9 +106,8 @@ def render_prompt(stored: StoredProgram, inputs: Mapping[str, Any], predictor: s
     load_state(rebuilt, state)
     adapter = dspy.settings.adapter or dspy.ChatAdapter()
     messages = adapter.format(rebuilt.signature, rebuilt.demos, dict(inputs))
-    return (
-        "\n\n".join(f"[{message['role']}]\n{_as_text(message['content'], 1)}" for message in messages) + "\n"
-    )
+    texts = [f"[{message['role']}]\n{_as_text(message['content'], 1)}" for message in messages]
+    return "\n\n".join(texts) + "\n"
 
 
 def _scores(version: ModelVersion) -> dict[str, Any]:
@@ -164,6 +163,6 @@ def _lines(section: str, a: Sequence[str], b: Sequence[str]) -> Iterator[Change]
 
 
 def _as_text(value: object, indent: int | None = None) -> str:
-    return (
-        value if isinstance(value, str) else json.dumps(value, indent=indent, ensure_ascii=False, default=str)
-    )
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, indent=indent, ensure_ascii=False, default=str)

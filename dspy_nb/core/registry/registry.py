@@ -250,10 +250,10 @@ class Registry(Catalogue):
             body = decide_archive(state, reference, keep_latest, staging, reason, live, next_live)
             for version in body["versions"] if body else ():
                 if where := next_live.get(ref := f"{reference.model_id}@{version}"):
-                    words = (
-                        f"a roll-back of {where} would return to {ref}, and is refused once that is archived"
+                    words = f"a roll-back of {where} would return to {ref}"
+                    warnings.warn(
+                        f"{words}, and is refused once that is archived", RegistryWarning, stacklevel=5
                     )
-                    warnings.warn(words, RegistryWarning, stacklevel=5)
             return body
 
         entry = self._existing(reference.model_id).append(decide, "archive", by=by)
