@@ -102,6 +102,5 @@ class Corrupt(RegistryError):
 def failure_text(failure: BaseException) -> str:
     """Return a failure in one line, with its kind where it is none of ours."""
     text = error_text(failure)
-    return (
-        text if isinstance(failure, DspyNbError) else f"{type(failure).__name__}: {text}".removesuffix(": ")
-    )
+    named = f"{type(failure).__name__}: {text}".removesuffix(": ")
+    return text if isinstance(failure, DspyNbError) else named
