@@ -110,18 +110,15 @@ def put_in_place(staging: str, target: str) -> bool:
     """
     try:
         os.rename(staging, target)
-    except BaseException as error:
-        number = error.errno if isinstance(error, OSError) else None
-        if (
-            number is not None
-            and number not in _TAKEN
-            and os.path.isdir(target)
-            and not os.path.lexists(staging)
-        ):
+    except OSError as error:
+        if error.errno not in _TAKEN and os.path.isdir(target) and not os.path.lexists(staging):
             return True  # it was done, and the answer of a file server was lost
         shutil.rmtree(staging, ignore_errors=True)
-        if number in _TAKEN:
+        if error.errno in _TAKEN:
             return False
+        raise
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
         raise
     return True
 
