@@ -217,7 +217,7 @@ def _check_reports(reports: Sequence[str]) -> None:
 
 
 def _writing(result: Any, baseline: str, report: Path) -> Callable[[Path], None]:
-    from dspy_nb.core.storage.files import explained, replace_file
+    from dspy_nb.core.storage.files import explain_failure, replace_file
 
     made: dict[str, Callable[[], str]] = {
         ".md": result.to_markdown,
@@ -227,7 +227,7 @@ def _writing(result: Any, baseline: str, report: Path) -> Callable[[Path], None]
     text = made[report.suffix]()
 
     def write(path: Path) -> None:
-        with explained(f"write {path}"):
+        with explain_failure(f"write {path}"):
             replace_file(path, text.encode())
 
     return write

@@ -60,9 +60,8 @@ def number_between(name: str, value: object, low: float, high: float, *, ends: b
         number = math.inf
     if not math.isfinite(number) or not (low <= number <= high if ends else low < number < high):
         left, right = ("[", "]") if ends else ("(", ")")
-        raise InputError(
-            f"{name} must be a finite number in {left}{low:g}, {high:g}{right}, got {value_text(value)}"
-        )
+        bounds = f"{left}{low:g}, {high:g}{right}"
+        raise InputError(f"{name} must be a finite number in {bounds}, got {value_text(value)}")
     return number
 
 
@@ -85,12 +84,7 @@ def probability(name: str, value: object) -> float:
 
 
 def numbers_between(
-    name: str,
-    values: Iterable[float],
-    low: float = -math.inf,
-    high: float = math.inf,
-    *,
-    whole: bool = False,
+    name: str, values: Iterable[float], low: float = -math.inf, high: float = math.inf, *, whole: bool = False
 ) -> NDArray[Any]:
     """Return finite numbers within two bounds, whole ones if asked, as a float array of one dimension.
 
@@ -181,10 +175,10 @@ def user_path(name: str, value: object, kind: str = "path") -> Path:
     if not isinstance(value, str | os.PathLike) or not isinstance(text := os.fspath(value), str):
         raise InputError(f"{name} must be a {kind}, not a {type(value).__name__}")
     try:
-        os.fsencode(text)
+        valid = os.fsencode(text) and "\0" not in text
     except UnicodeEncodeError:
-        raise InputError(f"{name} must be a {kind}, got {text!r:.80}") from None
-    if not text or "\0" in text:
+        valid = False
+    if not valid:
         raise InputError(f"{name} must be a {kind}, got {text!r:.80}")
     return Path(os.path.expanduser(text))  # noqa: PTH111 (it raises where there is no such user)
 
@@ -199,13 +193,10 @@ def check_text(name: str, value: object) -> str:
         InputError: It is no text, empty, longer than 500 characters, or holds a control character.
     """
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
-        raise InputError(
-            f"{name} must be a text of 1 to {_LONGEST_NAME} characters, got {value_text(value, 80)}"
-        )
+        wanted = f"a text of 1 to {_LONGEST_NAME} characters"
+        raise InputError(f"{name} must be {wanted}, got {value_text(value, 80)}")
     # Joiners and other invisible characters belong into names; half of a surrogate pair cannot be stored.
-    if not value.isprintable() and any(
-        unicodedata.category(character) in ("Cc", "Cs") for character in value
-    ):
+    if not value.isprintable() and not {"Cc", "Cs"}.isdisjoint(map(unicodedata.category, value)):
         raise InputError(f"{name} must be text without control characters, got {value_text(value, 80)}")
     return value
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import dspy_nb
 
-__all__ = ["Shown", "through"]
-
 
 def through(door: str, result: object) -> Any:
     """Return what the front end behind ``door`` makes of ``result``.

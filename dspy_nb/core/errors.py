@@ -21,23 +21,6 @@ from __future__ import annotations
 
 from dspy_nb.core.text import error_text, one_line, visible
 
-__all__ = [
-    "Conflict",
-    "Corrupt",
-    "DspyNbError",
-    "GateFailed",
-    "InputError",
-    "ModelNotInstalled",
-    "NoField",
-    "NoPrediction",
-    "NotFound",
-    "OptimizationFailed",
-    "Refused",
-    "RegistryError",
-    "RegistryWarning",
-    "failure_text",
-]
-
 
 class DspyNbError(Exception):
     """Base of every error that dspy_nb raises on purpose."""
@@ -119,6 +102,5 @@ class Corrupt(RegistryError):
 def failure_text(failure: BaseException) -> str:
     """Return a failure in one line, with its kind where it is none of ours."""
     text = error_text(failure)
-    return (
-        text if isinstance(failure, DspyNbError) else f"{type(failure).__name__}: {text}".removesuffix(": ")
-    )
+    named = f"{type(failure).__name__}: {text}".removesuffix(": ")
+    return text if isinstance(failure, DspyNbError) else named

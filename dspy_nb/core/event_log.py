@@ -14,9 +14,7 @@ from typing import Any, Final
 
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.events import Event, event_kinds
-
-__all__ = ["EventLog", "read_events"]
+from dspy_nb.core.events import EVENT_KINDS, Event
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +154,6 @@ def read_events(path: str | Path) -> list[Event]:
     import msgspec
 
     events: list[Event] = []
-    kinds = event_kinds()
     broken = 0
     try:
         descriptor = os.open(user_path("the event log", path), os.O_RDONLY | _AT_ONCE)
@@ -168,7 +165,7 @@ def read_events(path: str | Path) -> list[Event]:
                     break
                 try:
                     record = json.loads(line)
-                    events.append(msgspec.convert(record, kinds[record.pop("event")]))
+                    events.append(msgspec.convert(record, EVENT_KINDS[record.pop("event")]))
                 except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                     broken = number
             else:

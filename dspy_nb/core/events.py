@@ -18,29 +18,11 @@ from typing import Any, Final, Self, TypeAlias
 from dspy_nb.core.errors import InputError, failure_text
 from dspy_nb.core.text import value_text
 
-__all__ = [
-    "Broadcaster",
-    "CandidateScored",
-    "Compared",
-    "Completed",
-    "Evaluated",
-    "Event",
-    "Failed",
-    "Listener",
-    "Progress",
-    "Standing",
-    "Started",
-    "StepEnded",
-    "StepStarted",
-    "event_kinds",
-    "warn_of",
-]
-
 logger = logging.getLogger(__name__)
 
 _SEND_EVERY_S = 0.25
 _IN_PROCESS: Final = {"in_process": True}  # of fields that no log holds
-_KINDS: dict[str, type[Event]] = {}
+EVENT_KINDS: dict[str, type[Event]] = {}  # by name
 
 
 def now() -> str:
@@ -59,12 +41,7 @@ class Event:
     timestamp: str = field(default_factory=now, kw_only=True)
 
     def __init_subclass__(cls) -> None:
-        _KINDS[cls.__name__] = cls
-
-
-def event_kinds() -> Mapping[str, type[Event]]:
-    """Return every kind of event by its name."""
-    return _KINDS
+        EVENT_KINDS[cls.__name__] = cls
 
 
 Listener: TypeAlias = Callable[[Event], object]
@@ -290,9 +267,8 @@ class Broadcaster:
     def __init__(self, on_event: Listener | Sequence[Listener] | None) -> None:
         given = on_event if isinstance(on_event, Sequence) else [] if on_event is None else [on_event]
         if wrong := [listener for listener in given if not callable(listener)]:
-            raise InputError(
-                f"on_event must be a function of an event, or a list of such, got {value_text(wrong[0])}"
-            )
+            found = value_text(wrong[0])
+            raise InputError(f"on_event must be a function of an event, or a list of such, got {found}")
         self.listeners = list(given)
         self._broken: set[int] = set()
         self._lock = threading.RLock()

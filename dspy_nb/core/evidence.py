@@ -22,21 +22,6 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.files import dump_json, parse_json
 from dspy_nb.core.text import one_line, value_text
 
-__all__ = [
-    "KINDS",
-    "CanaryEvidence",
-    "ComparisonEvidence",
-    "EvaluationEvidence",
-    "Evidence",
-    "ExperimentEvidence",
-    "GateCheck",
-    "GateResult",
-    "HealthEvidence",
-    "accept_evidence",
-    "read_evidence",
-    "write_evidence",
-]
-
 _SCHEMA_VERSION: Final = 1
 
 Interval = tuple[float | None, float | None]
@@ -316,10 +301,8 @@ def accept_evidence(given: object) -> Evidence:
         found = _read(parse_json(dump_json(found, "the evidence"), "the evidence"), strict=True)
     kinds = ", ".join(kind for kind, made in KINDS.items() if made.answers)
     if not isinstance(found, Evidence):
-        raise InputError(
-            "evidence is not valid: give a gate result, a comparison, an evaluation, or a dict with a kind of "
-            f"{kinds}"
-        )
+        valid = f"a gate result, a comparison, an evaluation, or a dict with a kind of {kinds}"
+        raise InputError(f"evidence is not valid: give {valid}")
     if not found.answers:
         raise InputError(f"evidence is not valid: its kind is {found.kind}, not one of {kinds}")
     return found
@@ -341,10 +324,8 @@ def _read(values: Mapping[str, Any], *, strict: bool) -> Evidence:
     if schema is None:
         kind = _current_kind(values)
     elif strict and schema != _SCHEMA_VERSION:
-        found = value_text(schema, 40)
-        raise InputError(
-            f"evidence is not valid: its schema version is {found}, this reads {_SCHEMA_VERSION}"
-        )
+        words = f"its schema version is {value_text(schema, 40)}, this reads {_SCHEMA_VERSION}"
+        raise InputError(f"evidence is not valid: {words}")
     made: type[Evidence] = _Unknown
     if isinstance(kind, str) and schema in (None, _SCHEMA_VERSION):
         made = KINDS.get(kind, _Unknown)

@@ -19,35 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
-__all__ = [
-    "NOT_STORED",
-    "SAMPLING_OPTIONS",
-    "is_secret",
-    "other_options",
-    "sampling_options",
-    "scrubbed",
-    "without_secrets",
-]
-
 NOT_STORED: Final = "(not stored)"
 
-SAMPLING_OPTIONS: Final = frozenset(
-    [
-        "temperature",
-        "max_tokens",
-        "max_completion_tokens",
-        "top_p",
-        "top_k",
-        "n",
-        "stop",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-        "reasoning_effort",
-        "logprobs",
-        "rollout_id",
-    ]
-)
+SAMPLING_OPTIONS: Final = frozenset([
+    "temperature", "max_tokens", "max_completion_tokens", "top_p", "top_k", "n", "stop", "seed", "presence_penalty",
+    "frequency_penalty", "reasoning_effort", "logprobs", "rollout_id",
+])  # fmt: skip
 """What a model or a predictor may be made with and anybody may read: how it draws, never where a call goes."""
 
 _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -149,23 +126,15 @@ _SIGNATURES: Final = ("code", "key", "sig", "signature")
 
 _HIDDEN: Final = "(hidden)"
 _HARMLESS: Final = SAMPLING_OPTIONS | {
-    "allowed_openai_params",
-    "api_version",
-    "custom_llm_provider",
-    "drop_params",
-    "modalities",
-    "prompt_cache",
-    "response_format",
-    "service_tier",
-    "timeout",
-    "tool_choice",
-    "tools",
-}
+    "allowed_openai_params", "api_version", "custom_llm_provider", "drop_params", "modalities", "prompt_cache",
+    "response_format", "service_tier", "timeout", "tool_choice", "tools",
+}  # fmt: skip
 _PLAIN_HEADER: Final = re.compile(r"(?i:accept.*|connection|content-.*|host|user-agent|x-stainless-.*)")
 _SHORTEST: Final = 4  # of a value under the name of a credential; what is shorter is in every second text
 _SHORTEST_OTHER: Final = 6
 _SHORTEST_VARIABLE: Final = 8
 _DEPTH: Final = 5
+_NOT_ITS_OWN: Final = ("kwargs", "config", "history")
 
 
 def scrubbed(text: str, error: BaseException | None = None) -> str:
@@ -179,20 +148,15 @@ def scrubbed(text: str, error: BaseException | None = None) -> str:
         text: What the error says.
         error: The error, for the calls that it passed through.
     """
+    own = [v for name, v in os.environ.items() if len(v) >= _SHORTEST_VARIABLE and _is_credential(name)]
     values = {
         form
-        for value in {*_variables(), *_made_with(error)}
+        for value in {*own, *_made_with(error)}
         for form in (value, json.dumps(value)[1:-1], quote(value), quote(value, safe=""))
     }
     for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, _HIDDEN)
     return _BEARER.sub(rf"\1 {_HIDDEN}", _hide_in_urls(text))
-
-
-def _variables() -> Iterator[str]:
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST_VARIABLE and _is_credential(name):
-            yield value
 
 
 def _made_with(error: BaseException | None) -> Iterator[str]:
@@ -209,9 +173,7 @@ def _made_with(error: BaseException | None) -> Iterator[str]:
     for part in found.values():
         with contextlib.suppress(Exception):  # somebody's own class: what it does not tell cannot be hidden
             model = str(getattr(part, "model", ""))
-            own = {
-                key: value for key, value in vars(part).items() if key not in ("kwargs", "config", "history")
-            }
+            own = {name: value for name, value in vars(part).items() if name not in _NOT_ITS_OWN}
             made_with = {**getattr(part, "kwargs", {}), **getattr(part, "config", {})}
             unknown = {key: value for key, value in made_with.items() if key not in _HARMLESS}
             yield from (text for text in (*_texts(unknown, True), *_texts(own, False)) if text not in model)
@@ -256,9 +218,8 @@ def _texts(value: Any, every: bool, secret: bool = False, depth: int = _DEPTH) -
         for name, item in list(items):
             if isinstance(name, str) and _PLAIN_HEADER.fullmatch(name):
                 continue
-            yield from _texts(
-                item, every, secret or (name is not None and _is_credential(str(name))), depth - 1
-            )
+            named_so = name is not None and _is_credential(str(name))
+            yield from _texts(item, every, secret or named_so, depth - 1)
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -267,11 +228,8 @@ def _pieces(text: str) -> Iterator[str]:
         with contextlib.suppress(ValueError):
             url = urlsplit(text)
             user, password = url.username or "", url.password or ""
-            yield from (
-                user,
-                password,
-                base64.b64encode(f"{user}:{password}".encode()).decode() if user else "",
-            )
+            yield from (user, password)
+            yield base64.b64encode(f"{user}:{password}".encode()).decode() if user else ""
             yield from (value for name, value in parse_qsl(url.query) if name.lower() != "api-version")
         return
     yield text.strip()

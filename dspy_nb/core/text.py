@@ -15,10 +15,6 @@ from typing import Any, Final
 
 from dspy_nb.core.secrecy import scrubbed
 
-__all__ = [
-    "error_text", "json_text", "markdown_text", "one_line", "repaired", "sayable", "value_text", "visible"
-]  # fmt: skip
-
 # Unicode's categories Cc (without line break and tab), Cf, Cs, Zl and Zp: terminals obey them, or they hide or turn
 # around what stands beside them.
 _HIDDEN: Final = (

@@ -69,7 +69,7 @@ def test_a_log_of_an_earlier_version_and_one_of_a_later_are_read(tmp_path):
 
 
 def test_another_kind_of_call_brings_its_own_events(tmp_path, monkeypatch):
-    monkeypatch.setattr(events, "_KINDS", {})
+    monkeypatch.setitem(events.EVENT_KINDS, "Swept", Event)  # and taken away again at the end
 
     @dataclass(frozen=True)
     class Swept(Event):

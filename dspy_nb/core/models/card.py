@@ -9,8 +9,6 @@ from typing import Any, Final
 
 from dspy_nb.core.text import markdown_text, visible
 
-__all__ = ["model_card"]
-
 _MOST_DEMOS: Final = 16
 
 
@@ -61,33 +59,24 @@ def _score(summary: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
 
 
 def _made(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    usage = metadata.get("usage")
-    spent = (
-        ", ".join(f"{key} {value}" for key, value in usage.items() if value is not None) if usage else None
-    )
+    usage = metadata.get("usage") or {}
+    datasets = metadata.get("datasets") or {}
     return {
         "Optimizer": metadata.get("optimizer"),
         "Language model": metadata.get("base_model"),
         "Training examples": metadata.get("num_training_examples"),
         "Validation score": metadata.get("validation_score"),
         "Seed": metadata.get("seed"),
-        "Spent": spent,
+        "Spent": ", ".join(f"{key} {value}" for key, value in usage.items() if value is not None) or None,
         "Duration (s)": metadata.get("duration_s"),
         "Stopped by": metadata.get("stopped_by"),
-        **{
-            f"Data: {name}": json.dumps(value, ensure_ascii=False)
-            for name, value in (metadata.get("datasets") or {}).items()
-        },
+        **{f"Data: {name}": json.dumps(value, ensure_ascii=False) for name, value in datasets.items()},
     }
 
 
 def _options(metadata: Mapping[str, Any]) -> list[str]:
     options = metadata.get("hyperparameters")
-    return (
-        ["Options of the optimizer:", _block(json.dumps(options, indent=2, ensure_ascii=False), "json")]
-        if options
-        else []
-    )
+    return ["Options of the optimizer:", _json(options)] if options else []
 
 
 def _usage(ref: str, metadata: Mapping[str, Any], program_class: str | None) -> str:
@@ -96,14 +85,8 @@ def _usage(ref: str, metadata: Mapping[str, Any], program_class: str | None) -> 
     outputs = [field["name"] for field in fields if field["role"] == "output"]
     needed = f", program={program_class.rpartition('.')[2]}()" if program_class else ""
     call = f"program({inputs}){'.' + outputs[-1] if outputs else ''}" if not program_class else "program(...)"
-    lines = [
-        "import dspy_nb as nb",
-        "",
-        'registry = nb.Registry("registry")',
-        f'program = registry.load("{ref}"{needed})',
-        call,
-    ]
-    return _block("\n".join(lines), "python")
+    opened = 'import dspy_nb as nb\n\nregistry = nb.Registry("registry")'
+    return _block(f'{opened}\nprogram = registry.load("{ref}"{needed})\n{call}', "python")
 
 
 def _prompt(metadata: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
@@ -114,33 +97,25 @@ def _prompt(metadata: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
             continue
         if item["path"] != "self":
             parts.append(f"### {markdown_text(item['path'])}")
-        signature = ", ".join(
-            f"{field['name']}: {field['type']} ({field['role']})" for field in item["fields"]
-        )
-        parts += [
-            f"Fields: {markdown_text(signature)}",
-            "Instructions:",
-            _block(own["signature"]["instructions"], "text"),
-        ]
+        signature = ", ".join(f"{each['name']}: {each['type']} ({each['role']})" for each in item["fields"])
+        parts += [f"Fields: {markdown_text(signature)}", "Instructions:"]
+        parts.append(_block(own["signature"]["instructions"], "text"))
         demos = own["demos"]
         parts.append(f"Demos: {len(demos)}" + ("" if demos else "."))
-        parts += [
-            _block(json.dumps(demo, indent=2, ensure_ascii=False), "json") for demo in demos[:_MOST_DEMOS]
-        ]
+        parts += map(_json, demos[:_MOST_DEMOS])
         if len(demos) > _MOST_DEMOS:
             parts.append(f"... and {len(demos) - _MOST_DEMOS} more in model.json.")
     return parts
 
 
 def _lineage(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    packages = ", ".join(f"{name} {version}" for name, version in metadata["packages"].items())
     return {
         "Registered": metadata["saved_at"],
         "Created": metadata["created_at"],
         "Parent version": metadata["parent"] or "none: the first version",
         "Class": metadata["program_class"],
         "Git commit": metadata.get("git_commit"),
-        "Packages": packages,
+        "Packages": ", ".join(f"{name} {version}" for name, version in metadata["packages"].items()),
     }
 
 
@@ -148,6 +123,10 @@ def _table(rows: Mapping[str, Any]) -> str:
     facts = [map(markdown_text, fact) for fact in rows.items() if fact[1] is not None]
     lines = [f"| {' | '.join(fact)} |" for fact in facts]
     return "\n".join(["| Fact | Value |", "|---|---|", *lines])
+
+
+def _json(value: object) -> str:
+    return _block(json.dumps(value, indent=2, ensure_ascii=False), "json")
 
 
 def _block(text: str, language: str) -> str:

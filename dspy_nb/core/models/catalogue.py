@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dspy_nb.core.arguments import user_path
@@ -15,19 +16,17 @@ from dspy_nb.core.models.names import Reference, check_model_id, parse_reference
 from dspy_nb.core.models.promotion import find_record
 from dspy_nb.core.models.stages import HistoryEntry, ModelState, Record
 from dspy_nb.core.models.version import ModelVersion
-from dspy_nb.core.storage.files import explained
+from dspy_nb.core.storage.files import explain_failure
 from dspy_nb.core.storage.log import Log
 
 if TYPE_CHECKING:
     import dspy
     import pandas as pd
 
-__all__ = ["Catalogue", "as_reference"]
-
 Versions = list[ModelVersion]  # in the class below, list is the method
 Names = list[str]
 History = list[HistoryEntry]
-Damage = list[DspyNbError]
+Errors = list[DspyNbError]
 
 
 class Catalogue:
@@ -61,9 +60,8 @@ class Catalogue:
             Corrupt: The log is damaged.
         """
         reference = as_reference(ref)
-        log = self._existing(reference.model_id)
-        with log.lock:
-            return self._version(reference.model_id, find_record(reference, log.read()))
+        with self._reading(reference.model_id) as state:
+            return self._version(reference.model_id, find_record(reference, state))
 
     def load(
         self, ref: str | ModelVersion, program: dspy.Module | type[dspy.Module] | None = None
@@ -98,7 +96,7 @@ class Catalogue:
         Nothing below them is read, so damage to one does not hide the others.
         """
         names: Names = []
-        with explained(f"read {self.root}"):
+        with explain_failure(f"read {self.root}"):
             try:
                 found = sorted(os.listdir(self.root / kind))  # noqa: PTH208 (names only)
             except FileNotFoundError:
@@ -118,19 +116,16 @@ class Catalogue:
         """
         if model_id is None:
             return [version for name in self.models() for version in self.list(name)]
-        log = self._existing(check_model_id(model_id))
-        with log.lock:
-            state = log.read()
+        with self._reading(model_id) as state:
             return [self._version(model_id, state.records[version]) for _, version in reversed(state.ordered)]
 
-    def survey(self) -> tuple[Versions, Damage]:
+    def survey(self) -> tuple[Versions, Errors]:
         """Return the versions of all models that can be read, and what is wrong with the others.
 
         Raises:
             RegistryError: The folder of the models cannot be read.
         """
-        versions: Versions = []
-        damage: Damage = []
+        versions, damage = Versions(), Errors()
         for name in self.folder_names():
             try:
                 versions += self.list(name)
@@ -146,29 +141,24 @@ class Catalogue:
 
     def production(self, model_id: str) -> ModelVersion | None:
         """Return the version in production, or None."""
-        log = self._existing(check_model_id(model_id))
-        with log.lock:
-            state = log.read()
+        with self._reading(model_id) as state:
             return self._version(model_id, state.records[state.production]) if state.production else None
 
     def history(self, model_id: str) -> History:
         """Return everything that was ever done to a model, oldest first."""
-        log = self._existing(check_model_id(model_id))
-        with log.lock:
-            return [*log.read().history]
+        with self._reading(model_id) as state:
+            return [*state.history]
 
     def last_entry(self, model_id: str) -> HistoryEntry:
         """Return what was done to a model last; cheap, however long its history is."""
-        log = self._existing(check_model_id(model_id))
-        with log.lock:
-            return log.read().history[-1]
+        with self._reading(model_id) as state:
+            return state.history[-1]
 
     def environments(self) -> Names:
         """Return the names of all environments in which something was ever deployed, sorted."""
-        with explained(f"read {self.root}"):
-            return [
-                name for name in self.folder_names("environments") if self._environment_log(name).exists()
-            ]
+        with explain_failure(f"read {self.root}"):
+            names, folder = self.folder_names("environments"), self.root / "environments"
+            return [name for name in names if (folder / name / "log").exists()]
 
     def to_frame(self, model_id: str | None = None) -> pd.DataFrame:
         """Return the versions as a table, one row each, the newest of each model first."""
@@ -181,29 +171,30 @@ class Catalogue:
     def _log(self, model_id: str) -> Log[ModelState]:
         with self._lock:
             if model_id not in self._logs:
-                self._logs[model_id] = Log(self._folder(model_id) / "log", ModelState, self.root)
+                self._logs[model_id] = Log(self.root / "models" / model_id / "log", ModelState, self.root)
             return self._logs[model_id]
 
+    @contextlib.contextmanager
+    def _reading(self, model_id: str) -> Iterator[ModelState]:
+        """Give the state of a model that has versions, as it is at one moment."""
+        log = self._log(check_model_id(model_id))
+        with log.lock:
+            state = log.read()
+            if not state.records:
+                known = self.folder_names()  # names only: damage to another model is not this one's
+                hint = f"there are {', '.join(known[:8])}" if known else f"{self.root} has no models yet"
+                raise NotFound(f"no model {model_id!r}: {hint}")
+            yield state
+
     def _existing(self, model_id: str) -> Log[ModelState]:
-        log = self._log(model_id)
-        if not log.read().records:
-            known = self.folder_names()  # names only: damage to another model is not this caller's concern
-            hint = f"there are {', '.join(known[:8])}" if known else f"{self.root} has no models yet"
-            raise NotFound(f"no model {model_id!r}: {hint}")
-        return log
-
-    def _folder(self, model_id: str) -> Path:
-        return self.root / "models" / model_id
-
-    def _environment_log(self, name: str) -> Path:
-        return self.root / "environments" / name / "log"
+        with self._reading(model_id):
+            return self._log(model_id)
 
     def _check_case(self, model_id: str) -> None:
         for other in self.folder_names():
             if other != model_id and other.lower() == model_id.lower():
-                raise Conflict(
-                    f"model {model_id!r} differs only in case from {other!r}, and some disks know no case"
-                )
+                words = f"model {model_id!r} differs only in case from {other!r}"
+                raise Conflict(f"{words}, and some disks know no case")
 
     def _version(self, model_id: str, record: Record) -> ModelVersion:
         """Return the version of a record; made once, and again after the record has changed."""

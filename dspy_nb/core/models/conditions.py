@@ -14,9 +14,14 @@ from dspy_nb.core.models.version import ModelVersion
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["Conditions"]
+_warned: set[tuple[str, ...]] = set()
 
-_warned: set[tuple[str, str]] = set()
+
+def warn_once(message: str, *difference: str, stacklevel: int) -> None:
+    """Warn of a difference between then and now, the first time that this process meets it."""
+    if difference not in _warned:
+        _warned.add(difference)
+        warnings.warn(message, RegistryWarning, stacklevel=stacklevel + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +68,23 @@ class Conditions:
         now = describe_adapter()
         if self.adapter is not None and not same_adapter(self.adapter, now):
             was, is_now = adapter_text(self.adapter, now), adapter_text(now, self.adapter)
-            self._warn(
-                f"{self.ref} was made with the adapter {was}, this is {is_now}: its prompts differ",
-                stacklevel,
-            )
+            made = f"{self.ref} was made with the adapter {was}"
+            self._warn(f"{made}, this is {is_now}: its prompts differ", stacklevel)
         model = _model_of(program)
         if model is not None and self.language_model not in (None, model):
-            self._warn(
-                f"{self.ref} was made with the language model {self.language_model}, this is {model}: its "
-                "scores may be others",
-                stacklevel,
-            )
+            made = f"{self.ref} was made with the language model {self.language_model}"
+            self._warn(f"{made}, this is {model}: its scores may be others", stacklevel)
         self.compare_evidence(program, stacklevel=stacklevel + 1)
 
     def compare_evidence(self, program: dspy.Module | None = None, *, stacklevel: int = 2) -> None:
         """Warn if the evidence was gathered with another language model than the one in force here."""
         model = _model_of(program)
         if model is not None and self.evidence_model not in (None, model):
-            self._warn(
-                f"the evidence for {self.ref} was gathered with the language model {self.evidence_model}, this is "
-                f"{model}: it does not say how good that is",
-                stacklevel,
-            )
+            known = f"the evidence for {self.ref} was gathered with the language model {self.evidence_model}"
+            self._warn(f"{known}, this is {model}: it does not say how good that is", stacklevel)
 
     def _warn(self, message: str, stacklevel: int) -> None:
-        if (self.digest, message) not in _warned:
-            _warned.add((self.digest, message))
-            warnings.warn(message, RegistryWarning, stacklevel=stacklevel + 1)
+        warn_once(message, self.digest, message, stacklevel=stacklevel + 1)
 
 
 def _model_of(program: dspy.Module | None) -> str | None:

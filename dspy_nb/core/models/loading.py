@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dspy_nb.core.errors import InputError, RegistryWarning
-from dspy_nb.core.models.conditions import Conditions
+from dspy_nb.core.errors import InputError
+from dspy_nb.core.models.conditions import Conditions, warn_once
 from dspy_nb.core.models.submission import package_versions
 from dspy_nb.core.models.version import ModelVersion, verified_files, verified_metadata
 from dspy_nb.core.programs.copies import copy_of
@@ -22,10 +21,7 @@ from dspy_nb.core.text import error_text
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["Loader", "StoredProgram", "stored_program"]
-
 _PROGRAMS_KEPT: Final = 32
-_warned: set[tuple[str, str, str]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +41,10 @@ class StoredProgram:
     @property
     def predictors(self) -> dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
         """Path of each predictor -> its spec and its state."""
-        items = {item["path"]: item for item in self.metadata["signature"]["predictors"]}
-        return {
-            path: (item, self.state if path == "self" else self.state[path]) for path, item in items.items()
-        }
+        items = self.metadata["signature"]["predictors"]
+        paths = [item["path"] for item in items]
+        states = [self.state if path == "self" else self.state[path] for path in paths]
+        return dict(zip(paths, zip(items, states, strict=True), strict=True))
 
 
 def stored_program(version: ModelVersion, files: Mapping[str, bytes] | None = None) -> StoredProgram:
@@ -115,10 +111,8 @@ def _instance(program: dspy.Module | type[dspy.Module]) -> dspy.Module:
         try:
             return program()
         except Exception as error:
-            words = error_text(error, 200)
-            raise InputError(
-                f"program={program.__name__} cannot be made without arguments: {words}: give an instance of it"
-            ) from error
+            words = f"program={program.__name__} cannot be made without arguments: {error_text(error, 200)}"
+            raise InputError(f"{words}: give an instance of it") from error
     raise InputError(f"program= must be a dspy.Module or its class, not a {type(program).__name__}")
 
 
@@ -140,23 +134,17 @@ def _check_fits(program: dspy.Module, stored: StoredProgram) -> None:
     """
     spec, own = stored.metadata["signature"], spec_of(program)
     if "adapter" not in stored.metadata:
-        known = {item["path"] for item in spec["predictors"]} | {
-            name for name, _ in program.named_parameters()
-        }
+        known = {item["path"] for item in spec["predictors"]}
+        known |= {name for name, _ in program.named_parameters()}
         own = {**own, "predictors": [item for item in own["predictors"] if item["path"] in known]}
     packages, now = stored.metadata.get("packages"), package_versions().get("pydantic", "")
     saved = packages.get("pydantic") if isinstance(packages, Mapping) else None
     same_pydantic = not isinstance(saved, str) or saved.split(".")[:2] == now.split(".")[:2]
     compare_specs(spec, own, stored.ref, schemas=same_pydantic)
     for field, text in () if same_pydantic else different_schemas(spec, own):
-        if (stored.ref, field, now) not in _warned:
-            _warned.add((stored.ref, field, now))
-            warnings.warn(
-                f"{stored.ref} was made with pydantic {saved}, this is pydantic {now}: what {text} is made of, the "
-                f"type of field {field}, may have changed",
-                RegistryWarning,
-                stacklevel=6,
-            )
+        made_with = f"{stored.ref} was made with pydantic {saved}, this is pydantic {now}"
+        words = f"{made_with}: what {text} is made of, the type of field {field}, may have changed"
+        warn_once(words, stored.ref, field, now, stacklevel=6)
 
 
 def _warn_of_other_versions(stored: StoredProgram) -> None:
@@ -164,12 +152,6 @@ def _warn_of_other_versions(stored: StoredProgram) -> None:
     now, packages = package_versions(), stored.metadata.get("packages")
     for name, significant in (("dspy", 3), ("python", 2)):
         saved = packages.get(name) if isinstance(packages, dict) else None
-        if not isinstance(saved, str) or saved.split(".")[:significant] == now[name].split(".")[:significant]:
-            continue
-        if (name, saved, now[name]) not in _warned:
-            _warned.add((name, saved, now[name]))
-            warnings.warn(
-                f"{stored.ref} was made with {name} {saved}, this is {name} {now[name]}: its prompts may differ",
-                RegistryWarning,
-                stacklevel=6,
-            )
+        if isinstance(saved, str) and saved.split(".")[:significant] != now[name].split(".")[:significant]:
+            words = f"{stored.ref} was made with {name} {saved}, this is {name} {now[name]}: its prompts may differ"
+            warn_once(words, name, saved, now[name], stacklevel=6)

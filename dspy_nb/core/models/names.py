@@ -11,23 +11,6 @@ from typing import Final, Literal, get_args
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.text import value_text
 
-__all__ = [
-    "BUMPS",
-    "STAGES",
-    "Reference",
-    "Stage",
-    "check_bump",
-    "check_environment",
-    "check_experiment",
-    "check_model_id",
-    "check_version",
-    "matches",
-    "next_version",
-    "parse_reference",
-    "rank",
-    "sort_key",
-]
-
 BUMPS: Final = ("major", "minor", "patch", "prerelease")
 
 Stage = Literal["development", "staging", "production", "deprecated", "archived"]
@@ -51,6 +34,7 @@ _VERSION: Final = re.compile(
 _RANGE: Final = re.compile(rf"([\^~])({_NUMBER})(?:\.({_NUMBER}))?(?:\.({_NUMBER}))?", re.ASCII)
 _LONGEST_VERSION: Final = 64
 
+Bounds = tuple[tuple[int, int, int], tuple[int, int, int]]
 SortKey = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
 
 
@@ -62,10 +46,8 @@ def _check_name(name: object, what: str) -> str:
             letter or digit and does not end with a dot, or it is a reserved name.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InputError(
-            f"{what} {value_text(name, 80)} is not valid: use 1 to 100 letters, digits, '.', '_' or '-', "
-            "starting with a letter or digit and not ending with '.'"
-        )
+        valid = "1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit and not ending with '.'"
+        raise InputError(f"{what} {value_text(name, 80)} is not valid: use {valid}")
     if name.split(".")[0].lower() in _RESERVED:
         raise InputError(f"{what} {name!r} is a reserved name: choose another")
     return name
@@ -85,9 +67,8 @@ def check_version(version: object) -> str:
         InputError: It is not.
     """
     if not isinstance(version, str) or len(version) > _LONGEST_VERSION or not _VERSION.fullmatch(version):
-        raise InputError(
-            f"version {value_text(version, 80)} is not valid: write major.minor.patch such as 1.2.0, or 1.2.0-rc.1"
-        )
+        valid = "major.minor.patch such as 1.2.0, or 1.2.0-rc.1"
+        raise InputError(f"version {value_text(version, 80)} is not valid: write {valid}")
     return version
 
 
@@ -156,7 +137,7 @@ class Reference:
 
     model_id: str
     version: str | None
-    bounds: tuple[tuple[int, int, int], tuple[int, int, int]] | None
+    bounds: Bounds | None
     stage: str | None
     text: str
 
@@ -180,21 +161,17 @@ def parse_reference(text: object) -> Reference:
             return Reference(model_id, None, _bounds(*match.groups()), None, text)
         if _VERSION.fullmatch(wanted):
             return Reference(model_id, wanted, None, None, text)
-    raise InputError(
-        f"reference {value_text(text, 80)} is not valid: after '@' write a version (1.2.0), a range (^1.1 or "
-        "~1.2), latest, staging or production"
-    )
+    valid = "a version (1.2.0), a range (^1.1 or ~1.2), latest, staging or production"
+    raise InputError(f"reference {value_text(text, 80)} is not valid: after '@' write {valid}")
 
 
-def matches(bounds: tuple[tuple[int, int, int], tuple[int, int, int]], version: str) -> bool:
+def matches(bounds: Bounds, version: str) -> bool:
     """Return whether ``version`` is a release (never a prerelease) within ``bounds``."""
     major, minor, patch, is_release, _ = sort_key(version)
     return is_release and bounds[0] <= (major, minor, patch) < bounds[1]
 
 
-def _bounds(
-    sign: str, major: str, minor: str | None, patch: str | None
-) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+def _bounds(sign: str, major: str, minor: str | None, patch: str | None) -> Bounds:
     """``^`` keeps the first number that is not zero, ``~`` keeps major and minor (npm's rules)."""
     low = int(major), int(minor or 0), int(patch or 0)
     if minor is None or (sign == "^" and low[0] > 0):

@@ -15,14 +15,6 @@ from dspy_nb.core.models.stages import TRANSITIONS, ModelState, Record
 from dspy_nb.core.storage.config import read_tables
 from dspy_nb.core.storage.shapes import fit
 
-__all__ = [
-    "DEFAULT_REQUIREMENTS",
-    "decide_archive",
-    "decide_promotion",
-    "find_record",
-    "load_requirements",
-]
-
 DEFAULT_REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {"production": ("evaluation", "verdict")}
 """Target stage -> what a promotion to it requires, unless ``registry/config.toml`` says otherwise."""
 
@@ -124,14 +116,10 @@ def _check_evidence(
             continue
         wanted = "gate or A/B verdict" if requirement == "verdict" else f"{requirement} verdict"
         verdicts = [item for item in known if requirement in item.answers]
-        if not verdicts:
-            raise Refused(
-                f"{stage} needs a passed {wanted} for {ref}: give it as evidence=, or attach it first"
-            )
-        if not verdicts[-1].is_yes:
-            raise Refused(
-                f"{stage} needs a passed {wanted} for {ref}: the latest {verdicts[-1].kind} said no"
-            )
+        if not verdicts or not verdicts[-1].is_yes:
+            what = f"{stage} needs a passed {wanted} for {ref}"
+            no = f"the latest {verdicts[-1].kind} said no" if verdicts else None
+            raise Refused(f"{what}: {no or 'give it as evidence=, or attach it first'}")
 
 
 def load_requirements(config: Path) -> dict[str, tuple[str, ...]]:

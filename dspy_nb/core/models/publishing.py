@@ -18,11 +18,9 @@ from typing import Any, Final
 from dspy_nb.core.errors import Conflict, RegistryError
 from dspy_nb.core.models.names import next_version
 from dspy_nb.core.models.stages import ModelState
-from dspy_nb.core.storage.files import explained, make_folders, put_in_place, stage_folder, write_file
+from dspy_nb.core.storage.files import explain_failure, make_folders, put_in_place, replace_file, stage_folder
 from dspy_nb.core.storage.flushing import Unflushed
-from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log
-
-__all__ = ["STAGING_PREFIX", "free_version", "publish"]
+from dspy_nb.core.storage.log import Log
 
 STAGING_PREFIX: Final = ".staging-"
 
@@ -76,11 +74,16 @@ def publish(
     if log.read().is_taken(version):
         return False
     with Unflushed() as unflushed:
-        with explained(f"write {folder / version}"):
+        with explain_failure(f"write {folder / version}"):
             _make_root(root)
-            if not _put_folder(folder, version, files, unflushed):
+            make_folders(folder)
+            staging = f"{folder}{os.sep}{STAGING_PREFIX}{uuid.uuid4().hex}"
+            stage_folder(staging, files, unflushed)
+            if not put_in_place(staging, f"{folder}{os.sep}{version}"):
                 return False
         try:
+            with explain_failure(f"write {folder / version}"):
+                unflushed.add_folder(folder)
             log.append(decide, "register", by=by, after=unflushed)
         except BaseException:
             with contextlib.suppress(RegistryError):  # what cannot be told stays: an orphan at worst
@@ -94,37 +97,8 @@ def _make_root(root: Path) -> None:
     """Make the root, and tell git to leave hashed files alone and temporary ones out."""
     make_folders(root)
     for name, content in _GIT_FILES.items():
-        path = f"{root}{os.sep}{name}"
-        try:
-            os.lstat(path)
-        except FileNotFoundError:
-            temporary = f"{root}{os.sep}{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-            write_file(temporary, content)
-            try:
-                os.replace(temporary, path)  # whole or not at all, also if this process is killed
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
-
-
-def _put_folder(folder: Path, version: str, files: Mapping[str, bytes], unflushed: Unflushed) -> bool:
-    """Put the complete folder of a version in place, or return False if its name is taken.
-
-    It is not on the disk yet: nothing speaks of it before the log's entry, which is flushed with it.
-    """
-    make_folders(folder)
-    staging = f"{folder}{os.sep}{STAGING_PREFIX}{uuid.uuid4().hex}"
-    target = f"{folder}{os.sep}{version}"
-    stage_folder(staging, files, unflushed)
-    if not put_in_place(staging, target):
-        return False
-    try:
-        unflushed.add_folder(folder)
-    except BaseException:
-        _remove_folder(folder, version)
-        raise
-    return True
+        if not os.path.lexists(f"{root}{os.sep}{name}"):
+            replace_file(root / name, content)  # whole or not at all, also if this process is killed
 
 
 def _remove_folder(folder: Path, version: str) -> None:

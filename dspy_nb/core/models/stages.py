@@ -20,8 +20,6 @@ from dspy_nb.core.storage.shapes import fit
 if TYPE_CHECKING:
     from dspy_nb.core.models.version import ModelVersion
 
-__all__ = ["TRANSITIONS", "VERSION_FILES", "HistoryEntry", "ModelState", "Record", "is_summary"]
-
 TRANSITIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "development": ("staging", "deprecated", "archived"),
     "staging": ("production", "development", "deprecated", "archived"),
@@ -134,9 +132,7 @@ class ModelState:
         body = entry.body
         subjects = _subjects(entry)
         stages_before = {self.records[item].stage for item in subjects if item in self.records}
-        to_stage = {"register": "development", "promote": body.get("to"), "archive": "archived"}.get(
-            entry.action
-        )
+        to_stage = body.get("to") or {"register": "development", "archive": "archived"}.get(entry.action)
         demoted = body.get("demoted")
         evidence = read_evidence(body.get("evidence"))
         if entry.action == "register":
@@ -180,7 +176,8 @@ class ModelState:
             interval = None if evidence.interval is None else [*evidence.interval]
             measured = {"score": evidence.score, "interval": interval}
             summary = {**record.summary, **measured, "score_kind": "evaluation"}
-            if is_summary(summary):
+            with contextlib.suppress(InputError):
+                fit(summary, Summary)
                 record.summary = summary
         record.version_made = None
 
@@ -230,13 +227,6 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
     base_model: str | None
     created_at: str
     parent: str | None
-
-
-def is_summary(summary: Mapping[str, Any]) -> bool:
-    """Return whether a summary has all its keys, each of the right type."""
-    with contextlib.suppress(InputError):
-        return bool(fit(summary, Summary))
-    return False
 
 
 class _Change(Change):
@@ -292,11 +282,8 @@ class _Attach(_Change):
 
 
 _CHANGES: Final[Mapping[str, type[Change]]] = {
-    "register": _Register,
-    "promote": _Promote,
-    "archive": _Archive,
-    "attach": _Attach,
-}
+    "register": _Register, "promote": _Promote, "archive": _Archive, "attach": _Attach
+}  # fmt: skip
 
 
 def _subjects(entry: Entry) -> tuple[str, ...]:

@@ -12,8 +12,6 @@ from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.programs.state import answering_parts, dump_state, state_digest
 from dspy_nb.core.storage.files import dump_json
 
-__all__ = ["check_same_program", "take_evidence"]
-
 
 def check_same_program(program: Any, version: ModelVersion) -> None:
     """Check that a program has the prompts and the demos of a version; its code is not compared.
@@ -30,10 +28,8 @@ def check_same_program(program: Any, version: ModelVersion) -> None:
     own, stored = answering_parts(json.loads(text)), answering_parts(stored_program(version).state)
     different = [path for path in own.keys() | stored.keys() if own.get(path) != stored.get(path)]
     if different:
-        raise InputError(
-            f"the program is not {version.ref}: it differs in {', '.join(sorted(different))}; "
-            f"load it from the registry: load({version.ref!r})"
-        )
+        differs = f"the program is not {version.ref}: it differs in {', '.join(sorted(different))}"
+        raise InputError(f"{differs}; load it from the registry: load({version.ref!r})")
 
 
 def take_evidence(version: ModelVersion, given: object) -> Evidence:
@@ -49,8 +45,6 @@ def take_evidence(version: ModelVersion, given: object) -> Evidence:
         raise InputError(f"this evidence is about {evidence.ref:.80}, not about {version.ref}")
     digest = evidence.program_sha256
     if digest is not None and digest != state_digest(stored_program(version).state):
-        raise InputError(
-            f"this evidence is about a program with other prompts or demos than {version.ref}: evaluate "
-            f"load({version.ref!r})"
-        )
+        other = f"this evidence is about a program with other prompts or demos than {version.ref}"
+        raise InputError(f"{other}: evaluate load({version.ref!r})")
     return evidence

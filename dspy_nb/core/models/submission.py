@@ -26,52 +26,20 @@ from dspy_nb.core.storage.log import utc_now
 from dspy_nb.core.storage.shapes import fit
 from dspy_nb.core.text import error_text, repaired, value_text
 
-__all__ = ["METADATA_FIELDS", "Submission", "git_commit", "package_versions", "summary_of"]
-
 METADATA_FIELDS: Final = (
-    "optimizer",
-    "base_model",
-    "adapter",
-    "num_training_examples",
-    "validation_score",
-    "hyperparameters",
-    "seed",
-    "usage",
-    "datasets",
-    "metric",
-    "test",
-    "duration_s",
-    "stopped_by",
-)
+    "optimizer", "base_model", "adapter", "num_training_examples", "validation_score", "hyperparameters", "seed",
+    "usage", "datasets", "metric", "test", "duration_s", "stopped_by",
+)  # fmt: skip
 """What a run says about itself; whatever it does not say is null in metadata.json."""
 
-_OURS: Final = frozenset(
-    [
-        "model_id",
-        "version",
-        "saved_at",
-        "framework",
-        "dspy_version",
-        "signature",
-        "parent",
-        "packages",
-        "git_commit",
-        "schema_version",
-        "program_class",
-        "notes",
-    ]
-)
+_OURS: Final = {
+    "model_id", "version", "saved_at", "framework", "dspy_version", "signature", "parent", "packages", "git_commit",
+    "schema_version", "program_class", "notes",
+}  # fmt: skip
 _TYPES: Final = {
-    "optimizer": str,
-    "base_model": str,
-    "created_at": str,
-    "validation_score": Real,
-    "adapter": Mapping,
-    "hyperparameters": Mapping,
-    "usage": Mapping,
-    "datasets": Mapping,
-    "test": Mapping,
-}
+    "optimizer": str, "base_model": str, "created_at": str, "validation_score": Real, "adapter": Mapping,
+    "hyperparameters": Mapping, "usage": Mapping, "datasets": Mapping, "test": Mapping,
+}  # fmt: skip
 _LARGEST_VERSION: Final = LARGEST_FILE - 2**20  # its archive has a manifest, and is a file as well
 
 
@@ -100,10 +68,9 @@ class Submission:
         self.model_json = dump_json(dump_state(program, repair=True), "the state of the program")
         self.state = json.loads(self.model_json)
         stored = evaluation if evaluation is not None else given.get("evaluation")
-        if not isinstance(stored, Mapping | None):
-            raise InputError(f"the evaluation must be a dict, not a {type(stored).__name__}")
-        if not isinstance(metadata, Mapping | None):
-            raise InputError(f"metadata must be a dict, not a {type(metadata).__name__}")
+        for name, value in (("the evaluation", stored), ("metadata", metadata)):
+            if not isinstance(value, Mapping | None):
+                raise InputError(f"{name} must be a dict, not a {type(value).__name__}")
         self.evaluation_json = None if stored is None else dump_json(repaired(stored), "the evaluation")
         facts = {**dict.fromkeys(METADATA_FIELDS), **(given.get("metadata") or {}), **(metadata or {})}
         if clash := sorted(_OURS & set(facts)):
@@ -115,9 +82,8 @@ class Submission:
         facts["adapter"] = facts["adapter"] or describe_adapter()
         for name, wanted in _TYPES.items():
             if facts[name] is not None and not isinstance(facts[name], wanted):
-                raise InputError(
-                    f"metadata {name} must be a {wanted.__name__}, not {value_text(facts[name], 80)}"
-                )
+                found = value_text(facts[name], 80)
+                raise InputError(f"metadata {name} must be a {wanted.__name__}, not {found}")
         self.facts = json.loads(dump_json(repaired(without_secrets(facts)), "the metadata"))
         self.notes = repaired(notes)
         self.program_class = class_path(program)
@@ -161,10 +127,8 @@ class Submission:
         sizes = {name: len(content) for name, content in files.items()}
         if sum(sizes.values()) > _LARGEST_VERSION:
             largest = max(sizes, key=sizes.__getitem__)
-            raise InputError(
-                f"{self.model_id}@{version} has {sum(sizes.values()):,} bytes, most of them in {largest}: "
-                f"a version may have {_LARGEST_VERSION:,}"
-            )
+            has = f"{self.model_id}@{version} has {sum(sizes.values()):,} bytes, most of them in {largest}"
+            raise InputError(f"{has}: a version may have {_LARGEST_VERSION:,}")
         return files
 
 
@@ -185,8 +149,8 @@ def summary_of(
         "validation": {"score": facts.get("validation_score")},
     }
     kind = next((name for name, values in measured.items() if values.get("score") is not None), None)
-    score = measured[kind]["score"] if kind else None
-    interval = measured[kind].get("interval") if kind else None
+    best = measured[kind] if kind else {}
+    score, interval = best.get("score"), best.get("interval")
     try:
         summary = {
             "score": None if score is None else float(score),
@@ -198,9 +162,8 @@ def summary_of(
             "parent": parent,
         }
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(
-            f"the {kind} score must be a number, and its interval two: {error_text(error)}"
-        ) from error
+        words = f"the {kind} score must be a number, and its interval two"
+        raise InputError(f"{words}: {error_text(error)}") from error
     fit(summary, Summary, "the score and what belongs to it")
     return summary
 
@@ -229,8 +192,8 @@ def package_versions() -> dict[str, str]:
 def git_commit(start: Path | None = None) -> str | None:
     """Return the commit that is checked out around ``start`` (the working directory), or None.
 
-    Reads the files of git itself (a call of git costs more than a whole registration): HEAD, the branch it
-    names, packed branches, and the indirection of a worktree. Uncommitted changes are not seen.
+    Reads git's own files, because a call of git costs more than a whole registration: HEAD, the branch it names,
+    packed branches, and the indirection of a worktree. Uncommitted changes are not seen.
     """
     try:
         folder = _git_folder(start or os.getcwd())
@@ -244,7 +207,8 @@ def git_commit(start: Path | None = None) -> str | None:
         try:
             commit = _text(f"{shared}/{branch[1]}")
         except FileNotFoundError:
-            commit = _packed(_text(f"{shared}/packed-refs"), branch[1])
+            packed = re.search(f"^(.*) {re.escape(branch[1])}$", _text(f"{shared}/packed-refs"), re.MULTILINE)
+            commit = packed[1] if packed else ""
         return commit if _COMMIT.fullmatch(commit) else None
     except (OSError, UnicodeDecodeError):
         return None
@@ -254,18 +218,10 @@ def _git_folder(start: str | Path) -> str:
     """Return the folder that ``.git`` around ``start`` is, or names, as it does in a worktree."""
     place = str(start)
     while not os.path.exists(git := os.path.join(place, ".git")):
-        parent = os.path.dirname(place)
-        if parent == place:
+        place, below = os.path.dirname(place), place
+        if place == below:
             raise FileNotFoundError
-        place = parent
-    if os.path.isfile(git):
-        return os.path.join(place, _text(git).removeprefix("gitdir:").strip())
-    return git
-
-
-def _packed(refs: str, wanted: str) -> str:
-    lines = (line.partition(" ") for line in refs.splitlines())
-    return next((commit for commit, _, name in lines if name == wanted), "")
+    return os.path.join(place, _text(git).removeprefix("gitdir:").strip()) if os.path.isfile(git) else git
 
 
 def _text(path: str) -> str:

@@ -15,10 +15,8 @@ import msgspec
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import Corrupt
 from dspy_nb.core.programs.spec import check_spec
-from dspy_nb.core.storage.files import explained, parse_json, read_file
+from dspy_nb.core.storage.files import explain_failure, parse_json, read_file
 from dspy_nb.core.storage.shapes import fit_file
-
-__all__ = ["SCHEMA_VERSION", "ModelVersion", "verified_files", "verified_metadata"]
 
 SCHEMA_VERSION: Final = 1
 """Of metadata.json."""
@@ -72,10 +70,9 @@ class ModelVersion(Shown):
         Raises:
             Corrupt: The file is not what the log recorded.
         """
-        content = _verified(self.path / "metadata.json", self.files["metadata.json"])
-        return MappingProxyType(
-            verified_metadata(content, self.path / "metadata.json", self.model_id, self.version)
-        )
+        path = self.path / "metadata.json"
+        content = _verified(path, self.files["metadata.json"])
+        return MappingProxyType(verified_metadata(content, path, self.model_id, self.version))
 
     @property
     def evaluation(self) -> Mapping[str, Any] | None:
@@ -111,7 +108,7 @@ def verified_files(path: Path, files: Files, ref: str) -> dict[str, bytes]:
     """
     if os.path.islink(path):  # noqa: PTH114 (pathlib takes longer)
         raise Corrupt(f"{ref}: {path} is a link: the registry holds plain folders only")
-    with explained(f"read {path}"):
+    with explain_failure(f"read {path}"):
         try:
             names = set(os.listdir(path))  # noqa: PTH208 (names only)
         except (FileNotFoundError, NotADirectoryError):
@@ -142,7 +139,7 @@ def verified_metadata(content: bytes, path: object, model_id: str, version: str)
 
 
 def _verified(path: Path, expected: tuple[str, int]) -> bytes:
-    with explained(f"read {path}"):
+    with explain_failure(f"read {path}"):
         try:
             content = read_file(path)
         except FileNotFoundError:

@@ -1,7 +1,7 @@
 """What a pipeline leaves: its steps, its result, and the folder that lets an interrupted one go on.
 
 folder/
-  pipeline.json     the plan, and each step that is over
+  pipeline.json     what it is, and each step that is over
   run/              the answers of the language model while optimizing (see replay.py)
   run.json  evaluation.json  gate.json  ab.json      what each step found
   decision.json     written last: shipped or refused, and why
@@ -18,7 +18,7 @@ from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError, RegistryError
 from dspy_nb.core.storage.files import (
     dump_json,
-    explained,
+    explain_failure,
     make_folders,
     parse_json,
     read_file,
@@ -34,15 +34,13 @@ if TYPE_CHECKING:
     from dspy_nb.core.evidence import GateResult
     from dspy_nb.core.optimization.run import OptimizationRun
 
-__all__ = ["PipelineFolder", "PipelineResult", "Step", "next_folder"]
-
 _SCHEMA_VERSION: Final = 1
 
 Status = Literal["passed", "refused", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PipelineStep:
     """A step that is over.
 
     Attributes:
@@ -82,7 +80,7 @@ class PipelineResult(Shown):
     shipped: bool | None
     ref: str | None
     baseline: str | None
-    steps: tuple[Step, ...]
+    steps: tuple[PipelineStep, ...]
     folder: Path
     run: OptimizationRun | None = None
     evaluation: Evaluation | None = None
@@ -112,53 +110,48 @@ class PipelineFolder:
 
     Args:
         path: Made if it does not exist.
-        plan: What the pipeline is, as JSON data; an earlier call must have had the same.
+        identity: What the pipeline is, as JSON data; an earlier call must have had the same.
 
     Raises:
         InputError: Its pipeline is over, or was another one; the message names what differs.
         RegistryError: It cannot be read or written.
     """
 
-    def __init__(self, path: Path, plan: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path = path
-        self.steps: list[Step] = []
-        self._plan = repaired({"schema_version": _SCHEMA_VERSION, **plan})
+        self.steps: list[PipelineStep] = []
+        self._identity = repaired({"schema_version": _SCHEMA_VERSION, **identity})
         there = self.read("pipeline.json")
         if there is None:
             return
         if (decision := self.read("decision.json")) is not None:
-            outcome = "shipped" if decision.get("shipped") else "refused"
-            raise InputError(
-                f"{path} holds a pipeline that is over ({outcome} {decision.get('ref')}): use another"
-            )
-        old, new = there.get("plan"), parse_json(dump_json(self._plan, "the plan"), path)
-        if not isinstance(old, dict):
-            raise InputError(f"{path / 'pipeline.json'} is damaged: use another folder")
-        if changed := sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
-            raise InputError(
-                f"{path} belongs to another pipeline: {', '.join(changed)} changed; use another folder"
-            )
+            outcome = f"{'shipped' if decision.get('shipped') else 'refused'} {decision.get('ref')}"
+            raise InputError(f"{path} holds a pipeline that is over ({outcome}): use another")
+        old, new = there.get("plan"), parse_json(dump_json(self._identity, "the pipeline"), path)
         try:
-            self.steps = [Step(**step) for step in there["steps"]]
-        except (KeyError, TypeError):
+            if changed := sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
+                names = ", ".join(changed)
+                raise InputError(f"{path} belongs to another pipeline: {names} changed; use another folder")
+            self.steps = [PipelineStep(**step) for step in there["steps"]]
+        except (AttributeError, KeyError, TypeError):
             raise InputError(f"{path / 'pipeline.json'} is damaged: use another folder") from None
 
-    def step(self, name: str) -> Step | None:
+    def step(self, name: str) -> PipelineStep | None:
         """Return a step that is over."""
         return next((step for step in self.steps if step.name == name), None)
 
-    def add(self, step: Step) -> None:
+    def add(self, step: PipelineStep) -> None:
         """Record a step that is over."""
         self.steps.append(step)
         self.save()
 
     def save(self) -> None:
-        """Record the plan and the steps that are over."""
-        self.write("pipeline.json", {"plan": self._plan, "steps": [asdict(step) for step in self.steps]})
+        """Record what it is and the steps that are over."""
+        self.write("pipeline.json", {"plan": self._identity, "steps": [asdict(step) for step in self.steps]})
 
     def read(self, name: str) -> Any:
         """Return what a JSON file of the folder holds, ``None`` if there is none."""
-        with explained(f"read {self.path / name}"):
+        with explain_failure(f"read {self.path / name}"):
             try:
                 found = parse_json(read_file(self.path / name), self.path / name)
             except FileNotFoundError:
@@ -172,7 +165,7 @@ class PipelineFolder:
     def write(self, name: str, content: object) -> None:
         """Write a JSON file of the folder, whole or not at all."""
         path = self.path / name
-        with explained(f"write {path}"):
+        with explain_failure(f"write {path}"):
             make_folders(self.path)
             replace_file(path, dump_json(repaired(content), name))
 
@@ -182,11 +175,8 @@ def next_folder(parent: Path, model_id: str) -> Path:
 
     They are called ``<model_id>-001``, ``<model_id>-002``, ...
     """
-    numbers = [
-        int(path.name.rpartition("-")[2])
-        for path in parent.glob(f"{model_id}-[0-9][0-9][0-9]*")
-        if path.name.rpartition("-")[2].isdigit() and path.name.rpartition("-")[0] == model_id
-    ]
+    found = [path.name.rpartition("-") for path in parent.glob(f"{model_id}-[0-9][0-9][0-9]*")]
+    numbers = [int(number) for name, _, number in found if name == model_id and number.isdigit()]
     last = max(numbers, default=0)
     folder = parent / f"{model_id}-{last:03}"
     interrupted = (folder / "pipeline.json").exists() and not (folder / "decision.json").exists()

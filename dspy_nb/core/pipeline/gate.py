@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from msgspec import structs
-
 from dspy_nb.core.arguments import number_between, whole_number
 from dspy_nb.core.data.equality import same_normalized
 from dspy_nb.core.errors import GateFailed, InputError
@@ -22,19 +20,10 @@ from dspy_nb.core.text import value_text
 if TYPE_CHECKING:
     from dspy_nb.core.registry.registry import Registry
 
-__all__ = ["GateCheck", "GateResult", "QualityGate"]
-
-
 _MEASURES: Final = ("precision", "recall", "f1")
 _CONDITIONS: Final = (
-    "min_score",
-    "max_error_rate",
-    "max_latency_p95_ms",
-    "max_usd_per_call",
-    "min_n",
-    "per_class",
-    "not_worse_than",
-)
+    "min_score", "max_error_rate", "max_latency_p95_ms", "max_usd_per_call", "min_n", "per_class", "not_worse_than"
+)  # fmt: skip
 _SETTINGS: Final = ("margin", "on")
 
 
@@ -111,21 +100,15 @@ class QualityGate:
                     raise InputError(f"gate {text!r} must be like per_class.positive.recall=0.7")
                 table = floors.setdefault(label, {})
             elif not equals or name not in (*_CONDITIONS, *_SETTINGS) or name == "per_class":
-                raise InputError(
-                    f"gate {text!r} must be like min_score=0.85; there are {', '.join(_CONDITIONS)}, "
-                    f"{', '.join(_SETTINGS)}"
-                )
+                known = ", ".join((*_CONDITIONS, *_SETTINGS))
+                raise InputError(f"gate {text!r} must be like min_score=0.85; there are {known}")
             if key in table:
                 raise InputError(f"gate {name!r} is given twice")
             table[key] = value if name in ("not_worse_than", "on") else _number(text, value)
         return cls(**values, per_class=floors)
 
     def check(
-        self,
-        evaluation: Evaluation | ModelVersion,
-        *,
-        registry: Registry | None = None,
-        raises: bool = True,
+        self, evaluation: Evaluation | ModelVersion, *, registry: Registry | None = None, raises: bool = True
     ) -> GateResult:
         """Check an evaluation, or the one that is stored with a version.
 
@@ -141,28 +124,16 @@ class QualityGate:
         """
         measured = _measured(evaluation)
         reference = self._reference(registry)
-        checks = [
-            GateCheck("complete", measured.n, measured.n_planned, measured.complete, _partial(measured)),
-            GateCheck(
-                "reliable",
-                measured.errors.rate,
-                measured.max_error_rate,
-                measured.reliable,
-                _unreliable(measured),
-            ),
+        checks = (
+            *_completeness(measured),
             *self._score(measured),
             *self._limits(measured),
             *self._classes(measured),
             *self._compared(measured, reference),
-        ]
-        reasons = tuple(str(check) for check in checks if not check.passed)
-        result = GateResult.of(
-            measured,
-            passed=not reasons,
-            checks=tuple(structs.replace(check, reason=None) if check.passed else check for check in checks),
-            reasons=reasons,
-            ref=evaluation.ref if isinstance(evaluation, ModelVersion) else None,
         )
+        reasons = tuple(str(check) for check in checks if not check.passed)
+        ref = evaluation.ref if isinstance(evaluation, ModelVersion) else None
+        result = GateResult.of(measured, passed=not reasons, checks=checks, reasons=reasons, ref=ref)
         if raises and not result.passed:
             raise GateFailed([*reasons])
         return result
@@ -171,9 +142,8 @@ class QualityGate:
         given = self.not_worse_than
         if isinstance(given, str):
             if registry is None:
-                raise InputError(
-                    f"not_worse_than={value_text(given)} needs the registry that has it: check(registry=...)"
-                )
+                what = f"not_worse_than={value_text(given)}"
+                raise InputError(f"{what} needs the registry that has it: check(registry=...)")
             given = registry.get(given)
         return None if given is None else _measured(given)
 
@@ -185,10 +155,8 @@ class QualityGate:
             reason = f"score {estimate:.1%} is below {self.min_score:.1%}"
             yield _at_least("min_score", estimate, self.min_score, reason)
         else:
-            reason = (
-                f"score {estimate:.1%} may be as low as {low:.1%} at {evaluation.confidence:.0%} confidence, "
-                f"below {self.min_score:.1%}"
-            )
+            lowest = f"may be as low as {low:.1%} at {evaluation.confidence:.0%} confidence"
+            reason = f"score {estimate:.1%} {lowest}, below {self.min_score:.1%}"
             yield _at_least("min_score", low if evaluation.n else math.nan, self.min_score, reason)
 
     def _limits(self, evaluation: Evaluation) -> Iterable[GateCheck]:
@@ -207,11 +175,11 @@ class QualityGate:
                 yield GateCheck(name, None, limit, False, f"{what} is not known: {_WHY_UNKNOWN[name]}")
             else:
                 reason = f"{what} {shown(value)} is above {shown(limit)}"
-                yield GateCheck(name, value, limit, value <= limit, reason)
+                yield _check(name, value, limit, value <= limit, reason)
         if self.min_n is not None:
             n = min(evaluation.n, evaluation.n_distinct)
             reason = f"{n:,} different examples are fewer than {self.min_n:,}"
-            yield GateCheck("min_n", n, self.min_n, n >= self.min_n, reason)
+            yield _check("min_n", n, self.min_n, n >= self.min_n, reason)
 
     def _classes(self, evaluation: Evaluation) -> Iterable[GateCheck]:
         for label, floors in self.per_class.items():
@@ -239,12 +207,10 @@ class QualityGate:
             return
         value = paired.difference if self.on == "score" else paired.interval[0]
         what = f"the score differs by {paired.difference:+.1%} from the reference"
-        reason = f"{what}, more than the margin of {self.margin:.1%} below"
         if self.on == "interval":
-            reason = (
-                f"{what} and may differ by {value:+.1%} ({paired.n:,} examples, {paired.better:,} better, "
-                f"{paired.worse:,} worse), more than the margin of {self.margin:.1%} below"
-            )
+            counts = f"{paired.n:,} examples, {paired.better:,} better, {paired.worse:,} worse"
+            what = f"{what} and may differ by {value:+.1%} ({counts})"
+        reason = f"{what}, more than the margin of {self.margin:.1%} below"
         yield _at_least(name, value, -self.margin, reason)
 
 
@@ -259,18 +225,19 @@ def _at_least(condition: str, value: float, floor: float, reason: str) -> GateCh
     if math.isnan(value):
         return GateCheck(condition, None, floor, False, f"{condition} cannot be told: nothing was finished")
     # 0.48 - 0.5 must not miss a margin of 0.02 by the last bit.
-    return GateCheck(condition, value, floor, value >= floor - 1e-12, reason)
+    return _check(condition, value, floor, value >= floor - 1e-12, reason)
 
 
-def _partial(evaluation: Evaluation) -> str:
-    return f"the evaluation is partial: {evaluation.n:,} of {evaluation.n_planned:,} examples were finished"
+def _check(condition: str, measured: float, required: float, passed: bool, reason: str) -> GateCheck:
+    return GateCheck(condition, measured, required, passed, None if passed else reason)
 
 
-def _unreliable(evaluation: Evaluation) -> str:
-    if not evaluation.n:
-        return "the evaluation is not reliable: nothing was finished"
-    errors = f"{evaluation.errors.rate:.1%} errors are more than {evaluation.max_error_rate:.1%}"
-    return f"the evaluation is not reliable: {errors}"
+def _completeness(found: Evaluation) -> Iterable[GateCheck]:
+    reason = f"the evaluation is partial: {found.n:,} of {found.n_planned:,} examples were finished"
+    yield _check("complete", found.n, found.n_planned, found.complete, reason)
+    rate, most = found.errors.rate, found.max_error_rate
+    why = f"{rate:.1%} errors are more than {most:.1%}" if found.n else "nothing was finished"
+    yield _check("reliable", rate, most, found.reliable, f"the evaluation is not reliable: {why}")
 
 
 def _usd_per_call(evaluation: Evaluation) -> float | None:

@@ -9,32 +9,74 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import InitVar, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import dspy
 from msgspec import structs
 
 from dspy_nb.core.ab.compare import compare
 from dspy_nb.core.ab.comparison import Comparison
-from dspy_nb.core.arguments import user_path
+from dspy_nb.core.arguments import number_between, probability, user_path
+from dspy_nb.core.data.examples import fingerprint
+from dspy_nb.core.data.metrics import as_metric
 from dspy_nb.core.deployment.environment import Deployment, Environment
 from dspy_nb.core.errors import Conflict, InputError, Refused
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
 from dspy_nb.core.events import Broadcaster, Listener, StepEnded, StepStarted
 from dspy_nb.core.evidence import GateResult
-from dspy_nb.core.models.names import check_model_id
+from dspy_nb.core.models.names import check_environment, check_model_id
 from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.optimize import estimate, optimize
-from dspy_nb.core.optimization.run import OptimizationRun
+from dspy_nb.core.optimization.replay import describe_program, text_hash
+from dspy_nb.core.optimization.run import OptimizationRun, readable
 from dspy_nb.core.optimization.task import Task
-from dspy_nb.core.pipeline.folder import PipelineFolder, PipelineResult, Step
-from dspy_nb.core.pipeline.rules import DEFAULT_BUDGET, STEPS, PipelineRules, passes, plan_of
+from dspy_nb.core.pipeline.folder import PipelineFolder, PipelineResult, PipelineStep
+from dspy_nb.core.pipeline.gate import QualityGate
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.text import value_text
 
-__all__ = ["DEFAULT_BUDGET", "STEPS", "PipelineRules", "run_pipeline"]
+STEPS: Final = ("optimize", "evaluate", "gate", "staging", "ab-test", "production")
+DEFAULT_BUDGET: Final = Budget(seconds=3600)
+"""Of the optimization, where none is given: no pipeline waits for ever."""
+
+_RULES: Final = ("margin", "confidence", "inconclusive", "staging", "production")
+
+Inconclusive = Literal["refuse", "ship"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineRules:
+    """What a new version must show, and where it goes then.
+
+    Attributes:
+        gate: What its evaluation must show.
+        margin: How much worse than what is in production still is not worse, in [0, 1].
+        confidence: Of the comparison with what is in production.
+        inconclusive: Whether a comparison that cannot tell refuses the new version, or ships it.
+        staging: The environment that it goes to after the gate.
+        production: The environment that it goes to after the comparison.
+
+    Raises:
+        InputError: One of them is not valid.
+    """
+
+    gate: QualityGate
+    margin: float = 0.02
+    confidence: float = 0.95
+    inconclusive: Inconclusive = "refuse"
+    staging: str = "staging"
+    production: str = "production"
+
+    def __post_init__(self) -> None:
+        number_between("margin", self.margin, 0, 1)
+        probability("confidence", self.confidence)
+        if self.inconclusive not in ("refuse", "ship"):
+            raise InputError(f"inconclusive must be 'refuse' or 'ship', got {value_text(self.inconclusive)}")
+        if check_environment(self.staging) == check_environment(self.production):
+            raise InputError(f"staging and production are both {self.staging!r}: they must differ")
 
 
 def run_pipeline(
@@ -81,8 +123,8 @@ def run_pipeline(
     if until not in STEPS:
         raise InputError(f"until must be one of {', '.join(STEPS)}, got {value_text(until)}")
     events = Broadcaster(on_event)
-    work = _Pipeline(task, model_id, rules, registry, user_path("folder", folder), bump, metadata, by)
-    work.within = {"on_event": events.send, "stop": stop}
+    path, within = user_path("folder", folder), {"on_event": events.send, "stop": stop}
+    work = _Pipeline(task, model_id, rules, registry, path, bump, metadata, by, within)
     with events:
         for name in STEPS[: STEPS.index(until) + 1]:
             if (over := work.folder.step(name)) is not None:
@@ -94,7 +136,7 @@ def run_pipeline(
             try:
                 step = work.step(name)
             except Refused as error:
-                step = Step(name, "refused", str(error))
+                step = PipelineStep(name, "refused", str(error))
             step = replace(step, duration_s=round(time.monotonic() - started, 3))
             work.folder.add(step)
             last = step.status == "refused" or name == until
@@ -104,32 +146,30 @@ def run_pipeline(
     return work.result()
 
 
+@dataclass
 class _Pipeline:
     """One pipeline under way; ``within`` holds what every call within its steps gets."""
 
+    task: Task
+    model_id: str
+    rules: PipelineRules
+    registry: Registry
+    path: InitVar[Path]
+    bump: str | None
+    metadata: Mapping[str, Any] | None
+    by: str | None
     within: Mapping[str, Any]
+    run: OptimizationRun | None = None
+    evaluation: Evaluation | None = None
+    gate: GateResult | None = None
+    comparison: Comparison | None = None
+    deployment: Deployment | None = None
 
-    def __init__(
-        self,
-        task: Task,
-        model_id: str,
-        rules: PipelineRules,
-        registry: Registry,
-        folder: Path,
-        bump: str | None,
-        metadata: Mapping[str, Any] | None,
-        by: str | None,
-    ) -> None:
-        self.task = task if task.budget.limits() else replace(task, budget=DEFAULT_BUDGET)
-        self.model_id, self.rules, self.registry = model_id, rules, registry
-        self.bump, self.metadata, self.by = bump, dict(metadata or {}), by
+    def __post_init__(self, path: Path) -> None:
+        if not self.task.budget.limits():
+            self.task = replace(self.task, budget=DEFAULT_BUDGET)
         self._check()
-        self.folder = PipelineFolder(folder, plan_of(task, model_id, rules))
-        self.run: OptimizationRun | None = None
-        self.evaluation: Evaluation | None = None
-        self.gate: GateResult | None = None
-        self.comparison: Comparison | None = None
-        self.deployment: Deployment | None = None
+        self.folder = PipelineFolder(path, _describe(self.task, self.model_id, self.rules))
         compared = self.folder.step("ab-test")
         if compared is not None and self._outdated(compared):
             self.folder.steps.remove(compared)  # another version went live meanwhile: compare with that one
@@ -149,10 +189,8 @@ class _Pipeline:
         for name in (self.rules.staging, self.rules.production):
             live = self.registry.environment(name).current
             if live is not None and live.model_id != self.model_id:
-                raise InputError(
-                    f"{live.ref} is live in {name}, another model: an environment serves one, name another "
-                    f"such as {name}-{self.model_id}"
-                )
+                words = f"{live.ref} is live in {name}, another model: an environment serves one"
+                raise InputError(f"{words}, name another such as {name}-{self.model_id}")
 
     @property
     def _production(self) -> Environment:
@@ -169,26 +207,18 @@ class _Pipeline:
         found = self._baseline()
         return None if found is None else found.ref
 
-    def _outdated(self, compared: Step) -> bool:
+    def _outdated(self, compared: PipelineStep) -> bool:
         """Whether another version has gone live since the comparison, other than by this pipeline."""
         return self._baseline_ref() not in (self.ref, compared.facts.get("baseline"))
 
     # -- the steps ---------------------------------------------------------------------------------------
 
-    def step(self, name: str) -> Step:
-        """Do one step.
-
-        Raises:
-            Refused: A rule of the registry says no.
-        """
-        steps: dict[str, Callable[[], Step]] = {
-            "optimize": self._optimize,
-            "evaluate": self._evaluate,
-            "gate": self._gate,
-            "staging": self._stage,
-            "ab-test": self._compare,
-            "production": self._ship,
-        }
+    def step(self, name: str) -> PipelineStep:
+        """Do one step; Refused where a rule of the registry says no."""
+        steps: dict[str, Callable[[], PipelineStep]] = {
+            "optimize": self._optimize, "evaluate": self._evaluate, "gate": self._gate, "staging": self._stage,
+            "ab-test": self._compare, "production": self._ship,
+        }  # fmt: skip
         return steps[name]()
 
     @property
@@ -201,17 +231,14 @@ class _Pipeline:
         assert self.ref is not None
         return self.registry.get(self.ref)
 
-    def _optimize(self) -> Step:
+    def _optimize(self) -> PipelineStep:
         self.folder.save()  # an interrupted optimization goes on in this folder
-        run = self.run = optimize(
-            self.task,
-            run_dir=self.folder.path / "run",
-            **self.within,
-        )
+        run = self.run = optimize(self.task, run_dir=self.folder.path / "run", **self.within)
         if run.stopped_by in ("interrupt", "stop"):
             raise KeyboardInterrupt
         if run.origin == "given":
-            return Step("optimize", "refused", f"stopped by {run.stopped_by} before any candidate was scored")
+            message = f"stopped by {run.stopped_by} before any candidate was scored"
+            return PipelineStep("optimize", "refused", message)
         version = self.registry.register(
             run, self.model_id, bump=self.bump, metadata=self.metadata, by=self.by
         )
@@ -219,9 +246,15 @@ class _Pipeline:
         ended = "" if run.stopped_by is None else f", stopped by {run.stopped_by}"
         score = "" if run.score is None else f", validation score {run.score:.1%}"
         message = f"{run.plan.optimizer}{ended}{score}: registered {version.ref}"
-        return Step("optimize", "passed", message, facts={"ref": version.ref})
+        return PipelineStep("optimize", "passed", message, facts={"ref": version.ref})
 
-    def _evaluate(self) -> Step:
+    @property
+    def _measuring(self) -> dict[str, Any]:
+        """How the evaluation and the comparison are done."""
+        limits = {"num_threads": self.task.num_threads, "stop_after_s": self.task.budget.seconds}
+        return {**limits, "seed": self.task.seed, **self.within}
+
+    def _evaluate(self) -> PipelineStep:
         version = self._version()
         stored = version.evaluation  # measured by the optimization, on the same examples
         found = None if stored is None else Evaluation.from_dict(dict(stored), source=version.ref)
@@ -230,10 +263,7 @@ class _Pipeline:
                 self.registry.load(version, self.task.program),
                 self.task.testset,
                 self.task.metric,
-                num_threads=self.task.num_threads,
-                stop_after_s=self.task.budget.seconds,
-                seed=self.task.seed,
-                **self.within,
+                **self._measuring,
             )
             self._check_complete(found, "evaluation")
             self.registry.attach(version, found, by=self.by)
@@ -241,15 +271,14 @@ class _Pipeline:
         self.folder.write("evaluation.json", found.to_dict())
         low, high = found.interval
         message = f"score {found.score:.1%} [{low:.1%}, {high:.1%}] on {found.n:,} held-out examples"
-        return Step("evaluate", "passed", message)
+        return PipelineStep("evaluate", "passed", message)
 
     def _check_complete(self, found: Evaluation | Comparison, what: str) -> None:
         """Raise where a step was ended before it was over; nothing is noted then, so that it can be repeated."""
         limit = self.task.budget.seconds
         if not found.complete and limit is not None and found.duration_s >= limit:
-            raise InputError(
-                f"the {what} was not over after {limit:,g} s, the budget's: run again to repeat this step"
-            )
+            words = f"the {what} was not over after {limit:,g} s, the budget's"
+            raise InputError(f"{words}: run again to repeat this step")
         if not found.complete:
             raise KeyboardInterrupt
 
@@ -259,28 +288,27 @@ class _Pipeline:
             self.evaluation = Evaluation.from_dict(data, source=str(self.folder.path / "evaluation.json"))
         return self.evaluation
 
-    def _gate(self) -> Step:
+    def _gate(self) -> PipelineStep:
         version = self._version()
         found = self.rules.gate.check(self._measured(), registry=self.registry, raises=False)
         self.gate = structs.replace(found, ref=version.ref)
         self.registry.attach(version, self.gate, by=self.by)
         self.folder.write("gate.json", self.gate.to_dict())
         if not self.gate.passed:
-            return Step("gate", "refused", "; ".join(self.gate.reasons))
-        return Step("gate", "passed", f"all {len(self.gate.checks)} conditions hold")
+            return PipelineStep("gate", "refused", "; ".join(self.gate.reasons))
+        return PipelineStep("gate", "passed", f"all {len(self.gate.checks)} conditions hold")
 
-    def _stage(self) -> Step:
-        if self._version().stage == "development":
-            self.registry.promote(
-                self._version(), "staging", evidence=self.folder.read("gate.json"), by=self.by
-            )
-        self._switch(self.registry.environment(self.rules.staging), self.folder.read("gate.json"))
-        return Step("staging", "passed", f"{self.ref} answers in {self.rules.staging}")
+    def _stage(self) -> PipelineStep:
+        version, proof = self._version(), self.folder.read("gate.json")
+        if version.stage == "development":
+            self.registry.promote(version, "staging", evidence=proof, by=self.by)
+        self._switch(self.registry.environment(self.rules.staging), proof)
+        return PipelineStep("staging", "passed", f"{self.ref} answers in {self.rules.staging}")
 
-    def _compare(self) -> Step:
+    def _compare(self) -> PipelineStep:
         version, baseline = self._version(), self._baseline()
         if baseline is None or baseline.ref == version.ref:
-            return Step("ab-test", "skipped", "nothing is in production yet: the gate alone decides")
+            return PipelineStep("ab-test", "skipped", "nothing is in production yet: the gate alone decides")
         program = self.task.program
         found = compare(
             self.registry.load(baseline, program),
@@ -292,44 +320,36 @@ class _Pipeline:
             max_examples=len(self.task.testset),  # all, and that was settled beforehand
             names=(baseline.ref.replace("@", " "), version.ref.replace("@", " ")),
             sequential=False,  # nobody watches, and one look tells more of the same examples
-            num_threads=self.task.num_threads,
-            stop_after_s=self.task.budget.seconds,
-            seed=self.task.seed,
-            **self.within,
+            **self._measuring,
         )
         self._check_complete(found, "comparison")
         found = self.comparison = replace(found, a_name=baseline.ref, b_name=version.ref)
-        passed, message = passes(found, self.rules.inconclusive)
+        passed, message = _passes(found, self.rules.inconclusive)
         evidence = found.to_evidence(passed=passed)
         self.registry.attach(version, evidence, by=self.by)
         self.folder.write("ab.json", {**found.to_dict(), "passed": passed})
-        status: Literal["passed", "refused"] = "passed" if passed else "refused"
-        return Step(
-            "ab-test", status, message, facts={"baseline": baseline.ref, "evidence": evidence.to_dict()}
-        )
+        facts = {"baseline": baseline.ref, "evidence": evidence.to_dict()}
+        return PipelineStep("ab-test", "passed" if passed else "refused", message, facts=facts)
 
-    def _ship(self) -> Step:
+    def _ship(self) -> PipelineStep:
         compared = self.folder.step("ab-test")
         assert compared is not None
         if self._outdated(compared):
-            live = self._baseline_ref()
-            raise Conflict(
-                f"{live} went live in {self.rules.production} meanwhile: run again to compare with it"
-            )
+            words = f"{self._baseline_ref()} went live in {self.rules.production} meanwhile"
+            raise Conflict(f"{words}: run again to compare with it")
         proof = compared.facts.get("evidence") or self.folder.read("gate.json")
         if self._version().stage != "production":
             self.registry.promote(self._version(), "production", evidence=proof, by=self.by)
         self.deployment = self._switch(self._production, proof)
-        return Step("production", "passed", f"{self.ref} is live in {self.rules.production}")
+        return PipelineStep("production", "passed", f"{self.ref} is live in {self.rules.production}")
 
     def _switch(self, environment: Environment, evidence: Mapping[str, Any]) -> Deployment | None:
         """Load the new version, let it answer one example, and only then make it live."""
         live = environment.current
         if live is not None and live.ref == self.ref:
             return None
-        prepared = environment.prepare(
-            self._version(), program=self.task.program, smoke=dict(self.task.testset[0].inputs())
-        )
+        smoke = dict(self.task.testset[0].inputs())
+        prepared = environment.prepare(self._version(), program=self.task.program, smoke=smoke)
         return prepared.switch(by=self.by, reason="pipeline", evidence=evidence)
 
     # -- the end -----------------------------------------------------------------------------------------
@@ -354,3 +374,48 @@ class _Pipeline:
         if decided:
             self.folder.write("decision.json", result.to_dict())
         return result
+
+
+def _describe(task: Task, model_id: str, rules: PipelineRules) -> dict[str, Any]:
+    """Return as JSON data what must be the same when an interrupted pipeline goes on."""
+    assert task.metric is not None
+    metric = as_metric(task.metric)
+    sets = {f"{name}set": fingerprint(examples) for name, examples in task.sets.items()}
+    return {
+        "model_id": model_id,
+        "program": text_hash(repr(describe_program(task.programs[0]))),
+        "metric": {"name": repr(metric), "source": text_hash(metric.source)},
+        "valset": None,
+        **sets,
+        "optimizer": task.optimizer,
+        "options": readable(task.options),
+        "preset": task.preset,
+        "seed": task.seed,
+        "gate": _describe_gate(rules.gate),
+        "rules": {name: getattr(rules, name) for name in _RULES},
+    }
+
+
+def _passes(found: Comparison, inconclusive: Inconclusive) -> tuple[bool, str]:
+    """Return whether a comparison with what is in production lets the new version (B) pass, and why."""
+    low, high = found.interval
+    points = f"{100 * found.effect:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] on {found.n:,} examples"
+    better = {"A better": f"{found.a_name} is better", "B better": f"{found.b_name} is better"}
+    message = f"{better.get(found.verdict, found.verdict)}: {found.b_name} differs by {points}"
+    if found.verdict == "A better":
+        return False, message
+    if found.verdict in ("B better", "no practical difference") or found.not_worse:
+        return True, message if found.verdict != "inconclusive" else f"not worse: {message}"
+    if inconclusive == "ship":
+        return True, f"{message}; shipped all the same, as asked"
+    if found.more_needed is not None:
+        message += f"; about {found.more_needed:,} more examples would settle it"
+    return False, message
+
+
+def _describe_gate(gate: QualityGate) -> dict[str, Any]:
+    """Return a gate as JSON data, to tell whether another one is the same."""
+    reference = gate.not_worse_than
+    named = reference if isinstance(reference, str | None) else getattr(reference, "ref", "an evaluation")
+    conditions = {name: value for name, value in vars(gate).items() if value is not None}
+    return conditions | {"not_worse_than": named}

@@ -23,7 +23,7 @@ from dspy_nb.core.storage.files import (
     LARGEST_FILE,
     NOT_FLUSHED,
     dump_json,
-    explained,
+    explain_failure,
     parse_json,
     read_file,
     sync_folder,
@@ -32,10 +32,11 @@ from dspy_nb.core.storage.files import (
 from dspy_nb.core.storage.shapes import fit_file
 from dspy_nb.core.text import error_text
 
-__all__ = ["export_version", "read_archive"]
-
 SCHEMA_VERSION: Final = 1
 _MANIFEST: Final = "manifest.json"
+_UNREADABLE: Final = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError
+)  # fmt: skip
 _DATE: Final = (1980, 1, 1, 0, 0, 0)  # the same version gives the same bytes
 
 
@@ -66,12 +67,12 @@ def export_version(version: ModelVersion, path: Path) -> Path:
         for name, content in {_MANIFEST: dump_json(manifest, "the manifest"), **files}.items():
             archive.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED)
     target = path / f"{version.model_id}-{version.version}.zip" if os.path.isdir(path) else path  # noqa: PTH112 (it raises nothing)
-    with explained(f"write {target}"):
+    with explain_failure(f"write {target}"):
         try:
             write_file(target, buffer.getvalue())
         except FileExistsError:
             raise Conflict(f"{target} exists: choose another name") from None
-    with explained(f"flush {target}, which {NOT_FLUSHED}"):
+    with explain_failure(f"flush {target}, which {NOT_FLUSHED}"):
         sync_folder(target.absolute().parent)
     return target
 
@@ -87,26 +88,14 @@ def read_archive(path: Path) -> tuple[str, str, dict[str, bytes], dict[str, Any]
         Corrupt: It is no archive of a version, or a part of it is not what its manifest says.
         Refused: It was written by a newer dspy_nb.
     """
-    with explained(f"read {path}"):
+    with explain_failure(f"read {path}"):
         try:
             content = read_file(path)
         except FileNotFoundError:
             raise InputError(f"there is no file {path}") from None
     try:
         files = _unpack(content, path)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        OSError,
-        NotImplementedError,
-        OverflowError,
-        RuntimeError,
-        ValueError,
-    ) as error:
-        if isinstance(error, Corrupt):
-            raise
+    except _UNREADABLE as error:
         raise Corrupt(f"{path} is not a readable zip file: {error_text(error)}") from error
     manifest = parse_json(files.pop(_MANIFEST, b"null"), f"{path}: {_MANIFEST}")
     return _checked(manifest, files, path)
@@ -148,7 +137,6 @@ def _checked(
     if found.sha256 != hashes or not set(VERSION_FILES) - {"evaluation.json"} <= set(files):
         raise Corrupt(f"{path}: its files are not those that its manifest lists: export it again")
     metadata = verified_metadata(files["metadata.json"], f"{path}: metadata.json", model_id, version)
-    check_state(
-        parse_json(files["model.json"], f"{path}: model.json"), metadata["signature"], f"{path}: model.json"
-    )
+    state = f"{path}: model.json"
+    check_state(parse_json(files["model.json"], state), metadata["signature"], state)
     return model_id, version, dict(files), metadata

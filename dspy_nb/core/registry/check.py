@@ -20,19 +20,14 @@ from dspy_nb.core.models.stages import ModelState, Record
 from dspy_nb.core.models.version import verified_files, verified_metadata
 from dspy_nb.core.storage.anchor import ANCHORS, Anchor, anchor_of, read_anchor
 from dspy_nb.core.storage.entry import is_entry_name
-from dspy_nb.core.storage.files import explained
-from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Log
+from dspy_nb.core.storage.files import TEMPORARY_PREFIX, explain_failure
+from dspy_nb.core.storage.log import Log
 from dspy_nb.core.text import visible
-from dspy_nb.core.traffic.damaged import is_aside
+from dspy_nb.core.traffic.damaged import ENDS, is_aside
 from dspy_nb.core.traffic.file import verify_traffic
 from dspy_nb.core.traffic.store import TRAFFIC_FILE
 
-__all__ = ["Problem", "check_registry"]
-
-
-# SQLite keeps what is not yet in the file itself beside it.
-_BESIDE: Final = ("-wal", "-shm", "-journal")
-_TRAFFIC_FILES: Final = tuple(f"{TRAFFIC_FILE}{end}" for end in ("", *_BESIDE))
+_TRAFFIC_FILES: Final = tuple(f"{TRAFFIC_FILE}{end}" for end in ENDS)
 
 _RESTORE: Final = "restore it from git or a backup, or remove {} to go on with what is there"
 
@@ -108,10 +103,8 @@ def _anchors(root: Path, problems: list[Problem]) -> dict[Path, Anchor]:
             try:
                 anchor = read_anchor(path)
             except RegistryError as error:
-                message = (
-                    f"{error}: restore it from git, or remove it: the next entry of the log makes it anew"
-                )
-                problems.append(Problem("corrupt", path, message))
+                message = "restore it from git, or remove it: the next entry of the log makes it anew"
+                problems.append(Problem("corrupt", path, f"{error}: {message}"))
                 continue
             if anchor is not None:
                 found[path] = anchor
@@ -121,18 +114,14 @@ def _anchors(root: Path, problems: list[Problem]) -> dict[Path, Anchor]:
 def _check_end(
     log: Log[ModelState] | Log[EnvironmentState], root: Path, anchors: dict[Path, Anchor]
 ) -> Iterator[Problem]:
-    """Compare the end of a log with its anchor, which is taken out of ``anchors``."""
+    """Find what is no entry in a log, and compare its end with its anchor, which is taken out of ``anchors``."""
     path = anchor_of(root, log.folder)
     anchor = anchors.pop(path, None)
     try:
         log.read()
     except DspyNbError:
         return  # that is a problem already
-    if log.torn is not None:
-        message = (
-            f"{log.torn} was not finished by a process that stopped half-way: the next entry takes its place"
-        )
-        yield Problem("orphan", Path(log.torn), message)
+    yield from (_stray(log.folder / name) for name in _names(log.folder) if not is_entry_name(name))
     if anchor is None or anchor.is_held_by(log.entries):
         return
     if anchor.number > len(log.entries):
@@ -154,10 +143,8 @@ def _folders(parent: Path, what: str, problems: list[Problem]) -> Iterator[str]:
             continue
         if name.lower() in seen:
             other = seen[name.lower()]
-            message = (
-                f"the {what}s {other} and {name} differ only in case, and some disks know no case: keep one"
-            )
-            problems.append(Problem("corrupt", folder, message))
+            message = f"the {what}s {other} and {name} differ only in case, and some disks know no case"
+            problems.append(Problem("corrupt", folder, f"{message}: keep one"))
         seen[name.lower()] = name
         yield name
 
@@ -178,11 +165,8 @@ def _check_environment(
             message = f"{name} deployed {ref}, which is not registered: restore its log from git or a backup"
             yield Problem("corrupt", log.folder, message)
     if state.live and os.name != "nt" and (found := read_link(folder)) != link_target(state.live[-1]):
-        message = (
-            f"{folder / LINK} says {found}, but {state.live[-1]} is live: "
-            f"environment({name!r}).relink() corrects it"
-        )
-        yield Problem("stale", folder / LINK, message)
+        message = f"{folder / LINK} says {found}, but {state.live[-1]} is live"
+        yield Problem("stale", folder / LINK, f"{message}: environment({name!r}).relink() corrects it")
     if not state.live and (found := read_link(folder)) is not None:
         message = f"{folder / LINK} says {found}, and the log is empty: restore it from git or a backup"
         yield Problem("corrupt", log.folder, message)
@@ -190,7 +174,6 @@ def _check_environment(
     for stray in _names(folder):
         if stray not in ("log", LINK, *_TRAFFIC_FILES):
             yield from _damaged_or_stray(folder / stray)
-    yield from _strays_of(log.folder)
 
 
 def _check_experiments(folder: Path) -> Iterator[Problem]:
@@ -211,7 +194,7 @@ def _check_traffic(path: Path) -> Iterator[Problem]:
 def _damaged_or_stray(path: Path) -> Iterator[Problem]:
     if not is_aside(path.name):
         yield _stray(path)
-    elif not path.name.endswith(_BESIDE) or not path.with_name(path.name.rpartition("-")[0]).exists():
+    elif not path.name.endswith(ENDS[1:]) or not path.with_name(path.name.rpartition("-")[0]).exists():
         message = f"{path} was set aside because it is damaged: take from it what you need, and remove it"
         yield Problem("orphan", path, message)
 
@@ -238,13 +221,6 @@ def _check_model(
     for name in _names(folder):
         if name != "log" and name not in records:
             yield _stray(folder / name)
-    yield from _strays_of(log.folder)
-
-
-def _strays_of(log: Path) -> Iterator[Problem]:
-    for name in _names(log):
-        if not is_entry_name(name):
-            yield _stray(log / name)
 
 
 def _stray(path: Path) -> Problem:
@@ -254,15 +230,12 @@ def _stray(path: Path) -> Problem:
         check_version(path.name)
     except InputError:
         return Problem("foreign", path, f"{path} is not part of a registry: remove it")
-    return Problem(
-        "orphan",
-        path,
-        f"{path} has no log entry, so nobody sees it: remove it if no registration is running",
-    )
+    why = f"{path} has no log entry, so nobody sees it"
+    return Problem("orphan", path, f"{why}: remove it if no registration is running")
 
 
 def _names(folder: Path) -> list[str]:
-    with explained(f"read {folder}"):
+    with explain_failure(f"read {folder}"):
         try:
             return sorted(os.listdir(folder))  # noqa: PTH208 (names only)
         except (FileNotFoundError, NotADirectoryError):

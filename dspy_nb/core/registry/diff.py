@@ -15,8 +15,6 @@ from dspy_nb.core.programs.spec import rebuild_predictor
 from dspy_nb.core.programs.state import load_state
 from dspy_nb.core.text import value_text
 
-__all__ = ["Change", "VersionDiff", "compare_versions", "render_prompt"]
-
 _OPTIONS: Final = ("optimizer", "base_model", "seed", "metric", "num_training_examples", "datasets")
 
 
@@ -108,15 +106,8 @@ def render_prompt(stored: StoredProgram, inputs: Mapping[str, Any], predictor: s
     load_state(rebuilt, state)
     adapter = dspy.settings.adapter or dspy.ChatAdapter()
     messages = adapter.format(rebuilt.signature, rebuilt.demos, dict(inputs))
-    return "\n\n".join(f"[{message['role']}]\n{_content(message['content'])}" for message in messages) + "\n"
-
-
-def _content(content: object) -> str:
-    return (
-        content
-        if isinstance(content, str)
-        else json.dumps(content, indent=1, ensure_ascii=False, default=str)
-    )
+    texts = [f"[{message['role']}]\n{_as_text(message['content'], 1)}" for message in messages]
+    return "\n\n".join(texts) + "\n"
 
 
 def _scores(version: ModelVersion) -> dict[str, Any]:
@@ -132,7 +123,7 @@ def _options(stored: StoredProgram) -> dict[str, Any]:
     options |= metadata.get("hyperparameters") or {}
     for path, (item, _) in stored.predictors.items():
         options |= {f"{path}.{name}": value for name, value in item["options"].items()}
-    return {name: _compact(value) for name, value in options.items() if value is not None}
+    return {name: _as_text(value) for name, value in options.items() if value is not None}
 
 
 def _parts(stored: StoredProgram, path: str) -> dict[str, list[str]]:
@@ -145,17 +136,17 @@ def _parts(stored: StoredProgram, path: str) -> dict[str, list[str]]:
     return {
         "fields": [f"{f['role']} {f['name']}: {f['type']} ({s['description']})" for f, s in described],
         "instructions": state["signature"]["instructions"].splitlines(),
-        "demos": [_compact(demo) for demo in state["demos"]],
+        "demos": [_as_text(demo) for demo in state["demos"]],
     }
 
 
 def _values(section: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
     for name in dict.fromkeys([*a, *b]):
         if a.get(name) != b.get(name):
-            if name in a:
-                yield Change(section, "-", f"{name}: {a[name]}")
-            if name in b:
-                yield Change(section, "+", f"{name}: {b[name]}")
+            sides = (("-", a), ("+", b))
+            yield from (
+                Change(section, sign, f"{name}: {side[name]}") for sign, side in sides if name in side
+            )
 
 
 def _lines(section: str, a: Sequence[str], b: Sequence[str]) -> Iterator[Change]:
@@ -171,5 +162,7 @@ def _lines(section: str, a: Sequence[str], b: Sequence[str]) -> Iterator[Change]
             yield from (Change(section, "+", line) for line in b[b1:b2])
 
 
-def _compact(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _as_text(value: object, indent: int | None = None) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, indent=indent, ensure_ascii=False, default=str)

@@ -28,12 +28,7 @@ from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Registr
 from dspy_nb.core.models.catalogue import Catalogue, as_reference
 from dspy_nb.core.models.loading import stored_program
 from dspy_nb.core.models.names import STAGES, check_bump, check_model_id, check_version
-from dspy_nb.core.models.promotion import (
-    decide_archive,
-    decide_promotion,
-    find_record,
-    load_requirements,
-)
+from dspy_nb.core.models.promotion import decide_archive, decide_promotion, find_record, load_requirements
 from dspy_nb.core.models.publishing import free_version, publish
 from dspy_nb.core.models.stages import ModelState
 from dspy_nb.core.models.subject import take_evidence
@@ -44,8 +39,6 @@ from dspy_nb.core.registry.check import Problem, check_registry
 from dspy_nb.core.registry.diff import VersionDiff, compare_versions, render_prompt
 from dspy_nb.core.storage.files import parse_json
 from dspy_nb.core.text import value_text
-
-__all__ = ["Registry", "RegistryWarning"]
 
 
 class Registry(Catalogue):
@@ -126,7 +119,7 @@ class Registry(Catalogue):
             chosen = free_version(log.folder.parent, state, bump) if version is None else version
             ancestor = state.latest if parent is None else parent
             files, summary = submission.files(chosen, ancestor), submission.summary(ancestor)
-            if self._publish(model_id, chosen, files, summary, notes, by):
+            if publish(self.root, log, chosen, files, summary, reason=notes, by=by):
                 return self._written(model_id, chosen)
             if version is not None:
                 raise self._conflict(model_id, version)
@@ -184,7 +177,6 @@ class Registry(Catalogue):
             version = self.get(ref)
             reference, proof = as_reference(version), take_evidence(version, evidence)
         requirements = load_requirements(self.root / "config.toml").get(stage, ())
-
         decide = partial(
             decide_promotion, reference=reference, stage=stage, requirements=requirements, evidence=proof,
             force=force, reason=reason,
@@ -257,12 +249,10 @@ class Registry(Catalogue):
         def decide(state: ModelState) -> dict[str, Any] | None:
             body = decide_archive(state, reference, keep_latest, staging, reason, live, next_live)
             for version in body["versions"] if body else ():
-                if where := next_live.get(f"{reference.model_id}@{version}"):
+                if where := next_live.get(ref := f"{reference.model_id}@{version}"):
+                    words = f"a roll-back of {where} would return to {ref}"
                     warnings.warn(
-                        f"a roll-back of {where} would return to {reference.model_id}@{version}, and is refused "
-                        "once that is archived",
-                        RegistryWarning,
-                        stacklevel=5,
+                        f"{words}, and is refused once that is archived", RegistryWarning, stacklevel=5
                     )
             return body
 
@@ -332,8 +322,8 @@ class Registry(Catalogue):
         if not isinstance(evaluation, dict | None):
             raise Corrupt(f"{path}: evaluation.json is not an evaluation")
         summary = summary_of(metadata, evaluation, metadata.get("parent"))
-        reason = f"imported from {Path(path).name}"
-        if not self._publish(model_id, version, files, summary, reason, by):
+        reason, log = f"imported from {Path(path).name}", self._log(model_id)
+        if not publish(self.root, log, version, files, summary, reason=reason, by=by):
             raise self._conflict(model_id, version)
         return self._written(model_id, version)
 
@@ -352,17 +342,6 @@ class Registry(Catalogue):
                 live[canary.candidate] = name
         return live, next_live
 
-    def _publish(
-        self,
-        model_id: str,
-        version: str,
-        files: Mapping[str, bytes],
-        summary: Mapping[str, Any],
-        reason: str | None,
-        by: str | None,
-    ) -> bool:
-        return publish(self.root, self._log(model_id), version, files, summary, reason=reason, by=by)
-
     def _written(self, model_id: str, version: str) -> ModelVersion:
         """Return a version about which this process has just written to the log."""
         log = self._log(model_id)
@@ -375,7 +354,5 @@ class Registry(Catalogue):
     def _conflict(self, model_id: str, version: str) -> Conflict:
         if self._log(model_id).read().is_taken(version):
             return Conflict(f"{model_id}@{version} exists: versions never change, register the next one")
-        return Conflict(
-            f"{model_id}@{version} exists on disk but not in the log: a process is registering it now, or one "
-            "stopped half-way (check() tells)"
-        )
+        words = f"{model_id}@{version} exists on disk but not in the log"
+        return Conflict(f"{words}: a process is registering it now, or one stopped half-way (check() tells)")

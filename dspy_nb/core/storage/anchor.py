@@ -6,10 +6,10 @@ says in another folder how far the log goes::
     anchors/models/<model>.json            {"number": 6, "checksum": "<sha256 of entry 6>", "seal": ...}
     anchors/environments/<name>.json
 
-An anchor is behind its log where a process stopped in between, an older dspy_nb wrote, or several wrote at once:
-that is no finding. A log that does not hold what its anchor says has lost something. An anchor is never in the way
-of reading or writing, and one that its log contradicts is left as it is: the finding lasts until the log is
-restored, or a person removes the anchor. It is a file for each log, so branches merge in git as their logs do.
+An anchor is behind its log where a process stopped in between or several wrote at once: that is no finding. A log
+that does not hold what its anchor says has lost something. An anchor is never in the way of reading or writing, and
+one that its log contradicts stays: the finding lasts until the log is restored, or a person removes the anchor. It
+is a file for each log, so branches merge in git as their logs do.
 
 It is written in place, which takes a tenth of the time of replacing it, is not flushed, and may be half-written for
 a moment: the seal tells, and then it says nothing.
@@ -30,10 +30,8 @@ import msgspec
 
 from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.storage.entry import Entry
-from dspy_nb.core.storage.files import explained, parse_json, read_file
+from dspy_nb.core.storage.files import explain_failure, parse_json, read_file
 from dspy_nb.core.storage.shapes import fit
-
-__all__ = ["ANCHORS", "Anchor", "anchor_of", "confirm", "read_anchor"]
 
 ANCHORS: Final = "anchors"
 
@@ -84,7 +82,7 @@ def read_anchor(path: Path) -> Anchor | None:
         Corrupt: It is no anchor.
         RegistryError: It cannot be read.
     """
-    with explained(f"read {path}"):
+    with explain_failure(f"read {path}"):
         try:
             return _parsed(read_file(path), path)
         except FileNotFoundError:

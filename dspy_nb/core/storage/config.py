@@ -8,10 +8,8 @@ from typing import Any, TypeVar
 
 from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.storage.files import explained, read_file
+from dspy_nb.core.storage.files import explain_failure, read_file
 from dspy_nb.core.text import error_text
-
-__all__ = ["parse_toml", "read_tables"]
 
 T = TypeVar("T")
 
@@ -31,7 +29,7 @@ def read_tables(
         InputError: The file is no TOML, or a table is not valid.
         RegistryError: It cannot be read, or is no plain file.
     """
-    with explained(f"read {config}"):
+    with explain_failure(f"read {config}"):
         try:
             content = read_file(config, links=True)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""One entry of a log as a file: how it is sealed, read and verified, and what a torn one looks like."""
+"""One entry of a log as a file: how it is sealed, read and verified."""
 
 from __future__ import annotations
 
@@ -14,18 +14,6 @@ from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.storage.files import LARGEST_FILE, dump_json, parse_json
 from dspy_nb.core.storage.shapes import fit, fit_file
 from dspy_nb.core.text import one_line
-
-__all__ = [
-    "SCHEMA_VERSION",
-    "Change",
-    "Entry",
-    "check_change",
-    "entry_name",
-    "is_entry_name",
-    "is_torn",
-    "seal",
-    "verified",
-]
 
 SCHEMA_VERSION: Final = 1
 
@@ -93,10 +81,8 @@ def check_change(entry: Entry, changes: Mapping[str, type[Change]], state: objec
     except InputError as error:
         problem = str(error)
     if problem is not None:
-        raise Corrupt(
-            f"log entry {entry.number} cannot be right: {one_line(problem, 300)}: restore the log from git or a "
-            "backup"
-        )
+        words = f"log entry {entry.number} cannot be right: {one_line(problem, 300)}"
+        raise Corrupt(f"{words}: restore the log from git or a backup")
 
 
 def entry_name(number: int) -> str:
@@ -144,24 +130,9 @@ def verified(content: bytes, path: str, number: int, previous: str) -> Entry:
     if head.number != number:
         raise Corrupt(f"{path} says that it is entry {head.number}: it was renamed or copied")
     if head.previous != previous:
-        raise Corrupt(
-            f"{path} does not continue the entry before it: two histories were mixed, keep one branch's log"
-        )
+        words = f"{path} does not continue the entry before it"
+        raise Corrupt(f"{words}: two histories were mixed, keep one branch's log")
     return Entry(number, head.action, head.at, head.by, _body(values), checksum)
-
-
-def is_torn(content: bytes) -> bool:
-    """Return whether a file is the beginning of an entry and not a whole one, nor one that was edited.
-
-    A power cut may leave zeros in place of the rest.
-    """
-    content = content.rstrip(b"\0")
-    beginning = b'{\n "schema_version": '[: len(content)]
-    sealed, seal, sealing = content.rpartition(_SEAL)
-    if not seal:  # the last line of an entry, and no other one, begins with the brace
-        return content.startswith(beginning) and b"\n}" not in content
-    whole = hashlib.sha256(sealed).hexdigest().encode() + _SEAL_END
-    return content.startswith(beginning) and len(sealing) < len(whole) and whole.startswith(sealing)
 
 
 def _body(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,43 +24,26 @@ from dspy_nb.core.errors import Corrupt, InputError, RegistryError
 from dspy_nb.core.storage.flushing import Unflushed
 from dspy_nb.core.text import error_text
 
-__all__ = [
-    "LARGEST_FILE",
-    "NOT_FLUSHED",
-    "check_target",
-    "dump_json",
-    "explained",
-    "make_folders",
-    "parse_json",
-    "put_in_place",
-    "read_file",
-    "replace_file",
-    "stage_folder",
-    "sync_folder",
-    "write_file",
-]
-
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 LARGEST_FILE: Final = 64 * 2**20
 NOT_FLUSHED: Final = "is written but might not survive a power cut"
+TEMPORARY_PREFIX: Final = ".tmp-"
 _TOO_DEEP: Final = b"\n" + b" " * (DEEPEST + 1)
+_CAUSES: Final = {
+    errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied", errno.EROFS: "the file system is read-only",
+}  # fmt: skip
 _TAKEN: Final = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 @contextlib.contextmanager
-def explained(doing: str) -> Iterator[None]:
+def explain_failure(doing: str) -> Iterator[None]:
     """Turn an ``OSError`` of the block into a one-line RegistryError that says what failed and why."""
     try:
         yield
     except OSError as error:
-        cause = {
-            errno.ENOSPC: "the disk is full",
-            errno.EDQUOT: "the disk quota is used up",
-            errno.EROFS: "the file system is read-only",
-            errno.EACCES: "permission denied",
-            errno.EPERM: "permission denied",
-        }.get(error.errno or 0, error.strerror or str(error))
+        cause = _CAUSES.get(error.errno or 0, error.strerror or str(error))
         raise RegistryError(f"cannot {doing}: {cause}") from error
 
 
@@ -88,7 +71,7 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: It cannot be written; then what was there is still there.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{secrets.token_hex(8)}")
     write_file(temporary, content)
     try:
         temporary.replace(path)
@@ -150,7 +133,7 @@ def check_target(what: str, path: Path) -> None:
     Raises:
         InputError: It cannot, or what is there is no file.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}") if path.name else path
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{secrets.token_hex(8)}") if path.name else path
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{what} {path}: that is no file")
@@ -230,10 +213,8 @@ def dump_json(value: object, what: str) -> bytes:
         text = msgspec.json.format(_ENCODER.encode(value).encode(), indent=1) + b"\n"
     except UnicodeEncodeError as error:
         half = f"U+{ord(error.object[error.start]):04X}"
-        raise InputError(
-            f"{what} cannot be stored: it holds {half}, half of a surrogate pair, which is no text by itself: "
-            "remove it"
-        ) from None
+        words = f"{what} cannot be stored: it holds {half}, half of a surrogate pair"
+        raise InputError(f"{words}, which is no text by itself: remove it") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{what} cannot be stored as JSON: {error_text(error, 200)}") from error
     if _TOO_DEEP in text:

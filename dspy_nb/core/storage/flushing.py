@@ -12,8 +12,6 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Final
 
-__all__ = ["Unflushed"]
-
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 _THREADS: Final = 6  # a version has three or four files and two folders, and comes with an entry of the log
 

@@ -11,8 +11,6 @@ from typing import Any
 import dspy
 from pydantic import BaseModel
 
-__all__ = ["plain"]
-
 _LONGEST_INT = 14_284  # bits: Python writes no longer one in decimals
 
 

@@ -14,19 +14,12 @@ import msgspec
 from dspy_nb.core.errors import Corrupt, InputError, Refused
 from dspy_nb.core.text import one_line
 
-__all__ = ["fit", "fit_file"]
-
 T = TypeVar("T")
 
 _TYPES: Final = {
-    "str": "text",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a table",
-    "null": "nothing",
-}
+    "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list",
+    "object": "a table", "null": "nothing",
+}  # fmt: skip
 
 
 def fit(values: object, shape: type[T], where: str = "") -> T:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from dspy_nb.core.storage.files import explained
+from dspy_nb.core.storage.files import explain_failure
 
 __all__ = [
     "ENDS",
@@ -93,7 +93,7 @@ def set_aside(path: Path, identity: tuple[int, int] | None) -> Path | None:
     Raises:
         RegistryError: The disk refuses it.
     """
-    with explained(f"set {path} aside"), _alone_in(path.parent):
+    with explain_failure(f"set {path} aside"), _alone_in(path.parent):
         if identity_of(path) != identity:
             return None
         aside = path.with_name(f"{path.name}{_DAMAGED}{datetime.now(UTC):{_STAMP}}")

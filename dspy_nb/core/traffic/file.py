@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from dspy_nb.core.errors import Corrupt, DspyNbError, InputError, Refused, RegistryError
-from dspy_nb.core.storage.files import explained, make_folders
+from dspy_nb.core.storage.files import explain_failure, make_folders
 from dspy_nb.core.text import one_line
 from dspy_nb.core.traffic.damaged import ENDS, identity_of, is_damage, list_asides, set_aside, signature_of
 from dspy_nb.core.traffic.schema import VERSION, make_tables, migrate
@@ -210,7 +210,7 @@ class _Slot:
 def _open(path: Path, fill: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
     import sqlite3
 
-    with explained(f"create {path}"):
+    with explain_failure(f"create {path}"):
         make_folders(path.absolute().parent)
         if not _is_there(path):
             _create(path, fill)
@@ -301,7 +301,7 @@ def verify_traffic(path: Path) -> None:
     """
     import sqlite3
 
-    with explained(f"read {path}"):
+    with explain_failure(f"read {path}"):
         if not path.exists():
             return
         if not path.is_file() or not path.stat().st_size:

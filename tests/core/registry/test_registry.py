@@ -11,10 +11,10 @@ from typing import Any
 import dspy
 import pytest
 
-from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused
-from dspy_nb.core.models import loading
+from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, Refused, RegistryWarning
+from dspy_nb.core.models import conditions, loading
 from dspy_nb.core.models.version import verified_files
-from dspy_nb.core.registry.registry import Registry, RegistryWarning
+from dspy_nb.core.registry.registry import Registry
 from tests.registry_samples import QA, Run, program, tree
 
 pytestmark = pytest.mark.usefixtures("no_flush")
@@ -307,7 +307,7 @@ def test_a_version_with_other_files_is_refused(registry: Registry, tmp_path: Pat
 def test_another_dspy_version_is_warned_about_once(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "_warned", set())
+    monkeypatch.setattr(conditions, "_warned", set())
     registry.register(program(), "m")
     now = {"python": "9.9.9", "dspy": "9.0.0"}
     monkeypatch.setattr(loading, "package_versions", lambda: now)
