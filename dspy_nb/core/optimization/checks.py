@@ -26,15 +26,17 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+_COUNT = (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more")
 _GEPA_SELECTIONS = ("pareto", "current_best", "epsilon_greedy", "top_k_pareto")
 
 # Options whose default (mostly None) does not tell what they take.
 _VALUES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "teacher": (lambda value: isinstance(value, dspy.Module), "a dspy.Module"),
-    "teacher_settings": (
-        lambda value: isinstance(value, Mapping),
-        "a dict of DSPy settings, such as {'lm': dspy.LM(...)}",
-    ),
+    "teacher_settings": (_is_mapping, "a dict of DSPy settings, such as {'lm': dspy.LM(...)}"),
     "metric_threshold": (
         lambda value: _is_number(value) and 0 < value <= 1,
         "a number above 0 and at most 1; scores from it on make a demo",
@@ -48,8 +50,8 @@ _VALUES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, Iterable) and all(map(_is_whole, value)),
         "a list of candidate numbers, from -3 upwards",
     ),
-    "max_metric_calls": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
-    "max_full_evals": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
+    "max_metric_calls": _COUNT,
+    "max_full_evals": _COUNT,
     "candidate_selection_strategy": (
         lambda value: not isinstance(value, str) or value in _GEPA_SELECTIONS,
         f"one of {', '.join(_GEPA_SELECTIONS)}",
@@ -61,8 +63,8 @@ _VALUES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "instruction_proposer": (callable, "a function"),
     "code_proposer": (callable, "a function"),
     "reduce_fn": (callable, "a function"),
-    "size": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
-    "gepa_kwargs": (lambda value: isinstance(value, Mapping), "a dict"),
+    "size": _COUNT,
+    "gepa_kwargs": (_is_mapping, "a dict"),
 }
 
 

@@ -19,7 +19,7 @@ from dspy_nb.core.errors import InputError, NoField, NoPrediction, OptimizationF
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
 from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Progress, Started, warn_of
 from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
-from dspy_nb.core.optimization.calls import SEED_SETTING, Job
+from dspy_nb.core.optimization.calls import SEED_SETTING, Assignment
 from dspy_nb.core.optimization.candidates import BatchRecorder, Candidate, Prompt, Recorder
 from dspy_nb.core.optimization.guard import Guard, StopRun
 from dspy_nb.core.optimization.run import Result, RunPlan
@@ -155,7 +155,7 @@ class Search:
     def _search(self) -> tuple[Any, str | None]:
         """Return the optimizer's program, or ``None`` and why it was stopped."""
         task, guard = self._task, self._guard(self._left(reserve_scoring=True), self._recorder)
-        job = Job(
+        job = Assignment(
             self._setup.student,
             task.trainset,
             task.valset,
@@ -179,9 +179,9 @@ class Search:
             guard.errors.fatal = error
             return None, self._keep_or_raise(guard, "failure", failure, error)
 
-    def _compile(self, job: Job, guard: Guard) -> Any:
+    def _compile(self, job: Assignment, guard: Guard) -> Any:
         with self._in_force(guard):
-            optimizer, arguments = self._task.method.make(job)
+            optimizer, arguments = self._task.method.build(job)
             return optimizer.compile(job.student, **arguments)
 
     def _keep_or_raise(self, guard: Guard, reason: str, error: Exception, cause: Any = None) -> str:
