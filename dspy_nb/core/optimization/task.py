@@ -10,6 +10,7 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.data.copying import own_copy
+from dspy_nb.core.data.examples import check_examples
 from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, as_metric
 from dspy_nb.core.errors import InputError, RegistryWarning
@@ -92,7 +93,7 @@ class Task:
             checked = () if _is_absent(examples) else check_data(name, examples, self.program, metric)
             data[name] = tuple(map(own_copy, checked))  # DSPy makes demos of the very examples
         if method.writes_demos:
-            warn_of_live_objects(self.program, data["trainset"])
+            check_storable(self.program, data["trainset"])
         first = self.programs[0]
         sizes = Sizes(
             len(data["trainset"]), len(data["valset"]), len(predictors_of(first)), calls_per_run(first)
@@ -294,24 +295,8 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
     Raises:
         InputError: not a list of examples, empty, or one lacks inputs or a label.
     """
-    if (
-        not isinstance(examples, Iterable)
-        or isinstance(examples, str | Mapping | dspy.Example)
-        or hasattr(examples, "columns")  # a DataFrame, which would give the names of its columns
-    ):
-        raise InputError(
-            f"{name} must be a list of dspy.Example, got {type(examples).__name__}; dspy_nb.load_examples() "
-            "makes one from a file, a DataFrame or dicts"
-        )
-    checked = list(examples)
-    if not checked:
-        raise InputError(f"{name} is empty")
+    checked = check_examples(name, examples)
     for number, example in enumerate(checked):
-        if not isinstance(example, dspy.Example):
-            raise InputError(
-                f"{name}[{number}] must be a dspy.Example, got {type(example).__name__}; "
-                "dspy_nb.load_examples() makes examples from dicts"
-            )
         if input_names(example) is None:
             raise InputError(f"{name}[{number}] has no inputs: call .with_inputs('field', ...) on it")
     if metric is not None:
@@ -327,25 +312,21 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
 def check_storable(program: dspy.Module, trainset: Iterable[dspy.Example]) -> None:
     """Try to store the program with each labelled example as a demo, which is what the search may make of it.
 
+    Warns of an example that can be learned from and not be registered: a field holds an object that has no content,
+    such as a function, which DSPy runs and no file holds.
+
     Raises:
-        LiveObject: a field holds an object that has no content, such as a function: DSPy runs it, no file holds it.
         InputError: a field holds what no file brings back the same; the message names it and its type.
     """
-    dump_json(dump_state(program), "the state of the program")
     signatures = {id(part.signature): part.signature for part in predictors_of(program, frozen=False)}
-    for number, example in enumerate(trainset):
-        for signature in signatures.values():
-            try:
-                dump_demo(example, signature)
-            except InputError as error:
-                raise type(error)(f"trainset[{number}]: {error}") from None
-
-
-def warn_of_live_objects(program: dspy.Module, trainset: Iterable[dspy.Example]) -> None:
-    """Warn of labelled examples that can be learned from and not be registered."""
     try:
-        check_storable(program, trainset)
+        dump_json(dump_state(program), "the state of the program")
+        for number, example in enumerate(trainset):
+            for signature in signatures.values():
+                try:
+                    dump_demo(example, signature)
+                except InputError as error:
+                    raise type(error)(f"trainset[{number}]: {error}") from None
     except LiveObject as error:
-        warnings.warn(
-            f"{error}; with it as a demo no registry takes the result", RegistryWarning, stacklevel=4
-        )
+        text = f"{error}; with it as a demo no registry takes the result"
+        warnings.warn(text, RegistryWarning, stacklevel=4)
