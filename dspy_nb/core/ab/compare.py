@@ -19,8 +19,7 @@ from dspy_nb.core.data.examples import check_examples, example_id
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import check_metrics
 from dspy_nb.core.events import Broadcaster, Listener
-from dspy_nb.core.programs.calls import check_calls
-from dspy_nb.core.programs.declared import declared_types
+from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
 from dspy_nb.core.text import value_text
 

@@ -36,8 +36,7 @@ from dspy_nb.core.evaluation.summary import (
     slices_of,
 )
 from dspy_nb.core.events import Broadcaster, Evaluated, Listener, now
-from dspy_nb.core.programs.calls import check_calls
-from dspy_nb.core.programs.declared import declared_types
+from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
 from dspy_nb.core.programs.lms import answers_repeat, name_lms, rollouts
 from dspy_nb.core.programs.spec import Program

@@ -19,9 +19,8 @@ from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.estimates import Estimate, Sizes, calls_per_run
 from dspy_nb.core.optimization.optimizers import Optimizer, get_optimizer, resolve_options
 from dspy_nb.core.optimization.presets import get_preset
-from dspy_nb.core.programs import calls
+from dspy_nb.core.programs.calls import check_calls, check_program, declared_types
 from dspy_nb.core.programs.copies import check_copies, student_of
-from dspy_nb.core.programs.declared import declared_types
 from dspy_nb.core.programs.demos import LiveObject, dump_demo
 from dspy_nb.core.programs.inputs import forward_of
 from dspy_nb.core.programs.seams import DEMO_NAMES, is_compiled, mark_compiled
@@ -85,7 +84,7 @@ class Task:
 
     def __post_init__(self) -> None:
         method, options = _choose(self.optimizer, self.options, self.preset)
-        check_program(self.program, method, recompile=self.recompile)
+        check_optimizable(self.program, method, recompile=self.recompile)
         _check_numbers(self.budget, self.seed, self.num_threads)
         metric = self._check_metric(method)
         data: dict[str, Sequence[dspy.Example]] = {}
@@ -211,7 +210,7 @@ def _scoring_calls(
     return before * calls, after * calls * method.calls_per_answer(options)
 
 
-def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> None:
+def check_optimizable(program: Any, optimizer: Optimizer, *, recompile: bool) -> None:
     """Check that ``optimizer`` can work on ``program``.
 
     Raises:
@@ -242,7 +241,7 @@ def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> Non
         )
     if forward_of(program) is None:
         raise InputError(f"{type(program).__name__} has no forward method")
-    calls.check_program(program)
+    check_program(program)
     if optimizer.asks_teacher:
         for name, predictor in program.named_predictors():
             if clash := sorted(DEMO_NAMES & set(predictor.signature.fields)):
@@ -261,7 +260,7 @@ def check_teacher(program: Any, teacher: Any) -> None:
     """
     if teacher is None:
         return
-    calls.check_program(teacher)
+    check_program(teacher)
     wanted, given = (dict(parameters_of(one, frozen=False)) for one in (program, teacher))
     if list(wanted) != list(given):
         raise InputError(
@@ -305,7 +304,7 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
     for one in program if isinstance(program, Sequence) else [program]:
-        calls.check_calls(name, checked, one, [] if metric is None else [metric])
+        check_calls(name, checked, one, [] if metric is None else [metric])
     return checked
 
 
