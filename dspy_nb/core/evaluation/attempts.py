@@ -25,17 +25,9 @@ if TYPE_CHECKING:
     from dspy_nb.core.programs.spec import Program
 
 __all__ = [
-    "Abandoned",
-    "ExampleMeter",
-    "Failure",
-    "Job",
-    "Outcome",
-    "Work",
-    "is_asynchronous",
-    "meter_settings",
-    "split_fields",
-    "timeout",
-]
+    "Abandoned", "ExampleMeter", "Failure", "Job", "Outcome", "Work", "is_asynchronous", "meter_settings",
+    "split_fields", "timeout",
+]  # fmt: skip
 
 _MESSAGE_LENGTH = 300
 _HANDFUL = 5  # answers that show a mistake of the program itself, and not of the examples they are for
