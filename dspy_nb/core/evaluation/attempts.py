@@ -260,22 +260,11 @@ class Work:
                 if not scores:  # the first one gives the score
                     hopeless_after = _count_metric_errors(error)
                 scores.append(None)
-                failure = failure or Failure.of(
-                    error, "" if metric.label in error_text(error) else f"{metric.label}: "
-                )
-        cached = usage.cache_hits > 0 and usage.lm_calls == 0
-        spent = meter.take()
-        return Outcome(
-            _fields(prediction),
-            tuple(scores),
-            failure,
-            latency_ms,
-            cached,
-            usage,
-            spent,
-            hopeless_after,
-            repaired,
-        )
+                where = "" if metric.label in error_text(error) else f"{metric.label}: "
+                failure = failure or Failure.of(error, where)
+        cached, spent = usage.cache_hits > 0 and usage.lm_calls == 0, meter.take()
+        found = _fields(prediction), tuple(scores), failure, latency_ms, cached
+        return Outcome(*found, usage, spent, hopeless_after, repaired)
 
 
 def _count_program_errors(error: BaseException) -> int:

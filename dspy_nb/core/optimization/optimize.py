@@ -27,7 +27,7 @@ from dspy_nb.core.optimization.replay import (
     describe_schemas,
     text_hash,
 )
-from dspy_nb.core.optimization.run import OptimizationRun, RunPlan, readable
+from dspy_nb.core.optimization.run import OptimizationRun, RunSettings, readable
 from dspy_nb.core.optimization.search import Search, Setup
 from dspy_nb.core.optimization.task import Task, uncompiled
 from dspy_nb.core.programs.spec import predictors_of
@@ -169,7 +169,7 @@ def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirector
     """Return what carries the task out: with which model, and with what is kept in a run directory."""
     models, options = _models(task), task.effective_options
     model = models[0]
-    plan = RunPlan(
+    plan = RunSettings(
         optimizer=task.method.name,
         options=options,
         preset=task.preset,
@@ -320,7 +320,7 @@ def _student(task: Task) -> Any:
     return student
 
 
-def _manifest(task: Task, plan: RunPlan, models: Sequence[dspy.BaseLM]) -> dict[str, Any]:
+def _manifest(task: Task, plan: RunSettings, models: Sequence[dspy.BaseLM]) -> dict[str, Any]:
     source = text_hash(task.metric.source) if isinstance(task.metric, Metric) else None
     return {
         "program": [describe_program(program) for program in task.programs],

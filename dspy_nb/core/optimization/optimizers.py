@@ -8,6 +8,7 @@ seed) is not among them.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ class Optimizer:
         replaces_program: True if its result is a program of another kind, not the student with other prompts.
         writes_demos: True if labelled examples may become demos of its result.
         resets_lms: True if it takes away language models that were pinned on predictors.
+        at_least: the smallest value of options that are whole numbers, where that is not 0.
         check: refuses options and sizes that would fail later, and completes the options.
         estimate_search: the LM calls of its search, from the sizes of the data and all its options.
         needs_metric: True if it scores anything.
@@ -80,6 +82,7 @@ class Optimizer:
     replaces_program: bool = False
     writes_demos: bool = True
     resets_lms: bool = True
+    at_least: Mapping[str, int] = field(default_factory=dict)
     check: Callable[[dict[str, Any], set[str], Sizes], None] = lambda options, given, sizes: None
     estimate_search: Callable[[Sizes, Mapping[str, Any]], Estimate] = lambda sizes, options: Estimate()
     needs_metric: bool = True
@@ -148,7 +151,7 @@ def get_optimizer(name: Any) -> Optimizer:
         if known.lower() == text.lower():
             raise InputError(f"optimizer {known} is refused: {reason}")
     raise InputError(
-        f"unknown optimizer {text!r}{_did_you_mean(text, OPTIMIZERS)}; valid: {', '.join(OPTIMIZERS)}"
+        f"unknown optimizer {text!r}{_suggest(text, OPTIMIZERS)}; valid: {', '.join(OPTIMIZERS)}"
     )
 
 
@@ -174,7 +177,7 @@ def resolve_options(optimizer: Optimizer, given: Mapping[str, Any], sizes: Sizes
             )
         if name not in options:
             raise InputError(
-                f"{optimizer.name} has no option {name!r}{_did_you_mean(name, options)}; "
+                f"{optimizer.name} has no option {name!r}{_suggest(name, options)}; "
                 f"valid: {', '.join(sorted(options))}"
             )
         checks.check_value(optimizer.name, name, value, options[name])
@@ -184,11 +187,18 @@ def resolve_options(optimizer: Optimizer, given: Mapping[str, Any], sizes: Sizes
             options[name] = _as_lm(name, options[name])
     if (settings := options.get("teacher_settings")) and "lm" in settings:
         options["teacher_settings"] = {**settings, "lm": _as_lm("teacher_settings['lm']", settings["lm"])}
+    for module in optimizer.imports:
+        if importlib.util.find_spec(package := module.partition(".")[0]) is None:
+            raise InputError(f"{optimizer.name} needs {package}: pip install {package}")
+    for name, minimum in optimizer.at_least.items():
+        checks.check_minimum(optimizer.name, options, minimum, name)
+    if "metric_threshold" in options:  # without one, every score but 0 would count as a success
+        options["metric_threshold"] = options["metric_threshold"] or 1.0
     optimizer.check(options, set(given), sizes)
     return options
 
 
-def _did_you_mean(word: str, valid: Mapping[str, Any]) -> str:
+def _suggest(word: str, valid: Mapping[str, Any]) -> str:
     lower = {name.lower(): name for name in valid}
     close = difflib.get_close_matches(word.lower(), list(lower), n=1)
     return f" (did you mean {lower[close[0]]!r}?)" if close else ""
@@ -252,27 +262,28 @@ _TABLE = (
     Optimizer(
         "BootstrapFewShot", "demos from the program's own right answers, filled up with labelled examples",
         defaults={"max_bootstrapped_demos": 4, "max_labeled_demos": 8, "max_rounds": 1},
-        check=checks.check_bootstrap, estimate_search=estimates.estimate_bootstrap,
+        at_least={"max_rounds": 1}, estimate_search=estimates.estimate_bootstrap,
         refuses_compiled=True, asks_teacher=True,
     ),
     Optimizer(
         "MIPROv2", "writes instructions, collects demo sets, and searches their combinations",
         teleprompter=calls.MIPROv2, imports=("optuna",),
         defaults={"auto": None, "num_candidates": 10, "init_temperature": 1.0},
-        check=checks.check_mipro, estimate_search=estimates.estimate_mipro,
+        at_least={"view_data_batch_size": 1}, check=checks.check_mipro, estimate_search=estimates.estimate_mipro,
         compares_on="valset", compares_at_most=estimates.mipro_compares_at_most, scores_student=True,
         refuses_compiled=True, asks_teacher=True,
     ),
     Optimizer(
         "COPRO", "rewrites the instruction of each predictor in turn, round by round", calls.make_copro,
         defaults={"breadth": 10, "depth": 3, "init_temperature": 1.4},
-        check=checks.check_copro, estimate_search=estimates.estimate_copro,
+        at_least={"breadth": 2, "depth": 1}, estimate_search=estimates.estimate_copro,
         compares_on="trainset", resets_lms=False, writes_demos=False,
     ),
     Optimizer(
         "BootstrapFewShotWithRandomSearch",
         "many BootstrapFewShot runs on shuffled data, the best on the validation set wins",
-        check=checks.check_random_search, estimate_search=estimates.estimate_random_search,
+        at_least={"max_bootstrapped_demos": 1, "num_candidate_programs": 1, "max_rounds": 1},
+        estimate_search=estimates.estimate_random_search,
         compares_on="valset", scores_student=True, refuses_compiled=True, asks_teacher=True,
     ),
     Optimizer(
@@ -280,7 +291,11 @@ _TABLE = (
         "one BootstrapFewShot run, then a search for the best single demo of each predictor",
         calls.make_optuna, imports=("optuna",), extra={"metric_threshold": None},
         hidden=("max_demos",),  # compile wants again what the constructor calls max_bootstrapped_demos
-        check=checks.check_optuna, estimate_search=estimates.estimate_optuna,
+        at_least={
+            "max_bootstrapped_demos": 1, "max_labeled_demos": 1,  # it picks one of each predictor's demos
+            "num_candidate_programs": 1, "max_rounds": 1,
+        },
+        estimate_search=estimates.estimate_optuna,
         compares_on="valset", refuses_compiled=True, asks_teacher=True,
     ),
     Optimizer("LabeledFewShot", "k labelled examples as demos, no LM call", needs_metric=False),
@@ -289,19 +304,20 @@ _TABLE = (
         defaults={"k": 3},
         extra={"metric_threshold": None, "max_bootstrapped_demos": 4, "max_labeled_demos": 16,
                "max_rounds": 1, "teacher_settings": None},
-        check=checks.check_knn,
+        at_least={"k": 1, "max_rounds": 1}, check=checks.check_knn,
         calls_per_answer=lambda options: 1 + options["k"] * options["max_rounds"],  # first for the demos
         refuses_compiled=True, replaces_program=True, writes_demos=False, asks_teacher=True, may_be_step=False,
     ),
     Optimizer(
         "SIMBA", "samples trajectories in batches and learns demos and rules from the hardest ones",
-        calls.make_simba, check=checks.check_simba, estimate_search=estimates.estimate_simba,
+        calls.make_simba, at_least={"bsize": 1, "num_candidates": 1, "max_steps": 1},
+        check=checks.check_simba, estimate_search=estimates.estimate_simba,
         compares_on="trainset", in_batches=True, asks_teacher=True,
     ),
     Optimizer(
         "GEPA", "reflects on failures in words and evolves instructions on a Pareto front",
         calls.make_gepa, imports=("gepa.core.engine",),
-        check=checks.check_gepa, estimate_search=estimates.estimate_gepa,
+        at_least={"reflection_minibatch_size": 1}, check=checks.check_gepa, estimate_search=estimates.estimate_gepa,
         compares_on="valset", scores_student=True, feedback=True, resets_lms=False, writes_demos=False,
     ),
     Optimizer(

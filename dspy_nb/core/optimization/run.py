@@ -22,11 +22,11 @@ from dspy_nb.core.secrecy import without_secrets
 if TYPE_CHECKING:
     from dspy_nb.core.evaluation.evaluate import Evaluation
 
-__all__ = ["OptimizationRun", "Result", "RunPlan"]
+__all__ = ["OptimizationRun", "Result", "RunSettings"]
 
 
 @dataclass(frozen=True)
-class RunPlan:
+class RunSettings:
     """What a run is, known before it starts.
 
     Attributes:
@@ -83,7 +83,7 @@ class OptimizationRun(Shown):
     :attr:`plan`, :attr:`status`, :meth:`stop` and :meth:`wait` raises an InputError.
     """
 
-    def __init__(self, plan: RunPlan, stop: threading.Event) -> None:
+    def __init__(self, plan: RunSettings, stop: threading.Event) -> None:
         self.plan = plan
         self._stop = stop
         self._ended = threading.Event()

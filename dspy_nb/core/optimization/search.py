@@ -22,7 +22,7 @@ from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.optimization.calls import SEED_SETTING, Assignment
 from dspy_nb.core.optimization.candidates import BatchRecorder, Candidate, Prompt, Recorder
 from dspy_nb.core.optimization.guard import Guard, StopRun
-from dspy_nb.core.optimization.run import Result, RunPlan
+from dspy_nb.core.optimization.run import Result, RunSettings
 from dspy_nb.core.optimization.supervisor import Supervisor
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.optimization.watched_metric import ending_on_no_score
@@ -54,7 +54,7 @@ class Setup:
     """
 
     task: Task
-    plan: RunPlan
+    plan: RunSettings
     student: Any
     model: Any
     settings: Mapping[str, Any]
@@ -112,13 +112,13 @@ class Search:
         compiled, reason = self._search()
         best = self._recorder.best
         if compiled is not None:
-            program = self._finished(compiled)
-            known = self._known(program)
+            program = self._finish(compiled)
+            known = self._find_score(program)
         else:
             program = task.program if best is None else best.program
-            known = None if best is None else self._known(program)
+            known = None if best is None else self._find_score(program)
         if baseline is None:
-            baseline = self._known(task.program)
+            baseline = self._find_score(task.program)
         score, after = known, None
         if compiled is None and best is None:  # the program as it was given: there is nothing new to score
             score, after = baseline, before
@@ -239,7 +239,7 @@ class Search:
         steps = compared if method.made_of_steps else ()
         return Recorder(task.program, min(len(compared), most) or None, self._on_candidate, steps)
 
-    def _finished(self, compiled: Any) -> Any:
+    def _finish(self, compiled: Any) -> Any:
         """Return the optimizer's program on the caller's own: with its class state and its pinned models."""
         if self._task.method.replaces_program:
             return compiled
@@ -249,7 +249,7 @@ class Search:
 
     # -- scores before and after -------------------------------------------------------------------------
 
-    def _known(self, program: Any) -> float | None:
+    def _find_score(self, program: Any) -> float | None:
         """Return the score that the search itself gave ``program``, if that is the one to report."""
         if self._task.method.replaces_program:
             return None
@@ -369,7 +369,7 @@ class Search:
 
     def _on_candidate(self, candidate: Candidate, best: bool) -> None:
         if self._baseline_score is None and candidate.full:
-            self._baseline_score = self._known(self._task.program)
+            self._baseline_score = self._find_score(self._task.program)
         instruction = next(iter(candidate.instructions.values()), "")
         self._events.send(
             CandidateScored(
