@@ -17,7 +17,7 @@ from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction
 from dspy_nb.core.programs.calls import check_answer
-from dspy_nb.core.programs.meter import Meter, watch_requests
+from dspy_nb.core.programs.meter import Meter
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text, repaired
 
@@ -283,14 +283,8 @@ def _count_metric_errors(error: BaseException) -> int:
 
 def meter_settings(meter: ExampleMeter) -> dict[str, Any]:
     """Return the DSPy settings under which a meter counts what a program uses."""
-    watch_requests()
-    return {
-        "usage_tracker": meter,
-        "caller_modules": [*(dspy.settings.caller_modules or ()), meter],
-        "trace": [],  # one list for all threads, as by default, mixes their traces and keeps them alive
-        "disable_history": False,  # the meter listens to it
-        "max_history_size": max(1, dspy.settings.max_history_size),
-    }
+    # One trace for all threads, as by default, mixes theirs and keeps them alive.
+    return {**meter.settings(), "trace": []}
 
 
 def timeout(timeout_s: float | None) -> Failure:

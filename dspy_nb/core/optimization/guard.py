@@ -24,7 +24,7 @@ from dspy.utils import BaseCallback
 from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
 from dspy_nb.core.optimization.candidates import Recorder
-from dspy_nb.core.programs.meter import CallTimeout, Meter, watch_requests
+from dspy_nb.core.programs.meter import CallTimeout, Meter
 from dspy_nb.core.programs.seams import answer_of, current_call
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import repaired, sayable
@@ -116,19 +116,10 @@ class Guard(BaseCallback):
         self._program_calls = 0
         self._broken = 0
         self._broken_in_a_row = 0
-        self._meter = _GuardMeter(self)
 
     def settings(self) -> dict[str, Any]:
         """Return the DSPy settings that put this guard in force, for ``dspy.context``."""
-        watch_requests()
-        self._meter = _GuardMeter(self)
-        return {
-            "callbacks": [self, *dspy.settings.callbacks],
-            "usage_tracker": self._meter,
-            "caller_modules": [*(dspy.settings.caller_modules or []), self._meter],
-            "disable_history": False,
-            "max_history_size": max(1, dspy.settings.max_history_size),
-        }
+        return {"callbacks": [self, *dspy.settings.callbacks], **_GuardMeter(self).settings()}
 
     def halt(self, reason: str) -> StopRun:
         """Stop the work for good; returns the exception to raise. The first reason stays."""

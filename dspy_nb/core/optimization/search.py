@@ -155,15 +155,9 @@ class Search:
     def _search(self) -> tuple[Any, str | None]:
         """Return the optimizer's program, or ``None`` and why it was stopped."""
         task, guard = self._task, self._guard(self._left(reserve_scoring=True), self._recorder)
-        job = Assignment(
-            self._setup.student,
-            task.trainset,
-            task.valset,
-            self._scoring(guard),
-            self._plan.options,
-            self._plan.seed,
-            self._plan.num_threads,
-        )
+        plan, metric = self._plan, self._scoring(guard)
+        sets = self._setup.student, task.trainset, task.valset
+        job = Assignment(*sets, metric, plan.options, plan.seed, plan.num_threads)
         self._phase = None
         try:
             compiled = self._supervisor.run(guard, partial(self._compile, job, guard))
@@ -279,13 +273,9 @@ class Search:
         foreseen = scored * len(predictors_of(task.program))
         calls = max(task.reserve, task.reserve * (usage.lm_calls + usage.cache_hits) // foreseen)
         more = 1 + self._plan.num_threads / max(usage.lm_calls, 1)
-        self._reserve = Usage(
-            calls,
-            0,
-            None if usage.prompt_tokens is None else round(usage.prompt_tokens * more),
-            None if usage.completion_tokens is None else round(usage.completion_tokens * more),
-            None if usage.usd is None else usage.usd * more,
-        )
+        tokens = (usage.prompt_tokens, usage.completion_tokens)
+        prompt, completion = (None if number is None else round(number * more) for number in tokens)
+        self._reserve = Usage(calls, 0, prompt, completion, None if usage.usd is None else usage.usd * more)
 
     def _measure(self, what: str, program: Any, examples: Sequence[dspy.Example]) -> Evaluation | None:
         """Evaluate ``program``; ``None`` without examples, or when there is no budget left for it."""

@@ -27,7 +27,7 @@ __all__ = ["CallTimeout", "Meter", "watch_requests"]
 class Meter(UsageTracker):
     """Receives from DSPy what each uncached call used and cost.
 
-    Install both halves: ``dspy.context(usage_tracker=meter, caller_modules=[*others, meter])``.
+    Install both halves: ``dspy.context(**meter.settings())``.
 
     Args:
         on_usage: called with (prompt tokens or None, completion tokens or None) for each uncached call,
@@ -50,6 +50,16 @@ class Meter(UsageTracker):
         limits = (call_seconds, getattr(parent, "call_seconds", None))
         self.call_seconds = min((limit for limit in limits if limit is not None), default=None)
         self.history = _PriceListener(on_price)  # DSPy appends each call to its caller modules' history
+
+    def settings(self) -> dict[str, Any]:
+        """Return the DSPy settings under which this meter counts, for ``dspy.context``."""
+        watch_requests()
+        return {
+            "usage_tracker": self,
+            "caller_modules": [*(dspy.settings.caller_modules or ()), self],
+            "disable_history": False,  # the meter listens to it
+            "max_history_size": max(1, dspy.settings.max_history_size),
+        }
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Meter:
         """Return self: DSPy deep-copies the tracker into each worker, and the counts must stay one."""
