@@ -100,7 +100,8 @@ class Metric:
     @property
     def same(self) -> Callable[[Any, Any], bool]:
         """When two values of a field are the same to it; as in ``accuracy`` where it grades, or is unknown."""
-        return self.function if self.function in (same_exactly, same_normalized) else same_stripped
+        known = self.fields and self.function in (same_exactly, same_normalized)
+        return self.function if known else same_stripped
 
     def declaring(self, types: Mapping[str, tuple[Any, ...]]) -> Metric:
         """Return the metric for programs that declare these types: a label counts as what they read it as, too.
