@@ -15,7 +15,6 @@ from dspy_nb.cli import main as shell
 from dspy_nb.commands import common
 from dspy_nb.commands.declaration import Verb, argument, command, option
 from dspy_nb.commands.surface import Outcome, Surface
-from dspy_nb.core.optimization.calls import Job, Made
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.optimizers import OPTIMIZERS, Optimizer
 from dspy_nb.notebook import magics
@@ -47,14 +46,9 @@ class Shout(dspy.teleprompt.Teleprompter):
         return student
 
 
-def make_shout(job: Job) -> Made:
-    return Shout(**job.pick(Shout.__init__, metric=job.metric)), job.data
-
-
 ROW = Optimizer(
     "Shout",
     "the instruction in capitals",
-    make_shout,
     compares_on="valset",
     writes_demos=False,
     estimate_search=lambda sizes, options: Estimate(evaluation=sizes.val * sizes.calls),

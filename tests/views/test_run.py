@@ -19,7 +19,7 @@ from dspy_nb.core.optimization.candidates import Candidate, Prompt
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.core.optimization.presets import Preset, list_presets
-from dspy_nb.core.optimization.run import OptimizationRun, Result, RunPlan
+from dspy_nb.core.optimization.run import OptimizationRun, Result, RunSettings
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.text import visible
@@ -91,7 +91,7 @@ def run_with(
     failure=None,
     **result,
 ) -> OptimizationRun:
-    plan = RunPlan(
+    plan = RunSettings(
         optimizer=optimizer,
         options={"num_candidates": 6, "prompt_model": None},
         preset=None,

@@ -15,12 +15,11 @@ from dspy_nb.core.ab.comparison import Comparison, Comparisons
 from dspy_nb.core.ab.contest import Arm, Contest, fight
 from dspy_nb.core.ab.judging import Terms
 from dspy_nb.core.arguments import number_between, probability, time_limit, whole_number
-from dspy_nb.core.data.examples import example_id
+from dspy_nb.core.data.examples import check_examples, example_id
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation.evaluate import check_examples, check_metrics
+from dspy_nb.core.evaluation.evaluate import check_metrics
 from dspy_nb.core.events import Broadcaster, Listener
-from dspy_nb.core.programs.calls import check_calls
-from dspy_nb.core.programs.declared import declared_types
+from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
 from dspy_nb.core.text import value_text
 
@@ -185,7 +184,7 @@ def compare_many(
         )
     for number, one in enumerate(programs):
         _check_program(one, f"candidate {number}" if number else "baseline")
-    examples = check_examples(dataset)
+    examples = check_examples("dataset", dataset)
     metrics = check_metrics(metric, examples)
     if len(metrics) > 1:
         raise InputError("compare takes one metric, the one that decides; evaluate takes several")

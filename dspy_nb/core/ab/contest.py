@@ -25,7 +25,7 @@ from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.evaluation.side_effects import watch
 from dspy_nb.core.events import Broadcaster, Compared
 from dspy_nb.core.programs.interrupts import Interrupts
-from dspy_nb.core.programs.lms import are_confusable, used_lms, without_cache
+from dspy_nb.core.programs.lms import are_confusable, name_lms, used_lms, without_cache
 
 __all__ = ["Arm", "Contest", "fight"]
 
@@ -154,7 +154,6 @@ def _work(contest: Contest, arms: Sequence[Arm]) -> tuple[DuelWork, tuple[str, .
 def _evaluation(contest: Contest, arm: Arm, duel: Duel, place: int, data: str) -> Evaluation:
     """Return one side's score on the examples that were counted."""
     places = contest.order[: duel.n]
-    models = dict.fromkeys(str(getattr(lm, "model", lm)) for lm in used_lms(arm.program, arm.lm))
     return evaluation_of(
         arm.program,
         [contest.examples[index] for index in places],
@@ -163,6 +162,6 @@ def _evaluation(contest: Contest, arm: Arm, duel: Duel, place: int, data: str) -
         confidence=contest.terms.confidence,
         seed=contest.terms.seed,
         indices=places,
-        base_model=", ".join(models) or None,
+        base_model=name_lms(arm.program, arm.lm),
         data_fingerprint=data,
     )

@@ -37,14 +37,8 @@ from dspy_nb.core.data.typed_values import (
 )
 
 __all__ = [
-    "is_gap",
-    "same_exactly",
-    "same_normalized",
-    "same_stripped",
-    "text_rule",
-    "word_set",
-    "words_of_both",
-]
+    "is_gap", "same_exactly", "same_normalized", "same_stripped", "text_rule", "word_set", "words_of_both",
+]  # fmt: skip
 
 TextRule = Callable[[str], str]
 _SETS: Final = (set, frozenset)
@@ -68,11 +62,7 @@ def same_normalized(gold: Any, pred: Any) -> bool:
 
 def text_rule(same: Callable[[Any, Any], bool]) -> TextRule:
     """Return what is equal of two texts if, and only if, one of the comparisons above calls them the same."""
-    rules: dict[Any, TextRule] = {
-        same_exactly: _as_it_is,
-        same_stripped: _strip,
-        same_normalized: _normalize,
-    }
+    rules: dict[Any, TextRule] = {same_exactly: _as_it_is, same_stripped: _strip, same_normalized: _normalize}
     return rules[same]
 
 

@@ -18,7 +18,7 @@ from dspy_nb.core.text import error_text, repaired, value_text
 
 _HIDDEN = "dspy_"
 
-__all__ = ["example_id", "fingerprint", "load_examples", "split"]
+__all__ = ["check_examples", "example_id", "fingerprint", "load_examples", "split"]
 
 
 def load_examples(
@@ -82,6 +82,37 @@ def load_examples(
             stacklevel=2,
         )
     return examples
+
+
+def check_examples(name: str, examples: Any) -> list[dspy.Example]:
+    """Return what should be a data set as a list.
+
+    Args:
+        name: What it is called in messages, such as "trainset".
+        examples: What the caller gave.
+
+    Raises:
+        InputError: It is empty, or holds what is no example.
+    """
+    if (
+        not isinstance(examples, Iterable)
+        or isinstance(examples, str | Mapping | dspy.Example)
+        or hasattr(examples, "columns")  # a DataFrame, which would give the names of its columns
+    ):
+        raise InputError(
+            f"{name} must be a list of dspy.Example, got {type(examples).__name__}; dspy_nb.load_examples() "
+            "makes one from a file, a DataFrame or dicts"
+        )
+    checked = list(examples)
+    if not checked:
+        raise InputError(f"{name} is empty")
+    for number, example in enumerate(checked):
+        if not isinstance(example, dspy.Example):
+            raise InputError(
+                f"{name}[{number}] must be a dspy.Example, got {type(example).__name__}; "
+                "dspy_nb.load_examples() makes examples from dicts"
+            )
+    return checked
 
 
 class _Meaning:

@@ -9,6 +9,7 @@ or a ``float``, and raises on anything that is no score.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import numbers
@@ -16,7 +17,7 @@ import reprlib
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -29,17 +30,9 @@ from dspy_nb.core.data.typed_values import readings
 from dspy_nb.core.errors import InputError, NoField, NoPrediction
 
 __all__ = [
-    "METRICS",
-    "Metric",
-    "MetricError",
-    "MetricLike",
-    "accuracy",
-    "as_metric",
-    "exact_match",
-    "parse_metric",
-    "partial_credit",
-    "token_f1",
-]
+    "METRICS", "Metric", "MetricError", "MetricLike", "accuracy", "as_metric", "exact_match",
+    "parse_metric", "partial_credit", "token_f1",
+]  # fmt: skip
 
 _SHAPE = "a function of (gold, pred) and, optionally, (trace, pred_name, pred_trace)"
 _MISSING = object()
@@ -58,7 +51,7 @@ class Metric:
     a function of your own, ``as_metric``. It can be pickled if its function can.
 
     Attributes:
-        function: What computes the score.
+        function: What computes the score; where there are fields, that of a field from its two values.
         label: How the metric was made, such as ``exact_match('answer')``, or the function's name.
         fields: The fields that it compares; empty if unknown.
         binary: Whether it says right or wrong (a proportion) or grades (a mean); ``None`` if unknown.
@@ -66,6 +59,7 @@ class Metric:
             from, instead of the score alone. To every other optimizer, that is a success.
         required: How many positional arguments the function must be given, 2 to 5.
         arity: How many it can be given; those beyond ``required`` are left out while they are ``None``.
+        types: Those that programs declare for a field: see ``declaring``.
     """
 
     function: Callable[..., Any]
@@ -75,6 +69,7 @@ class Metric:
     feedback: bool = False
     required: int = 2
     arity: int = 2
+    types: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # As functools.wraps does, but without __wrapped__: the function's signature would replace ours.
@@ -93,18 +88,20 @@ class Metric:
 
         What a function closes over, or a partial has bound, is not in it.
         """
+        if self.fields:
+            return self.label
         function = self.function.func if isinstance(self.function, functools.partial) else self.function
-        code = function if inspect.isroutine(function) else type(function)
         try:
-            return self.label if self.fields else textwrap.dedent(inspect.getsource(code))
+            code = function if inspect.isroutine(function) else type(function)
+            return textwrap.dedent(inspect.getsource(code))
         except (OSError, TypeError):
             return self.label
 
     @property
     def same(self) -> Callable[[Any, Any], bool]:
         """When two values of a field are the same to it; as in ``accuracy`` where it grades, or is unknown."""
-        compare: Any = self._compares.get("compare")
-        return compare if compare in (same_exactly, same_normalized) else same_stripped
+        known = self.fields and self.function in (same_exactly, same_normalized)
+        return self.function if known else same_stripped
 
     def declaring(self, types: Mapping[str, tuple[Any, ...]]) -> Metric:
         """Return the metric for programs that declare these types: a label counts as what they read it as, too.
@@ -117,19 +114,15 @@ class Metric:
         telling = {
             name: [kind for kind in types.get(name, ()) if kind not in (str, Any)] for name in self.fields
         }
-        if not self._compares or not any(telling.values()):
-            return self
-        return replace(self, function=functools.partial(self.function, types=telling))
+        return replace(self, types=telling) if any(telling.values()) else self
 
     def read(self, field: str, label: Any) -> Any:
         """Return a label as the type that the program declares, as far as it can be read so."""
-        return next(_read_as(self._compares.get("types", {}).get(field, ()), label), label)
+        return next(self._readings(field, label), label)
 
-    @property
-    def _compares(self) -> dict[str, Any]:
-        if isinstance(self.function, functools.partial) and self.function.func is _score_fields:
-            return self.function.keywords
-        return {}
+    def _readings(self, field: str, label: Any) -> Iterator[Any]:
+        for kind in self.types.get(field, ()):
+            yield from readings(kind, label)
 
     def __repr__(self) -> str:
         return self.label
@@ -156,9 +149,11 @@ class Metric:
         extras = [trace, pred_name, pred_trace][: self.arity - 2]
         while len(extras) > self.required - 2 and extras[-1] is None:
             extras.pop()
-        if not self.fields:  # a function of the user may write into what it is given
+        if self.fields:
+            result: Any = min([self._compare(gold, pred, field) for field in self.fields])
+        else:  # a function of the user may write into what it is given
             gold, pred = own_copy(gold), own_copy(pred)
-        result = self.function(gold, pred, *extras)
+            result = self.function(gold, pred, *extras)
         score = self._score(result)
         if not self.feedback:
             return score
@@ -167,6 +162,15 @@ class Metric:
         if not self.fields:
             return score
         return dspy.Prediction(score=score, feedback=_explain(gold, pred, self.fields))
+
+    def _compare(self, gold: Any, pred: Any, field: str) -> bool | float:
+        if (expected := _read(gold, field)) is _MISSING:
+            raise _no_field(self.label, "the example", gold, field)
+        given = _read_answer(pred, field)
+        score: bool | float = self.function(expected, given)
+        if self.types and score < 1:
+            score = max([score, *(self.function(read, given) for read in self._readings(field, expected))])
+        return score
 
     def check(self, examples: Iterable[dspy.Example]) -> None:
         """Refuse examples that lack a field the metric compares, before anything is spent on them.
@@ -361,35 +365,7 @@ def _field_metric(
         given = ", ".join(map(_describe_value, fields)) or "none"
         raise InputError(f"{name} needs names of fields, such as {name}('answer'); got {given}")
     label = f"{name}({', '.join(map(repr, fields))}{options})"
-    score = functools.partial(_score_fields, label=label, fields=fields, compare=compare)
-    return Metric(score, label, fields=fields, binary=binary)
-
-
-def _score_fields(
-    gold: Any,
-    pred: Any,
-    *,
-    label: str,
-    fields: tuple[str, ...],
-    compare: Callable[[Any, Any], bool | float],
-    types: Mapping[str, tuple[Any, ...]] | None = None,
-) -> bool | float:
-    scores = []
-    for field in fields:
-        expected = _read(gold, field)
-        if expected is _MISSING:
-            raise _no_field(label, "the example", gold, field)
-        given = _read_answer(pred, field)
-        score = compare(expected, given)
-        if types and score < 1:
-            score = max([score, *(compare(read, given) for read in _read_as(types.get(field, ()), expected))])
-        scores.append(score)
-    return min(scores)
-
-
-def _read_as(types: Iterable[Any], label: Any) -> Iterator[Any]:
-    for kind in types:
-        yield from readings(kind, label)
+    return Metric(compare, label, fields=fields, binary=binary)
 
 
 def _read_answer(pred: Any, field: str) -> Any:

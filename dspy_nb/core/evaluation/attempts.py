@@ -17,7 +17,7 @@ from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction
 from dspy_nb.core.programs.calls import check_answer
-from dspy_nb.core.programs.meter import Meter, watch_requests
+from dspy_nb.core.programs.meter import Meter
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text, repaired
 
@@ -25,17 +25,9 @@ if TYPE_CHECKING:
     from dspy_nb.core.programs.spec import Program
 
 __all__ = [
-    "Abandoned",
-    "ExampleMeter",
-    "Failure",
-    "Job",
-    "Outcome",
-    "Work",
-    "is_asynchronous",
-    "meter_settings",
-    "split_fields",
-    "timeout",
-]
+    "Abandoned", "ExampleMeter", "Failure", "Job", "Outcome", "Work", "is_asynchronous", "meter_settings",
+    "split_fields", "timeout",
+]  # fmt: skip
 
 _MESSAGE_LENGTH = 300
 _HANDFUL = 5  # answers that show a mistake of the program itself, and not of the examples they are for
@@ -268,22 +260,11 @@ class Work:
                 if not scores:  # the first one gives the score
                     hopeless_after = _count_metric_errors(error)
                 scores.append(None)
-                failure = failure or Failure.of(
-                    error, "" if metric.label in error_text(error) else f"{metric.label}: "
-                )
-        cached = usage.cache_hits > 0 and usage.lm_calls == 0
-        spent = meter.take()
-        return Outcome(
-            _fields(prediction),
-            tuple(scores),
-            failure,
-            latency_ms,
-            cached,
-            usage,
-            spent,
-            hopeless_after,
-            repaired,
-        )
+                where = "" if metric.label in error_text(error) else f"{metric.label}: "
+                failure = failure or Failure.of(error, where)
+        cached, spent = usage.cache_hits > 0 and usage.lm_calls == 0, meter.take()
+        found = _fields(prediction), tuple(scores), failure, latency_ms, cached
+        return Outcome(*found, usage, spent, hopeless_after, repaired)
 
 
 def _count_program_errors(error: BaseException) -> int:
@@ -302,14 +283,8 @@ def _count_metric_errors(error: BaseException) -> int:
 
 def meter_settings(meter: ExampleMeter) -> dict[str, Any]:
     """Return the DSPy settings under which a meter counts what a program uses."""
-    watch_requests()
-    return {
-        "usage_tracker": meter,
-        "caller_modules": [*(dspy.settings.caller_modules or ()), meter],
-        "trace": [],  # one list for all threads, as by default, mixes their traces and keeps them alive
-        "disable_history": False,  # the meter listens to it
-        "max_history_size": max(1, dspy.settings.max_history_size),
-    }
+    # One trace for all threads, as by default, mixes theirs and keeps them alive.
+    return {**meter.settings(), "trace": []}
 
 
 def timeout(timeout_s: float | None) -> Failure:

@@ -16,7 +16,7 @@ import dspy
 
 from dspy_nb.core.arguments import number_between, probability, time_limit, whole_number
 from dspy_nb.core.data.copying import own_copy
-from dspy_nb.core.data.examples import example_id, fingerprint
+from dspy_nb.core.data.examples import check_examples, example_id, fingerprint
 from dspy_nb.core.data.identity import value_key
 from dspy_nb.core.data.metrics import Metric, MetricLike, as_metric
 from dspy_nb.core.errors import InputError
@@ -36,16 +36,15 @@ from dspy_nb.core.evaluation.summary import (
     slices_of,
 )
 from dspy_nb.core.events import Broadcaster, Evaluated, Listener, now
-from dspy_nb.core.programs.calls import check_calls
-from dspy_nb.core.programs.declared import declared_types
+from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
-from dspy_nb.core.programs.lms import answers_repeat, rollouts, used_lms
+from dspy_nb.core.programs.lms import answers_repeat, name_lms, rollouts
 from dspy_nb.core.programs.spec import Program
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text, value_text
 
-__all__ = ["Evaluation", "check_examples", "check_metrics", "evaluate", "evaluation_of"]
+__all__ = ["Evaluation", "check_metrics", "evaluate", "evaluation_of"]
 
 
 def evaluate(
@@ -111,7 +110,7 @@ def evaluate(
         MetricError: The metric failed on the first answer that it was given.
         NoPrediction, NoField: The first five answers were none, or lack the field that the metric compares.
     """
-    examples = check_examples(dataset)
+    examples = check_examples("dataset", dataset)
     metrics = check_metrics(metric, examples)
     types = declared_types(program)
     metrics = {name: function.declaring(types) for name, function in metrics.items()}
@@ -131,7 +130,7 @@ def evaluate(
     events = Broadcaster(on_event)
     run = execution.run if executor is None else partial(run_on, executor)
     keys = None if by is None else _slice_keys(by, examples, metrics[first])
-    lms = used_lms(program, lm)
+    base_model = name_lms(program, lm)
     programs, settings = rollouts(program, lm, repeats)
     shared = {name: value for name, value in (("lm", lm), ("adapter", adapter)) if value is not None}
     work = Work(programs, settings, tuple(metrics.values()), shared)
@@ -142,22 +141,9 @@ def evaluate(
     # All examples once, then all again: an interrupt then leaves as many examples as possible.
     places = [(index, repeat) for repeat in range(repeats) for index in sorted(set(originals))]
     jobs = [Job(examples[index], repeat) for index, repeat in places]
-    facts: dict[str, Any] = {
-        "n_planned": len(examples) * repeats,
-        "metric": first,
-        "program": getattr(program, "__name__", None) or type(program).__name__,
-        "program_sha256": _digest(program),
-        "base_model": ", ".join(dict.fromkeys(str(getattr(model, "model", model)) for model in lms)) or None,
-        "data_fingerprint": fingerprint(examples),
-        "n_examples": len(examples),
-        "n_distinct": len(set(ids)),
-        "repeats": repeats,
-        "by": by if by is None or isinstance(by, str) else getattr(by, "__name__", "by"),
-        "confidence": confidence,
-        "max_error_rate": max_error_rate,
-        "seed": seed,
-        "started_at": now(),
-    }
+    facts = _facts(program, ids, first, base_model, fingerprint(examples), confidence, seed)
+    facts |= {"n_planned": len(examples) * repeats, "repeats": repeats, "max_error_rate": max_error_rate}
+    facts["by"] = by if by is None or isinstance(by, str) else getattr(by, "__name__", "by")
 
     started = time.perf_counter()
     opening = Opening()
@@ -177,13 +163,8 @@ def evaluate(
     with events:
         events.send(standing(Tally()))
         warn_of_changes = watch([program])
-        outcomes = run(
-            work,
-            jobs,
-            **limits,
-            progress=lambda tally: events.update(lambda: standing(tally)),
-            opening=opening,
-        )
+        limits["progress"] = lambda tally: events.update(lambda: standing(tally))
+        outcomes = run(work, jobs, **limits, opening=opening)
         if opening.error is not None:
             raise opening.error
         duration_s = time.perf_counter() - started
@@ -225,14 +206,29 @@ def evaluation_of(
     found = {(place, 0): outcome for place, outcome in enumerate(outcomes)}
     results = _results(examples, ids, range(len(examples)), found, tuple(metrics), 1)
     results = [replace(result, index=index) for result, index in zip(results, indices, strict=True)]
-    facts: dict[str, Any] = {
-        "n_planned": len(examples),
-        "metric": next(iter(metrics)),
+    facts = _facts(program, ids, next(iter(metrics)), base_model, data_fingerprint, confidence, seed)
+    facts["repaired"] = sum(outcome.repaired for outcome in outcomes)
+    return Evaluation(**_numbers(results, metrics, None, None, facts), **facts, duration_s=0.0)
+
+
+def _facts(
+    program: Program,
+    ids: Sequence[str],
+    metric: str,
+    base_model: str | None,
+    data_fingerprint: str,
+    confidence: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Return what is known of an evaluation before its first answer, where each example is to be answered once."""
+    return {
+        "n_planned": len(ids),
+        "metric": metric,
         "program": getattr(program, "__name__", None) or type(program).__name__,
         "program_sha256": _digest(program),
         "base_model": base_model,
         "data_fingerprint": data_fingerprint,
-        "n_examples": len(examples),
+        "n_examples": len(ids),
         "n_distinct": len(set(ids)),
         "repeats": 1,
         "by": None,
@@ -240,9 +236,7 @@ def evaluation_of(
         "max_error_rate": 0.05,
         "seed": seed,
         "started_at": now(),
-        "repaired": sum(outcome.repaired for outcome in outcomes),
     }
-    return Evaluation(**_numbers(results, metrics, None, None, facts), **facts, duration_s=0.0)
 
 
 def _numbers(
@@ -278,24 +272,6 @@ def _numbers(
         "slices": {} if keys is None else slices_of(results, keys, score_part),
         "results": tuple(results),
     }
-
-
-def check_examples(dataset: Iterable[dspy.Example]) -> list[dspy.Example]:
-    """Return a data set as a list.
-
-    Raises:
-        InputError: It is empty, or holds what is no example.
-    """
-    hint = "give a list of dspy.Example, such as dspy_nb.load_examples(...) returns"
-    if isinstance(dataset, str | Mapping | dspy.Example) or not isinstance(dataset, Iterable):
-        raise InputError(f"dataset is a {type(dataset).__name__}; {hint}")
-    examples = list(dataset)
-    if not examples:
-        raise InputError(f"dataset is empty; {hint}")
-    for number, example in enumerate(examples):
-        if not isinstance(example, dspy.Example):
-            raise InputError(f"dataset[{number}] is a {type(example).__name__}; {hint}")
-    return examples
 
 
 def check_metrics(

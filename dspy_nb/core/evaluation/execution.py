@@ -99,30 +99,24 @@ class _Flight:
     started: float  # perf_counter
 
 
+@dataclass(eq=False)
 class _Loop:
     """What the workers and their supervisor share. A worker is a thread, or a task on the event loop."""
 
-    def __init__(
-        self,
-        work: Work,
-        jobs: Jobs,
-        num_workers: int,
-        timeout_s: float | None,
-        deadline: float | None,
-        stop: threading.Event,
-        landed: Callable[[int, Outcome], None] | None,
-        opening: Opening | None,
-    ) -> None:
-        self.outcomes: list[Outcome | None] = [None] * len(jobs)
+    work: Work
+    jobs: Jobs
+    num_workers: int
+    timeout_s: float | None
+    deadline: float | None
+    stop: threading.Event
+    landed: Callable[[int, Outcome], None] | None
+    opening: Opening | None
+
+    def __post_init__(self) -> None:
+        self.outcomes: list[Outcome | None] = [None] * len(self.jobs)
         self.fatal: BaseException | None = None
-        self._work = work
-        self._jobs = enumerate(jobs)
-        self._vacancies = min(num_workers, len(jobs))
-        self._timeout_s = timeout_s
-        self._deadline = deadline
-        self._stop = stop
-        self._landed = landed
-        self._opening = opening
+        self._jobs = enumerate(self.jobs)
+        self._vacancies = min(self.num_workers, len(self.jobs))
         self._tracker = dspy.settings.usage_tracker
         self._lock = threading.Lock()  # of everything below
         self._flights: set[_Flight] = set()
@@ -138,7 +132,7 @@ class _Loop:
         """Begin: with one thread, or with all tasks."""
         if not self._vacancies:
             self._over.set()
-        elif self._work.asynchronous:
+        elif self.work.asynchronous:
             self._workers, self._vacancies = self._vacancies, 0
             self._thread(partial(self._run_tasks, self._workers))
         else:
@@ -149,13 +143,13 @@ class _Loop:
         tick = _TICK_S
         while True:
             began, cpu = time.perf_counter(), time.process_time()
-            if self._over.wait(tick) or self._stop.is_set():
+            if self._over.wait(tick) or self.stop.is_set():
                 return
             waited, worked = time.perf_counter() - began, time.process_time() - cpu
             tick = self._grow(tick, waited, worked)
-            if self._timeout_s is not None:
-                self._expire(self._timeout_s)
-                tick = min(tick, self._timeout_s / 4)
+            if self.timeout_s is not None:
+                self._expire(self.timeout_s)
+                tick = min(tick, self.timeout_s / 4)
             if progress:
                 progress(self._tally)
 
@@ -187,15 +181,15 @@ class _Loop:
     def _expire(self, timeout_s: float) -> None:
         now = time.perf_counter()
         # An event loop ends its tasks in time itself, unless one of them holds it up.
-        limit_s = timeout_s + _LOOP_GRACE_S * self._work.asynchronous
+        limit_s = timeout_s + _LOOP_GRACE_S * self.work.asynchronous
         with self._lock:
             late = [flight for flight in self._flights if now - flight.started > limit_s]
             for flight in late:
                 flight.meter.close()
-                outcome = self._work.fail(timeout(timeout_s), flight.meter.take(), flight.started)
+                outcome = self.work.fail(timeout(timeout_s), flight.meter.take(), flight.started)
                 self._record(flight, outcome)
         # In place of the threads that hang, or of the loop.
-        if late and self._work.asynchronous:
+        if late and self.work.asynchronous:
             self._thread(partial(self._run_tasks, len(late)))
         else:
             for _ in late:
@@ -216,7 +210,7 @@ class _Loop:
     def _fly(self) -> None:
         while flight := self._take():
             try:
-                outcome = self._work.attempt(flight.job, flight.meter)
+                outcome = self.work.attempt(flight.job, flight.meter)
             except BaseException as error:
                 self._crash(flight, error)
                 return
@@ -242,7 +236,7 @@ class _Loop:
     async def _task(self) -> None:
         while flight := self._take():
             try:
-                outcome = await self._work.attempt_async(flight.job, flight.meter, self._timeout_s)
+                outcome = await self.work.attempt_async(flight.job, flight.meter, self.timeout_s)
             except BaseException as error:
                 self._crash(flight, error)
                 return
@@ -251,7 +245,7 @@ class _Loop:
         self._leave()
 
     def _take(self) -> _Flight | None:
-        if self._stop.is_set() or (self._deadline is not None and time.monotonic() >= self._deadline):
+        if self.stop.is_set() or (self.deadline is not None and time.monotonic() >= self.deadline):
             return None
         with self._lock:
             if self._closed or (place_and_job := next(self._jobs, None)) is None:
@@ -271,10 +265,10 @@ class _Loop:
     def _record(self, flight: _Flight, outcome: Outcome) -> None:
         self._flights.remove(flight)
         self.outcomes[flight.place] = outcome
-        if self._landed is not None:
-            self._landed(flight.place, outcome)
+        if self.landed is not None:
+            self.landed(flight.place, outcome)
         self._tally.take(outcome)
-        if self._opening is not None and self._opening.take(flight.job, outcome):
+        if self.opening is not None and self.opening.take(flight.job, outcome):
             self._closed = True  # before this worker takes another job
             self._over.set()
 

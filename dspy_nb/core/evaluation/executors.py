@@ -141,29 +141,25 @@ class _Chunk:
 _PROBE = _Chunk([])  # whether workers come to life at all
 
 
+@dataclass(eq=False)
 class _Dispatch:
     """Hands out chunks and takes in outcomes."""
 
-    def __init__(
-        self,
-        executor: Executor,
-        task: LocalTask | RemoteTask,
-        work: Work,
-        jobs: Sequence[Job],
-        opening: Opening | None,
-    ) -> None:
-        self.outcomes: list[Outcome | None] = [None] * len(jobs)
+    executor: Executor
+    task: LocalTask | RemoteTask
+    work: Work
+    jobs: Sequence[Job]
+    opening: Opening | None
+
+    def __post_init__(self) -> None:
+        number = len(self.jobs)
+        self.outcomes: list[Outcome | None] = [None] * number
         self.tally = Tally()
-        self._jobs = jobs
-        self._work = work
-        self._task = task
-        self._opening = opening
-        self._executor = executor
         self._ours = False  # whether the executor is one that we made
-        self._dask = DaskCluster(executor) if DaskCluster.has(executor) else None
-        size = max(1, min(_LARGEST_CHUNK, len(jobs) // (4 * self._width)))
-        starts = range(0, len(jobs), size)
-        self._waiting = deque(_Chunk(list(range(at, min(at + size, len(jobs))))) for at in starts)
+        self._dask = DaskCluster(self.executor) if DaskCluster.has(self.executor) else None
+        size = max(1, min(_LARGEST_CHUNK, number // (4 * self._width)))
+        chunks = (range(at, min(at + size, number)) for at in range(0, number, size))
+        self._waiting = deque(_Chunk(list(chunk)) for chunk in chunks)
         self._flying: dict[Future[Any], tuple[_Chunk, Executor]] = {}
         self._losses_in_a_row = 0
         self._heard = time.monotonic()
@@ -174,7 +170,7 @@ class _Dispatch:
         """How many tasks run at once, as far as that can be known."""
         if self._dask:
             return self._dask.width
-        return int(getattr(self._executor, "_max_workers", None) or os.cpu_count() or 1)
+        return int(getattr(self.executor, "_max_workers", None) or os.cpu_count() or 1)
 
     @property
     def _one_by_one(self) -> bool:
@@ -189,17 +185,17 @@ class _Dispatch:
                 self._alone(chunk) or any(self._alone(one) for one, _ in self._flying.values())
             ):
                 break
-            wary = self._opening is not None and self._opening.undecided
-            packed = self._task.pack([self._jobs[place] for place in chunk.places], wary)
+            wary = self.opening is not None and self.opening.undecided
+            packed = self.task.pack([self.jobs[place] for place in chunk.places], wary)
             try:
-                future = (self._dask or self._executor).submit(_call, self._task, packed)
+                future = (self._dask or self.executor).submit(_call, self.task, packed)
             except BrokenExecutor as error:
-                self._replace(self._executor, error)
+                self._replace(self.executor, error)
             except Exception as error:
                 raise InputError(f"executor takes no work: {error_text(error)}") from error
             else:
                 self._waiting.popleft()
-                self._flying[future] = chunk, self._executor
+                self._flying[future] = chunk, self.executor
         return bool(self._flying)
 
     def collect(self, timeout_s: float, until: str = FIRST_COMPLETED) -> None:
@@ -209,7 +205,7 @@ class _Dispatch:
             self._heard = time.monotonic()
             chunk, executor = self._flying.pop(future)
             try:
-                outcomes = self._task.unpack(future.result())
+                outcomes = self.task.unpack(future.result())
             except CannotLoad as error:
                 raise InputError(
                     f"the executor's workers cannot load the work: {error_text(error)}"
@@ -229,7 +225,7 @@ class _Dispatch:
         """See to it that there are workers, and that none of them hangs."""
         if self._dask:
             self._dask.watch()
-        if timeout_s is None or isinstance(self._task, LocalTask) or not self._flying:
+        if timeout_s is None or isinstance(self.task, LocalTask) or not self._flying:
             return
         # A task is back soon after the limit of its last example, unless the whole process hangs.
         if time.monotonic() - self._heard > timeout_s + _LEASE_S + _SILENCE_S:
@@ -237,8 +233,8 @@ class _Dispatch:
 
     def halt(self) -> None:
         """Let nothing begin any more, and forget what has not begun."""
-        if isinstance(self._task, LocalTask):
-            self._task.stop.set()
+        if isinstance(self.task, LocalTask):
+            self.task.stop.set()
         self._flying = {future: item for future, item in self._flying.items() if not future.cancel()}
 
     def close(self) -> None:
@@ -247,7 +243,7 @@ class _Dispatch:
         if self._dask:
             self._dask.close()
         if self._ours:
-            _end(self._executor, kill=bool(self._flying))
+            _end(self.executor, kill=bool(self._flying))
 
     def _keep(self, chunk: _Chunk, outcomes: list[Outcome | None]) -> None:
         left = []
@@ -278,22 +274,22 @@ class _Dispatch:
             return
         deaths = chunk.deaths + (guilty and (self._alone(chunk) or self._one_by_one))
         if deaths > 1:
-            self._record(chunk.places[0], self._work.fail(failure, Usage(), time.perf_counter()))
+            self._record(chunk.places[0], self.work.fail(failure, Usage(), time.perf_counter()))
         else:
             self._waiting.append(_Chunk(chunk.places, losses, deaths))
 
     def _give_up(self, failure: Failure) -> None:
         """Part with workers that hang, and lose what they are at; not where they are busy with other work."""
         self._heard = time.monotonic()
-        pending = getattr(self._executor, "_pending_work_items", None)
+        pending = getattr(self.executor, "_pending_work_items", None)
         if self._dask:
             under_way = {future for future in self._flying if self._dask.under_way(future)}
             hanging, self._late = under_way & self._late, under_way  # those that were a time limit ago, too
             self._dask.restart(hanging)
-        elif pending is not None and len(pending) <= len(self._flying) and (pool := _like(self._executor)):
+        elif pending is not None and len(pending) <= len(self._flying) and (pool := _like(self.executor)):
             hanging = set(self._flying)
-            _end(self._executor, kill=True)
-            self._executor, self._ours = pool, True
+            _end(self.executor, kill=True)
+            self.executor, self._ours = pool, True
         else:
             return
         for future in hanging:
@@ -304,19 +300,19 @@ class _Dispatch:
     def _record(self, place: int, outcome: Outcome) -> None:
         self.outcomes[place] = outcome
         self.tally.take(outcome)
-        if self._opening is not None:
-            self._opening.take(self._jobs[place], outcome)
+        if self.opening is not None:
+            self.opening.take(self.jobs[place], outcome)
 
     def _replace(self, broken: Executor, error: BrokenExecutor) -> None:
         """Go on with a new pool of processes like the one that broke, unless that has been done."""
-        if broken is not self._executor:
+        if broken is not self.executor:
             return
         pool = _like(broken)
         if pool is None:
             raise InputError(f"executor is broken: {error_text(error)}") from error
         if self._ours:
             _end(broken, kill=False)
-        self._executor, self._ours = pool, True
+        self.executor, self._ours = pool, True
 
 
 def _like(pool: Any) -> Executor | None:

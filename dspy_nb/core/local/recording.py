@@ -24,14 +24,7 @@ from typing import Any
 
 from dspy_nb.core.local.server import PREFIXES, Completion, LocalServer, shared_server
 
-__all__ = [
-    "ANSWERS",
-    "ASKED",
-    "Asked",
-    "RecordedServer",
-    "answering_server",
-    "read_answers",
-]
+__all__ = ["ANSWERS", "ASKED", "Asked", "RecordedServer", "answering_server", "read_answers"]
 
 ANSWERS = "DSPY_NB_LOCAL_ANSWERS"
 ASKED = "DSPY_NB_LOCAL_ASKED"
@@ -122,13 +115,11 @@ def answering_server(name: str, slots: int) -> LocalServer | RecordedServer:
     """
     file = os.environ.get(ANSWERS)
     if file and slots == 1:
-        return _make_recorded(name, file)
+        return _recorded_server(name, Path(file))
     return shared_server(name, slots)
 
 
-@cache
-def _make_recorded(name: str, file: str) -> RecordedServer:
-    return RecordedServer(name, Path(file))
+_recorded_server = cache(RecordedServer)
 
 
 def read_answers(file: Path) -> dict[str, Completion]:

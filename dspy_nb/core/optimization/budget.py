@@ -12,6 +12,11 @@ from dspy_nb.core.text import error_text, value_text
 
 __all__ = ["Budget", "ErrorCount", "remaining"]
 
+_WORDS = {
+    "lm_calls": "{:,} LM calls", "seconds": "{:,g} s", "tokens": "{:,} tokens", "usd": "${:,.2f}",
+    "call_seconds": "{:,g} s a call",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -58,26 +63,15 @@ class Budget:
 
     def limits(self) -> dict[str, float]:
         """Return the limits of the whole run that are set, by name."""
-        limits = {"lm_calls": self.lm_calls, "seconds": self.seconds, "tokens": self.tokens, "usd": self.usd}
-        return {name: limit for name, limit in limits.items() if limit is not None}
+        return {name: limit for name, limit in self.to_dict().items() if name != "call_seconds"}
 
     def to_dict(self) -> dict[str, float]:
         """Return all limits that are set, by name."""
-        return self.limits() | self._call_limit()
-
-    def _call_limit(self) -> dict[str, float]:
-        return {} if self.call_seconds is None else {"call_seconds": self.call_seconds}
+        return {name: limit for name in _WORDS if (limit := getattr(self, name)) is not None}
 
     def __str__(self) -> str:
         """Return the limits in words."""
-        words = {
-            "lm_calls": "{:,} LM calls",
-            "seconds": "{:,g} s",
-            "tokens": "{:,} tokens",
-            "usd": "${:,.2f}",
-            "call_seconds": "{:,g} s a call",
-        }
-        return ", ".join(words[name].format(limit) for name, limit in self.to_dict().items()) or "no limit"
+        return ", ".join(_WORDS[name].format(limit) for name, limit in self.to_dict().items()) or "no limit"
 
 
 @dataclass
@@ -105,12 +99,8 @@ class ErrorCount:
 
     def __add__(self, other: ErrorCount) -> ErrorCount:
         """Return both together."""
-        return ErrorCount(
-            self.count + other.count,
-            self.kinds + other.kinds,
-            {**other.first, **self.first},
-            self.fatal or other.fatal,
-        )
+        first, fatal = {**other.first, **self.first}, self.fatal or other.fatal
+        return ErrorCount(self.count + other.count, self.kinds + other.kinds, first, fatal)
 
     def __str__(self) -> str:
         """Return the kinds with their counts and first messages, in one line."""

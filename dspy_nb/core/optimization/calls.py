@@ -1,6 +1,7 @@
 """How each of DSPy's optimizers is made and called, around what is wrong with it in DSPy 3.4.1.
 
-Each ``make_*`` returns the optimizer and the arguments that its ``compile`` takes after the student.
+Each ``make_*`` returns the optimizer and the arguments that its ``compile`` takes after the student; where there
+is none, ``Assignment.build`` does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dspy import teleprompt
 from dspy_nb.core.programs.copies import student_of
 from dspy_nb.core.programs.seams import seed_optuna
 
-__all__ = ["SEED_SETTING", "Job", "Made"]
+__all__ = ["SEED_SETTING", "Assignment", "Made"]
 
 SEED_SETTING = "dspy_nb_seed"
 """DSPy setting (for ``dspy.context``) that seeds what DSPy leaves unseeded."""
@@ -27,7 +28,7 @@ Made: TypeAlias = tuple[Any, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Job:
+class Assignment:
     """One optimization, fully specified.
 
     Attributes:
@@ -48,43 +49,23 @@ class Job:
     seed: int
     num_threads: int
 
-    def pick(self, function: Callable[..., Any], **extra: Any) -> dict[str, Any]:
-        """Return the options that ``function`` takes, and ``extra``."""
-        names = inspect.signature(function).parameters
-        picked = {name: value for name, value in self.options.items() if name in names} | extra
-        if picked.get("teacher") is not None:
-            picked["teacher"] = student_of(
-                picked["teacher"]
-            )  # its predictors must be found like the student's
+    def pick(self, function: Callable[..., Any], **own: Any) -> dict[str, Any]:
+        """Return the arguments that ``function`` has names for: data, options and the rest; ``own`` ones first."""
+        given = {
+            "metric": self.metric, "num_threads": self.num_threads, "seed": self.seed, **self.options,
+            "trainset": list(self.trainset), "valset": list(self.valset), **own,  # it may shuffle the lists
+        }  # fmt: skip
+        picked = {name: given[name] for name in inspect.signature(function).parameters if name in given}
+        if picked.get("teacher") is not None:  # its predictors must be found like the student's
+            picked["teacher"] = student_of(picked["teacher"])
         return picked
 
-    @property
-    def data(self) -> dict[str, Any]:
-        """The two sets as arguments of ``compile``; lists of their own, which it may shuffle."""
-        return {"trainset": list(self.trainset), "valset": list(self.valset)}
+    def build(self, cls: Any, **own: Any) -> Made:
+        """Return an optimizer of one of DSPy's classes, and the arguments of its ``compile``."""
+        return cls(**self.pick(cls.__init__, **own)), self.pick(cls.compile, **own)
 
 
-def make_labeled(job: Job) -> Made:
-    """LabeledFewShot: no metric, no calls."""
-    cls = teleprompt.LabeledFewShot
-    return cls(**job.pick(cls.__init__)), job.pick(cls.compile, trainset=list(job.trainset))
-
-
-def make_bootstrap(job: Job) -> Made:
-    """BootstrapFewShot."""
-    cls = teleprompt.BootstrapFewShot
-    optimizer = cls(**job.pick(cls.__init__, metric=job.metric))
-    return optimizer, job.pick(cls.compile, trainset=list(job.trainset))
-
-
-def make_random_search(job: Job) -> Made:
-    """BootstrapFewShotWithRandomSearch: would compare on the training set if there were no valset."""
-    cls = teleprompt.BootstrapFewShotWithRandomSearch
-    managed = {"metric": job.metric, "num_threads": job.num_threads}
-    return cls(**job.pick(cls.__init__, **managed)), job.pick(cls.compile, **job.data)
-
-
-def make_optuna(job: Job) -> Made:
+def make_optuna(job: Assignment) -> Made:
     """BootstrapFewShotWithOptuna: has no threshold of its own, and draws from an unseeded sampler."""
     threshold = job.options["metric_threshold"]
 
@@ -93,12 +74,11 @@ def make_optuna(job: Job) -> Made:
         return score if trace is None else score >= threshold  # a trace means: shall this become a demo?
 
     seed_optuna(SEED_SETTING)
-    cls = teleprompt.BootstrapFewShotWithOptuna
-    optimizer = cls(**job.pick(cls.__init__, metric=metric, num_threads=job.num_threads))
-    return optimizer, job.pick(cls.compile, max_demos=job.options["max_bootstrapped_demos"], **job.data)
+    most = job.options["max_bootstrapped_demos"]
+    return job.build(teleprompt.BootstrapFewShotWithOptuna, metric=metric, max_demos=most)
 
 
-class _MIPROv2(teleprompt.MIPROv2):
+class MIPROv2(teleprompt.MIPROv2):
     """Leaves the level of optuna's log as it was."""
 
     @functools.wraps(teleprompt.MIPROv2.compile)  # BetterTogether looks at the signature
@@ -111,54 +91,30 @@ class _MIPROv2(teleprompt.MIPROv2):
             logger.setLevel(level)
 
 
-def make_mipro(job: Job) -> Made:
-    """MIPROv2: ignores seed=0 in compile but not in the constructor."""
-    cls = teleprompt.MIPROv2
-    managed = {
-        "metric": job.metric, "num_threads": job.num_threads, "seed": job.seed
-    }  # fmt: skip
-    return _MIPROv2(**job.pick(cls.__init__, **managed)), job.pick(cls.compile, **job.data)
-
-
-def make_copro(job: Job) -> Made:
-    """COPRO: compares on the training set."""
-    cls = teleprompt.COPRO
+def make_copro(job: Assignment) -> Made:
+    """COPRO: has no argument of its own for the threads."""
     evaluate = {"num_threads": job.num_threads, "display_progress": False}
-    optimizer = cls(**job.pick(cls.__init__, metric=job.metric))
-    return optimizer, {"trainset": list(job.trainset), "eval_kwargs": evaluate}
+    return job.build(teleprompt.COPRO, eval_kwargs=evaluate)
 
 
-def make_simba(job: Job) -> Made:
+def make_simba(job: Assignment) -> Made:
     """SIMBA: writes into the parameters of the teacher's language model, so it gets a copy."""
-    cls = teleprompt.SIMBA
-    options = job.pick(cls.__init__, metric=job.metric, num_threads=job.num_threads)
-    teacher = options["teacher_settings"]
+    teacher = job.options["teacher_settings"]
     if teacher and teacher.get("lm") is not None:
-        options["teacher_settings"] = {**teacher, "lm": teacher["lm"].copy()}
-    return cls(**options), {"trainset": list(job.trainset), "seed": job.seed}
+        teacher = {**teacher, "lm": teacher["lm"].copy()}
+    return job.build(teleprompt.SIMBA, teacher_settings=teacher)
 
 
-def make_gepa(job: Job) -> Made:
+def make_gepa(job: Assignment) -> Made:
     """GEPA: reflects with the program's own model where no other is given."""
-    cls = teleprompt.GEPA
-    options = job.pick(cls.__init__, metric=job.metric, num_threads=job.num_threads, seed=job.seed)
-    options["reflection_lm"] = options["reflection_lm"] or dspy.settings.lm
-    return cls(**options), job.data
+    return job.build(teleprompt.GEPA, reflection_lm=job.options["reflection_lm"] or dspy.settings.lm)
 
 
-def make_knn(job: Job) -> Made:
-    """KNNFewShot: takes its data in the constructor."""
-    bootstrap = job.pick(teleprompt.BootstrapFewShot.__init__, metric=job.metric)
-    options = job.options
-    cls = teleprompt.KNNFewShot
-    optimizer = cls(options["k"], list(job.trainset), options["vectorizer"], **bootstrap)
-    return optimizer, job.pick(cls.compile)
-
-
-def make_ensemble(job: Job) -> Made:
-    """Ensemble: its student is a list of programs."""
-    cls = teleprompt.Ensemble
-    return cls(**job.pick(cls.__init__)), {}
+def make_knn(job: Assignment) -> Made:
+    """KNNFewShot: takes its data in the constructor, with what it hands on to BootstrapFewShot."""
+    cls, options = teleprompt.KNNFewShot, job.options
+    bootstrap = job.pick(teleprompt.BootstrapFewShot.__init__)
+    return cls(options["k"], list(job.trainset), options["vectorizer"], **bootstrap), job.pick(cls.compile)
 
 
 class _BetterTogether(teleprompt.BetterTogether):
@@ -188,17 +144,12 @@ class _BetterTogether(teleprompt.BetterTogether):
         return remember
 
 
-def make_better_together(job: Job) -> Made:
+def make_better_together(job: Assignment) -> Made:
     """BetterTogether: each step is an optimizer of its own; each predictor must have a language model."""
-    cls = teleprompt.BetterTogether
     optimizers, arguments = {}, {}
     for key, (step, options) in job.options["steps"].items():
-        optimizers[key], made = step.make(replace(job, options=options))
+        optimizers[key], made = step.build(replace(job, options=options))
         arguments[key] = {name: value for name, value in made.items() if name not in ("trainset", "valset")}
     job.student.set_lm(dspy.settings.lm)
-    managed = {
-        "num_threads": job.num_threads,
-        "seed": job.seed,
-        "optimizer_compile_args": arguments,
-    }
-    return _BetterTogether(job.metric, **optimizers), job.pick(cls.compile, **job.data, **managed)
+    compiling = job.pick(teleprompt.BetterTogether.compile, optimizer_compile_args=arguments)
+    return _BetterTogether(job.metric, **optimizers), compiling

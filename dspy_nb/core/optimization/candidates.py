@@ -104,13 +104,6 @@ class Candidate:
         return f"Candidate({self.number}, score={self.score:.3f}, n={self.n}, {kind}, demos={self.num_demos})"
 
 
-@dataclass
-class _Evaluation:
-    prompt: Prompt
-    n: int
-    comparable: bool
-
-
 class Recorder:
     """Follows an optimizer: which candidate it scores, with what result, and what it is doing.
 
@@ -136,7 +129,7 @@ class Recorder:
         self._compared_on = {id(example): example for example in compared_on}
         self._lock = threading.RLock()
         self._candidates: dict[str, Candidate] = {}
-        self._open: dict[str, _Evaluation] = {}
+        self._open: dict[str, tuple[Prompt, int, bool]] = {}  # prompt, examples, comparable
         self._compiling: dict[str, str] = {}
 
     @property
@@ -207,18 +200,19 @@ class Recorder:
         devset = inputs.get("devset")
         examples = instance.devset if devset is None else devset
         comparable = not self._compared_on or all(id(example) in self._compared_on for example in examples)
-        self._open[call_id] = _Evaluation(Prompt.of(inputs["program"]), len(examples), comparable)
+        self._open[call_id] = Prompt.of(inputs["program"]), len(examples), comparable
         self.phase = f"scoring a candidate on {len(examples)} examples"
 
     def on_evaluate_end(self, call_id: str, outputs: Any, exception: BaseException | None) -> None:
         """Keep the candidate with its score; one whose scoring was cut short has none."""
-        evaluation = self._open.pop(call_id, None)
+        opened = self._open.pop(call_id, None)
         self.phase = "building the next candidate"
-        if evaluation is None or exception is not None or not outputs.results:
+        if opened is None or exception is not None or not outputs.results:
             return
         # outputs.score is rounded to two decimals of a percent
         score = sum(float(result[2]) for result in outputs.results) / len(outputs.results)
-        self.add(evaluation.prompt, score, evaluation.n, evaluation.comparable)
+        prompt, n, comparable = opened
+        self.add(prompt, score, n, comparable)
 
 
 class BatchRecorder(Recorder):

@@ -6,7 +6,6 @@ gave, and the sizes of the data. It raises an InputError that says what is valid
 
 from __future__ import annotations
 
-import importlib.util
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -26,15 +25,17 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+_COUNT = (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more")
 _GEPA_SELECTIONS = ("pareto", "current_best", "epsilon_greedy", "top_k_pareto")
 
 # Options whose default (mostly None) does not tell what they take.
 _VALUES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "teacher": (lambda value: isinstance(value, dspy.Module), "a dspy.Module"),
-    "teacher_settings": (
-        lambda value: isinstance(value, Mapping),
-        "a dict of DSPy settings, such as {'lm': dspy.LM(...)}",
-    ),
+    "teacher_settings": (_is_mapping, "a dict of DSPy settings, such as {'lm': dspy.LM(...)}"),
     "metric_threshold": (
         lambda value: _is_number(value) and 0 < value <= 1,
         "a number above 0 and at most 1; scores from it on make a demo",
@@ -48,8 +49,8 @@ _VALUES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, Iterable) and all(map(_is_whole, value)),
         "a list of candidate numbers, from -3 upwards",
     ),
-    "max_metric_calls": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
-    "max_full_evals": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
+    "max_metric_calls": _COUNT,
+    "max_full_evals": _COUNT,
     "candidate_selection_strategy": (
         lambda value: not isinstance(value, str) or value in _GEPA_SELECTIONS,
         f"one of {', '.join(_GEPA_SELECTIONS)}",
@@ -61,8 +62,8 @@ _VALUES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "instruction_proposer": (callable, "a function"),
     "code_proposer": (callable, "a function"),
     "reduce_fn": (callable, "a function"),
-    "size": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
-    "gepa_kwargs": (lambda value: isinstance(value, Mapping), "a dict"),
+    "size": _COUNT,
+    "gepa_kwargs": (_is_mapping, "a dict"),
 }
 
 
@@ -93,12 +94,12 @@ def check_value(optimizer: str, name: str, value: Any, default: Any) -> None:
         raise InputError(f"{optimizer} option {name}={shown}: expected {kind}{of}")
 
 
-def _need_optuna(optimizer: str) -> None:
-    if importlib.util.find_spec("optuna") is None:
-        raise InputError(f"{optimizer} needs optuna: pip install optuna")
+def check_minimum(optimizer: str, options: Mapping[str, Any], minimum: int, *names: str) -> None:
+    """Check that some options are whole numbers of at least ``minimum``.
 
-
-def _at_least(optimizer: str, options: Mapping[str, Any], minimum: int, *names: str) -> None:
+    Raises:
+        InputError: one is not.
+    """
     for name in names:
         value = options[name]
         if not isinstance(value, int) or value < minimum:
@@ -107,33 +108,8 @@ def _at_least(optimizer: str, options: Mapping[str, Any], minimum: int, *names: 
             )
 
 
-def check_bootstrap(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
-    """Check BootstrapFewShot: every score but 0 would count as a success."""
-    _at_least("BootstrapFewShot", options, 1, "max_rounds")
-    options["metric_threshold"] = options["metric_threshold"] or 1.0
-
-
-def check_random_search(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
-    """Check BootstrapFewShotWithRandomSearch: draws the number of demos from 1 upwards."""
-    _at_least(
-        "BootstrapFewShotWithRandomSearch", options, 1, "max_bootstrapped_demos", "num_candidate_programs"
-    )
-    check_bootstrap(options, given, sizes)
-
-
-def check_optuna(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
-    """Check BootstrapFewShotWithOptuna: needs optuna, and a demo to choose."""
-    name = "BootstrapFewShotWithOptuna"
-    _need_optuna(name)
-    # It picks one demo of each predictor's list, which must not be empty.
-    _at_least(name, options, 1, "max_bootstrapped_demos", "max_labeled_demos", "num_candidate_programs")
-    check_bootstrap(options, given, sizes)
-
-
 def check_mipro(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
-    """Check MIPROv2: needs optuna, fails with labeled demos only, takes auto or num_candidates."""
-    _need_optuna("MIPROv2")
-    _at_least("MIPROv2", options, 1, "view_data_batch_size")
+    """Check MIPROv2: fails with labeled demos only, takes auto or num_candidates."""
     bootstrapped, labeled = options["max_bootstrapped_demos"], options["max_labeled_demos"]
     if not bootstrapped and labeled:
         raise InputError(
@@ -149,12 +125,12 @@ def check_mipro(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
             raise InputError(f"MIPROv2: give either auto or {' and '.join(sorted(clash))}, not both")
         options["num_candidates"] = options["num_trials"] = None
     else:
-        _at_least("MIPROv2", options, 2, "num_candidates")
+        check_minimum("MIPROv2", options, 2, "num_candidates")
         if options["num_trials"] is None:
             options["num_trials"] = mipro_num_trials(
                 options["num_candidates"], sizes.predictors, zero_shot=not bootstrapped and not labeled
             )
-        _at_least("MIPROv2", options, 1, "num_trials", "minibatch_size", "minibatch_full_eval_steps")
+        check_minimum("MIPROv2", options, 1, "num_trials", "minibatch_size", "minibatch_full_eval_steps")
         if options["minibatch"] and options["minibatch_size"] > sizes.val:
             if {"minibatch", "minibatch_size"} & given:
                 raise InputError(
@@ -162,18 +138,10 @@ def check_mipro(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
                     "examples; lower it, or set minibatch=False"
                 )
             options["minibatch"] = False
-    options["metric_threshold"] = options["metric_threshold"] or 1.0
-
-
-def check_copro(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
-    """Check COPRO: keeps one candidate of each round and writes the others."""
-    _at_least("COPRO", options, 2, "breadth")
-    _at_least("COPRO", options, 1, "depth")
 
 
 def check_simba(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
     """Check SIMBA: takes its batches from the training set."""
-    _at_least("SIMBA", options, 1, "bsize", "num_candidates", "max_steps")
     if options["bsize"] > sizes.train:
         if "bsize" in given:
             raise InputError(f"SIMBA: bsize={options['bsize']} exceeds the {sizes.train} training examples")
@@ -182,7 +150,6 @@ def check_simba(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
 
 def check_gepa(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
     """Check GEPA: needs exactly one limit, and takes no teacher."""
-    _at_least("GEPA", options, 1, "reflection_minibatch_size")
     limits = ("auto", "max_full_evals", "max_metric_calls")
     chosen = [name for name in limits if options[name] is not None]
     if len(chosen) > 1:
@@ -206,7 +173,5 @@ def check_knn(options: dict[str, Any], given: set[str], sizes: Sizes) -> None:
         raise InputError(
             "KNNFewShot needs options={'vectorizer': dspy.Embedder(...)} to find similar examples"
         )
-    _at_least("KNNFewShot", options, 1, "k")
     if options["k"] > sizes.train:
         raise InputError(f"KNNFewShot: k={options['k']} exceeds the {sizes.train} training examples")
-    check_bootstrap(options, given, sizes)

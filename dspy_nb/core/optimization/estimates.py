@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import dspy
@@ -80,26 +80,18 @@ class Estimate(Shown):
     @property
     def lm_calls(self) -> int:
         """All of it: the most that the run is expected to take."""
-        return self.evaluation + self.bootstrapping + self.proposals + self.scoring
+        return sum(astuple(self))
 
     def __add__(self, other: Estimate) -> Estimate:
         """Return the sum, part by part."""
-        return Estimate(
-            self.evaluation + other.evaluation,
-            self.bootstrapping + other.bootstrapping,
-            self.proposals + other.proposals,
-            self.scoring + other.scoring,
-        )
+        return Estimate(*(ours + theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     def __str__(self) -> str:
         """Return the total and its parts in words."""
-        parts = {
-            "scoring candidates": self.evaluation,
-            "collecting demos": self.bootstrapping,
-            "writing instructions": self.proposals,
-            "before/after scores": self.scoring,
-        }
-        detail = ", ".join(f"{count:,} {what}" for what, count in parts.items() if count)
+        names = ("scoring candidates", "collecting demos", "writing instructions", "before/after scores")
+        detail = ", ".join(
+            f"{count:,} {what}" for what, count in zip(names, astuple(self), strict=True) if count
+        )
         return f"at most {self.lm_calls:,} LM calls" + (f" ({detail})" if detail else "")
 
 

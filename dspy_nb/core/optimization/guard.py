@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import dspy
 from dspy import AdapterParseError, ContextWindowExceededError, LMError
@@ -23,12 +23,13 @@ from dspy.utils import BaseCallback
 
 from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
-from dspy_nb.core.programs.meter import CallTimeout, Meter, watch_requests
+from dspy_nb.core.optimization.candidates import Recorder
+from dspy_nb.core.programs.meter import CallTimeout, Meter
 from dspy_nb.core.programs.seams import answer_of, current_call
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import repaired, sayable
 
-__all__ = ["SCORING", "Follower", "Guard", "StopRun"]
+__all__ = ["SCORING", "Guard", "StopRun"]
 
 
 class StopRun(BaseException):
@@ -74,29 +75,6 @@ SCORING: ContextVar[bool] = ContextVar("dspy_nb_scoring", default=False)
 _NOT_BROKEN = (AdapterParseError, ContextWindowExceededError)  # answers that better prompts may mend
 
 
-class Follower(Protocol):
-    """What a guard hands DSPy's other events to.
-
-    DSPy asks each callback for a handler at each event, which takes longer than most handlers: two callbacks
-    cost 100 µs an LM call more than one.
-    """
-
-    def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """An optimizer begins."""
-
-    def on_compile_end(self, call_id: str) -> None:
-        """An optimizer ended."""
-
-    def on_evaluate_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """An evaluation begins."""
-
-    def on_evaluate_end(self, call_id: str, outputs: Any, exception: BaseException | None) -> None:
-        """An evaluation ended."""
-
-    def on_program_start(self, program: Any) -> None:
-        """A program call begins, in this thread."""
-
-
 class Guard(BaseCallback):
     """Counts what a piece of work uses and stops it at its budget.
 
@@ -107,7 +85,8 @@ class Guard(BaseCallback):
         budget: the limits.
         stop: when set, from any thread, the work stops at the next call.
         on_call: called after each LM call, in the thread of the call.
-        follower: told of programs, evaluations and optimizers.
+        follower: told of programs, evaluations and optimizers: DSPy asks each callback for a handler at each
+            event, so that a second callback would cost 100 µs an LM call.
         program: class of the program, of which each call must return a prediction.
     """
 
@@ -116,7 +95,7 @@ class Guard(BaseCallback):
         budget: Budget,
         stop: threading.Event,
         on_call: Callable[[], None] = lambda: None,
-        follower: Follower | None = None,
+        follower: Recorder | None = None,
         program: type[dspy.Module] | None = None,
     ) -> None:
         self.budget = budget
@@ -137,23 +116,10 @@ class Guard(BaseCallback):
         self._program_calls = 0
         self._broken = 0
         self._broken_in_a_row = 0
-        self._meter = self._make_meter()
-
-    def _make_meter(self) -> Meter:
-        outside = dspy.settings.usage_tracker
-        return _GuardMeter(self._on_usage, self._on_price, outside, self.budget.call_seconds, guard=self)
 
     def settings(self) -> dict[str, Any]:
         """Return the DSPy settings that put this guard in force, for ``dspy.context``."""
-        watch_requests()
-        self._meter = self._make_meter()
-        return {
-            "callbacks": [self, *dspy.settings.callbacks],
-            "usage_tracker": self._meter,
-            "caller_modules": [*(dspy.settings.caller_modules or []), self._meter],
-            "disable_history": False,
-            "max_history_size": max(1, dspy.settings.max_history_size),
-        }
+        return {"callbacks": [self, *dspy.settings.callbacks], **_GuardMeter(self).settings()}
 
     def halt(self, reason: str) -> StopRun:
         """Stop the work for good; returns the exception to raise. The first reason stays."""
@@ -392,13 +358,15 @@ class Guard(BaseCallback):
             if spent >= limit:
                 raise self.halt(name)
 
-    def _on_usage(self, prompt_tokens: int | None, completion_tokens: int | None) -> None:
+    def on_usage(self, prompt_tokens: int | None, completion_tokens: int | None) -> None:
+        """Take note of what a call took that was not in a cache."""
         call = self._calls.get(current_call() or "")
         if call is not None:
             call.paid = True
             call.prompt_tokens, call.completion_tokens = prompt_tokens, completion_tokens
 
-    def _on_price(self, usd: float | None) -> None:
+    def on_price(self, usd: float | None) -> None:
+        """Take note of what it cost."""
         call = self._calls.get(current_call() or "")
         if call is not None and call.paid:
             call.usd = usd
@@ -407,8 +375,9 @@ class Guard(BaseCallback):
 class _GuardMeter(Meter):
     """Tells the guard of every request, besides what was used."""
 
-    def __init__(self, *arguments: Any, guard: Guard) -> None:
-        super().__init__(*arguments)
+    def __init__(self, guard: Guard) -> None:
+        outside, limit_s = dspy.settings.usage_tracker, guard.budget.call_seconds
+        super().__init__(guard.on_usage, guard.on_price, outside, limit_s)
         self._guard = guard
 
     def sending(self, completions: int) -> None:

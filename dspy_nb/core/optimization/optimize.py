@@ -27,7 +27,7 @@ from dspy_nb.core.optimization.replay import (
     describe_schemas,
     text_hash,
 )
-from dspy_nb.core.optimization.run import OptimizationRun, RunPlan, readable
+from dspy_nb.core.optimization.run import OptimizationRun, RunSettings, readable
 from dspy_nb.core.optimization.search import Search, Setup
 from dspy_nb.core.optimization.task import Task, uncompiled
 from dspy_nb.core.programs.spec import predictors_of
@@ -169,7 +169,7 @@ def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirector
     """Return what carries the task out: with which model, and with what is kept in a run directory."""
     models, options = _models(task), task.effective_options
     model = models[0]
-    plan = RunPlan(
+    plan = RunSettings(
         optimizer=task.method.name,
         options=options,
         preset=task.preset,
@@ -222,8 +222,9 @@ def _warn_of_changed_inputs(setup: Setup) -> None:
 
 def _models(task: Task) -> list[dspy.BaseLM]:
     """Return the language models of a run, its own first, after a look whether it can be held to its budget."""
-    model = _run_model(task)
-    models = [model, *_other_models(task.effective_options)]
+    model, options = _run_model(task), task.effective_options
+    others = [*map(options.get, _MODEL_OPTIONS), (options.get("teacher_settings") or {}).get("lm")]
+    models = [model, *(other for other in others if other is not None)]
     _check_models(models)
     if task.budget.usd is not None and not isinstance(getattr(model, "engine", ""), str):
         raise InputError(
@@ -276,9 +277,7 @@ def _check_models(models: Iterable[Any]) -> None:
     known: dict[str, Any] = {}
     for model in models:
         first = known.setdefault(model.model, model)
-        if not (model.cache and first.cache):
-            continue
-        if _destination(first) != _destination(model):
+        if model.cache and first.cache and _destination(first) != _destination(model):
             raise InputError(
                 f"two language models are both called {model.model!r} but answer from different places: "
                 "DSPy's cache would mix their answers; give them different names, or cache=False"
@@ -289,12 +288,6 @@ def _destination(model: Any) -> tuple[Any, ...]:
     engine = getattr(model, "engine", None)
     address = model.kwargs.get("api_base") or model.kwargs.get("base_url")
     return (engine if isinstance(engine, str) else id(engine), address)
-
-
-def _other_models(options: Mapping[str, Any]) -> list[Any]:
-    models = [options.get(name) for name in _MODEL_OPTIONS]
-    models.append((options.get("teacher_settings") or {}).get("lm"))
-    return [model for model in models if model is not None]
 
 
 def _cached(model: Any) -> Any:
@@ -320,7 +313,7 @@ def _student(task: Task) -> Any:
     return student
 
 
-def _manifest(task: Task, plan: RunPlan, models: Sequence[dspy.BaseLM]) -> dict[str, Any]:
+def _manifest(task: Task, plan: RunSettings, models: Sequence[dspy.BaseLM]) -> dict[str, Any]:
     source = text_hash(task.metric.source) if isinstance(task.metric, Metric) else None
     return {
         "program": [describe_program(program) for program in task.programs],

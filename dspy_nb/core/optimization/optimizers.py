@@ -8,6 +8,7 @@ seed) is not among them.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from dspy import teleprompt
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.optimization import calls, checks, estimates
-from dspy_nb.core.optimization.calls import Job, Made
+from dspy_nb.core.optimization.calls import Assignment, Made
 from dspy_nb.core.optimization.estimates import Estimate, Sizes
 from dspy_nb.core.text import value_text
 
@@ -39,7 +40,8 @@ class Optimizer:
     Attributes:
         name: its class name in DSPy.
         summary: what it does, in one line.
-        make: returns the DSPy optimizer and the arguments of its ``compile``.
+        make: returns the DSPy optimizer and the arguments of its ``compile``; by default, each takes what it has
+            names for.
         defaults: options that differ from DSPy's own defaults.
         extra: options that are not parameters of the class or of ``compile``.
         hidden: parameters that are another option under a second name.
@@ -52,6 +54,7 @@ class Optimizer:
         replaces_program: True if its result is a program of another kind, not the student with other prompts.
         writes_demos: True if labelled examples may become demos of its result.
         resets_lms: True if it takes away language models that were pinned on predictors.
+        at_least: the smallest value of options that are whole numbers, where that is not 0.
         check: refuses options and sizes that would fail later, and completes the options.
         estimate_search: the LM calls of its search, from the sizes of the data and all its options.
         needs_metric: True if it scores anything.
@@ -67,7 +70,7 @@ class Optimizer:
 
     name: str
     summary: str
-    make: Callable[[Job], Made]
+    make: Callable[[Assignment], Made] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
@@ -79,6 +82,7 @@ class Optimizer:
     replaces_program: bool = False
     writes_demos: bool = True
     resets_lms: bool = True
+    at_least: Mapping[str, int] = field(default_factory=dict)
     check: Callable[[dict[str, Any], set[str], Sizes], None] = lambda options, given, sizes: None
     estimate_search: Callable[[Sizes, Mapping[str, Any]], Estimate] = lambda sizes, options: Estimate()
     needs_metric: bool = True
@@ -95,6 +99,10 @@ class Optimizer:
     def cls(self) -> Any:
         """The DSPy class."""
         return self.teleprompter or getattr(teleprompt, self.name)
+
+    def build(self, job: Assignment) -> Made:
+        """Return the DSPy optimizer, and the arguments of its ``compile``."""
+        return self.make(job) if self.make else job.build(self.cls)
 
     @property
     def needs_valset(self) -> bool:
@@ -143,7 +151,7 @@ def get_optimizer(name: Any) -> Optimizer:
         if known.lower() == text.lower():
             raise InputError(f"optimizer {known} is refused: {reason}")
     raise InputError(
-        f"unknown optimizer {text!r}{_did_you_mean(text, OPTIMIZERS)}; valid: {', '.join(OPTIMIZERS)}"
+        f"unknown optimizer {text!r}{_suggest(text, OPTIMIZERS)}; valid: {', '.join(OPTIMIZERS)}"
     )
 
 
@@ -169,7 +177,7 @@ def resolve_options(optimizer: Optimizer, given: Mapping[str, Any], sizes: Sizes
             )
         if name not in options:
             raise InputError(
-                f"{optimizer.name} has no option {name!r}{_did_you_mean(name, options)}; "
+                f"{optimizer.name} has no option {name!r}{_suggest(name, options)}; "
                 f"valid: {', '.join(sorted(options))}"
             )
         checks.check_value(optimizer.name, name, value, options[name])
@@ -177,16 +185,20 @@ def resolve_options(optimizer: Optimizer, given: Mapping[str, Any], sizes: Sizes
     for name in ("prompt_model", "task_model", "reflection_lm"):
         if name in options:
             options[name] = _as_lm(name, options[name])
-    if options.get("teacher_settings"):
-        settings = dict(options["teacher_settings"])
-        if "lm" in settings:
-            settings["lm"] = _as_lm("teacher_settings['lm']", settings["lm"])
-        options["teacher_settings"] = settings
+    if (settings := options.get("teacher_settings")) and "lm" in settings:
+        options["teacher_settings"] = {**settings, "lm": _as_lm("teacher_settings['lm']", settings["lm"])}
+    for module in optimizer.imports:
+        if importlib.util.find_spec(package := module.partition(".")[0]) is None:
+            raise InputError(f"{optimizer.name} needs {package}: pip install {package}")
+    for name, minimum in optimizer.at_least.items():
+        checks.check_minimum(optimizer.name, options, minimum, name)
+    if "metric_threshold" in options:  # without one, every score but 0 would count as a success
+        options["metric_threshold"] = options["metric_threshold"] or 1.0
     optimizer.check(options, set(given), sizes)
     return options
 
 
-def _did_you_mean(word: str, valid: Mapping[str, Any]) -> str:
+def _suggest(word: str, valid: Mapping[str, Any]) -> str:
     lower = {name.lower(): name for name in valid}
     close = difflib.get_close_matches(word.lower(), list(lower), n=1)
     return f" (did you mean {lower[close[0]]!r}?)" if close else ""
@@ -248,129 +260,77 @@ def _parts(key: str, step: Any) -> tuple[Any, Mapping[str, Any]]:
 
 _TABLE = (
     Optimizer(
-        "BootstrapFewShot",
-        "demos from the program's own right answers, filled up with labelled examples",
-        calls.make_bootstrap,
+        "BootstrapFewShot", "demos from the program's own right answers, filled up with labelled examples",
         defaults={"max_bootstrapped_demos": 4, "max_labeled_demos": 8, "max_rounds": 1},
-        refuses_compiled=True,
-        check=checks.check_bootstrap,
-        estimate_search=estimates.estimate_bootstrap,
-        asks_teacher=True,
+        at_least={"max_rounds": 1}, estimate_search=estimates.estimate_bootstrap,
+        refuses_compiled=True, asks_teacher=True,
     ),
     Optimizer(
-        "MIPROv2",
-        "writes instructions, collects demo sets, and searches their combinations",
-        calls.make_mipro,
+        "MIPROv2", "writes instructions, collects demo sets, and searches their combinations",
+        teleprompter=calls.MIPROv2, imports=("optuna",),
         defaults={"auto": None, "num_candidates": 10, "init_temperature": 1.0},
-        compares_on="valset",
-        scores_student=True,
-        refuses_compiled=True,
-        imports=("optuna",),
-        check=checks.check_mipro,
-        estimate_search=estimates.estimate_mipro,
-        asks_teacher=True,
-        compares_at_most=estimates.mipro_compares_at_most,
+        at_least={"view_data_batch_size": 1}, check=checks.check_mipro, estimate_search=estimates.estimate_mipro,
+        compares_on="valset", compares_at_most=estimates.mipro_compares_at_most, scores_student=True,
+        refuses_compiled=True, asks_teacher=True,
     ),
     Optimizer(
-        "COPRO",
-        "rewrites the instruction of each predictor in turn, round by round",
-        calls.make_copro,
+        "COPRO", "rewrites the instruction of each predictor in turn, round by round", calls.make_copro,
         defaults={"breadth": 10, "depth": 3, "init_temperature": 1.4},
-        compares_on="trainset",
-        resets_lms=False,
-        check=checks.check_copro,
-        writes_demos=False,
-        estimate_search=estimates.estimate_copro,
+        at_least={"breadth": 2, "depth": 1}, estimate_search=estimates.estimate_copro,
+        compares_on="trainset", resets_lms=False, writes_demos=False,
     ),
     Optimizer(
         "BootstrapFewShotWithRandomSearch",
         "many BootstrapFewShot runs on shuffled data, the best on the validation set wins",
-        calls.make_random_search,
-        compares_on="valset",
-        scores_student=True,
-        refuses_compiled=True,
-        check=checks.check_random_search,
+        at_least={"max_bootstrapped_demos": 1, "num_candidate_programs": 1, "max_rounds": 1},
         estimate_search=estimates.estimate_random_search,
-        asks_teacher=True,
+        compares_on="valset", scores_student=True, refuses_compiled=True, asks_teacher=True,
     ),
     Optimizer(
         "BootstrapFewShotWithOptuna",
         "one BootstrapFewShot run, then a search for the best single demo of each predictor",
-        calls.make_optuna,
-        extra={"metric_threshold": None},
+        calls.make_optuna, imports=("optuna",), extra={"metric_threshold": None},
         hidden=("max_demos",),  # compile wants again what the constructor calls max_bootstrapped_demos
-        compares_on="valset",
-        refuses_compiled=True,
-        imports=("optuna",),
-        check=checks.check_optuna,
+        at_least={
+            "max_bootstrapped_demos": 1, "max_labeled_demos": 1,  # it picks one of each predictor's demos
+            "num_candidate_programs": 1, "max_rounds": 1,
+        },
         estimate_search=estimates.estimate_optuna,
-        asks_teacher=True,
+        compares_on="valset", refuses_compiled=True, asks_teacher=True,
     ),
+    Optimizer("LabeledFewShot", "k labelled examples as demos, no LM call", needs_metric=False),
     Optimizer(
-        "LabeledFewShot", "k labelled examples as demos, no LM call", calls.make_labeled, needs_metric=False
-    ),
-    Optimizer(
-        "KNNFewShot",
-        "at each call, demos from the k most similar training examples",
-        calls.make_knn,
+        "KNNFewShot", "at each call, demos from the k most similar training examples", calls.make_knn,
         defaults={"k": 3},
         extra={"metric_threshold": None, "max_bootstrapped_demos": 4, "max_labeled_demos": 16,
                "max_rounds": 1, "teacher_settings": None},
-        refuses_compiled=True,
-        replaces_program=True,
-        check=checks.check_knn,
-        writes_demos=False,
-        asks_teacher=True,
-        may_be_step=False,
+        at_least={"k": 1, "max_rounds": 1}, check=checks.check_knn,
         calls_per_answer=lambda options: 1 + options["k"] * options["max_rounds"],  # first for the demos
+        refuses_compiled=True, replaces_program=True, writes_demos=False, asks_teacher=True, may_be_step=False,
     ),
     Optimizer(
-        "SIMBA",
-        "samples trajectories in batches and learns demos and rules from the hardest ones",
-        calls.make_simba,
-        compares_on="trainset",
-        check=checks.check_simba,
-        estimate_search=estimates.estimate_simba,
-        asks_teacher=True,
-        in_batches=True,
+        "SIMBA", "samples trajectories in batches and learns demos and rules from the hardest ones",
+        calls.make_simba, at_least={"bsize": 1, "num_candidates": 1, "max_steps": 1},
+        check=checks.check_simba, estimate_search=estimates.estimate_simba,
+        compares_on="trainset", in_batches=True, asks_teacher=True,
     ),
     Optimizer(
-        "GEPA",
-        "reflects on failures in words and evolves instructions on a Pareto front",
-        calls.make_gepa,
-        compares_on="valset",
-        scores_student=True,
-        feedback=True,
-        resets_lms=False,
-        imports=("gepa.core.engine",),
-        check=checks.check_gepa,
-        writes_demos=False,
-        estimate_search=estimates.estimate_gepa,
+        "GEPA", "reflects on failures in words and evolves instructions on a Pareto front",
+        calls.make_gepa, imports=("gepa.core.engine",),
+        at_least={"reflection_minibatch_size": 1}, check=checks.check_gepa, estimate_search=estimates.estimate_gepa,
+        compares_on="valset", scores_student=True, feedback=True, resets_lms=False, writes_demos=False,
     ),
     Optimizer(
-        "Ensemble",
-        "asks several programs and takes the majority (student: a list of programs)",
-        calls.make_ensemble,
-        defaults={"reduce_fn": dspy.majority},
-        replaces_program=True,
-        resets_lms=False,
-        writes_demos=False,
-        needs_metric=False,
-        combines=True,
-        may_be_step=False,
+        "Ensemble", "asks several programs and takes the majority (student: a list of programs)",
+        defaults={"reduce_fn": dspy.majority}, combines=True, needs_metric=False, replaces_program=True,
+        resets_lms=False, writes_demos=False, may_be_step=False,
     ),
     Optimizer(
-        "BetterTogether",
-        "several optimizers one after the other, each starting from what the one before made",
-        calls.make_better_together,
+        "BetterTogether", "several optimizers one after the other, each starting from what the one before made",
+        calls.make_better_together, imports=("optuna", "gepa.core.engine"),
         extra={"steps": {"p": "BootstrapFewShotWithRandomSearch"}, "strategy": None},
-        compares_on="valset",
-        scores_student=True,
-        refuses_compiled=True,
-        imports=("optuna", "gepa.core.engine"),
-        asks_teacher=True,
-        made_of_steps=True,
-        may_be_step=False,
+        compares_on="valset", scores_student=True,
+        refuses_compiled=True, asks_teacher=True, made_of_steps=True, may_be_step=False,
     ),
 )  # fmt: skip
 

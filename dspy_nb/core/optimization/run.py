@@ -15,18 +15,18 @@ from dspy_nb.core.evaluation.pairing import Difference, paired_difference
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
 from dspy_nb.core.optimization.candidates import Candidate
 from dspy_nb.core.optimization.estimates import Estimate
-from dspy_nb.core.programs.adapters import describe_adapter
+from dspy_nb.core.programs.adapters import describe_adapter, describe_value
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from dspy_nb.core.evaluation.evaluate import Evaluation
 
-__all__ = ["OptimizationRun", "Result", "RunPlan"]
+__all__ = ["OptimizationRun", "Result", "RunSettings"]
 
 
 @dataclass(frozen=True)
-class RunPlan:
+class RunSettings:
     """What a run is, known before it starts.
 
     Attributes:
@@ -83,7 +83,7 @@ class OptimizationRun(Shown):
     :attr:`plan`, :attr:`status`, :meth:`stop` and :meth:`wait` raises an InputError.
     """
 
-    def __init__(self, plan: RunPlan, stop: threading.Event) -> None:
+    def __init__(self, plan: RunSettings, stop: threading.Event) -> None:
         self.plan = plan
         self._stop = stop
         self._ended = threading.Event()
@@ -264,15 +264,9 @@ class OptimizationRun(Shown):
             "duration_s": round(self.duration_s, 3),
             "stopped_by": self.stopped_by,
             "candidates": len(self.candidates),
-            "test": None
-            if test is None
-            else {"score": test.score, "interval": list(test.interval), "n": test.n},
+            "test": test and {"score": test.score, "interval": list(test.interval), "n": test.n},
         }
-        return {
-            "program": self.program,
-            "metadata": metadata,
-            "evaluation": None if test is None else test.to_dict(),
-        }
+        return {"program": self.program, "metadata": metadata, "evaluation": test and test.to_dict()}
 
     def __repr__(self) -> str:
         """Return optimizer, state and score in one line."""
@@ -285,16 +279,4 @@ class OptimizationRun(Shown):
 
 def readable(value: Any) -> Any:
     """Return options as JSON can hold them: a model, program or function by its name, and no secret."""
-    return without_secrets(_readable(value))
-
-
-def _readable(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, dspy.BaseLM):
-        return value.model
-    if isinstance(value, Mapping):
-        return {str(key): _readable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_readable(item) for item in value]
-    return getattr(value, "name", None) or getattr(value, "__name__", None) or type(value).__name__
+    return without_secrets(describe_value(value))

@@ -19,10 +19,10 @@ from dspy_nb.core.errors import InputError, NoField, NoPrediction, OptimizationF
 from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
 from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Progress, Started, warn_of
 from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
-from dspy_nb.core.optimization.calls import SEED_SETTING, Job
+from dspy_nb.core.optimization.calls import SEED_SETTING, Assignment
 from dspy_nb.core.optimization.candidates import BatchRecorder, Candidate, Prompt, Recorder
 from dspy_nb.core.optimization.guard import Guard, StopRun
-from dspy_nb.core.optimization.run import Result, RunPlan
+from dspy_nb.core.optimization.run import Result, RunSettings
 from dspy_nb.core.optimization.supervisor import Supervisor
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.optimization.watched_metric import ending_on_no_score
@@ -54,7 +54,7 @@ class Setup:
     """
 
     task: Task
-    plan: RunPlan
+    plan: RunSettings
     student: Any
     model: Any
     settings: Mapping[str, Any]
@@ -112,13 +112,13 @@ class Search:
         compiled, reason = self._search()
         best = self._recorder.best
         if compiled is not None:
-            program = self._finished(compiled)
-            known = self._known(program)
+            program = self._finish(compiled)
+            known = self._find_score(program)
         else:
             program = task.program if best is None else best.program
-            known = None if best is None else self._known(program)
+            known = None if best is None else self._find_score(program)
         if baseline is None:
-            baseline = self._known(task.program)
+            baseline = self._find_score(task.program)
         score, after = known, None
         if compiled is None and best is None:  # the program as it was given: there is nothing new to score
             score, after = baseline, before
@@ -155,15 +155,9 @@ class Search:
     def _search(self) -> tuple[Any, str | None]:
         """Return the optimizer's program, or ``None`` and why it was stopped."""
         task, guard = self._task, self._guard(self._left(reserve_scoring=True), self._recorder)
-        job = Job(
-            self._setup.student,
-            task.trainset,
-            task.valset,
-            self._scoring(guard),
-            self._plan.options,
-            self._plan.seed,
-            self._plan.num_threads,
-        )
+        plan, metric = self._plan, self._scoring(guard)
+        sets = self._setup.student, task.trainset, task.valset
+        job = Assignment(*sets, metric, plan.options, plan.seed, plan.num_threads)
         self._phase = None
         try:
             compiled = self._supervisor.run(guard, partial(self._compile, job, guard))
@@ -179,9 +173,9 @@ class Search:
             guard.errors.fatal = error
             return None, self._keep_or_raise(guard, "failure", failure, error)
 
-    def _compile(self, job: Job, guard: Guard) -> Any:
+    def _compile(self, job: Assignment, guard: Guard) -> Any:
         with self._in_force(guard):
-            optimizer, arguments = self._task.method.make(job)
+            optimizer, arguments = self._task.method.build(job)
             return optimizer.compile(job.student, **arguments)
 
     def _keep_or_raise(self, guard: Guard, reason: str, error: Exception, cause: Any = None) -> str:
@@ -239,7 +233,7 @@ class Search:
         steps = compared if method.made_of_steps else ()
         return Recorder(task.program, min(len(compared), most) or None, self._on_candidate, steps)
 
-    def _finished(self, compiled: Any) -> Any:
+    def _finish(self, compiled: Any) -> Any:
         """Return the optimizer's program on the caller's own: with its class state and its pinned models."""
         if self._task.method.replaces_program:
             return compiled
@@ -249,7 +243,7 @@ class Search:
 
     # -- scores before and after -------------------------------------------------------------------------
 
-    def _known(self, program: Any) -> float | None:
+    def _find_score(self, program: Any) -> float | None:
         """Return the score that the search itself gave ``program``, if that is the one to report."""
         if self._task.method.replaces_program:
             return None
@@ -279,13 +273,9 @@ class Search:
         foreseen = scored * len(predictors_of(task.program))
         calls = max(task.reserve, task.reserve * (usage.lm_calls + usage.cache_hits) // foreseen)
         more = 1 + self._plan.num_threads / max(usage.lm_calls, 1)
-        self._reserve = Usage(
-            calls,
-            0,
-            None if usage.prompt_tokens is None else round(usage.prompt_tokens * more),
-            None if usage.completion_tokens is None else round(usage.completion_tokens * more),
-            None if usage.usd is None else usage.usd * more,
-        )
+        tokens = (usage.prompt_tokens, usage.completion_tokens)
+        prompt, completion = (None if number is None else round(number * more) for number in tokens)
+        self._reserve = Usage(calls, 0, prompt, completion, None if usage.usd is None else usage.usd * more)
 
     def _measure(self, what: str, program: Any, examples: Sequence[dspy.Example]) -> Evaluation | None:
         """Evaluate ``program``; ``None`` without examples, or when there is no budget left for it."""
@@ -369,7 +359,7 @@ class Search:
 
     def _on_candidate(self, candidate: Candidate, best: bool) -> None:
         if self._baseline_score is None and candidate.full:
-            self._baseline_score = self._known(self._task.program)
+            self._baseline_score = self._find_score(self._task.program)
         instruction = next(iter(candidate.instructions.values()), "")
         self._events.send(
             CandidateScored(

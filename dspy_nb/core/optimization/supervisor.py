@@ -45,6 +45,7 @@ class Supervisor:
             while not wait([done], _TICK_S).done and not guard.is_set():
                 pass
             if done.done():
+                thread.join()  # what it does has ended, and so does it
                 return done.result()
         if done.done() and not isinstance(done.exception(), Exception):
             return done.result()

@@ -10,6 +10,7 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.data.copying import own_copy
+from dspy_nb.core.data.examples import check_examples
 from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, as_metric
 from dspy_nb.core.errors import InputError, RegistryWarning
@@ -18,9 +19,8 @@ from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.estimates import Estimate, Sizes, calls_per_run
 from dspy_nb.core.optimization.optimizers import Optimizer, get_optimizer, resolve_options
 from dspy_nb.core.optimization.presets import get_preset
-from dspy_nb.core.programs import calls
+from dspy_nb.core.programs.calls import check_calls, check_program, declared_types
 from dspy_nb.core.programs.copies import check_copies, student_of
-from dspy_nb.core.programs.declared import declared_types
 from dspy_nb.core.programs.demos import LiveObject, dump_demo
 from dspy_nb.core.programs.inputs import forward_of
 from dspy_nb.core.programs.seams import DEMO_NAMES, is_compiled, mark_compiled
@@ -84,7 +84,7 @@ class Task:
 
     def __post_init__(self) -> None:
         method, options = _choose(self.optimizer, self.options, self.preset)
-        check_program(self.program, method, recompile=self.recompile)
+        check_optimizable(self.program, method, recompile=self.recompile)
         _check_numbers(self.budget, self.seed, self.num_threads)
         metric = self._check_metric(method)
         data: dict[str, Sequence[dspy.Example]] = {}
@@ -92,7 +92,7 @@ class Task:
             checked = () if _is_absent(examples) else check_data(name, examples, self.program, metric)
             data[name] = tuple(map(own_copy, checked))  # DSPy makes demos of the very examples
         if method.writes_demos:
-            warn_of_live_objects(self.program, data["trainset"])
+            check_storable(self.program, data["trainset"])
         first = self.programs[0]
         sizes = Sizes(
             len(data["trainset"]), len(data["valset"]), len(predictors_of(first)), calls_per_run(first)
@@ -210,7 +210,7 @@ def _scoring_calls(
     return before * calls, after * calls * method.calls_per_answer(options)
 
 
-def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> None:
+def check_optimizable(program: Any, optimizer: Optimizer, *, recompile: bool) -> None:
     """Check that ``optimizer`` can work on ``program``.
 
     Raises:
@@ -241,7 +241,7 @@ def check_program(program: Any, optimizer: Optimizer, *, recompile: bool) -> Non
         )
     if forward_of(program) is None:
         raise InputError(f"{type(program).__name__} has no forward method")
-    calls.check_program(program)
+    check_program(program)
     if optimizer.asks_teacher:
         for name, predictor in program.named_predictors():
             if clash := sorted(DEMO_NAMES & set(predictor.signature.fields)):
@@ -260,7 +260,7 @@ def check_teacher(program: Any, teacher: Any) -> None:
     """
     if teacher is None:
         return
-    calls.check_program(teacher)
+    check_program(teacher)
     wanted, given = (dict(parameters_of(one, frozen=False)) for one in (program, teacher))
     if list(wanted) != list(given):
         raise InputError(
@@ -294,24 +294,8 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
     Raises:
         InputError: not a list of examples, empty, or one lacks inputs or a label.
     """
-    if (
-        not isinstance(examples, Iterable)
-        or isinstance(examples, str | Mapping | dspy.Example)
-        or hasattr(examples, "columns")  # a DataFrame, which would give the names of its columns
-    ):
-        raise InputError(
-            f"{name} must be a list of dspy.Example, got {type(examples).__name__}; dspy_nb.load_examples() "
-            "makes one from a file, a DataFrame or dicts"
-        )
-    checked = list(examples)
-    if not checked:
-        raise InputError(f"{name} is empty")
+    checked = check_examples(name, examples)
     for number, example in enumerate(checked):
-        if not isinstance(example, dspy.Example):
-            raise InputError(
-                f"{name}[{number}] must be a dspy.Example, got {type(example).__name__}; "
-                "dspy_nb.load_examples() makes examples from dicts"
-            )
         if input_names(example) is None:
             raise InputError(f"{name}[{number}] has no inputs: call .with_inputs('field', ...) on it")
     if metric is not None:
@@ -320,32 +304,28 @@ def check_data(name: str, examples: Any, program: Any, metric: Metric | None) ->
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
     for one in program if isinstance(program, Sequence) else [program]:
-        calls.check_calls(name, checked, one, [] if metric is None else [metric])
+        check_calls(name, checked, one, [] if metric is None else [metric])
     return checked
 
 
 def check_storable(program: dspy.Module, trainset: Iterable[dspy.Example]) -> None:
     """Try to store the program with each labelled example as a demo, which is what the search may make of it.
 
+    Warns of an example that can be learned from and not be registered: a field holds an object that has no content,
+    such as a function, which DSPy runs and no file holds.
+
     Raises:
-        LiveObject: a field holds an object that has no content, such as a function: DSPy runs it, no file holds it.
         InputError: a field holds what no file brings back the same; the message names it and its type.
     """
-    dump_json(dump_state(program), "the state of the program")
     signatures = {id(part.signature): part.signature for part in predictors_of(program, frozen=False)}
-    for number, example in enumerate(trainset):
-        for signature in signatures.values():
-            try:
-                dump_demo(example, signature)
-            except InputError as error:
-                raise type(error)(f"trainset[{number}]: {error}") from None
-
-
-def warn_of_live_objects(program: dspy.Module, trainset: Iterable[dspy.Example]) -> None:
-    """Warn of labelled examples that can be learned from and not be registered."""
     try:
-        check_storable(program, trainset)
+        dump_json(dump_state(program), "the state of the program")
+        for number, example in enumerate(trainset):
+            for signature in signatures.values():
+                try:
+                    dump_demo(example, signature)
+                except InputError as error:
+                    raise type(error)(f"trainset[{number}]: {error}") from None
     except LiveObject as error:
-        warnings.warn(
-            f"{error}; with it as a demo no registry takes the result", RegistryWarning, stacklevel=4
-        )
+        text = f"{error}; with it as a demo no registry takes the result"
+        warnings.warn(text, RegistryWarning, stacklevel=4)

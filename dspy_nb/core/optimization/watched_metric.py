@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import NoPrediction
-from dspy_nb.core.optimization.guard import SCORING, Guard, StopRun
+from dspy_nb.core.optimization.guard import SCORING, Guard
 from dspy_nb.core.text import error_text
 
 __all__ = ["ending_on_no_score"]
@@ -25,40 +23,29 @@ def ending_on_no_score(metric: Callable[..., Any] | None, guard: Guard) -> Metri
     if metric is None:
         return None
     assert isinstance(metric, Metric)  # the task has seen to it
-
-    def end(error: MetricError) -> StopRun:
-        guard.errors.fatal = error
-        return guard.halt("metric")
-
-    def count(error: Exception) -> None:
-        guard.add_error(error, "" if metric.label in error_text(error) else f"metric {metric.label}: ")
-
-    plain = {f.name: getattr(metric, f.name) for f in fields(metric)}
-    return _Watched(**plain, end=end, count=count, busy=guard.busy)
+    return _Watched(**{f.name: getattr(metric, f.name) for f in fields(metric)}, guard=guard)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class _Watched(Metric):
-    """The metric, what makes the exception that ends the run, what hears of all others, and of threads at work."""
-
-    end: Callable[[MetricError], StopRun] = lambda error: StopRun("metric")
-    count: Callable[[Exception], None] = lambda error: None
-    busy: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    guard: Guard = field(kw_only=True)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         outside = SCORING.set(True)
         try:
-            with self.busy():
+            with self.guard.busy():
                 score = super().__call__(*arguments, **named)
             if 0 <= float(score) <= 1:
                 return score
             raise MetricError(f"metric {self.label} returned {float(score):g}; a score is between 0 and 1")
         except MetricError as error:
-            raise self.end(error) from None
+            self.guard.errors.fatal = error
+            raise self.guard.halt("metric") from None
         except NoPrediction:
             raise  # counted when the program returned it
         except Exception as error:
-            self.count(error)
+            where = "" if self.label in error_text(error) else f"metric {self.label}: "
+            self.guard.add_error(error, where)
             raise
         finally:
             SCORING.reset(outside)

@@ -10,7 +10,7 @@ from dspy_nb.core.secrecy import is_secret, without_secrets
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["adapter_text", "describe_adapter", "same_adapter"]
+__all__ = ["adapter_text", "describe_adapter", "describe_value", "same_adapter"]
 
 
 def describe_adapter(adapter: dspy.Adapter | None = None) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def describe_adapter(adapter: dspy.Adapter | None = None) -> dict[str, Any]:
     adapter = adapter or dspy.settings.adapter or dspy.ChatAdapter()
     cls = type(adapter)
     options = {
-        name: _describe_value(value)
+        name: describe_value(value)
         for name, value in sorted(vars(adapter).items())
         if name != "callbacks" and not name.startswith("_") and not is_secret(name) and "key" not in name
     }
@@ -51,7 +51,8 @@ def _list_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return [name for name in ours if name in theirs and ours[name] != theirs[name]]
 
 
-def _describe_value(value: Any) -> Any:
+def describe_value(value: Any) -> Any:
+    """Return an option as JSON can hold it: a model, program or function by its name."""
     import dspy
 
     if value is None or isinstance(value, bool | int | float | str):
@@ -59,7 +60,7 @@ def _describe_value(value: Any) -> Any:
     if isinstance(value, dspy.BaseLM):
         return value.model
     if isinstance(value, list | tuple):
-        return [_describe_value(item) for item in value]
+        return [describe_value(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _describe_value(item) for key, item in value.items()}
-    return value.__name__ if isinstance(value, type) else type(value).__name__
+        return {str(key): describe_value(item) for key, item in value.items()}
+    return getattr(value, "name", None) or getattr(value, "__name__", None) or type(value).__name__

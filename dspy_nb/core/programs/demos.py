@@ -31,13 +31,8 @@ _TYPES: Final = "dspy_nb_types"
 _LARGEST_INT: Final = 2**63  # beyond it, readers of JSON make a float of it
 # What a value in a field of another type may be read back as.
 _PLAIN: Final[Mapping[str, Any]] = {
-    "None": type(None),
-    "tuple": tuple,
-    "set": set | frozenset,
-    "float": float,
-    "int": int,
-    "bytes": bytes,
-}
+    "None": type(None), "tuple": tuple, "set": set | frozenset, "float": float, "int": int, "bytes": bytes
+}  # fmt: skip
 _ADDRESS: Final = " at 0x"
 
 

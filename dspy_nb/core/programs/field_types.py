@@ -19,20 +19,9 @@ from dspy_nb.core.errors import Corrupt
 __all__ = ["is_plain_type", "parse_type", "same_type", "type_text"]
 
 _PLAIN: Final[Mapping[str, Any]] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "bytes": bytes,
-    "None": type(None),
-    "Any": Any,
-    "date": date,
-    "datetime": datetime,
-    "list": list,
-    "dict": dict,
-    "set": set,
-    "tuple": tuple,
-}
+    "str": str, "int": int, "float": float, "bool": bool, "bytes": bytes, "None": type(None), "Any": Any,
+    "date": date, "datetime": datetime, "list": list, "dict": dict, "set": set, "tuple": tuple,
+}  # fmt: skip
 _CONTAINERS: Final = (list, dict, set, tuple)
 _DSPY: Final = ("Audio", "History", "Image")
 _LONGEST: Final = 2_000

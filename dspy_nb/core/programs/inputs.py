@@ -11,18 +11,13 @@ import dspy
 from dspy_nb.core.arguments import returns_later
 from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.programs.seams import Reserved, reserved_names
+from dspy_nb.core.programs.seams import reserved_names
 from dspy_nb.core.programs.spec import Program, parameters_of
 
 __all__ = [
-    "check_inputs",
-    "check_program",
-    "check_request",
-    "forward_of",
-    "required_parameters",
-    "signature_of",
+    "check_call", "check_inputs", "check_program", "forward_of", "required_parameters", "signature_of",
     "taken_parameters",
-]
+]  # fmt: skip
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _HIDDEN = "dspy_"  # dspy.Example keeps fields called so to itself
@@ -77,12 +72,18 @@ def check_inputs(name: str, examples: Iterable[dspy.Example], program: Program) 
             )
 
 
-def check_request(program: Program, inputs: Mapping[str, Any], own: tuple[str, ...] = ()) -> None:
-    """Check that ``program`` can be called with these inputs; ``check_call`` describes the arguments.
+def check_call(program: Program, inputs: Mapping[str, Any], own: tuple[str, ...] = ()) -> None:
+    """Check that ``program`` can be called with these inputs.
+
+    Args:
+        program: A ``dspy.Module`` or a function.
+        inputs: By name.
+        own: Arguments of the function that was given them, which cannot be inputs too.
 
     Raises:
-        InputError: An input is missing, or the program does not take it; the message lists what it takes.
+        InputError: It cannot; the message names what is wrong and what is valid.
     """
+    check_program(program)
     needed, taken = _needed(program), taken_parameters(program)
     takes = needed if taken is None else taken
     if hidden := [name for name in own if name in takes]:
@@ -140,13 +141,9 @@ def taken_parameters(program: Program) -> set[str] | None:
 
 def _needed(program: Program) -> list[str]:
     signature, named = signature_of(program), required_parameters(program)
-    if (
-        signature is None
-        and isinstance(program, dspy.Module)
-        and not named
-        and taken_parameters(program) is None
-    ):
-        signature = _own_signature(program)  # a forward that takes just anything hands it on
+    if signature is None and isinstance(program, dspy.Module) and not named:
+        # A forward that takes just anything hands it on.
+        signature = _own_signature(program) if taken_parameters(program) is None else None
     if signature is None:
         return named
     fields = signature.input_fields.items()
@@ -195,20 +192,17 @@ def _check_forward(program: dspy.Module) -> None:
     if called is None and getattr(kind, "aforward", None) is None and _is_of_dspy(kind.__call__):
         raise InputError(f"{name} has no forward method")
     for method, function in (("forward", called), ("__call__", kind.__call__)):
-        if (later := returns_later(function)) == "asynchronous":
+        if returns_later(function) == "asynchronous":
             raise InputError(
                 f"the {method} of {name} is asynchronous, and nobody awaits it: name it aforward"
             )
-        if later is not None:
+    awaited = None if called else getattr(kind, "aforward", None)
+    for method, function in (("forward", called), ("__call__", kind.__call__), ("aforward", awaited)):
+        if returns_later(function) == "a generator":
             raise InputError(
-                f"the {method} of {name} is {later}, and a program returns one dspy.Prediction: return in place "
-                "of yield"
+                f"the {method} of {name} is a generator, and a program returns one dspy.Prediction: return in "
+                "place of yield"
             )
-    if called is None and returns_later(getattr(kind, "aforward", None)) == "a generator":
-        raise InputError(
-            f"the aforward of {name} is a generator, and a program returns one dspy.Prediction: return in place "
-            "of yield"
-        )
     if any(parameter.name == "instance" for parameter in _parameters(program) or ()):
         raise InputError(
             f"the forward of {name} has a parameter called 'instance', which DSPy takes for something else: "
@@ -225,21 +219,15 @@ def _check_names(program: dspy.Module) -> None:
             continue
         reserved = reserved_names(part)
         where = "the program" if path in ("self", "the program") else path.removeprefix("self.")
-        for role, fields, names in (
-            ("input", signature.input_fields, reserved.inputs),
-            ("output", signature.output_fields, reserved.outputs),
-        ):
+        inputs = ("input", signature.input_fields, reserved.inputs)
+        for role, fields, names in (inputs, ("output", signature.output_fields, reserved.outputs)):
             for field in fields:
                 if field in names or field.startswith(_HIDDEN):
+                    others = ", ".join((*sorted(names), f"{_HIDDEN}*"))
                     raise InputError(
                         f"{where} has an {role} called {field!r}, a name that DSPy takes for something else, so "
-                        f"that it would never get there: rename it; the others are {_list_reserved(reserved, role)}"
+                        f"that it would never get there: rename it; the others are {others}"
                     )
-
-
-def _list_reserved(reserved: Reserved, role: str) -> str:
-    names = reserved.inputs if role == "input" else reserved.outputs
-    return ", ".join((*sorted(names), f"{_HIDDEN}*"))
 
 
 def _list_names(names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.seams import engine_as_given
 from dspy_nb.core.programs.spec import Program, predictors_of
 
-__all__ = ["answers_repeat", "are_confusable", "rollouts", "used_lms", "without_cache"]
+__all__ = ["answers_repeat", "are_confusable", "name_lms", "rollouts", "used_lms", "without_cache"]
 
 
 def used_lms(program: Program, lm: dspy.BaseLM | None = None) -> list[dspy.BaseLM]:
@@ -40,6 +40,12 @@ def used_lms(program: Program, lm: dspy.BaseLM | None = None) -> list[dspy.BaseL
                 "no language model: give lm=dspy.LM(...), or call dspy.configure(lm=dspy.LM(...))"
             )
     return list(found.values())
+
+
+def name_lms(program: Program, lm: dspy.BaseLM | None = None) -> str | None:
+    """Return the names of the language models that ``used_lms`` finds; ``None`` if there are none."""
+    names = dict.fromkeys(str(getattr(model, "model", model)) for model in used_lms(program, lm))
+    return ", ".join(names) or None
 
 
 def answers_repeat(program: Program, lm: dspy.BaseLM | None = None) -> bool:

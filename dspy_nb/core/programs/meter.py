@@ -10,8 +10,9 @@ watched where it sends them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dspy
@@ -26,7 +27,7 @@ __all__ = ["CallTimeout", "Meter", "watch_requests"]
 class Meter(UsageTracker):
     """Receives from DSPy what each uncached call used and cost.
 
-    Install both halves: ``dspy.context(usage_tracker=meter, caller_modules=[*others, meter])``.
+    Install both halves: ``dspy.context(**meter.settings())``.
 
     Args:
         on_usage: called with (prompt tokens or None, completion tokens or None) for each uncached call,
@@ -46,11 +47,19 @@ class Meter(UsageTracker):
         super().__init__()
         self._on_usage = on_usage
         self._parent = parent
-        limits = [
-            limit for limit in (call_seconds, getattr(parent, "call_seconds", None)) if limit is not None
-        ]
-        self.call_seconds = min(limits, default=None)
+        limits = (call_seconds, getattr(parent, "call_seconds", None))
+        self.call_seconds = min((limit for limit in limits if limit is not None), default=None)
         self.history = _PriceListener(on_price)  # DSPy appends each call to its caller modules' history
+
+    def settings(self) -> dict[str, Any]:
+        """Return the DSPy settings under which this meter counts, for ``dspy.context``."""
+        watch_requests()
+        return {
+            "usage_tracker": self,
+            "caller_modules": [*(dspy.settings.caller_modules or ()), self],
+            "disable_history": False,  # the meter listens to it
+            "max_history_size": max(1, dspy.settings.max_history_size),
+        }
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Meter:
         """Return self: DSPy deep-copies the tracker into each worker, and the counts must stay one."""
@@ -96,6 +105,21 @@ class CallTimeout(dspy.LMError):
     """A request was not answered in time. DSPy does not try it again."""
 
 
+@contextlib.contextmanager
+def _count(completions: int) -> Iterator[float | None]:
+    """Let the meter in force, if there is one, hear of a request within; yield how long that may take."""
+    meter = dspy.settings.usage_tracker
+    if not isinstance(meter, Meter):
+        yield None
+        return
+    meter.sending(completions)
+    try:
+        yield meter.call_seconds
+    except Exception:
+        meter.failed(completions)
+        raise
+
+
 def watch_requests() -> None:
     """Let the :class:`Meter` in force hear of every request, retries included, and hold its time limit.
 
@@ -106,35 +130,22 @@ def watch_requests() -> None:
         return
 
     def watched(lm: Any, call: Any, backend: Any, request: Any, *rest: Any) -> None:
-        meter = dspy.settings.usage_tracker
-        if not isinstance(meter, Meter):
-            return attempt(lm, call, backend, request, *rest)
-        completions = call.n if request is None else 1
-        meter.sending(completions)
         work = functools.partial(attempt, lm, call, backend, request, *rest)
-        try:
-            work() if meter.call_seconds is None else within(meter.call_seconds, work)
-        except TookTooLong as error:
-            meter.failed(completions)
-            raise CallTimeout(str(error)) from None
-        except Exception:
-            meter.failed(completions)
-            raise
+        with _count(call.n if request is None else 1) as limit_s:
+            try:
+                work() if limit_s is None else within(limit_s, work)
+            except TookTooLong as error:
+                raise CallTimeout(str(error)) from None
 
     async def watched_async(lm: Any, call: Any, backend: Any, request: Any, *rest: Any) -> None:
-        meter = dspy.settings.usage_tracker
-        if not isinstance(meter, Meter):
-            return await attempt_async(lm, call, backend, request, *rest)
-        completions = call.n if request is None else 1
-        meter.sending(completions)
-        try:
-            async with asyncio.timeout(meter.call_seconds) as limit:
-                await attempt_async(lm, call, backend, request, *rest)
-        except Exception:
-            meter.failed(completions)
-            if limit.expired():
-                raise CallTimeout(f"no answer within {meter.call_seconds:g} s") from None
-            raise
+        with _count(call.n if request is None else 1) as limit_s:
+            try:
+                async with asyncio.timeout(limit_s) as limit:
+                    await attempt_async(lm, call, backend, request, *rest)
+            except Exception:
+                if limit.expired():
+                    raise CallTimeout(f"no answer within {limit_s:g} s") from None
+                raise
 
     watched.dspy_nb = True  # type: ignore[attr-defined]
     execution._attempt, execution._aattempt = watched, watched_async

@@ -42,9 +42,15 @@ def _is_quiet() -> bool:
     return bool(dspy.settings.get(_SETTING))
 
 
-def _print(*args: Any, **kwargs: Any) -> None:
-    if not _is_quiet():
-        builtins.print(*args, **kwargs)  # noqa: T201 - it stands in for print
+def _silence(show: Any) -> Any:
+    def show_unless_quiet(*args: Any, **kwargs: Any) -> None:
+        if not _is_quiet():
+            show(*args, **kwargs)
+
+    return show_unless_quiet
+
+
+_print = _silence(builtins.print)
 
 
 def _quiet_bar(bar: type) -> type:
@@ -98,16 +104,8 @@ def install() -> None:
         engine.tqdm = _quiet_bar(engine.tqdm)
     base_lm: Any = importlib.import_module("dspy.clients.base_lm")
     if base_lm.pretty_print_history.__module__ != __name__:  # COPRO shows its prompt model's last call
-        base_lm.pretty_print_history = _quiet_history(base_lm.pretty_print_history)
+        base_lm.pretty_print_history = _silence(base_lm.pretty_print_history)
     logging.getLogger().addFilter(_not_in_a_quiet_run)  # DSPy logs failed deep copies to no named logger
     for name in _LOGGERS:
         for handler in logging.getLogger(name).handlers:
             handler.addFilter(_not_in_a_quiet_run)
-
-
-def _quiet_history(show: Any) -> Any:
-    def show_unless_quiet(*args: Any, **kwargs: Any) -> None:
-        if not _is_quiet():
-            show(*args, **kwargs)
-
-    return show_unless_quiet

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,25 +24,10 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 __all__ = [
-    "DEMO_NAMES",
-    "Reserved",
-    "answer_cache",
-    "answer_of",
-    "current_call",
-    "default_settings",
-    "dependency_versions",
-    "description_of",
-    "engine_as_given",
-    "is_compiled",
-    "is_parameter",
-    "is_untyped",
-    "mark_compiled",
-    "reserved_names",
-    "role_of",
-    "route_cache",
-    "seed_optuna",
-    "untyped",
-]
+    "DEMO_NAMES", "Reserved", "answer_cache", "answer_of", "current_call", "default_settings",
+    "dependency_versions", "description_of", "engine_as_given", "is_compiled", "is_parameter",
+    "is_untyped", "mark_compiled", "reserved_names", "role_of", "route_cache", "seed_optuna", "untyped",
+]  # fmt: skip
 
 
 logger = logging.getLogger(__name__)
@@ -198,39 +184,24 @@ class _ForgivingDisk:
         self.lost = 0
 
     def get(self, key: str) -> Any:
-        from dspy.clients.disk_serialization import DeserializationError
-
-        try:
-            return self._disk.get(key)
-        except DeserializationError:
-            raise  # DSPy deletes the answer, and asks anew
-        except Exception as error:
-            self._failed(error)
-            return None
+        return self._try(lambda: self._disk.get(key))
 
     def set(self, key: str, value: Any) -> None:
-        if not self._writes:
-            self.lost += 1
-            return
-        try:
+        def write() -> None:
             if not self._disk.set(key, value):  # held up by somebody else for too long
                 self._writes = False
                 raise TimeoutError("another process holds it")
-        except Exception as error:
-            self._failed(error)
+
+        if self._writes:
+            self._try(write)
+        else:
+            self.lost += 1
 
     def delete(self, key: str) -> None:
-        try:
-            self._disk.delete(key)
-        except Exception as error:
-            self._failed(error)
+        self._try(lambda: self._disk.delete(key))
 
     def __contains__(self, key: str) -> bool:
-        try:
-            return key in self._disk
-        except Exception as error:
-            self._failed(error)
-            return False
+        return bool(self._try(lambda: key in self._disk))
 
     def __getitem__(self, key: str) -> Any:
         return self._disk[key]
@@ -241,12 +212,20 @@ class _ForgivingDisk:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._disk, name)
 
-    def _failed(self, error: Exception) -> None:
-        self.lost += 1
-        if not self._said:  # threads that come at once may say it twice
-            self._said = True
-            why = error_text(error, 200) or type(error).__name__
-            logger.warning("%s: an answer cannot be kept or read: %s; the run goes on", self._folder, why)
+    def _try(self, work: Callable[[], Any]) -> Any:
+        from dspy.clients.disk_serialization import DeserializationError
+
+        try:
+            return work()
+        except DeserializationError:
+            raise  # DSPy deletes the answer, and asks anew
+        except Exception as error:
+            self.lost += 1
+            if not self._said:  # threads that come at once may say it twice
+                self._said = True
+                why = error_text(error, 200) or type(error).__name__
+                logger.warning("%s: an answer cannot be kept or read: %s; the run goes on", self._folder, why)
+            return None
 
 
 def _without_call(answer: Any) -> Any:

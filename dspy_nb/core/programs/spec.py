@@ -31,20 +31,10 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 __all__ = [
-    "Program",
-    "base_model",
-    "check_named",
-    "check_spec",
-    "class_path",
-    "compare_specs",
-    "different_schemas",
-    "parameters_of",
-    "predictors_of",
-    "rebuild",
-    "rebuild_predictor",
-    "schema_hash",
+    "Program", "base_model", "check_named", "check_spec", "class_path", "compare_specs",
+    "different_schemas", "parameters_of", "predictors_of", "rebuild", "rebuild_predictor", "schema_hash",
     "spec_of",
-]
+]  # fmt: skip
 
 Program: TypeAlias = "dspy.Module | Callable[..., Any]"
 """A module of DSPy, or a function of the input fields."""
@@ -318,32 +308,27 @@ def _predictor_spec(path: str, parameter: Any) -> dict[str, Any]:
         return {"path": path, "kind": kind, "obstacle": f"it is a {kind}", "options": {}, "fields": []}
     fields = [_field_spec(name, field) for name, field in parameter.signature.fields.items()]
     options = {key: value for key, value in parameter.config.items() if key in SAMPLING_OPTIONS}
-    obstacle = next((field.pop("obstacle") for field in fields if field["obstacle"]), None)
+    obstacles = (_find_obstacle(name, field) for name, field in parameter.signature.fields.items())
+    obstacle = next(filter(None, obstacles), None)
     if kind != "Predict":
         obstacle = f"it is a {kind}"
     elif left_out := sorted(set(parameter.config) - SAMPLING_OPTIONS):
         obstacle = f"its options {', '.join(left_out)} are not stored"
-    for field in fields:
-        field.pop("obstacle", None)
     return {"path": path, "kind": kind, "obstacle": obstacle, "options": options, "fields": fields}
 
 
 def _field_spec(name: str, field: Any) -> dict[str, Any]:
-    text = type_text(field.annotation)
-    obstacle = None
-    if not is_plain_type(text):
-        obstacle = f"the type {text} of the field '{name}' is not one that the registry can rebuild"
-    elif field.metadata or not field.is_required():
-        obstacle = f"the field '{name}' has a default or a constraint"
     return {
-        "name": name,
-        "role": role_of(field),
-        "type": text,
-        "untyped": is_untyped(field),
-        "desc": description_of(field),
-        "schema": schema_hash(field),
-        "obstacle": obstacle,
-    }
+        "name": name, "role": role_of(field), "type": type_text(field.annotation), "untyped": is_untyped(field),
+        "desc": description_of(field), "schema": schema_hash(field),
+    }  # fmt: skip
+
+
+def _find_obstacle(name: str, field: Any) -> str | None:
+    if not is_plain_type(text := type_text(field.annotation)):
+        return f"the type {text} of the field '{name}' is not one that the registry can rebuild"
+    constrained = field.metadata or not field.is_required()
+    return f"the field '{name}' has a default or a constraint" if constrained else None
 
 
 def schema_hash(field: FieldInfo) -> str | None:

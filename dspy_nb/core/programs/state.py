@@ -139,17 +139,11 @@ def _check_predictor(state: object, item: Mapping[str, Any], where: str) -> None
     if state.get("lm") is not None:
         raise Corrupt(f"{where} names a language model, and the registry never stores one")
     signature, demos = state.get("signature"), state.get("demos")
-    fields = signature.get("fields") if isinstance(signature, dict) else None
-    if (
-        not isinstance(fields, list)
-        or not isinstance(signature, dict)
-        or not isinstance(signature.get("instructions"), str)
-        or not all(
-            isinstance(field, dict)
-            and isinstance(field.get("prefix"), str)
-            and isinstance(field.get("description"), str)
-            for field in fields
-        )
+    signature = signature if isinstance(signature, dict) else {}
+    fields = signature.get("fields") if isinstance(signature.get("instructions"), str) else None
+    if not isinstance(fields, list) or not all(
+        isinstance(field, dict) and all(isinstance(field.get(key), str) for key in ("prefix", "description"))
+        for field in fields
     ):
         raise Corrupt(f"{where} has no signature")
     if len(fields) != len(item["fields"]):

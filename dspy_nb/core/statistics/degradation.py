@@ -124,16 +124,9 @@ class DegradationTest:
 
     def to_state(self) -> dict[str, Any]:
         """Return everything as JSON data."""
-        return {
-            "level": self.level,
-            "alpha": self.alpha,
-            "n": self.n,
-            "total": self.total,
-            "evalue": self.evalue,
-            "largest": self._largest,
-            "alarm_at": self.alarm_at,
-            "log_staked": None if self.n == 0 else self._log_staked.tolist(),
-        }
+        staked = None if self.n == 0 else self._log_staked.tolist()
+        known = {name: getattr(self, name) for name in ("level", "alpha", "n", "total", "evalue", "alarm_at")}
+        return {**known, "largest": self._largest, "log_staked": staked}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
@@ -171,10 +164,8 @@ def running_interval(total: float, n: int, confidence: float = 0.95) -> tuple[fl
     if n == 0:
         return 0.0, 1.0
     rest = n - total
-    half = math.lgamma(0.5) * 2 - math.lgamma(1)
-    evidence = (
-        math.lgamma(0.5 + total) + math.lgamma(0.5 + rest) - math.lgamma(1 + n) - half + math.log(alpha)
-    )
+    evidence = math.lgamma(0.5 + total) + math.lgamma(0.5 + rest) - math.lgamma(1 + n)
+    evidence += math.log(alpha) - math.log(math.pi)  # the prior's own beta function
 
     def refuted(mean: float) -> bool:
         likelihood = (total * math.log(mean) if total else 0) + (rest * math.log1p(-mean) if rest else 0)

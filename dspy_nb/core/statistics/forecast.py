@@ -181,20 +181,14 @@ class _Futures(ABC):
     def go(self, steps: int, rng: np.random.Generator) -> NDArray[Any]:
         """Add so many answers to each, return which are decided, and go on with the others."""
         self._wealth += self._gains(rng.multinomial(steps, self._chances))
-        self._rejected |= self._above(self._wealth)
-        decided = self._decided(self._rejected)
+        self._rejected |= np.exp(np.minimum(self._wealth, 700.0)).sum(axis=-1) >= self._least
+        decided = np.any([self._rejected[:, cells].all(axis=1) for cells in self._verdicts], axis=0)
         self._keep(~decided)
         return decided
 
     def _keep(self, kept: NDArray[Any]) -> None:
         self._chances = self._chances[kept]
         self._wealth, self._rejected = self._wealth[kept], self._rejected[kept]
-
-    def _above(self, log_wealth: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(np.exp(np.minimum(log_wealth, 700.0)).sum(axis=-1) >= self._least)
-
-    def _decided(self, rejected: NDArray[Any]) -> NDArray[Any]:
-        return np.any([rejected[:, cells].all(axis=1) for cells in self._verdicts], axis=0)
 
 
 def _deciding(cells: Cells, zero: int, margin: float) -> tuple[list[int], list[list[int]]]:

@@ -102,18 +102,10 @@ def newcombe_interval(
 ) -> tuple[float, float]:
     """Return Newcombe's hybrid score interval of the difference of two independent rates, A − B.
 
-    Args:
-        successes_a: Number of successes of arm A.
-        n_a: Number of trials of arm A.
-        successes_b: Number of successes of arm B.
-        n_b: Number of trials of arm B.
-        confidence: Coverage aimed at, in (0, 1).
+    Takes what ``two_proportion_z`` does, and the coverage aimed at, in (0, 1); raises an InputError likewise.
 
     Returns:
         The interval of A − B; ``(-1, 1)`` when an arm has no trials.
-
-    Raises:
-        InputError: A count is negative or not whole, successes exceed n, or confidence is not in (0, 1).
 
     Source: method 10 of Newcombe (1998), Statistics in Medicine 17, 873-890.
     """
@@ -133,8 +125,7 @@ def _square_and_add(
     low_b, high_b = score_interval(rate_b, n_b, z)
 
     def combined(reach_a: float, reach_b: float) -> float:
-        square = reach_a**2 + reach_b**2 - 2 * correlation * reach_a * reach_b
-        return math.sqrt(max(0.0, square))
+        return math.sqrt(max(0.0, reach_a**2 + reach_b**2 - 2 * correlation * reach_a * reach_b))
 
     difference = rate_a - rate_b
     return (

@@ -46,13 +46,14 @@ def paired_evalue(b_wins: int, a_wins: int, a: float = 3.0) -> float:
     al. (2021), "Time-uniform, nonparametric, nonasymptotic confidence sequences", beta-binomial mixture.
     """
     b_wins, a_wins = whole_number("b_wins", b_wins), whole_number("a_wins", a_wins)
-    a = number_between("a", a, 0, math.inf, ends=False)
-    log_evidence = _log_beta(a + b_wins, a + a_wins) - _log_beta(a, a) + (b_wins + a_wins) * math.log(2)
+    log_evidence = float(_log_evalue(b_wins, a_wins, number_between("a", a, 0, math.inf, ends=False)))
     return math.exp(log_evidence) if log_evidence < 709 else math.inf
 
 
-def _log_beta(x: float, y: float) -> float:
-    return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
+def _log_evalue(b_wins: Any, a_wins: Any, a: float) -> Any:
+    from scipy.special import betaln
+
+    return betaln(a + b_wins, a + a_wins) - betaln(a, a) + (b_wins + a_wins) * math.log(2)
 
 
 class Cells(NamedTuple):
@@ -304,7 +305,7 @@ class PairedSequence(BettingSequence):
             b_wins = self.b_wins + np.cumsum(batch > 0)
             a_wins = self.a_wins + np.cumsum(batch < 0)
             if self.binary:
-                self._bet(self._factors[batch.astype(int) + 1], self._log_evalues(b_wins, a_wins))
+                self._bet(self._factors[batch.astype(int) + 1], _log_evalue(b_wins, a_wins, self._a))
             else:
                 x = (1 + batch[:, None, None]) / 2
                 self._bet(np.log((1 - x) * self._factors[0] + x * self._factors[1]))
@@ -330,13 +331,6 @@ class PairedSequence(BettingSequence):
             return np.asarray(factors[differences.astype(int) + 1])
         x = (1 + differences[:, None, None]) / 2
         return np.asarray(np.log((1 - x) * factors[0] + x * factors[1]))
-
-    def _log_evalues(self, b_wins: NDArray[Any], a_wins: NDArray[Any]) -> NDArray[Any]:
-        """Return the logarithm of ``paired_evalue`` after each step."""
-        from scipy.special import betaln
-
-        a = self._a
-        return betaln(a + b_wins, a + a_wins) - betaln(a, a) + (b_wins + a_wins) * math.log(2)
 
     def _keep(self, kept: NDArray[Any]) -> None:
         super()._keep(kept)

@@ -18,7 +18,7 @@ from dspy_nb.core.ab.compare import compare
 from dspy_nb.core.data.metrics import as_metric, exact_match
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.optimization.optimize import optimize
-from dspy_nb.core.programs.declared import declared_types
+from dspy_nb.core.programs.calls import declared_types
 from tests.scripted import ScriptedEngine, scripted_lm
 
 

@@ -383,10 +383,10 @@ def test_labels_that_differ_in_case_alone_stay_apart() -> None:
     ("change", "message"),
     [
         ({"dataset": []}, "dataset is empty"),
-        ({"dataset": "data.jsonl"}, "dataset is a str; give a list of dspy.Example"),
-        ({"dataset": [{"number": 1}]}, "dataset[0] is a dict"),
+        ({"dataset": "data.jsonl"}, "dataset must be a list of dspy.Example, got str"),
+        ({"dataset": [{"number": 1}]}, "dataset[0] must be a dspy.Example, got dict"),
         ({"dataset": [dspy.Example(number=1, answer="odd")]}, "with_inputs"),
-        ({"dataset": 7}, "dataset is a int"),
+        ({"dataset": 7}, "dataset must be a list of dspy.Example, got int"),
         ({"program": "parity"}, "program must be a dspy.Module or a function, got str"),
         ({"metric": None}, "is not a metric"),
         ({"metric": []}, "metric is empty"),

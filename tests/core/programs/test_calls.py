@@ -13,8 +13,7 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.core.errors import NoPrediction
-from dspy_nb.core.programs.answers import options_of
-from dspy_nb.core.programs.calls import check_answer, check_call, check_calls, check_program
+from dspy_nb.core.programs.calls import check_answer, check_call, check_calls, check_program, options_of
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
 SENTIMENT = nb.exact_match("sentiment")
