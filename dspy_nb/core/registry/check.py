@@ -122,6 +122,11 @@ def _check_end(
     except DspyNbError:
         return  # that is a problem already
     yield from (_stray(log.folder / name) for name in _names(log.folder) if not is_entry_name(name))
+    if log.torn is not None:
+        message = (
+            f"{log.torn} was not finished by a process that stopped half-way: the next entry takes its place"
+        )
+        yield Problem("orphan", Path(log.torn), message)
     if anchor is None or anchor.is_held_by(log.entries):
         return
     if anchor.number > len(log.entries):

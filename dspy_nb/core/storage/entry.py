@@ -1,4 +1,4 @@
-"""One entry of a log as a file: how it is sealed, read and verified."""
+"""One entry of a log as a file: how it is sealed, read and verified, and what a torn one looks like."""
 
 from __future__ import annotations
 
@@ -133,6 +133,20 @@ def verified(content: bytes, path: str, number: int, previous: str) -> Entry:
         words = f"{path} does not continue the entry before it"
         raise Corrupt(f"{words}: two histories were mixed, keep one branch's log")
     return Entry(number, head.action, head.at, head.by, _body(values), checksum)
+
+
+def is_torn(content: bytes) -> bool:
+    """Return whether a file is the beginning of an entry and not a whole one, nor one that was edited.
+
+    A power cut may leave zeros in place of the rest.
+    """
+    content = content.rstrip(b"\0")
+    beginning = b'{\n "schema_version": '[: len(content)]
+    sealed, seal, sealing = content.rpartition(_SEAL)
+    if not seal:  # the last line of an entry, and no other one, begins with the brace
+        return content.startswith(beginning) and b"\n}" not in content
+    whole = hashlib.sha256(sealed).hexdigest().encode() + _SEAL_END
+    return content.startswith(beginning) and len(sealing) < len(whole) and whole.startswith(sealing)
 
 
 def _body(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,11 @@ How a file gets a name that nobody else has:
 - elsewhere (FAT, some network and container mounts) the entry is a folder with that name, which holds the file:
   renaming a folder never replaces a file, nor a folder that holds something. So an entry is never seen half-written
   there either, and a slow writer needs no protection: until its rename it has nothing that could be taken away.
+
+Older versions wrote into the named file itself where there were no links, and a kill could leave it torn. A torn
+last entry that its anchor does not know was never acknowledged: readers take it for absent, and the next writer
+moves it out of the way, as soon as it has not grown for a second. A lock on the file itself makes sure that only a
+torn file is ever moved. Any other entry that is not whole is damage.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ import os
 import random
 import shutil
 import stat
+import sys
 import threading
 import time
 import uuid
@@ -39,8 +45,8 @@ from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from dspy_nb.core.errors import Conflict, Corrupt
-from dspy_nb.core.storage.anchor import anchor_of, confirm
-from dspy_nb.core.storage.entry import Entry, entry_name, is_entry_name, seal, verified
+from dspy_nb.core.storage.anchor import anchor_of, confirm, read_anchor
+from dspy_nb.core.storage.entry import Entry, entry_name, is_entry_name, is_torn, seal, verified
 from dspy_nb.core.storage.files import (
     NOT_FLUSHED,
     TEMPORARY_PREFIX,
@@ -57,6 +63,8 @@ __all__ = ["TEMPORARY_PREFIX", "Entry", "Log", "LogState", "current_user", "utc_
 
 _INSIDE: Final = "entry.json"  # the file of an entry that is a folder
 _PATIENCE_S: Final = 60.0
+_TORN_AFTER_S: Final = 1.0  # an entry that is not complete and has not grown for so long will not be
+_LONG_AGO_S: Final = 60.0  # by the clock of a file server, which may be another one
 
 # What os.link raises where the file system has no hard links (FAT, some network and container mounts).
 _NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -87,6 +95,7 @@ class Log(Generic[S]):
     Attributes:
         folder: Of the log.
         lock: Held while the state is read.
+        torn: The path of a last entry that somebody did not finish, as of the last ``read``; it does not count.
     """
 
     def __init__(self, folder: Path, new_state: Callable[[], S], root: Path | None = None) -> None:
@@ -99,6 +108,7 @@ class Log(Generic[S]):
         """
         self.folder = folder
         self.lock = threading.RLock()
+        self.torn: str | None = None
         self._root = root
         self._anchor = None if root is None else anchor_of(root, folder)
         self._new_state = new_state
@@ -128,6 +138,7 @@ class Log(Generic[S]):
         with self.lock, explain_failure(f"read {self.folder}"):
             if self._entries and self._signature(len(self._entries)) != self._last_signature:
                 self._forget()  # another branch was checked out, or a backup was restored
+            self.torn = None
             try:
                 if not self._entries:
                     self._refuse_links()
@@ -194,12 +205,12 @@ class Log(Generic[S]):
                     return None
                 content, entry = seal(number, previous, action, utc_now(), repaired(by), repaired(body))
                 state.check(entry)
-                target = self._path(entry_name(number))
+                torn, target = self.torn, self._path(entry_name(number))
                 with explain_failure(f"write {target}"):
                     if attempt == 0:
                         make_folders(self.folder)
                         name.add_folder(self.folder)  # opened now: later only a flush is left
-                    written = self._put(target, content, unflushed)
+                    written = torn is None and self._put(target, content, unflushed)
                 if written:
                     self._know(entry)
                     with explain_failure(f"flush {target}, which {NOT_FLUSHED}"):
@@ -207,6 +218,9 @@ class Log(Generic[S]):
                     if self._anchor is not None:
                         confirm(self._anchor, self._entries)
                     return entry
+            if torn is not None:
+                with explain_failure(f"move {torn}, which is torn, out of the way"):
+                    _move_away(torn, self._path(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"))
             attempt += 1
             if time.monotonic() > deadline:
                 raise Conflict(f"{self.folder}: other writers were faster for {_PATIENCE_S:.0f} s: try again")
@@ -297,9 +311,27 @@ class Log(Generic[S]):
             content = _content(path)
         except FileNotFoundError:
             return None
+        if is_torn(content) and self._may_be_torn(number):
+            self.torn = path
+            return None
         entry = verified(content, path, number, self._entries[-1].checksum if self._entries else "")
         self._state.check(entry)
         return entry
+
+    def _may_be_torn(self, number: int) -> bool:
+        """Return whether nobody was told of an entry that is not whole: else it is damage.
+
+        It is the last one, its anchor does not know it, and it is a file: a folder was whole when it got its name.
+        """
+        if os.path.lexists(self._path(entry_name(number + 1))) or os.path.isdir(
+            self._path(entry_name(number))
+        ):
+            return False
+        anchor = None
+        if self._anchor is not None:
+            with contextlib.suppress(Corrupt):
+                anchor = read_anchor(self._anchor)
+        return anchor is None or anchor.number < number
 
     def _take(self, entry: Entry) -> None:
         self._state.apply(entry)
@@ -320,6 +352,45 @@ def _is_same_file(a: str, b: str) -> bool:
     with contextlib.suppress(OSError):
         return os.path.samestat(os.lstat(a), os.lstat(b))
     return False
+
+
+def _move_away(torn: str, aside: str) -> None:
+    """Rename a torn entry, unless it grows, is whole after all, or is moved by somebody else right now.
+
+    Only who holds the lock on a file renames it, and only while it has the name: a name that somebody else has
+    given to a whole entry meanwhile is left alone.
+
+    Raises:
+        Corrupt: The file system has no locks: a person has to remove it.
+    """
+    late = time.monotonic() + _TORN_AFTER_S
+    with contextlib.suppress(FileNotFoundError), open(torn, "rb") as file:
+        before = os.fstat(file.fileno())
+        while time.monotonic() < late and time.time() - before.st_mtime < _LONG_AGO_S:
+            time.sleep(0.02)
+            if os.fstat(file.fileno()).st_size != before.st_size:
+                return
+        try:
+            _lock(file.fileno())
+            if os.path.samestat(before, os.lstat(torn)) and is_torn(file.read()):
+                os.rename(torn, aside)
+        except BlockingIOError:
+            return
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise Corrupt(
+                f"{torn} was torn by a process that stopped half-way, and cannot be moved away "
+                f"({error.strerror or error}): remove it"
+            ) from error
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        raise OSError(errno.ENOTSUP, "no locks")
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def current_user() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -84,13 +85,32 @@ def test_writing_on_after_a_loss_does_not_hide_it(registry: Registry) -> None:
     assert read_anchor(registry.root / "anchors/models/m.json") is not None
 
 
-def test_a_torn_entry_is_damage(registry: Registry) -> None:
+def test_a_torn_entry_of_which_somebody_was_told_is_damage(registry: Registry) -> None:
     path = registry.root / "models/m/log/000003.json"
     path.write_bytes(path.read_bytes()[:40])
     for call in (lambda: registry.get("m"), lambda: registry.promote("m@1.0.0", "staging")):
         with pytest.raises(Corrupt, match="torn or was edited: restore it"):
             call()
     assert found(registry) == {"corrupt models/m/log"}
+
+
+@pytest.mark.parametrize("anchors", [True, False])
+def test_a_torn_entry_of_which_nobody_was_told_is_in_nobodys_way(registry: Registry, anchors: bool) -> None:
+    before = [(version.ref, version.stage) for version in registry.list()]
+    path = registry.root / "models/m/log/000004.json"
+    content = (registry.root / "models/m/log/000003.json").read_bytes()
+    path.write_bytes(content[: len(content) // 2])  # as an older version left it on a disk without hard links
+    os.utime(path, (1, 1))
+    if not anchors:
+        shutil.rmtree(registry.root / "anchors")
+    fresh = Registry(registry.root)
+    assert [(version.ref, version.stage) for version in fresh.list()] == before
+    (problem,) = fresh.check()
+    assert (problem.kind, problem.path) == ("orphan", path)
+    assert fresh.register(program(), "m").version == "1.2.0"
+    assert registry.get("m").version == "1.2.0"
+    (problem,) = registry.check()
+    assert problem.path.name.startswith(".tmp-")
 
 
 def test_an_anchor_that_is_behind_or_not_there_is_no_finding(registry: Registry) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from dspy_nb.core.storage import files as durable
 from dspy_nb.core.storage import log as log_module
 from dspy_nb.core.storage.log import Entry, Log
 from tests.children import Children
+from tests.moments import HANG_S
 from tests.properties import tries
 from tests.registry_samples import stays_in_the_error_tree
 
@@ -166,25 +168,90 @@ def test_every_flipped_byte_of_an_entry_is_found(tmp_path: Path) -> None:
             os.pwrite(file.fileno(), bytes([byte]), position)
 
 
+def tear(path: Path, length: int, fill: bytes = b"") -> None:
+    """Leave the beginning of an entry, as a process did that was killed long ago."""
+    path.write_bytes(path.read_bytes()[:length] + fill)
+    os.utime(path, (1, 1))
+
+
 LENGTHS = [0, 1, 2, 20, 21, 40, -1, -2, -3, -4, -10, -68, -69, -70, -75, -80, -84, -85, -90]
 
 
 @pytest.mark.parametrize("fill", [b"", bytes(7)], ids=["cut", "zeros"])
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("number", [2, 3])
-def test_a_torn_entry_is_damage_which_nobody_takes_for_absent(
-    tmp_path: Path, number: int, length: int, fill: bytes
+def test_a_torn_last_entry_is_absent_and_the_next_one_takes_its_place(
+    tmp_path: Path, length: int, fill: bytes
 ) -> None:
     log = open_log(tmp_path)
-    for count in range(3):
-        add(log, count)
-    path = tmp_path / f"00000{number}.json"
-    path.write_bytes(path.read_bytes()[:length] + fill)
-    torn = path.read_bytes()
+    add(log, 1)
+    add(log, 2)
+    tear(tmp_path / "000002.json", length, fill)
+    reader = open_log(tmp_path)
+    assert (reader.read().total, log.read().total) == (1, 1)
+    assert reader.torn == str(tmp_path / "000002.json")
+    assert add(reader, 30).number == 2
+    assert (reader.torn, log.read().total, open_log(tmp_path).read().total) == (None, 31, 31)
+    (aside,) = (path for path in tmp_path.iterdir() if path.name.startswith(".tmp-"))
+    assert aside.stat().st_mtime == 1
+
+
+def test_a_torn_entry_with_others_after_it_is_damage(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    for number in range(3):
+        add(log, number)
+    tear(tmp_path / "000002.json", 40)
     for call in (open_log(tmp_path).read, lambda: add(open_log(tmp_path), 1)):
         with pytest.raises(Corrupt, match="torn or was edited"):
             call()
-    assert path.read_bytes() == torn
+
+
+def test_a_torn_entry_that_nobody_can_lock_is_left_to_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    add(open_log(tmp_path), 1)
+    tear(tmp_path / "000001.json", 40)
+    monkeypatch.setattr(log_module, "_lock", no_locks)
+    with pytest.raises(Corrupt, match=r"No locks available.*: remove it"):
+        add(open_log(tmp_path), 1)
+
+
+def test_an_entry_that_still_grows_is_not_moved_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(open_log(tmp_path), 1)
+    path = tmp_path / "000001.json"
+    content = path.read_bytes()
+    path.write_bytes(content[:40])
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        path.write_bytes(content if len(waited) == 9 else content[: 40 + len(waited)])
+
+    monkeypatch.setattr(log_module, "_TORN_AFTER_S", HANG_S)
+    monkeypatch.setattr(time, "sleep", wait)
+    assert open_log(tmp_path).read().total == 0  # readers do not wait: nobody was told of it
+    assert add(open_log(tmp_path), 2).number == 2
+    assert open_log(tmp_path).read().total == 3
+    assert len(waited) >= 9
+
+
+def test_of_two_who_move_a_torn_entry_away_the_slower_one_leaves_what_took_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(open_log(tmp_path), 1)
+    tear(tmp_path / "000001.json", 40)
+    real = log_module._lock
+
+    def late(descriptor: int) -> None:
+        monkeypatch.setattr(log_module, "_lock", real)
+        assert add(open_log(tmp_path), 10).number == 1
+        real(descriptor)
+
+    monkeypatch.setattr(log_module, "_lock", late)
+    assert add(open_log(tmp_path), 20).number == 2
+    assert open_log(tmp_path).read().total == 30
 
 
 def test_a_missing_entry_is_found(tmp_path: Path) -> None:
