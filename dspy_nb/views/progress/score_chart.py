@@ -1,22 +1,16 @@
-"""The scores of a run's candidates as a drawing: kept small and drawn as SVG, without a library.
-
-It is drawn anew several times a second while a run works, which a plot of matplotlib's would not bear, and it
-takes its colours from the notebook's theme. For a figure to keep, see :mod:`dspy_nb.plots.runs`.
-"""
+"""The scores of a run's candidates as a drawing, and the few of them that it needs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
+from dspy_nb.views.progress.chart import ACCENT, Chart, round_up
 from dspy_nb.views.wording import count, percent
 
-__all__ = ["ScoreTrail", "score_svg"]
+__all__ = ["ScoreTrail", "score_svg", "score_text"]
 
 _MOST_POINTS = 240
-_WIDTH, _HEIGHT = 600, 170
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 24
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,11 @@ class ScoreTrail:
     @property
     def records(self) -> list[Point]:
         """Those scored in full that were better than every one before them."""
-        return list(_records(self.points))
+        found: list[Point] = []
+        for point in self.points:
+            if point.full and (not found or point.score > found[-1].score):
+                found.append(point)
+        return found
 
     def _thin_out(self) -> None:
         self._step *= 2
@@ -61,14 +59,6 @@ class ScoreTrail:
         newest = self.points[-1]
         kept = [point for point in self.points if point.number % self._step == 0]
         self._points = {point.number: point for point in (*kept, *records, newest)}
-
-
-def _records(points: Iterable[Point]) -> Iterable[Point]:
-    best = -math.inf
-    for point in points:
-        if point.full and point.score > best:
-            best = point.score
-            yield point
 
 
 def score_text(trail: ScoreTrail, baseline: float | None) -> str:
@@ -92,64 +82,28 @@ def score_svg(trail: ScoreTrail, baseline: float | None) -> str:
     """
     points, records = trail.points, trail.records
     low, high = _score_range([point.score for point in points] + ([] if baseline is None else [baseline]))
-    last = _axis_end(trail.total)
+    last = round_up(trail.total)
+    chart = Chart(last, low, high)
 
-    def x(number: float) -> str:
-        return f"{_LEFT + (number + 0.5) / last * (_WIDTH - _LEFT - _RIGHT):.1f}"
+    def at(point: Point) -> str:
+        return chart.at(point.number + 0.5, point.score)
 
-    def y(score: float) -> str:
-        return f"{_TOP + (high - score) / (high - low) * (_HEIGHT - _TOP - _BOTTOM):.1f}"
-
-    dots = "".join(f"M{x(point.number)} {y(point.score)}h0" for point in points if point.full)
-    crosses = "".join(
-        f"M{x(point.number)} {y(point.score)}m-3-3l6 6m0-6l-6 6" for point in points if not point.full
-    )
-    parts = []
-    for share in (low, (low + high) / 2, high):
-        parts.append(
-            f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(share)}" y2="{y(share)}" stroke="currentColor" '
-            f'stroke-opacity=".15"/><text x="{_LEFT - 7}" y="{y(share)}" dy=".35em" text-anchor="end">'
-            f"{share:.0%}</text>"
-        )
-    for number in sorted({0, last // 2, last - 1}):
-        anchor = f'x="{x(number)}" y="{_HEIGHT - 7}" text-anchor="middle"'
-        parts.append(f"<text {anchor}>{number:,}</text>")
+    numbers = {number + 0.5: f"{number:,}" for number in (0, last // 2, last - 1)}
+    chart.add_axes({score: f"{score:.0%}" for score in (low, (low + high) / 2, high)}, numbers)
+    key = "score by candidate: ● on all examples that candidates are compared on"
     if baseline is not None:
-        parts.append(
-            f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(baseline)}" y2="{y(baseline)}" '
-            'stroke="currentColor" stroke-opacity=".7" stroke-width="1.5" stroke-dasharray="6 4"/>'
-        )
+        chart.draw_across(baseline, stroke_opacity=0.7, stroke_width=1.5, stroke_dasharray="6 4")
     if records:
-        steps = f"M{x(records[0].number)} {y(records[0].score)}"
-        steps += "".join(f"H{x(point.number)}V{y(point.score)}" for point in records[1:])
-        end = x(max(trail.total - 1, records[-1].number + 0.4))
-        parts.append(
-            f'<path d="{steps}H{end}" fill="none" stroke="var(--accent)" stroke-width="2" stroke-opacity=".75"/>'
-        )
-    if crosses:
-        parts.append(
-            f'<path d="{crosses}" fill="none" stroke="currentColor" stroke-width="1.3" stroke-opacity=".6"/>'
-        )
-    if dots:
-        parts.append(
-            f'<path d="{dots}" fill="none" stroke="var(--accent)" stroke-width="7" stroke-linecap="round"/>'
-        )
-    return (
-        f'<svg class="scores" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{score_text(trail, baseline)}" fill="currentColor" font-size="11">{"".join(parts)}</svg>'
-        f'<p class="soft">{_key(trail, baseline)}</p>'
-    )
-
-
-def _key(trail: ScoreTrail, baseline: float | None) -> str:
-    """Return what the marks mean."""
-    parts = ["score by candidate: ● on all examples that candidates are compared on"]
-    if any(not point.full for point in trail.points):
-        parts.append("× on a part of them")
-    parts.append("— best so far")
-    if baseline is not None:
-        parts.append("- - before")
-    return ", ".join(parts)
+        steps = "".join(f"H{chart.x(point.number + 0.5)}V{chart.y(point.score)}" for point in records[1:])
+        end = chart.x(max(trail.total - 0.5, records[-1].number + 0.9))
+        chart.draw(f"M{at(records[0])}{steps}H{end}", stroke=ACCENT, stroke_width=2, stroke_opacity=0.75)
+    if crosses := "".join(f"M{at(point)}m-3-3l6 6m0-6l-6 6" for point in points if not point.full):
+        chart.draw(crosses, stroke_width=1.3, stroke_opacity=0.6)
+        key += ", × on a part of them"
+    if dots := "".join(f"M{at(point)}h0" for point in points if point.full):
+        chart.draw(dots, stroke=ACCENT, stroke_width=7, stroke_linecap="round")
+    key += ", — best so far" + ("" if baseline is None else ", - - before")
+    return chart.to_html(score_text(trail, baseline), key)
 
 
 def _score_range(scores: list[float]) -> tuple[float, float]:
@@ -158,13 +112,3 @@ def _score_range(scores: list[float]) -> tuple[float, float]:
     if high - low < 0.15:
         low, high = (low - 0.1, high) if high >= 1 else (low, high + 0.1)
     return low, high
-
-
-def _axis_end(total: int) -> int:
-    """Return a round number of candidates that leaves room for all."""
-    size = 10
-    while True:
-        for factor in (1, 2, 5):
-            if total <= factor * size:
-                return factor * size
-        size *= 10
