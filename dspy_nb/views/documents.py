@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from dspy_nb.core.text import markdown_text, one_line, visible
-from dspy_nb.views.wording import UNKNOWN, percent, sentence
+from dspy_nb.views.wording import UNKNOWN, format_or_dash, percent, sentence
 
 __all__ = [
     "STYLE", "Bar", "Block", "Cell", "Changes", "Code", "Details", "Document", "Drawing", "Facts", "Note", "Score",
@@ -44,12 +44,12 @@ class Score:
         return f"{percent(self.value)} [{percent(self.interval[0])}, {percent(self.interval[1])}]"
 
 
-Cell: TypeAlias = str | Score
+Cell: TypeAlias = str | int | Score | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under column names; ``numbers`` are the columns aligned to the right."""
+    """Rows under column names; ``numbers`` are the columns aligned to the right, ``None`` is not known."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -188,7 +188,7 @@ def to_text(result: object) -> str:
 
 def _text(block: Block) -> list[str]:
     if isinstance(block, Table):
-        cells = [[one_line(cell) for cell in row] for row in block.rows]
+        cells = [[one_line(_cell_text(cell)) for cell in row] for row in block.rows]
         return _columns(block.columns, cells, block.numbers) + ([block.caption] if block.caption else [])
     if isinstance(block, Facts):
         width = max((len(name) for name, _ in block.items), default=0)
@@ -207,6 +207,10 @@ def _text(block: Block) -> list[str]:
     for inner in block.blocks:
         lines += [f"  {line}" for line in _text(inner)]
     return lines
+
+
+def _cell_text(cell: Cell) -> str:
+    return format_or_dash(cell) if cell is None or isinstance(cell, int) else str(cell)
 
 
 def _wrap(text: str, name: str = "") -> list[str]:
@@ -240,7 +244,7 @@ def to_markdown(result: object) -> str:
 
 def _markdown(block: Block) -> str:
     if isinstance(block, Table):
-        rows = [list(map(markdown_text, row)) for row in (block.columns, *block.rows)]
+        rows = [[markdown_text(_cell_text(cell)) for cell in row] for row in (block.columns, *block.rows)]
         rows.insert(1, ["---:" if i in block.numbers else "---" for i in range(len(block.columns))])
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
         return f"{table}\n\n{markdown_text(block.caption)}" if block.caption else table
@@ -373,7 +377,7 @@ def _html_cell(cell: Cell, tag: str, number: bool) -> str:
     if isinstance(cell, Score):
         return f'<{tag} class="score">{markup(str(cell))}{_interval_svg(cell)}</{tag}>'
     kind = ' class="num"' if number else ""
-    return f"<{tag}{kind}>{markup(cell)}</{tag}>"
+    return f"<{tag}{kind}>{markup(_cell_text(cell))}</{tag}>"
 
 
 def _interval_svg(score: Score) -> str:

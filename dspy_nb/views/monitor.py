@@ -49,7 +49,7 @@ def _row(item: ObjectiveHealth) -> tuple[Cell, ...]:
         format_or_dash(item.recent, "{:.1%}"),
         percent(item.level),
         percent(item.tolerated),
-        f"{item.n:,}",
+        item.n,
         _p(item.p_value),
     )
 
@@ -89,5 +89,5 @@ def _(status: CanaryStatus) -> Document:
     return Document(title, blocks, f"since {moment(status.started_at, seconds=True)} UTC")
 
 
-def _arm(role: str, arm: Arm, share: float) -> tuple[str, ...]:
-    return role, arm.ref, f"{share:.0%}", f"{arm.n:,}", format_or_dash(arm.mean, "{:.1%}")
+def _arm(role: str, arm: Arm, share: float) -> tuple[Cell, ...]:
+    return role, arm.ref, f"{share:.0%}", arm.n, format_or_dash(arm.mean, "{:.1%}")

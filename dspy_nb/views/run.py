@@ -24,8 +24,9 @@ from dspy_nb.views.wording import (
     usage_facts,
 )
 
-__all__ = ["describe_estimate", "describe_prompt", "prompt_blocks"]
+__all__ = ["CANDIDATE_COLUMNS", "candidate_cells", "describe_estimate", "describe_prompt", "prompt_blocks"]
 
+CANDIDATE_COLUMNS = ("candidate", "score", "n", "demos", "instruction")
 _CANDIDATES_SHOWN = 10
 _EXCERPT = 160
 
@@ -193,20 +194,21 @@ def _candidates(run: OptimizationRun) -> list[Block]:
         return []
     chosen = Prompt.of(run.program).key
     ranked = sorted(run.candidates, key=lambda c: (c.prompt.key != chosen, not c.full, -c.score, c.number))
-    rows = [
-        (
-            f"{candidate.number}{' (chosen)' if candidate.prompt.key == chosen else ''}",
-            percent(candidate.score),
-            f"{candidate.n:,}{'' if candidate.full else ' (partial)'}",
-            str(candidate.num_demos),
-            _instruction(candidate),
-        )
-        for candidate in ranked[:_CANDIDATES_SHOWN]
-    ]
-    columns = ("candidate", "score", "n", "demos", "instruction")
+    rows = []
+    for c in ranked[:_CANDIDATES_SHOWN]:
+        remark = " (chosen)" if c.prompt.key == chosen else ""
+        rows.append(candidate_cells(c.number, remark, c.score, c.n, c.full, c.num_demos, _instruction(c)))
     caption = say_rest(_CANDIDATES_SHOWN, len(run.candidates), "candidates")
     caption = f"{caption}, the best first; run.candidates has all" if caption else ""
-    return [Table(columns, rows, frozenset([1, 2, 3]), caption)]
+    return [Table(CANDIDATE_COLUMNS, rows, frozenset([1, 2, 3]), caption)]
+
+
+def candidate_cells(
+    number: int, remark: str, score: float, n: int, full: bool, demos: int, instruction: str
+) -> tuple[str, ...]:
+    """Return what a row says of a candidate, column by column."""
+    size = f"{n:,}{'' if full else ' (partial)'}"
+    return f"{number}{remark}", percent(score), size, str(demos), instruction
 
 
 def _instruction(candidate: Candidate) -> str:

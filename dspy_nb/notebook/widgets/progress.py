@@ -16,12 +16,10 @@ from dspy_nb.notebook.widgets.live import LIVE_STYLE, StopButton, close_widgets,
 from dspy_nb.views.documents import STYLE, Facts, markup, to_fragment
 from dspy_nb.views.progress.call_state import CallState
 from dspy_nb.views.progress.comparison import ComparisonState
-from dspy_nb.views.progress.run_state import RunState, candidate_title, prompt_of
-from dspy_nb.views.wording import excerpt, percent
+from dspy_nb.views.progress.run_state import RunState, candidate_title, event_cells, prompt_of
+from dspy_nb.views.run import CANDIDATE_COLUMNS
 
 __all__ = ["ABPanel", "ProgressPanel"]
-
-_EXCERPT = 110
 
 _PANEL_STYLE = """<style>
 .dspy-nb-candidates{reading-flow:flex-visual}
@@ -122,8 +120,8 @@ class _View:
         self.stop_button = StopButton(stop)
         self._parts = VBox()  # one for each further block of the state
         self._columns = HTML(layout=Layout(order="-1", display="none"))
-        columns = ("candidate", "score", "n", "demos", "instruction")
-        self._columns.value = f'<div class="dspy-nb" aria-hidden="true">{_cells(columns, "row head")}</div>'
+        columns = _cells(CANDIDATE_COLUMNS, "row head")
+        self._columns.value = f'<div class="dspy-nb" aria-hidden="true">{columns}</div>'
         self._rows = VBox([self._columns])
         self._rows.add_class("dspy-nb-candidates")
         self._caption = HTML()
@@ -186,13 +184,7 @@ class _View:
 
 
 def _candidate(event: CandidateScored, *, best: bool) -> str:
-    cells = (
-        f"{event.candidate}{' (best)' if best else ''}",
-        percent(event.score),
-        f"{event.n:,}{'' if event.full else ' (partial)'}",
-        str(event.demos),
-        excerpt(event.instruction, _EXCERPT),
-    )
+    cells = event_cells(event, " (best)" if best else "")
     label = markup(candidate_title(event))
     return (
         f'<div class="dspy-nb"><details class="candidate"><summary aria-label="{label}">{_cells(cells)}</summary>'
