@@ -17,7 +17,14 @@ from dspy_nb.core.optimization.presets import Preset
 from dspy_nb.views.documents import Cell, Document, Note, Score, Table, document
 from dspy_nb.views.wording import UNKNOWN, moment, say_rest
 
-__all__ = ["Listing", "advice_on_deployment", "advice_on_promotion", "evidence_text", "short_path"]
+__all__ = [
+    "Listing",
+    "advice_on_deployment",
+    "advice_on_promotion",
+    "decision_text",
+    "evidence_text",
+    "short_path",
+]
 
 T = TypeVar("T")
 
@@ -74,9 +81,8 @@ def _list_version(version: ModelVersion) -> tuple[Cell, ...]:
 
 
 def _list_decision(entry: HistoryEntry) -> tuple[Cell, ...]:
-    action = f"{entry.action} (FORCED)" if entry.forced else entry.action
     versions = ", ".join(entry.versions if entry.version is None else (entry.version,))
-    return _list_line(entry, action, versions, _stages(entry))
+    return _list_line(entry, decision_text(entry), versions, _stages(entry))
 
 
 def _list_deployment(line: Deployment) -> tuple[Cell, ...]:
@@ -154,6 +160,11 @@ def advice_on_deployment(made: Deployment) -> str | None:
     if made.action == "deploy" and not made.rollback_available:
         return "nothing was live there before, so there is nothing to roll back to yet"
     return None
+
+
+def decision_text(entry: HistoryEntry) -> str:
+    """Return what was done, and whether a rule was overridden for it."""
+    return f"{entry.action} (FORCED)" if entry.forced else entry.action
 
 
 def evidence_text(evidence: Evidence | None) -> str:

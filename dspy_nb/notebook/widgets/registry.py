@@ -85,16 +85,9 @@ class RegistryBrowser:
         self.actions = ActionForm(self.registry, self._tell)
         self.tabs = widgets.Tab([widgets.HTML() for _ in range(4)])
         self.tabs.titles = ("Model card", "Evaluation", "History", "Compare")
-        parts = [
-            self._heading,
-            self._warning,
-            *self.list.parts,
-            self._chosen,
-            self.actions.view,
-            self.message,
-            self.tabs,
-        ]
-        self.view = widgets.VBox([widgets.HTML(BROWSER_STYLE, layout={"display": "none"}), *parts])
+        style = widgets.HTML(BROWSER_STYLE, layout={"display": "none"})
+        below = [self._chosen, self.actions.view, self.message, self.tabs]
+        self.view = widgets.VBox([style, self._heading, self._warning, *self.list.parts, *below])
         self.view.add_class("dspy-nb-browser")
 
     def refresh(self) -> bool:
@@ -125,9 +118,8 @@ class RegistryBrowser:
         self.actions.choose(version)
         card, evaluation, history, _ = self.tabs.children
         if version is None:
-            self._chosen.value = (
-                '<span class="soft">Choose a version to see what it is and to decide about it.</span>'
-            )
+            hint = "Choose a version to see what it is and to decide about it."
+            self._chosen.value = f'<span class="soft">{hint}</span>'
             for page in (card, evaluation, history):
                 page.value = '<p class="soft">No version is chosen.</p>'
         else:
