@@ -138,11 +138,10 @@ def warn(texts: Iterable[str]) -> list[Block]:
 
 _VIEWS: Final = {
     "comparison": "Comparison Comparisons",
-    "diff": "VersionDiff",
     "evaluation": "Evaluation",
     "experiment": "ExperimentStatus",
     "gate": "GateResult",
-    "listings": "Deployment HistoryEntry ModelVersion Preset",
+    "listings": "Deployment HistoryEntry ModelVersion Preset VersionDiff",
     "monitor": "CanaryStatus HealthReport",
     "pipeline": "PipelineResult",
     "run": "Estimate OptimizationRun Plan",
@@ -161,9 +160,9 @@ def document(result: object) -> Document:
     Raises:
         TypeError: There is no view of such a thing.
     """
-    views = [_VIEW_OF[kind.__name__] for kind in type(result).__mro__ if kind.__name__ in _VIEW_OF]
-    for view in views:
-        importlib.import_module(f"dspy_nb.views.{view}")
+    for kind in type(result).__mro__:
+        if view := _VIEW_OF.get(kind.__name__):
+            importlib.import_module(f"dspy_nb.views.{view}")
     make = document.dispatch(type(result))
     if make is document.dispatch(object):
         raise TypeError(f"there is no view of a {type(result).__name__}")

@@ -1,4 +1,4 @@
-"""Presets, versions and histories as tables, and advice on what was just decided."""
+"""Presets, versions and histories as tables, what changed between two versions, and advice on what was decided."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from dspy_nb.core.evidence import Evidence
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.presets import Preset
-from dspy_nb.views.documents import Cell, Document, Note, Score, Table, document
+from dspy_nb.core.registry.diff import VersionDiff
+from dspy_nb.views.documents import Block, Cell, Changes, Document, Note, Score, Table, document
 from dspy_nb.views.wording import UNKNOWN, moment, say_rest
 
 __all__ = [
@@ -126,6 +127,15 @@ _KINDS: Final[dict[type, _Kind]] = {
 }
 for _kind in _KINDS:
     document.register(_kind, lambda item: document(Listing([item])))
+
+
+@document.register
+def _(diff: VersionDiff) -> Document:
+    sections: list[Block] = [
+        Changes([(change.sign, change.text) for change in changes], section)
+        for section, changes in diff.sections().items()
+    ]
+    return Document("", [Changes([("---", diff.a), ("+++", diff.b)]), *(sections or [Note("no difference")])])
 
 
 def short_path(path: Path) -> str:

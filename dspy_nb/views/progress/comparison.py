@@ -9,7 +9,7 @@ from dspy_nb.core.events import Compared, Event, Standing
 from dspy_nb.views.comparison import flip_cells
 from dspy_nb.views.documents import Bar, Block, Drawing, Facts, Note, Table
 from dspy_nb.views.progress.call_state import CallState, Meter
-from dspy_nb.views.progress.sequence_chart import sequence_svg, sequence_text
+from dspy_nb.views.progress.charts import sequence_svg, sequence_text
 from dspy_nb.views.wording import count, duration, points, say_rest
 
 __all__ = ["ComparisonState", "most_answers"]

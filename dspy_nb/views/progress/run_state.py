@@ -9,7 +9,7 @@ from __future__ import annotations
 from dspy_nb.core.events import CandidateScored, Completed, Event, Progress, Started
 from dspy_nb.views.documents import Bar, Block, Code, Details, Document, Drawing, Facts, Table
 from dspy_nb.views.progress.call_state import CallState, Meter
-from dspy_nb.views.progress.score_chart import ScoreTrail, score_svg, score_text
+from dspy_nb.views.progress.charts import ScoreTrail, score_svg, score_text
 from dspy_nb.views.run import CANDIDATE_COLUMNS, candidate_cells, prompt_blocks
 from dspy_nb.views.wording import count, describe_ending, duration, excerpt, format_or_dash, percent
 
