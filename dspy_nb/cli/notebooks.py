@@ -147,10 +147,8 @@ def run_notebook(
             asyncio.run(_execute(notebook, folder, variables, Path(scratch), console))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
-        except (
-            CellExecutionError,
-            RuntimeError,
-        ) as error:  # DeadKernelError, and a kernel that does not start
+        except (CellExecutionError, RuntimeError) as error:
+            # The latter is DeadKernelError, or a kernel that does not start.
             said = [error.ename, error.evalue] if isinstance(error, CellExecutionError) else [error]
             reason = ": ".join(excerpt(part, 300) for part in said)
             raise NotebookFailed(f"{console.place}failed: {reason}; see {copy}") from error

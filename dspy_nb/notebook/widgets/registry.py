@@ -152,11 +152,6 @@ class RegistryBrowser:
 
     # -- showing it in a notebook -------------------------------------------------------------------------------
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """Return the live widget, and for whoever cannot show one the table as HTML and text."""
-        bundle = self.view._repr_mimebundle_(**kwargs) if not self._closed else None
-        return {**(bundle or {}), "text/html": to_html(self._table()), "text/plain": to_text(self._table())}
-
     def _ipython_display_(self) -> None:
         """Show the browser, and below it the table that is left when the browser is gone.
 
