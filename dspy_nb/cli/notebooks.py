@@ -10,7 +10,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,11 +60,9 @@ def read_notebook(source: Path, parameters: Mapping[str, Any] | None = None) -> 
 
 
 def _set_parameters(notebook: Any, parameters: Mapping[str, Any], source: Path) -> None:
-    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-    place = next((number for number, given in enumerate(tags) if "parameters" in given), None)
+    place, known = _find_parameters(notebook)
     if place is None:
         raise InputError(f"{source} has no parameters: no cell has the tag 'parameters'")
-    known = _assigned(notebook.cells[place].source)
     if unknown := [name for name in parameters if name not in known]:
         valid = ", ".join(known) or "none"
         raise InputError(
@@ -75,35 +74,36 @@ def _set_parameters(notebook: Any, parameters: Mapping[str, Any], source: Path) 
     )
     if notebook.nbformat_minor < 5:
         del cell["id"]
-    after = place + 1
-    if after < len(tags) and "injected-parameters" in tags[after]:
-        del notebook.cells[after]  # of an earlier execution
-    notebook.cells.insert(after, cell)
+    below = slice(place + 1, place + 2)
+    earlier = [part for part in notebook.cells[below] if "injected-parameters" in _tags(part)]
+    notebook.cells[place + 1 : place + 1 + len(earlier)] = [cell]
 
 
 def text_parameters(source: Path) -> set[str]:
     """Return the parameters of a notebook whose default is text; none if it cannot be read."""
-    with contextlib.suppress(InputError):
-        for cell in read_notebook(source, {}).cells:
-            if "parameters" in cell.metadata.get("tags", []):
-                return {
-                    name
-                    for name, value in _assigned(cell.source).items()
-                    if isinstance(value, ast.Constant) and isinstance(value.value, str)
-                }
-    return set()
+    try:
+        _, defaults = _find_parameters(read_notebook(source))
+    except InputError:
+        return set()
+    values = {name: getattr(value, "value", None) for name, value in defaults.items()}
+    return {name for name, value in values.items() if isinstance(value, str)}
 
 
-def _assigned(source: str) -> dict[str, ast.expr | None]:
-    """Return what code assigns at its top level, by name."""
+def _tags(cell: Any) -> Any:
+    return cell.metadata.get("tags", [])
+
+
+def _find_parameters(notebook: Any) -> tuple[int | None, dict[str, ast.expr | None]]:
+    """Return where the cell of the parameters is, and what it assigns at its top level, by name."""
+    place = next((number for number, cell in enumerate(notebook.cells) if "parameters" in _tags(cell)), None)
     found = {}
     with contextlib.suppress(SyntaxError):
-        for part in ast.parse(source).body:
+        for part in ast.parse("" if place is None else notebook.cells[place].source).body:
             if isinstance(part, ast.Assign | ast.AnnAssign):
                 for target in part.targets if isinstance(part, ast.Assign) else [part.target]:
                     if isinstance(target, ast.Name):
                         found[target.id] = part.value
-    return found
+    return place, found
 
 
 def run_notebook(
@@ -148,9 +148,12 @@ def run_notebook(
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
         except (CellExecutionError, RuntimeError) as error:
-            raise NotebookFailed(f"{console.place}{_reason(error)}; see {copy}") from error
+            # The latter is DeadKernelError, or a kernel that does not start.
+            said = [error.ename, error.evalue] if isinstance(error, CellExecutionError) else [error]
+            reason = ": ".join(excerpt(part, 300) for part in said)
+            raise NotebookFailed(f"{console.place}failed: {reason}; see {copy}") from error
         finally:
-            failure = write_late(_writer(notebook), copy, keep_elsewhere)
+            failure = write_late(partial(nbformat.write, notebook), copy, keep_elsewhere)
     if failure is not None:
         raise failure
     for number, cell in enumerate(notebook.cells):
@@ -235,23 +238,16 @@ class _Console:
     def __init__(self, out: IO[str], titles: Mapping[int, str]) -> None:
         self._out = out
         self._titles = titles
+        self._numbers = {cell: number for number, cell in enumerate(titles, 1)}
         self._live = out.isatty()
         self._running: int | None = None
-        self._last: int | None = None
         self._started = 0.0
+        self.place = ""  # the cell that ran last, in words
         self.status = ""
 
-    @property
-    def place(self) -> str:
-        """The cell that ran last, in words."""
-        if self._last is None:
-            return ""
-        number = list(self._titles).index(self._last) + 1
-        return f"code cell {number} of {len(self._titles)} ({self._titles[self._last]}) "
-
     def start(self, cell: int) -> None:
-        self._running = self._last = cell
-        self._started, self.status = time.monotonic(), ""
+        self._running, self._started, self.status = cell, time.monotonic(), ""
+        self.place = f"code cell {self._numbers[cell]} of {len(self._titles)} ({self._titles[cell]}) "
         self._show(end="" if self._live else "\n")
 
     def finish(self, outputs: list[Any]) -> None:
@@ -278,8 +274,7 @@ class _Console:
 
     def _show(self, end: str) -> None:
         assert self._running is not None
-        number = list(self._titles).index(self._running) + 1
-        line = f"[{number:>2}/{len(self._titles)}] {self._titles[self._running]}"
+        line = f"[{self._numbers[self._running]:>2}/{len(self._titles)}] {self._titles[self._running]}"
         if self._live:
             status = f": {self.status}" if self.status and not end else ""
             elapsed = f" ({duration(time.monotonic() - self._started)})"
@@ -315,13 +310,3 @@ def _text(output: Any) -> str:
     if any(kind.startswith("image/") for kind in data):
         return ""
     return str(data.get("text/plain", ""))
-
-
-def _writer(notebook: Any) -> Callable[[Path], None]:
-    return lambda path: nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
-
-
-def _reason(error: CellExecutionError | RuntimeError) -> str:
-    if isinstance(error, CellExecutionError):
-        return f"failed: {error.ename}: {excerpt(error.evalue, 300)}"
-    return f"failed: {excerpt(error, 300)}"  # DeadKernelError, and a kernel that does not start

@@ -10,6 +10,7 @@ from typing import IO, Any
 from dspy_nb.cli.notebooks import run_notebook
 from dspy_nb.core.errors import InputError
 from dspy_nb.views.documents import Score
+from dspy_nb.views.listings import short_path
 from dspy_nb.views.wording import duration
 
 __all__ = ["run_demo", "summary"]
@@ -64,7 +65,7 @@ def _notebook() -> Path:
 def summary(result: Mapping[str, Any]) -> str:
     """Return what the demo found and left, as text for a terminal."""
     before, after = result["before"], result["after"]
-    folder = _short(Path(result["folder"]))
+    folder = short_path(Path(result["folder"]))
     model_id, _, version = result["model"].partition("@")
     called = f"{result['lm_calls']:,} LM calls, {result['cache_hits']:,} answers from the cache"
     places = {
@@ -78,8 +79,8 @@ def summary(result: Mapping[str, Any]) -> str:
     return f"""
 Short-review sentiment, scored on {after["n"]} held-out reviews that the search never saw:
 
-  zero-shot  {_score(before)}
-  optimized  {_score(after)}
+  zero-shot  {Score(before["score"], before["interval"])}
+  optimized  {Score(after["score"], after["interval"])}
 
 {_outcome(result["difference"])}
 {called}; {duration(result["total_s"])} in all, {duration(result["duration_s"])} of them optimizing.
@@ -92,11 +93,6 @@ Next: dspy-nb show {result["model"]} --registry {folder}/registry
 """
 
 
-def _score(found: Mapping[str, Any]) -> str:
-    low, high = found["interval"]
-    return str(Score(found["score"], (low, high)))
-
-
 def _outcome(difference: Mapping[str, Any]) -> str:
     beats = {"better": "beats zero-shot", "worse": "is WORSE than zero-shot"}
     words = beats.get(difference["verdict"], "does NOT clearly beat zero-shot")
@@ -105,8 +101,3 @@ def _outcome(difference: Mapping[str, Any]) -> str:
         f"The optimized program {words} on the same reviews: {100 * difference['score']:+.1f} points, "
         f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}."
     )
-
-
-def _short(path: Path) -> Path:
-    """Return the path relative to the working directory where that is shorter to read."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -4,39 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from dspy_nb.core.ab.comparison import Comparison, Comparisons
+from dspy_nb.core.ab.status import ExperimentStatus
 from dspy_nb.core.errors import InputError
-from dspy_nb.plots.figures import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    axes_of,
-    draw_intervals,
-    finish,
-    legend_below,
-    new_figure,
-    shorten,
-    span_0_to_1,
-)
+from dspy_nb.plots import figures
+from dspy_nb.plots.figures import BLUE, GREEN, GREY, ORANGE, PAPER, WIDTH, axes_of, finish, shorten
 from dspy_nb.views.wording import capitalize, count, level, percent
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from dspy_nb.core.ab.status import ExperimentStatus
 
 __all__ = [
     "plot_arms", "plot_comparison", "plot_effects", "plot_experiment", "plot_flips", "plot_sequence"
 ]  # fmt: skip
 
 _SETTLED_BY = 0.25  # of the path: what lies before, when the interval is everything, does not set the scale
-_WIDTH = 7.2
-_SMALL: dict[str, Any] = {"fontsize": 8.5, "color": GREY}
-_PAPER: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
 
 
 def plot_comparison(found: Comparison | Comparisons) -> Figure:
@@ -46,32 +32,19 @@ def plot_comparison(found: Comparison | Comparisons) -> Figure:
         InputError: There is nothing to draw: no example was compared.
     """
     if isinstance(found, Comparisons):
-        rows = len(found) + 1
-        figure = new_figure(_WIDTH, 2.4 + 0.9 * rows)
-        above, below = figure.subplots(2, 1)
-        plot_effects(found, ax=above)
         arms = {one.b_name: (one.b.score, one.b.interval, one.n) for one in found.ranking}
         most = max(found, key=lambda one: one.n)
-        baseline = {f"{most.a_name} (A)": (most.a.score, most.a.interval, most.n)}
-        plot_arms({**arms, **baseline}, confidence=found.confidence, ax=below)
-        return figure
-    figure = new_figure(_WIDTH, 5.4 if found.path else 4.4)
-    grid = figure.add_gridspec(2, 2, height_ratios=(1.6, 1) if found.path else (1, 1.1))
-    above = figure.add_subplot(grid[0, :])
-    if found.path:
-        plot_sequence(
-            found.path, margin=found.margin, confidence=found.confidence, verdict=found.verdict,
-            n_at_verdict=found.n_at_verdict, ax=above,
-        )  # fmt: skip
-    else:
-        plot_effects([found], ax=above)
+        arms[f"{most.a_name} (A)"] = (most.a.score, most.a.interval, most.n)
+        height = 1.2 + 0.45 * len(arms)
+        panels = partial(plot_effects, found), partial(plot_arms, arms, confidence=found.confidence)
+        return figures.stack(WIDTH, [(height, [panel]) for panel in panels])
     arms = {
-        f"A: {found.a_name}": (found.a.score, found.a.interval, found.n),
-        f"B: {found.b_name}": (found.b.score, found.b.interval, found.n),
+        f"{letter}: {name}": (arm.score, arm.interval, found.n)
+        for letter, name, arm in (("A", found.a_name, found.a), ("B", found.b_name, found.b))
     }
-    plot_arms(arms, confidence=found.a.confidence, ax=figure.add_subplot(grid[1, 0]))
-    plot_flips(found, ax=figure.add_subplot(grid[1, 1]))
-    return figure
+    above = (3.3, [_sequence_of(found)]) if found.path else (2.1, [partial(plot_effects, [found])])
+    below = partial(plot_arms, arms, confidence=found.a.confidence), partial(plot_flips, found)
+    return figures.stack(WIDTH, [above, (2.2, below)])
 
 
 def plot_experiment(status: ExperimentStatus) -> Figure:
@@ -86,14 +59,15 @@ def plot_experiment(status: ExperimentStatus) -> Figure:
     }
     if not status.path or not all(n for _, _, n in arms.values()):
         raise InputError("nothing to draw: an arm has no outcomes that count yet")
-    figure = new_figure(_WIDTH, 5.0)
-    above, below = figure.subplots(2, 1, height_ratios=(1.8, 1))
-    plot_sequence(
-        status.path, margin=status.margin, confidence=status.confidence, verdict=status.verdict,
-        n_at_verdict=status.n_at_verdict, what="units", ax=above,
+    below = partial(plot_arms, arms, confidence=status.confidence, what="success rate")
+    return figures.stack(WIDTH, [(3.2, [_sequence_of(status, "units")]), (1.8, [below])])
+
+
+def _sequence_of(found: Comparison | ExperimentStatus, what: str = "examples") -> partial[Figure]:
+    return partial(
+        plot_sequence, found.path, margin=found.margin, confidence=found.confidence, verdict=found.verdict,
+        n_at_verdict=found.n_at_verdict, what=what,
     )  # fmt: skip
-    plot_arms(arms, confidence=status.confidence, what="success rate", ax=below)
-    return figure
 
 
 def plot_sequence(
@@ -124,7 +98,7 @@ def plot_sequence(
     if not path:
         raise InputError("nothing to draw: a sequence has at least one point (n, effect, low, high)")
     n, effect, low, high = (list(column) for column in zip(*path, strict=True))
-    ax = axes_of(ax, _WIDTH, 3.2)
+    ax = axes_of(ax, WIDTH, 3.2)
     if margin:
         ax.axhspan(
             -margin, margin, color=GREY, alpha=0.16, linewidth=0,
@@ -144,13 +118,13 @@ def plot_sequence(
     reach = _reach(low, high, margin)
     ax.set_ylim(-reach, reach)
     _points_of(ax.yaxis)
-    ax.set_xlabel(what)
     ax.set_ylabel("B − A, points")
     for y, side, align in ((0.97, "B better", "top"), (0.03, "A better", "bottom")):
-        ax.text(0.995, y, side, transform=ax.transAxes, ha="right", va=align, bbox=_PAPER, **_SMALL)
-    ax.set_title(f"{capitalize(verdict)} after {n[-1]:,.0f} {what}", loc="left")
-    legend_below(ax, 4, 4.2)
-    return finish(ax)
+        figures.write_beside(
+            ax, side, (0.995, y), xycoords="axes fraction", xytext=(0, 0), ha="right", va=align, bbox=PAPER
+        )  # fmt: skip
+    figures.legend_below(ax, 4, 4.2)
+    return finish(ax, f"{capitalize(verdict)} after {n[-1]:,.0f} {what}", what)
 
 
 def plot_arms(
@@ -174,18 +148,13 @@ def plot_arms(
     if not arms or any(math.isnan(rate) for rate, _, _ in arms.values()):
         raise InputError("nothing to draw: an arm has no observations yet")
     ax = axes_of(ax, 5.2, 1.3 + 0.45 * len(arms))
-    rates, rows = [rate for rate, _, _ in arms.values()], range(len(arms))
-    draw_intervals(ax, rows, rates, [interval for _, interval, _ in arms.values()])
-    for place in zip(rates, rows, strict=True):
-        ax.annotate(
-            percent(place[0]), place, xytext=(0, 6), textcoords="offset points", ha="center", **_SMALL
-        )  # fmt: skip
-    ax.set_yticks(rows, [f"{shorten(name)}\nn {n:,}" for name, (_, _, n) in arms.items()])
-    ax.set_ylim(len(arms) - 0.4, -0.7)
-    span_0_to_1(ax)
-    ax.set_xlabel(f"{what} with {level(confidence)} interval", fontsize=9)
-    ax.set_title(f"{capitalize(what)}s", loc="left")
-    return finish(ax)
+    rates = [rate for rate, _, _ in arms.values()]
+    figures.draw_intervals(ax, range(len(arms)), rates, [interval for _, interval, _ in arms.values()])
+    for row, rate in enumerate(rates):
+        figures.write_beside(ax, percent(rate), (rate, row))
+    figures.name_rows(ax, [f"{shorten(name)}\nn {n:,}" for name, (_, _, n) in arms.items()])
+    figures.span_0_to_1(ax)
+    return finish(ax, f"{capitalize(what)}s", f"{what} with {level(confidence)} interval")
 
 
 def plot_flips(found: Comparison, *, ax: Axes | None = None) -> Figure:
@@ -196,8 +165,6 @@ def plot_flips(found: Comparison, *, ax: Axes | None = None) -> Figure:
     """
     if not found.n:
         raise InputError("nothing to draw: no example was compared")
-    from matplotlib.ticker import MaxNLocator
-
     rows = [("B fixed", found.b_wins, BLUE, ""), ("B broke", found.a_wins, ORANGE, "///")]
     same = found.n - found.b_wins - found.a_wins
     if found.a.correct is not None:
@@ -212,14 +179,11 @@ def plot_flips(found: Comparison, *, ax: Axes | None = None) -> Figure:
             row, size, 0.62, color=colour, alpha=faint, hatch=hatch, edgecolor="white", linewidth=0
         )
         ax.bar_label(bars, labels=[f"{size:,}"], padding=3, fontsize=9, color=GREY)
-    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    ax.invert_yaxis()
+    figures.name_rows(ax, [name for name, *_ in rows])
     ax.set_xlim(0, max(size for _, size, *_ in rows) * 1.18)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel(f"of {count(found.n, 'example')}", fontsize=9)
-    ax.set_title("What changed", loc="left")
-    return finish(ax)
+    return finish(ax, "What changed", f"of {count(found.n, 'example')}")
 
 
 def plot_effects(found: Iterable[Comparison], *, ax: Axes | None = None) -> Figure:
@@ -236,7 +200,7 @@ def plot_effects(found: Iterable[Comparison], *, ax: Axes | None = None) -> Figu
     shown = [one for one in ordered if one.n]
     if not shown:
         raise InputError("nothing to draw: no example was compared")
-    ax = axes_of(ax, _WIDTH, 1.4 + 0.45 * len(shown))
+    ax = axes_of(ax, WIDTH, 1.4 + 0.45 * len(shown))
     margin = max(one.margin for one in shown)
     if margin:
         ax.axvspan(-margin, margin, color=GREY, alpha=0.16, linewidth=0)
@@ -246,27 +210,19 @@ def plot_effects(found: Iterable[Comparison], *, ax: Axes | None = None) -> Figu
     for row, one in enumerate(shown):
         colour, mark = marks.get(one.verdict, (GREY, "o"))
         interval = (one.effect, one.effect) if math.isnan(one.interval[0]) else one.interval
-        draw_intervals(ax, [row], [one.effect], [interval], fmt=mark, color=colour, markersize=7)
+        figures.draw_intervals(ax, [row], [one.effect], [interval], fmt=mark, color=colour, markersize=7)
         ends += map(abs, interval)
-        ax.annotate(
-            f"{100 * one.effect:+.1f}", (one.effect, row), xytext=(0, 7), textcoords="offset points",
-            ha="center", bbox=_PAPER, **_SMALL,
-        )  # fmt: skip
-    ax.set_yticks(range(len(shown)), [f"{shorten(one.b_name)}\n{_said(one.verdict)}" for one in shown])
-    ax.set_ylim(len(shown) - 0.4, -0.8)
+        figures.write_beside(ax, f"{100 * one.effect:+.1f}", (one.effect, row), bbox=PAPER)
+    words = {"B better": "better", "A better": "worse"}
+    figures.name_rows(ax, [f"{shorten(one.b_name)}\n{words.get(one.verdict, one.verdict)}" for one in shown])
     reach_x = min(1.02, 1.08 * max(ends))
     ax.set_xlim(-reach_x, reach_x)
     _points_of(ax.xaxis)
     ax.grid(axis="x", color=GREY, alpha=0.2)
     band = f"; grey: no practical difference (±{100 * margin:g})" if margin else ""
     levels = sorted({level(one.confidence) for one in shown})
-    ax.set_xlabel(f"difference to A, points, with {' to '.join(levels)} interval{band}", fontsize=9)
-    ax.set_title(f"Against {shown[0].a_name} (A)", loc="left")
-    return finish(ax)
-
-
-def _said(verdict: str) -> str:
-    return {"B better": "better", "A better": "worse"}.get(verdict, verdict)
+    along_x = f"difference to A, points, with {' to '.join(levels)} interval{band}"
+    return finish(ax, f"Against {shown[0].a_name} (A)", along_x)
 
 
 def _reach(low: Sequence[float], high: Sequence[float], margin: float) -> float:
@@ -278,6 +234,4 @@ def _reach(low: Sequence[float], high: Sequence[float], margin: float) -> float:
 
 def _points_of(axis: Any) -> None:
     """Show shares as percentage points with their sign."""
-    from matplotlib.ticker import FuncFormatter
-
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+g}" if round(value, 9) else "0"))

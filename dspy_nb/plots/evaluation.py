@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import Evaluation
-from dspy_nb.plots.figures import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    axes_of,
-    draw_intervals,
-    finish,
-    legend_below,
-    new_figure,
-    shorten,
-    span_0_to_1,
-)
+from dspy_nb.plots import figures
+from dspy_nb.plots.figures import BLUE, GREEN, GREY, ORANGE, axes_of, finish, shorten
 from dspy_nb.views.wording import percent
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["plot_classes", "plot_confusion", "plot_evaluation", "plot_latency", "plot_slices"]
 
@@ -48,14 +38,16 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
         raise InputError("nothing to draw: the evaluation has neither slices nor classes nor latencies")
     columns = min(2, len(parts))
     lines = [parts[i : i + columns] for i in range(0, len(parts), columns)]
-    heights = [max(2.6, 1.2 + 0.6 * max(rows for _, rows in line)) for line in lines]
-    figure = new_figure(5.0 * columns, sum(heights))
-    grid = figure.add_gridspec(len(lines), columns, height_ratios=heights)
-    for row, line in enumerate(lines):
-        for column, (draw, _) in enumerate(line):
-            alone = len(line) < columns
-            draw(evaluation, ax=figure.add_subplot(grid[row, :] if alone else grid[row, column]))
-    return figure
+    return figures.stack(
+        5.0 * columns,
+        [
+            (
+                max(2.6, 1.2 + 0.6 * max(rows for _, rows in line)),
+                [partial(draw, evaluation) for draw, _ in line],
+            )
+            for line in lines
+        ],
+    )
 
 
 def plot_classes(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
@@ -68,20 +60,15 @@ def plot_classes(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     items = list(found.per_class.items())[:_MOST_ROWS]
     ax = axes_of(ax, 5.2, 1.2 + 0.6 * len(items))
     height = 0.26
-    for place, (measure, colour) in enumerate(
-        (("precision", BLUE), ("recall", ORANGE), ("f1", GREEN)),
-    ):
-        values = [getattr(score, measure) for _, score in items]
+    for place, (measure, colour) in enumerate((("precision", BLUE), ("recall", ORANGE), ("F1", GREEN))):
+        values = [getattr(score, measure.lower()) for _, score in items]
         rows = [row + (place - 1) * height for row in range(len(items))]
-        name = "F1" if measure == "f1" else measure
-        bars = ax.barh(rows, values, height * 0.92, color=colour, label=name)
+        bars = ax.barh(rows, values, height * 0.92, color=colour, label=measure)
         ax.bar_label(bars, labels=[f"{value:.2f}" for value in values], padding=3, fontsize=8, color=GREY)
-    ax.set_yticks(range(len(items)), [f"{shorten(label)}\nn {s.support:,}" for label, s in items])
-    ax.invert_yaxis()
-    span_0_to_1(ax, room=1.14)
-    ax.set_title(f"Classes of {found.field}{_cut(len(found.per_class))}", loc="left")
-    legend_below(ax, 3, 2.4)
-    return finish(ax)
+    figures.name_rows(ax, [f"{shorten(label)}\nn {s.support:,}" for label, s in items])
+    figures.span_0_to_1(ax, room=1.14)
+    figures.legend_below(ax, 3, 2.4)
+    return finish(ax, f"Classes of {found.field}{_cut(len(found.per_class))}")
 
 
 def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
@@ -112,13 +99,10 @@ def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
         for tick in ax.get_xticklabels():
             tick.set_horizontalalignment("right")
     ax.set_yticks(range(size), labels)
-    ax.set_xlabel("answered")
     ax.set_ylabel("expected")
-    ax.set_title(f"Confusion matrix{_cut(len(found.labels))}", loc="left")
     ax.tick_params(length=0)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    return finish(ax, frame=True)
+    ax.spines[:].set_visible(False)
+    return finish(ax, f"Confusion matrix{_cut(len(found.labels))}", "answered")
 
 
 def plot_latency(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
@@ -127,8 +111,6 @@ def plot_latency(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     Raises:
         InputError: There is no latency: every answer came from a cache, or single results are missing.
     """
-    from matplotlib.ticker import MaxNLocator
-
     times = _need(_latencies(evaluation), "latencies: every answer came from a cache, or failed")
     latency = _need(evaluation.latency, "latencies")
     ax = axes_of(ax, 5.2, 2.8)
@@ -138,12 +120,10 @@ def plot_latency(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     for name, value, style in marks:
         label = f"{name} {value / scale:,.3g} {unit}"
         ax.axvline(value / scale, color="black", linestyle=style, linewidth=1.3, label=label)
-    ax.set_xlabel(f"{unit}, {len(times):,} answers, cache hits left out", fontsize=9)
     ax.set_ylabel("examples")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_title("Latency", loc="left")
     ax.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=9)
-    return finish(ax)
+    return finish(ax, "Latency", f"{unit}, {len(times):,} answers, cache hits left out")
 
 
 def plot_slices(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
@@ -159,15 +139,11 @@ def plot_slices(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     low, high = evaluation.interval
     ax.axvspan(low, high, color=GREY, alpha=0.13, linewidth=0)
     ax.axvline(evaluation.score, color=GREY, linestyle="--", linewidth=1.2)
-    rows = range(len(items))
-    draw_intervals(ax, rows, scores, [part.interval for _, part in items])
-    ax.set_yticks(rows, [f"{shorten(key)}  (n {part.n:,})" for key, part in items])
-    ax.set_ylim(len(items) - 0.4, -0.6)
-    span_0_to_1(ax)
-    everything = f"dashed: {percent(evaluation.score)} of all {evaluation.n:,}"
-    ax.set_xlabel(f"score with {evaluation.confidence:.0%} interval\n{everything}", fontsize=9)
-    ax.set_title(f"Score by {evaluation.by}{_cut(len(slices))}", loc="left")
-    return finish(ax)
+    figures.draw_intervals(ax, range(len(items)), scores, [part.interval for _, part in items])
+    figures.name_rows(ax, [f"{shorten(key)}  (n {part.n:,})" for key, part in items])
+    figures.span_0_to_1(ax)
+    along_x = f"score with {evaluation.confidence:.0%} interval\ndashed: {percent(evaluation.score)} of all"
+    return finish(ax, f"Score by {evaluation.by}{_cut(len(slices))}", f"{along_x} {evaluation.n:,}")
 
 
 def _latencies(evaluation: Evaluation) -> list[float]:

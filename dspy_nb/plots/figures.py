@@ -2,57 +2,64 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from dspy_nb.views.wording import excerpt
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 __all__ = [
-    "BLUE", "GREEN", "GREY", "ORANGE", "axes_of", "draw_intervals", "finish", "in_percent", "legend_below",
-    "new_figure", "shorten", "span_0_to_1",
+    "BLUE", "GREEN", "GREY", "ORANGE", "PAPER", "WIDTH", "axes_of", "draw_intervals", "finish", "in_percent",
+    "legend_below", "name_rows", "shorten", "span_0_to_1", "stack", "write_beside",
 ]  # fmt: skip
 
 # Okabe and Ito (2008), "Color Universal Design": told apart by people who confuse some colours. Nothing is said
 # by colour alone.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#595959"
+PAPER: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
+WIDTH = 7.2  # inches of a figure as wide as a notebook
 _LABEL_LENGTH = 24
-_DPI = 110
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return a figure of this size in inches, which a notebook shows when a cell returns it."""
-    # Not pyplot's: it would keep the figure open, and a notebook would show it twice.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+class _ShownFigure(Figure):
+    """A figure that a notebook shows when a cell returns it, also where pyplot was never imported."""
 
-    figure = _shown_figure()(figsize=(width, height), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    def __init__(self, width: float, height: float) -> None:
+        # Not pyplot's: it would keep the figure open, and a notebook would show it twice.
+        super().__init__(figsize=(width, height), dpi=110, layout="constrained")
+        FigureCanvasAgg(self)
 
-
-@cache
-def _shown_figure() -> type[Figure]:
-    """Return a class of figures that a notebook shows, also where pyplot was never imported."""
-    from matplotlib.figure import Figure
-
-    class ShownFigure(Figure):
-        def _repr_png_(self) -> bytes:
-            file = BytesIO()
-            self.savefig(file, format="png")
-            return file.getvalue()
-
-    return ShownFigure
+    def _repr_png_(self) -> bytes:
+        file = BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
 
 
 def axes_of(ax: Axes | None, width: float, height: float) -> Axes:
-    """Return ``ax``, or else the axes of a new figure of this size."""
-    return ax if ax is not None else new_figure(width, max(height, 2.2)).add_subplot()
+    """Return ``ax``, or else the axes of a new figure of this size in inches."""
+    return ax if ax is not None else _ShownFigure(width, max(height, 2.2)).add_subplot()
+
+
+def stack(width: float, rows: Sequence[tuple[float, Sequence[Callable[..., object]]]]) -> Figure:
+    """Return a figure of rows of panels; a row of fewer panels than others is one panel, as wide as all.
+
+    Args:
+        width: In inches.
+        rows: The height of each in inches, and what draws its panels, called with ``ax``.
+    """
+    heights, columns = [height for height, _ in rows], max(len(panels) for _, panels in rows)
+    figure = _ShownFigure(width, sum(heights))
+    grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
+    for row, (_, panels) in enumerate(rows):
+        for column, draw in enumerate(panels):
+            place = column if len(panels) == columns else slice(None)
+            draw(ax=figure.add_subplot(grid[row, place]))
+    return figure
 
 
 def legend_below(ax: Axes, columns: int, gap: float) -> None:
@@ -87,19 +94,17 @@ def draw_intervals(
 
 def in_percent(ax: Axes, axis: Literal["x", "y"]) -> None:
     """Show the shares along an axis as percentages, with a grid."""
-    from matplotlib.ticker import PercentFormatter
-
     chosen: Any = ax.xaxis if axis == "x" else ax.yaxis
     chosen.set_major_formatter(PercentFormatter(1))
     ax.grid(axis=axis, color=GREY, alpha=0.2)
     ax.set_axisbelow(True)
 
 
-def finish(ax: Axes, *, frame: bool = False) -> Figure:
-    """Return the figure of axes that are drawn."""
-    if not frame:
-        ax.spines[["top", "right"]].set_visible(False)
-    ax.title.set_fontsize(11)
+def finish(ax: Axes, title: str, along_x: str = "") -> Figure:
+    """Say what the axes show, and what runs along x, and return their figure."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_title(title, loc="left", fontsize=11)
+    ax.set_xlabel(along_x, fontsize=9)
     figure: Any = ax.get_figure()
     return figure
 
@@ -114,3 +119,15 @@ def span_0_to_1(ax: Axes, room: float = 1.02) -> None:
 def shorten(label: str) -> str:
     """Return a label that fits beside a bar."""
     return excerpt(label, _LABEL_LENGTH)
+
+
+def name_rows(ax: Axes, labels: Sequence[str]) -> None:
+    """Name rows 0, 1, 2, ... from top to bottom, with some room above the first."""
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.7)
+
+
+def write_beside(ax: Axes, text: str, place: tuple[float, float], **style: Any) -> None:
+    """Write a few words above a place, or where ``style`` says."""
+    given = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 8.5, "color": GREY}
+    ax.annotate(text, place, **{**given, **style})

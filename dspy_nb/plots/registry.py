@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from dspy_nb.core.deployment.health import HealthReport, ObjectiveHealth
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.models.stages import HistoryEntry
+from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.statistics.proportions import wilson_interval
+from dspy_nb.plots import figures
 from dspy_nb.plots.figures import (
     BLUE,
     GREY,
     ORANGE,
+    WIDTH,
     axes_of,
     draw_intervals,
     finish,
     in_percent,
-    legend_below,
-    new_figure,
     shorten,
 )
 from dspy_nb.views.wording import count, percent
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from dspy_nb.core.models.stages import HistoryEntry
-    from dspy_nb.core.models.version import ModelVersion
-    from dspy_nb.core.registry.registry import Registry
 
 __all__ = ["plot_health", "plot_history"]
 
@@ -61,9 +59,8 @@ def plot_history(registry: Registry, model_id: str, *, ax: Axes | None = None) -
     ax = axes_of(ax, max(5.2, min(10.0, 2.0 + 1.1 * len(registered))), 3.4)
     _draw_production(ax, history, versions, places)
     for seen, fill, label in ((False, BLUE, "score, held out"), (True, "white", "score that the search saw")):
-        _draw_scores(
-            ax, [one for one in registered if (one[1].score_kind == "validation") == seen], fill, label
-        )
+        of_kind = [one for one in registered if (one[1].score_kind == "validation") == seen]
+        _draw_scores(ax, of_kind, fill, label)
     names = [
         shorten(version.version) + (f"\n{version.stage}" if every == 1 else "")
         for _, version in registered[::every]
@@ -76,10 +73,8 @@ def plot_history(registry: Registry, model_id: str, *, ax: Axes | None = None) -
     in_percent(ax, "y")
     without = sum(version.score is None for _, version in registered)
     note = f"; {count(without, 'version')} without a score" if without else ""
-    ax.set_xlabel(f"versions in the order of registration{note}", fontsize=9)
-    ax.set_title(f"History of {shorten(model_id)}", loc="left")
-    legend_below(ax, 3, 4.6)
-    return finish(ax)
+    figures.legend_below(ax, 3, 4.6)
+    return finish(ax, f"History of {shorten(model_id)}", f"versions in the order of registration{note}")
 
 
 def _places(history: Sequence[HistoryEntry]) -> dict[int, float]:
@@ -125,13 +120,13 @@ def _draw_production(
             continue
         line: dict[str, Any] = {"color": ORANGE, "linewidth": 6, "alpha": 0.55, "solid_capstyle": "butt"}
         ax.plot([start, end], [score, score], label=label, **line)
-        ax.annotate(shorten(name), (start, score), (1, 4), textcoords="offset points", fontsize=8, color=GREY)
+        figures.write_beside(ax, shorten(name), (start, score), xytext=(1, 4), ha="left")
         label = None
 
 
 # -- health -----------------------------------------------------------------------------------------------------
 
-_WIDTH, _HEIGHT = 7.0, 3.0
+_HEIGHT = 3.0
 
 
 def plot_health(report: HealthReport, objective: str | None = None, *, ax: Axes | None = None) -> Figure:
@@ -154,49 +149,35 @@ def plot_health(report: HealthReport, objective: str | None = None, *, ax: Axes 
     shown = [item for item in report.objectives if objective in (None, item.name) and item.bins]
     if not shown:
         raise InputError(f"nothing to draw: no request of {report.ref} has counted yet")
-    if len(shown) == 1:
-        return finish(_draw(axes_of(ax, _WIDTH, _HEIGHT), report, shown[0]))
-    if ax is not None:
+    if ax is None:
+        return figures.stack(WIDTH, [(_HEIGHT, [partial(_draw, report, item)]) for item in shown])
+    if len(shown) > 1:
         raise InputError(f"one pair of axes shows one objective: give objective= one of {', '.join(names)}")
-    figure = new_figure(_WIDTH, _HEIGHT * len(shown))
-    for number, item in enumerate(shown, 1):
-        finish(_draw(figure.add_subplot(len(shown), 1, number), report, item))
-    return figure
+    return _draw(report, shown[0], ax)
 
 
-def _draw(ax: Axes, report: HealthReport, item: ObjectiveHealth) -> Axes:
+def _draw(report: HealthReport, item: ObjectiveHealth, ax: Axes) -> Figure:
     ends = list(accumulate(part.n for part in item.bins))
     places = [end - part.n / 2 for end, part in zip(ends, item.bins, strict=True)]
     means = [part.total / part.n for part in item.bins]
     intervals = [wilson_interval(round(part.total), part.n) for part in item.bins]
     ax.axhline(item.level, color=GREY, linestyle="--", linewidth=1.2, label=f"promised {percent(item.level)}")
     ax.axhline(item.tolerated, color=ORANGE, linewidth=2.4, label=f"tolerated {percent(item.tolerated)}")
-    label = f"{max(part.n for part in item.bins):,} requests each"
-    draw_intervals(
-        ax,
-        places,
-        means,
-        intervals,
-        upright=True,
-        capsize=0,
-        linewidth=1,
-        markersize=4,
-        alpha=0.9,
-        label=label,
-    )
+    each = f"{max(part.n for part in item.bins):,} requests each"
+    style = {"capsize": 0, "linewidth": 1, "markersize": 4, "alpha": 0.9}
+    draw_intervals(ax, places, means, intervals, upright=True, label=each, **style)
     if item.alarm_at is not None:
         ax.axvline(item.alarm_at, color=GREY, linewidth=1.2)
         left = item.alarm_at > ends[-1] / 2
-        ax.annotate(
-            f"alarm at {item.alarm_at:,}", (item.alarm_at, 0.03), xycoords=("data", "axes fraction"),
-            xytext=(-5 if left else 5, 0), textcoords="offset points", ha="right" if left else "left", fontsize=9,
+        figures.write_beside(
+            ax, f"alarm at {item.alarm_at:,}", (item.alarm_at, 0.03), xycoords=("data", "axes fraction"),
+            xytext=(-5 if left else 5, 0), ha="right" if left else "left",
         )  # fmt: skip
     lows = [low for low, _ in intervals]
     ax.set_ylim(max(-0.02, min([*lows, item.tolerated]) - 0.05), 1.02)
     ax.set_xlim(0, ends[-1])
     in_percent(ax, "y")
     ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.set_xlabel(f"requests to {report.ref} in {report.environment}, in order", fontsize=9)
-    ax.set_title(f"{item.name.capitalize()}: {item.meaning} — {item.verdict}", loc="left")
-    legend_below(ax, 3, 3.6)
-    return ax
+    figures.legend_below(ax, 3, 3.6)
+    along_x = f"requests to {report.ref} in {report.environment}, in order"
+    return finish(ax, f"{item.name.capitalize()}: {item.meaning} — {item.verdict}", along_x)

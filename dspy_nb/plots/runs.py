@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.optimization.run import OptimizationRun
 from dspy_nb.plots.comparisons import plot_arms
-from dspy_nb.plots.figures import BLUE, GREY, ORANGE, axes_of, finish, in_percent, legend_below, new_figure
+from dspy_nb.plots.figures import BLUE, GREY, ORANGE, WIDTH, axes_of, finish, in_percent, legend_below, stack
 from dspy_nb.views.wording import describe_ending, percent
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 __all__ = ["plot_candidates", "plot_held_out", "plot_run"]
-
-_WIDTH = 7.2
 
 
 def plot_run(run: OptimizationRun) -> Figure:
@@ -25,18 +23,12 @@ def plot_run(run: OptimizationRun) -> Figure:
     Raises:
         InputError: The run is going on, has failed, or has neither candidates nor held-out scores.
     """
-    held_out = run.test_before is not None or run.test_after is not None
-    if not run.candidates and not held_out:
+    parts = [(3.3, [partial(plot_candidates, run)])] if run.candidates else []
+    if run.test_before is not None or run.test_after is not None:
+        parts.append((2.2, [partial(plot_held_out, run)]))
+    if not parts:
         raise InputError("nothing to draw: the run scored no candidate, and had no held-out examples")
-    if not held_out:
-        return plot_candidates(run)
-    if not run.candidates:
-        return plot_held_out(run)
-    figure = new_figure(_WIDTH, 5.2)
-    above, below = figure.subplots(2, 1, height_ratios=(1.7, 1))
-    plot_candidates(run, ax=above)
-    plot_held_out(run, ax=below)
-    return figure
+    return stack(WIDTH, parts)
 
 
 def plot_candidates(run: OptimizationRun, *, ax: Axes | None = None) -> Figure:
@@ -45,11 +37,9 @@ def plot_candidates(run: OptimizationRun, *, ax: Axes | None = None) -> Figure:
     Raises:
         InputError: No candidate was scored.
     """
-    from matplotlib.ticker import MaxNLocator
-
     if not run.candidates:
         raise InputError("the run scored no candidate")
-    ax = axes_of(ax, _WIDTH, 3.2)
+    ax = axes_of(ax, WIDTH, 3.2)
     full = [candidate for candidate in run.candidates if candidate.full]
     partial = [candidate for candidate in run.candidates if not candidate.full]
     if full:
@@ -69,14 +59,12 @@ def plot_candidates(run: OptimizationRun, *, ax: Axes | None = None) -> Figure:
     ax.margins(x=0.03, y=0.12)
     in_percent(ax, "y")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.set_xlabel("candidate")
     ax.set_ylabel("score")
-    ending = (
-        "" if run.stopped_by is None else f", {describe_ending(run.stopped_by, run.plan.budget.limits())}"
-    )
-    ax.set_title(f"{run.plan.optimizer}: scores of its candidates{ending}", loc="left")
+    title = f"{run.plan.optimizer}: scores of its candidates"
+    if run.stopped_by is not None:
+        title += f", {describe_ending(run.stopped_by, run.plan.budget.limits())}"
     legend_below(ax, 4, 3.2)
-    return finish(ax)
+    return finish(ax, title, "candidate")
 
 
 def plot_held_out(run: OptimizationRun, *, ax: Axes | None = None) -> Figure:
@@ -90,7 +78,6 @@ def plot_held_out(run: OptimizationRun, *, ax: Axes | None = None) -> Figure:
     if not arms:
         raise InputError("the run has no held-out scores: give optimize(..., testset=examples)")
     confidence = next(e.confidence for e in found.values() if e is not None)
-    figure = plot_arms(arms, confidence=confidence, ax=ax)
-    drawn = figure.axes[-1] if ax is None else ax
-    drawn.set_title("Held-out examples, never seen by the search", loc="left", fontsize=11)
-    return figure
+    ax = axes_of(ax, 5.2, 2.2)
+    plot_arms(arms, confidence=confidence, ax=ax)
+    return finish(ax, "Held-out examples, never seen by the search", ax.get_xlabel())

@@ -10,13 +10,12 @@ from dspy_nb.core.ab.comparison import Comparison, Comparisons, Flip
 from dspy_nb.core.evaluation.evaluate import Evaluation
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
 from dspy_nb.views.wording import (
-    UNKNOWN,
     count,
     describe_margin,
     describe_verdict,
+    dollars,
     duration,
     excerpt,
-    format_or_dash,
     level,
     points,
     say_rest,
@@ -38,8 +37,7 @@ def _(found: Comparison) -> Document:
         *warn(found.warnings),
         Table(columns, arms, frozenset([3, 4, 5, 6])),
         Facts(_facts(found)),
-        *_flips("fixed", found.fixed),
-        *_flips("broke", found.broken),
+        *_all_flips(found),
     ]
     subtitle = f"{found.metric} · {found.n:,} of {count(found.n_planned, 'example')} · seed {found.seed}"
     return Document(f"A/B: {found.a_name} (A) and {found.b_name} (B)", blocks, subtitle)
@@ -68,18 +66,16 @@ def _(found: Comparisons) -> Document:
         "program", "verdict", "difference to A, points", "p",
         f"score [{level(found.confidence)} interval]", "examples", "errors", "LM calls", "cost",
     )  # fmt: skip
-    blocks: list[Block] = [Note(_winner(found))]
-    blocks += warn(found.warnings)
-    blocks += [
+    blocks: list[Block] = [
+        Note(_winner(found)),
+        *warn(found.warnings),
         Table(columns, [*rows, baseline], frozenset([3, 5, 6, 7, 8])),
         Facts([_margin(found.margin), ("method", _method(found)), ("time", duration(found.duration_s))]),
     ]
     for one in ranking:
         details = warn(text for text in one.warnings if text not in found.warnings)
-        details += [Note(_verdict(one)), Facts(_examples(one) + _ratios(one))]
-        blocks.append(
-            Details(one.b_name, [*details, *_flips("fixed", one.fixed), *_flips("broke", one.broken)])
-        )
+        details += [Note(_verdict(one)), Facts(_examples(one) + _ratios(one)), *_all_flips(one)]
+        blocks.append(Details(one.b_name, details))
     subtitle = f"{found.metric} · at most {count(found.n_planned, 'example')} · seed {found.seed}"
     return Document(f"A/B: {count(len(found), 'candidate')} against {found.baseline} (A)", blocks, subtitle)
 
@@ -100,21 +96,16 @@ def _winner(found: Comparisons) -> str:
 
 def _row(one: Comparison) -> tuple[Cell, ...]:
     low, high = one.interval
-    seen = f"{100 * one.effect:+.1f}" if one.n else UNKNOWN
+    difference = f"{100 * one.effect:+.1f}" if one.n else None
     if one.n and not math.isnan(low):
-        seen += f" {points(low, high)}"
+        difference = f"{difference} {points(low, high)}"
     verdict = one.verdict.removeprefix("B ").replace("A better", "worse")
-    return (one.b_name, verdict, seen, f"{one.p_value:.2g}", *_measured(one.b, one.n))
+    return one.b_name, verdict, difference, f"{one.p_value:.2g}", *_measured(one.b, one.n)
 
 
 def _measured(arm: Evaluation, n: int) -> tuple[Cell, ...]:
-    return (
-        Score(arm.score, arm.interval),
-        f"{n:,}",
-        f"{arm.errors.count:,}",
-        f"{arm.usage.lm_calls:,}",
-        format_or_dash(arm.usage.usd, "${:,.4f}"),
-    )
+    score, usage = Score(arm.score, arm.interval), arm.usage
+    return score, n, arm.errors.count, usage.lm_calls, dollars(usage.usd)
 
 
 def _method(found: Comparisons) -> str:
@@ -130,23 +121,18 @@ def _method(found: Comparisons) -> str:
     )
 
 
-def _arm(letter: str, name: str, arm: Evaluation) -> tuple[str, str, Score, str, str, str, str]:
-    latency = None if arm.latency is None else arm.latency.p50_ms
-    calls = f"{arm.usage.lm_calls:,}"
-    return (
-        letter,
-        f"{name} · {arm.base_model}" if arm.base_model else name,
-        Score(arm.score, arm.interval),
-        f"{arm.errors.count:,}",
-        format_or_dash(latency, "{:,.0f}"),
-        f"{calls} + {arm.usage.cache_hits:,} cached" if arm.usage.cache_hits else calls,
-        format_or_dash(arm.usage.usd, "${:,.4f}"),
-    )
+def _arm(letter: str, name: str, arm: Evaluation) -> tuple[Cell, ...]:
+    score, _, errors, calls, cost = _measured(arm, arm.n)
+    program = f"{name} · {arm.base_model}" if arm.base_model else name
+    latency = None if arm.latency is None else round(arm.latency.p50_ms)
+    if arm.usage.cache_hits:
+        calls = f"{calls:,} + {arm.usage.cache_hits:,} cached"
+    return letter, program, score, errors, latency, calls, cost
 
 
 def _facts(found: Comparison) -> list[tuple[str, str]]:
-    facts = [*_examples(found), _margin(found.margin), *_ratios(found)]
-    return [*facts, ("method", found.method), ("time", duration(found.duration_s))]
+    method = [("method", found.method), ("time", duration(found.duration_s))]
+    return [*_examples(found), _margin(found.margin), *_ratios(found), *method]
 
 
 def _examples(found: Comparison) -> list[tuple[str, str]]:
@@ -174,13 +160,16 @@ def _ratios(found: Comparison) -> list[tuple[str, str]]:
     return facts
 
 
+def _all_flips(found: Comparison) -> list[Block]:
+    return _flips("fixed", found.fixed) + _flips("broke", found.broken)
+
+
 def _flips(did: str, flips: Sequence[Flip]) -> list[Block]:
     if not flips:
         return []
     rows = [flip_cells(flip) for flip in flips[:_FLIPS_SHOWN]]
-    table = Table(
-        ("input", "expected", "A", "B"), rows, caption=say_rest(_FLIPS_SHOWN, len(flips), "examples")
-    )
+    caption = say_rest(_FLIPS_SHOWN, len(flips), "examples")
+    table = Table(("input", "expected", "A", "B"), rows, caption=caption)
     return [Details(f"What B {did} ({len(flips):,})", [table])]
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from dspy_nb.core.text import markdown_text, one_line, visible
-from dspy_nb.views.wording import UNKNOWN, percent, sentence
+from dspy_nb.views.wording import UNKNOWN, format_or_dash, percent, sentence
 
 __all__ = [
     "STYLE", "Bar", "Block", "Cell", "Changes", "Code", "Details", "Document", "Drawing", "Facts", "Note", "Score",
@@ -44,12 +44,12 @@ class Score:
         return f"{percent(self.value)} [{percent(self.interval[0])}, {percent(self.interval[1])}]"
 
 
-Cell: TypeAlias = str | Score
+Cell: TypeAlias = str | int | Score | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under column names; ``numbers`` are the columns aligned to the right."""
+    """Rows under column names; ``numbers`` are the columns aligned to the right, ``None`` is not known."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -111,10 +111,10 @@ class Details:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Markup that the package itself drew, for HTML alone; ``text`` says elsewhere what it shows."""
+    """Markup that the package itself drew, for HTML alone; ``label`` says elsewhere what it shows."""
 
     html: str
-    text: str
+    label: str
 
 
 Block: TypeAlias = Table | Facts | Bar | Note | Code | Changes | Details | Drawing
@@ -138,11 +138,10 @@ def warn(texts: Iterable[str]) -> list[Block]:
 
 _VIEWS: Final = {
     "comparison": "Comparison Comparisons",
-    "diff": "VersionDiff",
     "evaluation": "Evaluation",
     "experiment": "ExperimentStatus",
     "gate": "GateResult",
-    "listings": "Deployment HistoryEntry ModelVersion Preset",
+    "listings": "Deployment HistoryEntry ModelVersion Preset VersionDiff",
     "monitor": "CanaryStatus HealthReport",
     "pipeline": "PipelineResult",
     "run": "Estimate OptimizationRun Plan",
@@ -161,9 +160,9 @@ def document(result: object) -> Document:
     Raises:
         TypeError: There is no view of such a thing.
     """
-    views = [_VIEW_OF[kind.__name__] for kind in type(result).__mro__ if kind.__name__ in _VIEW_OF]
-    for view in views:
-        importlib.import_module(f"dspy_nb.views.{view}")
+    for kind in type(result).__mro__:
+        if view := _VIEW_OF.get(kind.__name__):
+            importlib.import_module(f"dspy_nb.views.{view}")
     make = document.dispatch(type(result))
     if make is document.dispatch(object):
         raise TypeError(f"there is no view of a {type(result).__name__}")
@@ -188,19 +187,13 @@ def to_text(result: object) -> str:
 
 def _text(block: Block) -> list[str]:
     if isinstance(block, Table):
-        cells = [[one_line(cell) for cell in row] for row in block.rows]
+        cells = [[one_line(_cell_text(cell)) for cell in row] for row in block.rows]
         return _columns(block.columns, cells, block.numbers) + ([block.caption] if block.caption else [])
     if isinstance(block, Facts):
         width = max((len(name) for name, _ in block.items), default=0)
-        return [
-            f"{name:{width}}  {line}" if number == 0 else f"{'':{width}}  {line}"
-            for name, value in block.items
-            for number, line in enumerate(_wrap(value, _WIDTH - width - 2) or [""])
-        ]
-    if isinstance(block, Bar):
-        return [one_line(block.label)]
-    if isinstance(block, Drawing):
-        return _wrap(block.text)
+        return [line for name, value in block.items for line in _wrap(value, f"{name:{width}}  ") or [name]]
+    if isinstance(block, Bar | Drawing):
+        return _wrap(block.label)
     if isinstance(block, Note):
         return _wrap(f"Warning: {block.text}" if block.warning else block.text)
     if isinstance(block, Code):
@@ -215,9 +208,16 @@ def _text(block: Block) -> list[str]:
     return lines
 
 
-def _wrap(text: str, width: int = _WIDTH) -> list[str]:
-    """Return the text as lines, with paths and references whole."""
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+def _cell_text(cell: Cell) -> str:
+    return format_or_dash(cell) if cell is None or isinstance(cell, int) else str(cell)
+
+
+def _wrap(text: str, name: str = "") -> list[str]:
+    """Return the text as lines beside its name, with paths and references whole."""
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=name, subsequent_indent=" " * len(name), break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _signed(changes: Changes) -> list[str]:
@@ -226,15 +226,8 @@ def _signed(changes: Changes) -> list[str]:
 
 def _columns(names: Sequence[str], rows: Sequence[Sequence[str]], numbers: frozenset[int]) -> list[str]:
     widths = [max(len(row[i]) for row in (names, *rows)) for i in range(len(names))]
-
-    def line(row: Sequence[str]) -> str:
-        cells = (
-            cell.rjust(width) if i in numbers else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        return "  ".join(cells).rstrip()
-
-    return [line(names), *(line(row) for row in rows)]
+    forms = [f"{'>' if i in numbers else '<'}{width}" for i, width in enumerate(widths)]
+    return ["  ".join(map(format, row, forms)).rstrip() for row in (names, *rows)]
 
 
 # -- Markdown -----------------------------------------------------------------------------------------------
@@ -250,22 +243,14 @@ def to_markdown(result: object) -> str:
 
 def _markdown(block: Block) -> str:
     if isinstance(block, Table):
-        rule = ["---:" if i in block.numbers else "---" for i in range(len(block.columns))]
-        rows = [
-            list(map(markdown_text, block.columns)),
-            rule,
-            *([markdown_text(str(c)) for c in row] for row in block.rows),
-        ]
+        rows = [[markdown_text(_cell_text(cell)) for cell in row] for row in (block.columns, *block.rows)]
+        rows.insert(1, ["---:" if i in block.numbers else "---" for i in range(len(block.columns))])
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
         return f"{table}\n\n{markdown_text(block.caption)}" if block.caption else table
     if isinstance(block, Facts):
-        return "\n".join(
-            f"- **{markdown_text(name)}**: {markdown_text(value)}" for name, value in block.items
-        )
-    if isinstance(block, Bar):
+        return "\n".join(f"- **{markdown_text(name)}**: {markdown_text(text)}" for name, text in block.items)
+    if isinstance(block, Bar | Drawing):
         return markdown_text(block.label)
-    if isinstance(block, Drawing):
-        return markdown_text(block.text)
     if isinstance(block, Note):
         return f"> **Warning:** {markdown_text(block.text)}" if block.warning else markdown_text(block.text)
     if isinstance(block, Code):
@@ -331,40 +316,30 @@ def markup(text: str) -> str:
 def to_html(result: object) -> str:
     """Return a result or a document as a piece of HTML that brings its style along."""
     shown = document(result)
-    return _html_page(STYLE, shown.title, shown.subtitle, shown.blocks)
+    return to_fragment(shown.blocks, shown.title, shown.subtitle, STYLE)
 
 
-def to_fragment(blocks: Sequence[Block], title: str = "") -> str:
-    """Return blocks as HTML for a place where :data:`STYLE` stands once for all."""
-    return _html_page("", title, "", blocks)
-
-
-def _html_page(style: str, title: str, subtitle: str, blocks: Sequence[Block]) -> str:
+def to_fragment(blocks: Iterable[Block], title: str = "", subtitle: str = "", style: str = "") -> str:
+    """Return blocks as HTML, without ``style`` for a place where :data:`STYLE` stands once for all."""
     heading = f"<h4>{markup(title)}</h4>" if title else ""
     line = f'<p class="soft">{markup(subtitle)}</p>' if subtitle else ""
-    return f'<div class="dspy-nb">{style}{heading}{line}{_html_blocks(blocks)}</div>'
-
-
-def _html_blocks(blocks: Sequence[Block]) -> str:
-    return "".join(_html(block) for block in blocks)
+    return f'<div class="dspy-nb">{style}{heading}{line}{"".join(map(_html, blocks))}</div>'
 
 
 def _html(block: Block) -> str:
     if isinstance(block, Table):
         return _html_table(block)
     if isinstance(block, Facts):
-        items = [f"<dt>{markup(name)}</dt><dd>{markup(value)}</dd>" for name, value in block.items]
-        if block.tiles:
-            return f'<dl class="tiles">{"".join(f"<div>{item}</div>" for item in items)}</dl>'
-        return f"<dl>{''.join(items)}</dl>"
+        start, end, kind = ("<div>", "</div>", ' class="tiles"') if block.tiles else ("", "", "")
+        items = (f"{start}<dt>{markup(name)}</dt><dd>{markup(text)}</dd>{end}" for name, text in block.items)
+        return f"<dl{kind}>{''.join(items)}</dl>"
     if isinstance(block, Bar):
         return _html_bar(block)
     if isinstance(block, Drawing):
         return block.html
     if isinstance(block, Note):
-        if block.warning:
-            return f'<p class="warning"><strong>Warning:</strong> {markup(block.text)}</p>'
-        return f"<p>{markup(block.text)}</p>"
+        start = '<p class="warning"><strong>Warning:</strong> ' if block.warning else "<p>"
+        return f"{start}{markup(block.text)}</p>"
     if isinstance(block, Code):
         return f"<pre>{markup(block.text)}</pre>"
     if isinstance(block, Changes):
@@ -372,7 +347,7 @@ def _html(block: Block) -> str:
         lines = [f"<div{kinds.get(sign[0], '')}>{sign} {markup(text)}</div>" for sign, text in block.lines]
         title = f"<p>{markup(block.title)}</p>" if block.title else ""
         return f"{title}<pre>{''.join(lines)}</pre>"
-    inner = _html_blocks(block.blocks)
+    inner = "".join(map(_html, block.blocks))
     return f"<details><summary>{markup(block.title)}</summary><div>{inner}</div></details>"
 
 
@@ -401,7 +376,7 @@ def _html_cell(cell: Cell, tag: str, number: bool) -> str:
     if isinstance(cell, Score):
         return f'<{tag} class="score">{markup(str(cell))}{_interval_svg(cell)}</{tag}>'
     kind = ' class="num"' if number else ""
-    return f"<{tag}{kind}>{markup(cell)}</{tag}>"
+    return f"<{tag}{kind}>{markup(_cell_text(cell))}</{tag}>"
 
 
 def _interval_svg(score: Score) -> str:

@@ -7,17 +7,8 @@ import math
 from dspy_nb.core.evaluation.classification import Classification, Confusion
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.programs.usage import Usage
-from dspy_nb.views.documents import Block, Details, Document, Facts, Note, Score, Table, document, warn
-from dspy_nb.views.wording import (
-    count,
-    duration,
-    excerpt,
-    format_or_dash,
-    level,
-    percent,
-    say_rest,
-    usage_facts,
-)
+from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
+from dspy_nb.views.wording import count, duration, excerpt, level, percent, say_rest, usage_facts
 
 _ROWS_SHOWN = 20
 
@@ -27,46 +18,40 @@ def _(found: Evaluation) -> Document:
     blocks = [_scores(found), *_notes(found), *_classes(found.classification), *_slices(found)]
     model = f" · {found.base_model}" if found.base_model else ""
     examples = count(found.n_examples, "example") + (f", {found.repeats} times" if found.repeats > 1 else "")
-    return Document(
-        f"{found.program} on {examples}", [*blocks, Facts(_facts(found))], f"{found.metric}{model}"
-    )
+    blocks.append(Facts(_facts(found)))
+    return Document(f"{found.program} on {examples}", blocks, f"{found.metric}{model}")
 
 
 def _scores(found: Evaluation) -> Table:
-    rows = [
-        (name, Score(m.score, m.interval), f"{m.n:,}", format_or_dash(m.correct))
-        for name, m in found.metrics.items()
-    ]
+    rows = [(name, Score(m.score, m.interval), m.n, m.correct) for name, m in found.metrics.items()]
     columns = ("metric", f"score [{level(found.confidence)} interval]", "n", "right")
     return Table(columns, rows, frozenset([2, 3]))
 
 
 def _notes(found: Evaluation) -> list[Block]:
-    blocks: list[Block] = []
+    warnings = []
     if not found.complete:
-        blocks += warn([f"PARTIAL: interrupted after {found.n:,} of {found.n_planned:,}"])
+        warnings.append(f"PARTIAL: interrupted after {found.n:,} of {found.n_planned:,}")
     if not found.reliable:
         reason = f"more than {found.max_error_rate:.0%} errors" if found.n else "nothing was finished"
-        blocks += warn([f"NOT RELIABLE: {reason}"])
+        warnings.append(f"NOT RELIABLE: {reason}")
+    details: list[Block] = []
     errors = found.errors
     if errors.count:
         kinds = ", ".join(f"{n:,} {kind}" for kind, n in errors.kinds.items())
         without = "there is no other score"
         if not math.isnan(found.score_without_errors):
             without = f"without them the score is {percent(found.score_without_errors)}"
-        blocks += warn(
-            [f"{count(errors.count, 'error')} ({percent(errors.rate)}) count as failures; {without}"]
-        )
-        blocks.append(
-            Details(f"Errors: {excerpt(kinds, 200)}", [Note(message) for message in errors.messages])
-        )
+        failed = f"{count(errors.count, 'error')} ({percent(errors.rate)})"
+        warnings.append(f"{failed} count as failures; {without}")
+        details.append(Details(f"Errors: {excerpt(kinds, 200)}", [Note(text) for text in errors.messages]))
     if found.repaired:
         held = f"{count(found.repaired, 'answer')} held half of a surrogate pair"
-        blocks.append(Note(f"{held}, such as \\ud83d; it was made text."))
+        details.append(Note(f"{held}, such as \\ud83d; it was made text."))
     if found.n_distinct < found.n_examples:
         differ = f"{found.n_distinct:,} of the {found.n_examples:,} examples differ in their inputs"
-        blocks.append(Note(f"{differ}; the interval allows for it."))
-    return blocks
+        details.append(Note(f"{differ}; the interval allows for it."))
+    return warn(warnings) + details
 
 
 def _classes(found: Classification | None) -> list[Block]:
@@ -74,7 +59,7 @@ def _classes(found: Classification | None) -> list[Block]:
         return []
     classes = [*found.per_class.items()][:_ROWS_SHOWN]
     rows = [
-        (label, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", f"{s.support:,}", f"{s.predicted:,}")
+        (label, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", s.support, s.predicted)
         for label, s in [*classes, ("macro average", found.macro), ("weighted average", found.weighted)]
     ]
     rest = say_rest(_ROWS_SHOWN, len(found.per_class), "labels")
@@ -88,8 +73,8 @@ def _classes(found: Classification | None) -> list[Block]:
 
 
 def _confusion(matrix: Confusion, caption: str) -> Table:
-    rows = [
-        (label, *(f"{n:,}" for n in row[:_ROWS_SHOWN]), f"{unanswered:,}")
+    rows: list[tuple[Cell, ...]] = [
+        (label, *row[:_ROWS_SHOWN], unanswered)
         for label, row, unanswered in zip(matrix.labels, matrix.matrix, matrix.unanswered, strict=True)
     ]
     columns = ("expected ↓ answered →", *matrix.labels[:_ROWS_SHOWN], "(no answer)")
@@ -97,10 +82,8 @@ def _confusion(matrix: Confusion, caption: str) -> Table:
 
 
 def _slices(found: Evaluation) -> list[Block]:
-    rows = [
-        (key, Score(part.score, part.interval), f"{part.n:,}", f"{part.errors:,}")
-        for key, part in [*found.slices.items()][:_ROWS_SHOWN]
-    ]
+    shown = [*found.slices.items()][:_ROWS_SHOWN]
+    rows = [(key, Score(part.score, part.interval), part.n, part.errors) for key, part in shown]
     columns = (f"by {found.by}", "score", "n", "errors")
     caption = say_rest(_ROWS_SHOWN, len(found.slices), "slices")
     return [Table(columns, rows, frozenset([2, 3]), caption)] if rows else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dspy_nb.core.ab.status import Arm, ExperimentStatus
+from dspy_nb.core.ab.status import Arm, Conclusion, ExperimentStatus
 from dspy_nb.views.documents import Block, Cell, Document, Facts, Note, Score, Table, document, warn
 from dspy_nb.views.wording import (
     count,
@@ -19,15 +19,14 @@ from dspy_nb.views.wording import (
 
 @document.register
 def _(found: ExperimentStatus) -> Document:
-    blocks: list[Block] = [Note(_verdict(found))]
-    if found.conclusion is not None:
-        blocks.append(Note(_ending(found)))
-    blocks += warn((*found.blocked, *found.warnings))
     columns = (
         "", "program", f"success rate [{level(found.confidence)} interval]", "requests", "units", "counted",
         "errors", "mean ms", "p50 ms", "p95 ms",
     )  # fmt: skip
-    blocks += [
+    blocks: list[Block] = [
+        Note(_verdict(found)),
+        *([] if found.conclusion is None else [Note(_ending(found.conclusion))]),
+        *warn((*found.blocked, *found.warnings)),
         Table(columns, [_arm("A", found.a), _arm("B", found.b)], frozenset(range(3, 10))),
         Facts(_facts(found)),
     ]
@@ -49,9 +48,7 @@ def _verdict(found: ExperimentStatus) -> str:
     return text
 
 
-def _ending(found: ExperimentStatus) -> str:
-    assert found.conclusion is not None
-    ended = found.conclusion
+def _ending(ended: Conclusion) -> str:
     text = f"Concluded: {ended.winner} is served"
     if ended.forced:
         text += ", without a verdict"
@@ -62,14 +59,8 @@ def _arm(letter: str, arm: Arm) -> tuple[Cell, ...]:
     latency = arm.latency
     times = (None, None, None) if latency is None else (latency.mean_ms, latency.p50_ms, latency.p95_ms)
     rate = Score(arm.success_rate, arm.interval) if arm.counted else Score(None)
-    numbers = (arm.requests, arm.units, arm.counted, arm.errors)
-    return (
-        letter,
-        arm.name,
-        rate,
-        *map("{:,}".format, numbers),
-        *(format_or_dash(ms, "{:,.1f}") for ms in times),
-    )
+    known = (arm.requests, arm.units, arm.counted, arm.errors)
+    return letter, arm.name, rate, *known, *(format_or_dash(ms, "{:,.1f}") for ms in times)
 
 
 def _facts(found: ExperimentStatus) -> list[tuple[str, str]]:
@@ -79,14 +70,9 @@ def _facts(found: ExperimentStatus) -> list[tuple[str, str]]:
     outcomes += (
         f"{expired:,} got none within {duration(found.outcome_within_s)} and count as {found.missing:g}"
     )
-    facts = [
-        ("outcomes", outcomes),
-        ("margin", describe_margin(found.margin, "none: equal programs would never be told to be equal")),
-        (
-            "arms",
-            f"their sizes against the split: p {found.srm_p_value:.2g} (below .001 nothing would be said)",
-        ),
-    ]
+    sizes = f"their sizes against the split: p {found.srm_p_value:.2g} (below .001 nothing would be said)"
+    margin = describe_margin(found.margin, "none: equal programs would never be told to be equal")
+    facts = [("outcomes", outcomes), ("margin", margin), ("arms", sizes)]
     if cached:
         facts.append(("cache", f"{count(cached, 'answer')} came from it and are left out of the latency"))
     return [*facts, ("method", found.method), ("z-test", _fixed(found))]

@@ -1,4 +1,4 @@
-"""Presets, versions and histories as tables, and advice on what was just decided."""
+"""Presets, versions and histories as tables, what changed between two versions, and advice on what was decided."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from dspy_nb.core.evidence import Evidence
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.presets import Preset
-from dspy_nb.views.documents import Cell, Document, Note, Score, Table, document
+from dspy_nb.core.registry.diff import VersionDiff
+from dspy_nb.views.documents import Block, Cell, Changes, Document, Note, Score, Table, document
 from dspy_nb.views.wording import UNKNOWN, moment, say_rest
 
-__all__ = ["Listing", "advice_on_deployment", "advice_on_promotion", "evidence_text", "short_path"]
+__all__ = [
+    "Listing",
+    "advice_on_deployment",
+    "advice_on_promotion",
+    "decision_text",
+    "evidence_text",
+    "short_path",
+]
 
 T = TypeVar("T")
 
@@ -61,52 +69,31 @@ def _(items: Listing) -> Document:  # type: ignore[type-arg]  # no dispatch on w
     return Document(items.title or kind.title, [Table(kind.columns, rows, kind.numbers, caption)])
 
 
-def _list_preset(preset: Preset) -> tuple[str, ...]:
+def _list_preset(preset: Preset) -> tuple[Cell, ...]:
     uses = f"for {', '.join(preset.recommended_for)}" if preset.recommended_for else ""
-    return (
-        preset.name if preset.source == "package" else f"{preset.name} (yours)",
-        f"{preset.optimizer}: {', '.join(f'{k}={v!r}' for k, v in preset.options.items())}",
-        "; ".join(part for part in (preset.description, uses) if part),
-    )
+    name = preset.name if preset.source == "package" else f"{preset.name} (yours)"
+    options = ", ".join(f"{option}={value!r}" for option, value in preset.options.items())
+    return name, f"{preset.optimizer}: {options}", "; ".join(filter(None, (preset.description, uses)))
 
 
 def _list_version(version: ModelVersion) -> tuple[Cell, ...]:
-    return (
-        version.ref,
-        version.stage,
-        Score(version.score, version.interval),
-        version.score_kind or UNKNOWN,
-        version.optimizer or UNKNOWN,
-        version.base_model or UNKNOWN,
-        moment(version.created_at),
-    )
+    v, score = version, Score(version.score, version.interval)
+    return v.ref, v.stage, score, v.score_kind, v.optimizer, v.base_model, moment(v.created_at)
 
 
-def _list_decision(entry: HistoryEntry) -> tuple[str, ...]:
-    return (
-        str(entry.number),
-        moment(entry.at, seconds=True),
-        f"{entry.action} (FORCED)" if entry.forced else entry.action,
-        ", ".join(entry.versions if entry.version is None else (entry.version,)),
-        _stages(entry),
-        entry.by,
-        entry.reason or "",
-        evidence_text(entry.evidence),
-    )
+def _list_decision(entry: HistoryEntry) -> tuple[Cell, ...]:
+    versions = ", ".join(entry.versions if entry.version is None else (entry.version,))
+    return _list_line(entry, decision_text(entry), versions, _stages(entry))
 
 
-def _list_deployment(line: Deployment) -> tuple[str, ...]:
-    return (
-        str(line.number),
-        moment(line.at, seconds=True),
-        line.action,
-        line.ref,
-        _instead(line),
-        "yes" if line.rollback_available else "no",
-        line.by,
-        line.reason or "",
-        evidence_text(line.evidence),
-    )
+def _list_deployment(line: Deployment) -> tuple[Cell, ...]:
+    way_back = "yes" if line.rollback_available else "no"
+    return _list_line(line, line.action, line.ref, _instead(line), way_back)
+
+
+def _list_line(line: HistoryEntry | Deployment, *what: str) -> tuple[Cell, ...]:
+    at, why = moment(line.at, seconds=True), evidence_text(line.evidence)
+    return str(line.number), at, *what, line.by, line.reason or "", why
 
 
 def _instead(line: Deployment) -> str:
@@ -123,7 +110,8 @@ def _stages(entry: HistoryEntry) -> str:
     return f"{text}; {entry.demoted} → deprecated" if entry.demoted else text
 
 
-_FIRST: Final = frozenset([0])
+_WHEN: Final = ("no", "when (UTC)", "what")
+_WHY: Final = ("who", "why", "evidence")
 _KINDS: Final[dict[type, _Kind]] = {
     Preset: _Kind("Presets", ("name", "optimizer and options", "what for"), _list_preset),
     ModelVersion: _Kind(
@@ -132,21 +120,22 @@ _KINDS: Final[dict[type, _Kind]] = {
         _list_version,
         limit=50,
     ),
-    HistoryEntry: _Kind(
-        "History",
-        ("no", "when (UTC)", "what", "version", "stage", "who", "why", "evidence"),
-        _list_decision,
-        _FIRST,
-    ),
+    HistoryEntry: _Kind("History", (*_WHEN, "version", "stage", *_WHY), _list_decision, frozenset([0])),
     Deployment: _Kind(
-        "Deployment",
-        ("no", "when (UTC)", "what", "live", "instead of", "way back", "who", "why", "evidence"),
-        _list_deployment,
-        _FIRST,
+        "Deployment", (*_WHEN, "live", "instead of", "way back", *_WHY), _list_deployment, frozenset([0])
     ),
 }
 for _kind in _KINDS:
     document.register(_kind, lambda item: document(Listing([item])))
+
+
+@document.register
+def _(diff: VersionDiff) -> Document:
+    sections: list[Block] = [
+        Changes([(change.sign, change.text) for change in changes], section)
+        for section, changes in diff.sections().items()
+    ]
+    return Document("", [Changes([("---", diff.a), ("+++", diff.b)]), *(sections or [Note("no difference")])])
 
 
 def short_path(path: Path) -> str:
@@ -167,12 +156,8 @@ def advice_on_promotion(history: Sequence[HistoryEntry]) -> str | None:
     made = history[-1]
     if made.demoted is None:
         return None
-    compared = [
-        entry
-        for entry in history
-        if entry.version == made.version and entry.evidence and "ab" in entry.evidence.answers
-    ]
-    if compared:
+    of_it = [entry.evidence for entry in history if entry.version == made.version]
+    if any(evidence and "ab" in evidence.answers for evidence in of_it):
         return None
     return (
         f"{made.version} replaces {made.demoted} in production, and the two were never compared: dspy-nb ab-test, "
@@ -185,6 +170,11 @@ def advice_on_deployment(made: Deployment) -> str | None:
     if made.action == "deploy" and not made.rollback_available:
         return "nothing was live there before, so there is nothing to roll back to yet"
     return None
+
+
+def decision_text(entry: HistoryEntry) -> str:
+    """Return what was done, and whether a rule was overridden for it."""
+    return f"{entry.action} (FORCED)" if entry.forced else entry.action
 
 
 def evidence_text(evidence: Evidence | None) -> str:

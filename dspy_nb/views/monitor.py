@@ -30,11 +30,8 @@ def _(report: HealthReport) -> Document:
 
 def _verdict(report: HealthReport) -> str:
     if report.degraded:
-        parts = [
-            f"{item.name} fell below the {percent(item.tolerated)} that is tolerated, found at request "
-            f"{item.alarm_at:,}"
-            for item in report.degraded
-        ]
+        fell = "{} fell below the {} that is tolerated, found at request {:,}".format
+        parts = [fell(item.name, percent(item.tolerated), item.alarm_at) for item in report.degraded]
         return f"Degraded: {'; '.join(parts)}."
     if report.verdict == "too early":
         return "Too early: nothing speaks against it, but there are only a few requests."
@@ -49,7 +46,7 @@ def _row(item: ObjectiveHealth) -> tuple[Cell, ...]:
         format_or_dash(item.recent, "{:.1%}"),
         percent(item.level),
         percent(item.tolerated),
-        f"{item.n:,}",
+        item.n,
         _p(item.p_value),
     )
 
@@ -61,24 +58,17 @@ def _p(p_value: float) -> str:
 @document.register
 def _(status: CanaryStatus) -> Document:
     low, high = status.interval
-    words = {
-        "wait": f"Waiting: {status.reason}.",
-        "step": f"To {percent(status.next_share)}: {status.reason}.",
-        "finish": f"Deployed: {status.reason}.",
-        "rollback": f"Taken back: {status.reason}.",
-    }
+    step = f"To {percent(status.next_share)}"
+    done = {"wait": "Waiting", "step": step, "finish": "Deployed", "rollback": "Taken back"}[status.decision]
+    arms = [
+        _arm("live", status.baseline, 1 - status.share),
+        _arm("candidate", status.candidate, status.share),
+    ]
     difference = UNKNOWN if low != low else f"{100 * low:+.1f} to {100 * high:+.1f} points"  # NaN
     blocks: list[Block] = [
-        Note(words[status.decision], warning=status.decision == "rollback"),
+        Note(f"{done}: {status.reason}.", warning=status.decision == "rollback"),
         *warn(status.missing),
-        Table(
-            ("", "version", "share", "outcomes", "mean outcome"),
-            [
-                _arm("live", status.baseline, 1 - status.share),
-                _arm("candidate", status.candidate, status.share),
-            ],
-            frozenset([2, 3, 4]),
-        ),
+        Table(("", "version", "share", "outcomes", "mean outcome"), arms, frozenset([2, 3, 4])),
         Facts([
             ("difference", f"{difference}, at {status.rules.confidence:.0%} at all times"),
             ("plan", " → ".join(f"{share:.0%}" for share in status.rules.plan)),
@@ -89,5 +79,5 @@ def _(status: CanaryStatus) -> Document:
     return Document(title, blocks, f"since {moment(status.started_at, seconds=True)} UTC")
 
 
-def _arm(role: str, arm: Arm, share: float) -> tuple[str, ...]:
-    return role, arm.ref, f"{share:.0%}", f"{arm.n:,}", format_or_dash(arm.mean, "{:.1%}")
+def _arm(role: str, arm: Arm, share: float) -> tuple[Cell, ...]:
+    return role, arm.ref, f"{share:.0%}", arm.n, format_or_dash(arm.mean, "{:.1%}")

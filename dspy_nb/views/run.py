@@ -12,20 +12,12 @@ from dspy_nb.core.optimization.optimizers import get_optimizer
 from dspy_nb.core.optimization.run import OptimizationRun, readable
 from dspy_nb.core.statistics.sample_sizes import Plan
 from dspy_nb.core.text import error_text
-from dspy_nb.views.documents import Block, Code, Details, Document, Facts, Note, Score, Table, document
-from dspy_nb.views.wording import (
-    UNKNOWN,
-    count,
-    describe_ending,
-    duration,
-    excerpt,
-    percent,
-    say_rest,
-    usage_facts,
-)
+from dspy_nb.views.documents import Block, Cell, Code, Details, Document, Facts, Note, Score, Table, document
+from dspy_nb.views.wording import count, describe_ending, duration, excerpt, percent, say_rest, usage_facts
 
-__all__ = ["describe_estimate", "describe_prompt", "prompt_blocks"]
+__all__ = ["CANDIDATE_COLUMNS", "candidate_cells", "describe_estimate", "describe_prompt", "prompt_blocks"]
 
+CANDIDATE_COLUMNS = ("candidate", "score", "n", "demos", "instruction")
 _CANDIDATES_SHOWN = 10
 _EXCERPT = 160
 
@@ -109,17 +101,15 @@ def _scores(run: OptimizationRun) -> list[Block]:
     if before is not None or after is not None:
         n = max(evaluation.n for evaluation in (before, after) if evaluation is not None)
         rows.append(_score_row("held out, never seen by the search", n, _score(before), _score(after)))
-    blocks: list[Block] = []
-    if rows:
-        blocks.append(Table(("score on", "n", "before", "after", "change"), rows, frozenset([1, 4])))
-    return blocks + _held_out_notes(run)
+    table = Table(("score on", "n", "before", "after", "change"), rows, frozenset([1, 4]))
+    return [*([table] if rows else []), *_held_out_notes(run)]
 
 
-def _score_row(name: str, n: int, before: Score, after: Score) -> tuple[str, str, Score, Score, str]:
-    change = UNKNOWN
+def _score_row(name: str, n: int, before: Score, after: Score) -> tuple[Cell, ...]:
+    change = None
     if before.value is not None and after.value is not None:
         change = f"{100 * (after.value - before.value):+.1f} points"
-    return name, f"{n:,}", before, after, change
+    return name, n, before, after, change
 
 
 def _score(evaluation: Evaluation | None) -> Score:
@@ -128,32 +118,25 @@ def _score(evaluation: Evaluation | None) -> Score:
 
 def _search_set(run: OptimizationRun) -> tuple[str, int]:
     """Return which examples ``run.score`` is about, and how many."""
-    optimizer = get_optimizer(run.plan.optimizer)
     sizes = {name: int(data["n"]) for name, data in run.plan.datasets.items()}
-    if "val" in sizes and not optimizer.needs_valset:
+    if _has_unseen_valset(run):
         return "validation, not used by the search", sizes["val"]
-    name = "validation" if optimizer.needs_valset else "training"
-    full = [candidate.n for candidate in run.candidates if candidate.full]
-    return f"{name}, seen by the search", max(
-        full, default=sizes.get("val" if "val" in sizes else "train", 0)
-    )
+    name = "validation" if get_optimizer(run.plan.optimizer).needs_valset else "training"
+    full = (candidate.n for candidate in run.candidates if candidate.full)
+    return f"{name}, seen by the search", max(full, default=sizes.get("val", sizes.get("train", 0)))
+
+
+def _has_unseen_valset(run: OptimizationRun) -> bool:
+    return "val" in run.plan.datasets and not get_optimizer(run.plan.optimizer).needs_valset
 
 
 def _held_out_notes(run: OptimizationRun) -> list[Block]:
     before, after = run.test_before, run.test_after
     if "test" not in run.plan.datasets:
-        if run.score is None:
-            return []
-        if "val" in run.plan.datasets and not get_optimizer(run.plan.optimizer).needs_valset:
-            return [
-                Note("The search did not see the validation examples, so they tell how good the program is.")
-            ]
-        return [
-            Note(
-                "No held-out examples were given. The best of several scores on the same examples flatters; "
-                "a testset tells how good the program is."
-            )
-        ]
+        unseen = "The search did not see the validation examples, so they tell how good the program is."
+        flatters = "The best of several scores on the same examples flatters"
+        none = f"No held-out examples were given. {flatters}; a testset tells how good the program is."
+        return [] if run.score is None else [Note(unseen if _has_unseen_valset(run) else none)]
     if run.origin == "given":
         return []  # said already: nothing changed
     if after is None or before is None:
@@ -164,27 +147,22 @@ def _held_out_notes(run: OptimizationRun) -> list[Block]:
             text = f"The held-out score {when} covers {evaluation.n:,} of {evaluation.n_planned:,} examples."
             blocks.append(Note(text, warning=True))
         if evaluation.errors.count:
-            text = (
-                f"{evaluation.errors.count:,} of {evaluation.n:,} held-out examples failed {when} and count as "
-                f"wrong; without them the score is {Score(evaluation.score_without_errors)}."
+            text = f"{evaluation.errors.count:,} of {evaluation.n:,} held-out examples failed {when}"
+            text += (
+                f" and count as wrong; without them the score is {Score(evaluation.score_without_errors)}."
             )
             blocks.append(Note(text, warning=not evaluation.reliable))
     if not after.score > before.score:
         blocks.append(Note("The optimized program does not score higher on held-out examples.", warning=True))
     gain = run.improvement
     if gain is not None:
+        clear = gain.verdict in ("better", "worse")
+        verdict = f"The program is {gain.verdict} than before" if clear else "No clear difference"
         low, high = (100 * end for end in gain.interval)
-        verdicts = {
-            "better": "The program is better than before",
-            "worse": "The program is worse than before",
-        }
-        blocks.append(
-            Note(
-                f"{verdicts.get(gain.verdict, 'No clear difference')}: on the same held-out examples its score "
-                f"changed by {100 * gain.difference:+.1f} points ({after.confidence:.0%} interval {low:+.1f} to "
-                f"{high:+.1f}); {gain.better:,} scored higher than before, {gain.worse:,} lower."
-            )
-        )
+        interval = f"{after.confidence:.0%} interval {low:+.1f} to {high:+.1f}"
+        difference = f"its score changed by {100 * gain.difference:+.1f} points ({interval})"
+        flips = f"{gain.better:,} scored higher than before, {gain.worse:,} lower"
+        blocks.append(Note(f"{verdict}: on the same held-out examples {difference}; {flips}."))
     return blocks
 
 
@@ -193,20 +171,21 @@ def _candidates(run: OptimizationRun) -> list[Block]:
         return []
     chosen = Prompt.of(run.program).key
     ranked = sorted(run.candidates, key=lambda c: (c.prompt.key != chosen, not c.full, -c.score, c.number))
-    rows = [
-        (
-            f"{candidate.number}{' (chosen)' if candidate.prompt.key == chosen else ''}",
-            percent(candidate.score),
-            f"{candidate.n:,}{'' if candidate.full else ' (partial)'}",
-            str(candidate.num_demos),
-            _instruction(candidate),
-        )
-        for candidate in ranked[:_CANDIDATES_SHOWN]
-    ]
-    columns = ("candidate", "score", "n", "demos", "instruction")
+    rows = []
+    for c in ranked[:_CANDIDATES_SHOWN]:
+        remark = " (chosen)" if c.prompt.key == chosen else ""
+        rows.append(candidate_cells(c.number, remark, c.score, c.n, c.full, c.num_demos, _instruction(c)))
     caption = say_rest(_CANDIDATES_SHOWN, len(run.candidates), "candidates")
     caption = f"{caption}, the best first; run.candidates has all" if caption else ""
-    return [Table(columns, rows, frozenset([1, 2, 3]), caption)]
+    return [Table(CANDIDATE_COLUMNS, rows, frozenset([1, 2, 3]), caption)]
+
+
+def candidate_cells(
+    number: int, remark: str, score: float, n: int, full: bool, demos: int, instruction: str
+) -> tuple[str, ...]:
+    """Return what a row says of a candidate, column by column."""
+    size = f"{n:,}{'' if full else ' (partial)'}"
+    return f"{number}{remark}", percent(score), size, str(demos), instruction
 
 
 def _instruction(candidate: Candidate) -> str:
@@ -232,9 +211,8 @@ def _errors(run: OptimizationRun) -> list[Block]:
     errors = run.errors
     if not errors.count:
         return []
-    rows = [
-        (kind, f"{n:,}", excerpt(errors.first[kind], _EXCERPT)) for kind, n in errors.kinds.most_common(10)
-    ]
+    kinds = errors.kinds.most_common(10)
+    rows = [(kind, n, excerpt(errors.first[kind], _EXCERPT)) for kind, n in kinds]
     text = f"{errors.count:,} calls of the program or the metric failed and counted as wrong answers."
     return [Note(text, warning=True), Table(("error", "times", "first message"), rows, frozenset([1]))]
 

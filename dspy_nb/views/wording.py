@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from dspy_nb.core.programs.usage import Usage
 
 __all__ = [
-    "UNKNOWN", "capitalize", "count", "describe_ending", "describe_margin", "describe_verdict", "duration",
-    "excerpt", "format_or_dash", "level", "moment", "percent", "points", "say_rest", "sentence", "usage_facts",
+    "UNKNOWN", "capitalize", "count", "describe_ending", "describe_margin", "describe_verdict", "dollars",
+    "duration", "excerpt", "format_or_dash", "level", "moment", "percent", "points", "say_rest", "sentence",
+    "usage_facts",
 ]  # fmt: skip
 
 UNKNOWN = "–"
@@ -33,6 +34,11 @@ def level(confidence: float) -> str:
 def format_or_dash(value: float | None, form: str = "{:,}") -> str:
     """Return ``value`` in the format ``form``, a dash if it is not known."""
     return UNKNOWN if value is None else form.format(value)
+
+
+def dollars(usd: float | None) -> str:
+    """Return a cost with hundredths of a cent, a dash if it is not known."""
+    return format_or_dash(usd, "${:,.4f}")
 
 
 def points(low: float, high: float) -> str:
@@ -111,7 +117,7 @@ def usage_facts(usage: Usage) -> list[tuple[str, str]]:
     return [
         ("LM calls", f"{usage.lm_calls:,} asked, {usage.cache_hits:,} answered from a cache"),
         ("tokens", f"{sent} sent, {received} received"),
-        ("cost", format_or_dash(usage.usd, "${:,.4f}")),
+        ("cost", dollars(usage.usd)),
     ]
 
 

@@ -16,12 +16,11 @@ from dspy_nb.notebook.widgets.live import LIVE_STYLE, StopButton, close_widgets,
 from dspy_nb.views.documents import STYLE, Facts, markup, to_fragment
 from dspy_nb.views.progress.call_state import CallState
 from dspy_nb.views.progress.comparison import ComparisonState
-from dspy_nb.views.progress.run_state import RunState, candidate_title, prompt_of
-from dspy_nb.views.wording import excerpt, percent
+from dspy_nb.views.progress.run_state import RunState, candidate_title, event_cells, prompt_of
+from dspy_nb.views.run import CANDIDATE_COLUMNS
+from dspy_nb.views.wording import say_rest
 
 __all__ = ["ABPanel", "ProgressPanel"]
-
-_EXCERPT = 110
 
 _PANEL_STYLE = """<style>
 .dspy-nb-candidates{reading-flow:flex-visual}
@@ -122,8 +121,8 @@ class _View:
         self.stop_button = StopButton(stop)
         self._parts = VBox()  # one for each further block of the state
         self._columns = HTML(layout=Layout(order="-1", display="none"))
-        columns = ("candidate", "score", "n", "demos", "instruction")
-        self._columns.value = f'<div class="dspy-nb" aria-hidden="true">{_cells(columns, "row head")}</div>'
+        columns = _cells(CANDIDATE_COLUMNS, "row head")
+        self._columns.value = f'<div class="dspy-nb" aria-hidden="true">{columns}</div>'
         self._rows = VBox([self._columns])
         self._rows.add_class("dspy-nb-candidates")
         self._caption = HTML()
@@ -156,43 +155,26 @@ class _View:
     def _draw_candidates(self, state: RunState) -> None:
         # A candidate keeps its widget, so that a prompt that someone has opened to read stays open; its place
         # is a matter of style.
-        ranked = state.ranked
-        numbers = {event.candidate for event in ranked}
-        free = [self._slots.pop(number) for number in set(self._slots) - numbers]
-        added = []
-        for rank, event in enumerate(ranked):
-            number = event.candidate
+        shown = {e.candidate: (e, e.full and rank == 0) for rank, e in enumerate(state.ranked)}
+        free = [self._slots.pop(number) for number in set(self._slots) - set(shown)]
+        added = [HTML() for _ in range(len(shown) - len(self._slots) - len(free))]
+        free += added
+        for rank, (number, candidate) in enumerate(shown.items()):
             if number not in self._slots:
-                if free:
-                    self._slots[number] = free.pop()
-                else:
-                    self._slots[number] = HTML()
-                    added.append(self._slots[number])
-                self._drawn.pop(number, None)
-            slot = self._slots[number]
-            shown = event, event.full and rank == 0
-            if self._drawn.get(number) != shown:
-                slot.value = _candidate(event, best=shown[1])
-                self._drawn[number] = shown
-            slot.layout.order = str(rank)
-        self._drawn = {number: shown for number, shown in self._drawn.items() if number in numbers}
+                self._slots[number] = free.pop()
+            if self._drawn.get(number) != candidate:
+                self._slots[number].value = _candidate(*candidate)
+            self._slots[number].layout.order = str(rank)
+        self._drawn = shown
         if added:
             self._columns.layout.display = None
             self._rows.children = (*self._rows.children, *added)
-        if state.candidates > len(ranked):
-            self._caption.value = soft(
-                f"{len(ranked)} of {state.candidates:,} candidates are shown: the best and the newest"
-            )
+        if rest := say_rest(len(shown), state.candidates, "candidates"):
+            self._caption.value = soft(f"{rest}: the best and the newest")
 
 
-def _candidate(event: CandidateScored, *, best: bool) -> str:
-    cells = (
-        f"{event.candidate}{' (best)' if best else ''}",
-        percent(event.score),
-        f"{event.n:,}{'' if event.full else ' (partial)'}",
-        str(event.demos),
-        excerpt(event.instruction, _EXCERPT),
-    )
+def _candidate(event: CandidateScored, best: bool) -> str:
+    cells = event_cells(event, " (best)" if best else "")
     label = markup(candidate_title(event))
     return (
         f'<div class="dspy-nb"><details class="candidate"><summary aria-label="{label}">{_cells(cells)}</summary>'

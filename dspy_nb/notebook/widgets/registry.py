@@ -85,16 +85,9 @@ class RegistryBrowser:
         self.actions = ActionForm(self.registry, self._tell)
         self.tabs = widgets.Tab([widgets.HTML() for _ in range(4)])
         self.tabs.titles = ("Model card", "Evaluation", "History", "Compare")
-        parts = [
-            self._heading,
-            self._warning,
-            *self.list.parts,
-            self._chosen,
-            self.actions.view,
-            self.message,
-            self.tabs,
-        ]
-        self.view = widgets.VBox([widgets.HTML(BROWSER_STYLE, layout={"display": "none"}), *parts])
+        style = widgets.HTML(BROWSER_STYLE, layout={"display": "none"})
+        below = [self._chosen, self.actions.view, self.message, self.tabs]
+        self.view = widgets.VBox([style, self._heading, self._warning, *self.list.parts, *below])
         self.view.add_class("dspy-nb-browser")
 
     def refresh(self) -> bool:
@@ -125,9 +118,8 @@ class RegistryBrowser:
         self.actions.choose(version)
         card, evaluation, history, _ = self.tabs.children
         if version is None:
-            self._chosen.value = (
-                '<span class="soft">Choose a version to see what it is and to decide about it.</span>'
-            )
+            hint = "Choose a version to see what it is and to decide about it."
+            self._chosen.value = f'<span class="soft">{hint}</span>'
             for page in (card, evaluation, history):
                 page.value = '<p class="soft">No version is chosen.</p>'
         else:
@@ -159,11 +151,6 @@ class RegistryBrowser:
         self.message.value = message_html(text, refused=refused)
 
     # -- showing it in a notebook -------------------------------------------------------------------------------
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """Return the live widget, and for whoever cannot show one the table as HTML and text."""
-        bundle = self.view._repr_mimebundle_(**kwargs) if not self._closed else None
-        return {**(bundle or {}), "text/html": to_html(self._table()), "text/plain": to_text(self._table())}
 
     def _ipython_display_(self) -> None:
         """Show the browser, and below it the table that is left when the browser is gone.

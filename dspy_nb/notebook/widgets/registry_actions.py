@@ -19,7 +19,13 @@ from dspy_nb.views.documents import markup
 
 __all__ = ["ActionForm"]
 
-_LABELS: Final = {"promote": "Promote…", "deploy": "Deploy…", "rollback": "Roll back…", "archive": "Archive…"}
+_ACTIONS: Final = {
+    "promote": ("Promote…", "stage", "force"),
+    "deploy": ("Deploy…", "environment"),
+    "rollback": ("Roll back…", "environment"),
+    "archive": ("Archive…", "reason"),
+}
+"""The label of each, and its fields: the first gets the keyboard, the rest of the form is common to all."""
 
 
 class ActionForm:
@@ -33,27 +39,21 @@ class ActionForm:
         self._version: ModelVersion | None = None
         self._action = ""
         self._shown: object = None
+        auto, wide = {"width": "auto"}, {"width": "24em", "max_width": "98%"}
+        field: dict[str, Any] = {"style": {"description_width": "6em"}, "layout": wide}
         self.buttons = {
-            name: widgets.Button(description=label, layout={"width": "auto"})
-            for name, label in _LABELS.items()
+            name: widgets.Button(description=label, layout=auto) for name, (label, *_) in _ACTIONS.items()
         }
         for name, button in self.buttons.items():
             button.on_click(lambda _, name=name: self.ask(name))
-        wide = {"description_width": "6em"}
-        field = {"width": "24em", "max_width": "98%"}
-        self.stage = widgets.Dropdown(description="to stage", style=wide, layout=field)
-        self.environment = widgets.Combobox(description="environment", style=wide, layout=field)
-        self.reason = widgets.Text(
-            description="reason", placeholder="kept in the history", style=wide, layout=field
-        )
-        self.by = widgets.Text(description="by", value=current_user(), style=wide, layout=field)
-        self.force = widgets.Checkbox(
-            description="override the rules (the history shows it for ever)",
-            indent=False,
-            layout={"width": "auto"},
-        )
-        self.confirm = widgets.Button(button_style="warning", layout={"width": "auto"})
-        self.cancel = widgets.Button(description="Cancel", layout={"width": "auto"})
+        self.stage = widgets.Dropdown(description="to stage", **field)
+        self.environment = widgets.Combobox(description="environment", **field)
+        self.reason = widgets.Text(description="reason", placeholder="kept in the history", **field)
+        self.by = widgets.Text(description="by", value=current_user(), **field)
+        warning = "override the rules (the history shows it for ever)"
+        self.force = widgets.Checkbox(description=warning, indent=False, layout=auto)
+        self.confirm = widgets.Button(button_style="warning", layout=auto)
+        self.cancel = widgets.Button(description="Cancel", layout=auto)
         self._evidence = widgets.HTML()
         self.confirm.on_click(lambda _: self._do())
         self.cancel.on_click(lambda _: self._leave())
@@ -90,19 +90,21 @@ class ActionForm:
             names = dict.fromkeys([*self._registry.environments(), "production", "staging"])
         except DspyNbError as error:
             self._action = ""
-            self._tell(f"{type(error).__name__}: {error_text(error)}", True)
+            self._refuse(error)
             return
         self.environment.options = tuple(names)
         self.environment.value = next(iter(names))
         if self._version is not None:
             self._offer_stages(self._version)
-        self._show(self.stage, action == "promote")
-        self._show(self.environment, action in ("deploy", "rollback"))
-        self._show(self.force, action == "promote")
-        self._show(self.form, True)
+        _, first, *_ = fields = _ACTIONS[action]
+        for name in ("stage", "environment", "force"):
+            _show(getattr(self, name), name in fields)
+        _show(self.form, True)
         self.update()
-        first = {"promote": self.stage, "archive": self.reason}.get(action, self.environment)
-        first.focus()
+        getattr(self, first).focus()
+
+    def _refuse(self, error: DspyNbError) -> None:
+        self._tell(f"{type(error).__name__}: {error_text(error)}", True)
 
     def _offer_stages(self, version: ModelVersion) -> None:
         stages = TRANSITIONS[version.stage]
@@ -121,7 +123,7 @@ class ActionForm:
     def close(self) -> None:
         """Close the form; nothing is done."""
         self._action = ""
-        self._show(self.form, False)
+        _show(self.form, False)
 
     def update(self) -> None:
         """Show the evidence as it is now."""
@@ -132,7 +134,7 @@ class ActionForm:
             self._shown = self._situation()
             self.confirm.disabled = False
         except DspyNbError as error:
-            what, evidence = self._action, f"<p>{markup(str(error))}</p>"
+            what, evidence = self._action, _paragraph(str(error))
             self._shown, self.confirm.disabled = None, True
         self._evidence.value = evidence
         self.confirm.description = f"Confirm: {what}"
@@ -140,24 +142,24 @@ class ActionForm:
     def _asked(self) -> tuple[str, str]:
         """Return what is about to be done in words, and in HTML what the decision rests on."""
         place, version = self.environment.value, self._version
-        if self._action in ("deploy", "rollback"):
+        if "environment" in _ACTIONS[self._action]:
             live, candidate = self._live()
-            now = markup(live[-1] if live else "nothing")
+            now = f"Live now: {live[-1] if live else 'nothing'}."
         if self._action == "rollback":
             if candidate is not None:
                 canary = f"A canary is running: only its candidate {candidate} is taken back."
-                return f"take back {candidate}", f"<p>Live now: <b>{now}</b>. {markup(canary)}</p>"
-            before = markup(live[-2] if len(live) > 1 else "nothing to go back to")
-            return f"roll back {place}", f"<p>Live now: <b>{now}</b>. Live before: <b>{before}</b>.</p>"
+                return f"take back {candidate}", _paragraph(f"{now} {canary}")
+            before = live[-2] if len(live) > 1 else "nothing to go back to"
+            return f"roll back {place}", _paragraph(f"{now} Live before: {before}.")
         assert version is not None
         evidence = evidence_html(version, self._registry.history(version.model_id))
         if self._action == "deploy":
-            return f"deploy {version.ref} to {place}", f"<p>Live now: <b>{now}</b>.</p>{evidence}"
+            return f"deploy {version.ref} to {place}", _paragraph(now) + evidence
         if self._action == "archive":
-            return f"archive {version.ref}", f"<p>It is {version.stage} now.</p>{evidence}"
+            return f"archive {version.ref}", _paragraph(f"It is {version.stage} now.") + evidence
         needed = load_requirements(self._registry.root / "config.toml").get(self.stage.value, ())
-        rule = f"{self.stage.value} requires: {', '.join(needed) or 'nothing'}"
-        return f"promote {version.ref} to {self.stage.value}", f"<p>{markup(rule)}.</p>{evidence}"
+        rule = _paragraph(f"{self.stage.value} requires: {', '.join(needed) or 'nothing'}.")
+        return f"promote {version.ref} to {self.stage.value}", rule + evidence
 
     def _live(self) -> tuple[list[str], str | None]:
         """Return what was live in the environment, what is now at the end, and the candidate of a canary."""
@@ -168,7 +170,7 @@ class ActionForm:
 
     def _situation(self) -> object:
         """Return what must still hold when the user confirms what was shown."""
-        if self._action in ("deploy", "rollback"):
+        if "environment" in _ACTIONS[self._action]:
             return self._live()
         assert self._version is not None
         return self._registry.history(self._version.model_id)[-1].number
@@ -181,8 +183,7 @@ class ActionForm:
             return True
 
     def _do(self) -> None:
-        action = self._action
-        if not action:
+        if not self._action:
             return
         try:
             if self._has_changed():
@@ -190,17 +191,14 @@ class ActionForm:
                 raise Conflict("the registry changed since this was shown: look at it and confirm again")
             done = self._call()
         except DspyNbError as error:
-            self._tell(f"{type(error).__name__}: {error_text(error)}", True)
-            return
-        self._leave()
-        self._tell(done, False)
+            self._refuse(error)
+        else:
+            self._leave()
+            self._tell(done, False)
 
     def _call(self) -> str:
         """Do it, and return in words what was done."""
-        asked: dict[str, Any] = {
-            "by": self.by.value.strip() or None,
-            "reason": self.reason.value.strip() or None,
-        }
+        asked: dict[str, Any] = {n: getattr(self, n).value.strip() or None for n in ("by", "reason")}
         place = self.environment.value
         if self._action == "rollback":
             made = self._registry.environment(place).rollback(**asked)
@@ -217,6 +215,10 @@ class ActionForm:
         self._registry.archive(ref, **asked)
         return f"{ref} is archived"
 
-    @staticmethod
-    def _show(widget: widgets.DOMWidget, shown: bool) -> None:
-        widget.layout.display = None if shown else "none"
+
+def _show(widget: widgets.DOMWidget, shown: bool) -> None:
+    widget.layout.display = None if shown else "none"
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{markup(text)}</p>"

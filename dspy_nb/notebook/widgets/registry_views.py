@@ -10,7 +10,7 @@ from dspy_nb.core.evaluation.evaluate import Evaluation
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.views.documents import Document, Facts, Note, Score, Table, document, markup, to_html
-from dspy_nb.views.listings import evidence_text
+from dspy_nb.views.listings import decision_text, evidence_text
 from dspy_nb.views.wording import UNKNOWN, count, excerpt, moment
 
 __all__ = [
@@ -126,12 +126,9 @@ def _size(size_bytes: int) -> str:
 def summary_html(root: str, versions: Sequence[ModelVersion], live: Iterable[tuple[str, str]]) -> str:
     """Return the heading: which registry, how much is in it, what is live where."""
     models = len({version.model_id for version in versions})
-    facts = [
-        f"{count(models, 'model')}, {count(len(versions), 'version')}",
-        *(f"live in {name}: {ref}" for name, ref in live),
-    ]
-    shown = " · ".join(markup(fact) for fact in facts)
-    return f'<h4>Registry: {markup(root)}</h4><span class="soft">{shown}</span>'
+    facts = [f"{count(models, 'model')}, {count(len(versions), 'version')}"]
+    facts += [f"live in {name}: {ref}" for name, ref in live]
+    return f'<h4>Registry: {markup(root)}</h4><span class="soft">{markup(" · ".join(facts))}</span>'
 
 
 def message_html(text: str, *, refused: bool = False) -> str:
@@ -162,13 +159,7 @@ def evaluation_html(version: ModelVersion, history: Sequence[HistoryEntry]) -> s
 def evidence_html(version: ModelVersion, history: Sequence[HistoryEntry]) -> str:
     """Return the evidence that was recorded about a version as a table, the newest first."""
     rows = [
-        (
-            evidence_text(line.evidence),
-            f"{line.action} (FORCED)" if line.forced else line.action,
-            moment(line.at),
-            line.by,
-            line.reason or "",
-        )
+        (evidence_text(line.evidence), decision_text(line), moment(line.at), line.by, line.reason or "")
         for line in reversed(history)
         if line.evidence is not None and version.version == line.versions[0]
     ]

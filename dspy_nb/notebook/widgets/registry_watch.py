@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dspy_nb.core.deployment.history import Deployment
@@ -33,7 +32,10 @@ class Contents:
 
 @dataclass(frozen=True)
 class _Damage:
+    """What is wrong with a log, and how its folder was before that was read; ``None`` if nobody looked."""
+
     line: str
+    folder: object = field(compare=False)
 
 
 class RegistryWatch:
@@ -44,52 +46,51 @@ class RegistryWatch:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._heads: object = None
-        self._damaged: dict[Path, tuple[object, _Damage]] = {}
+        self._seen: object = None
+        self._damaged: dict[Path, _Damage] = {}
 
     def look(self) -> Contents | None:
         """Return what is in the registry, or ``None`` if that is what the last look found."""
-        models: Mapping[str, object] = {}
-        places: Mapping[str, object] = {}
+        heads: dict[tuple[str, str], object] = {}
         found = Contents([], [], [])
         try:
-            models = {name: self._head("model", name) for name in self._registry.folder_names()}
-            places = {name: self._head("environment", name) for name in self._registry.environments()}
+            for kind, find in (
+                ("model", self._registry.folder_names),
+                ("environment", self._registry.environments),
+            ):
+                heads.update({(kind, name): self._head(kind, name) for name in find()})
         except DspyNbError as error:
             found.damage.append(str(error))
-        heads = (models, places, [*found.damage])
-        if heads == self._heads:
+        seen = heads, [*found.damage]
+        if seen == self._seen:
             return None
-        self._heads = heads
-        found.damage.extend(
-            head.line for head in (*models.values(), *places.values()) if isinstance(head, _Damage)
-        )
-        found.live.extend((name, head.ref) for name, head in places.items() if isinstance(head, Deployment))
-        for name, head in models.items():
-            if isinstance(head, HistoryEntry):
+        self._seen = seen
+        for (_, name), head in heads.items():
+            if isinstance(head, _Damage):
+                found.damage.append(head.line)
+            elif isinstance(head, Deployment):
+                found.live.append((name, head.ref))
+            elif isinstance(head, HistoryEntry):
                 try:
                     found.versions.extend(self._registry.list(name))
                 except DspyNbError:
-                    self._heads = None  # damaged since: the next look tells
+                    self._seen = None  # damaged since: the next look tells
         return found
 
     def _head(self, kind: str, name: str) -> object:
         """Return the last line of a log, ``None`` if it has none, or the damage to it."""
         folder = self._registry.root / f"{kind}s" / name / "log"
-        before, damage = self._damaged.get(folder, (None, None))
-        if damage is not None:
-            now = _signature(folder)
-            if now == before:
-                return damage
-            before = now
+        known = self._damaged.get(folder)
+        now = None if known is None else _signature(folder)
+        if known is not None and known.folder == now:
+            return known
         try:
             head = self._last_line(kind, name)
         except DspyNbError as error:
-            damage = _Damage(f"{kind} {name}: {error}")
-            # Only what stays the same until a file changes is kept. The first time nothing is known of how
-            # the folder was before it was read, so that it is read once more.
+            damage = _Damage(f"{kind} {name}: {error}", now)
+            # Only what stays the same until a file changes is kept.
             if isinstance(error, Corrupt | Refused):
-                self._damaged[folder] = before, damage
+                self._damaged[folder] = damage
             return damage
         self._damaged.pop(folder, None)
         return head

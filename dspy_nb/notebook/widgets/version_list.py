@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any, Final
 
 import ipywidgets as widgets
@@ -24,6 +25,12 @@ _ORDERS: Final[dict[str, Callable[[ModelVersion], Any]]] = {
     "size": lambda version: version.size_bytes,
     "version number": lambda version: sort_key(version.version),
 }
+
+_WIDTHS: Final = (
+    {"width": "64px", "flex": "0 0 auto"},
+    {"width": "170px", "flex": "0 1 auto"},
+    {"flex": "1 1 0"},
+)
 
 
 class VersionList:
@@ -50,17 +57,11 @@ class VersionList:
         self._filling = False
         self.checked: list[str] = []
         auto = {"width": "auto"}
-        self.filter = widgets.Text(
-            value=filter, placeholder="name, stage, optimizer…", description="Filter", layout={"width": "20em"},
-            style={"description_width": "3.2em"},
-        )  # fmt: skip
-        self.order = widgets.Dropdown(
-            options=tuple(_ORDERS), description="Sort by", layout={"width": "18em"},
-            style={"description_width": "4em"},
-        )  # fmt: skip
-        self.ascending = widgets.ToggleButton(
-            description="⇅ Reverse", layout=auto, tooltip="Reverse the order"
-        )
+        wide = {"layout": {"width": "20em"}, "style": {"description_width": "4em"}}
+        hint = "name, stage, optimizer…"
+        self.filter = widgets.Text(value=filter, placeholder=hint, description="Filter", **wide)
+        self.order = widgets.Dropdown(options=tuple(_ORDERS), description="Sort by", **wide)
+        self.ascending = widgets.ToggleButton(tooltip="Reverse the order", layout=auto)
         self.previous = widgets.Button(description="‹ Previous", layout=auto)
         self.next = widgets.Button(description="Next ›", layout=auto)
         self.where = widgets.HTML()
@@ -119,8 +120,7 @@ class VersionList:
             self._table.children = (*self._table.children, *(row.view for row in added))
         self._filling = True
         try:
-            for index, row in enumerate(self.rows):
-                version = shown[index] if index < len(shown) else None
+            for row, version in zip_longest(self.rows, shown):
                 row.show(version, self.checked, self._open)
         finally:
             self._filling = False
@@ -139,10 +139,10 @@ class _Row:
 
     def __init__(self, on_open: Callable[[str], None], on_check: Callable[[str, bool], None]) -> None:
         self.ref = ""
-        self.check = widgets.Checkbox(indent=False, layout={"width": "64px", "flex": "0 0 auto"})
-        self.button = widgets.Button(layout={"width": "170px", "flex": "0 1 auto"})
+        self.check = widgets.Checkbox(indent=False, layout=_WIDTHS[0])
+        self.button = widgets.Button(layout=_WIDTHS[1])
         self.button.add_class("dspy-nb-ref")
-        self.cells = widgets.HTML(layout={"flex": "1 1 0"})
+        self.cells = widgets.HTML(layout=_WIDTHS[2])
         self.view = widgets.HBox([self.check, self.button, self.cells])
         self.view.add_class("dspy-nb-row")
         self.button.on_click(lambda _: on_open(self.ref))
@@ -161,13 +161,8 @@ class _Row:
 
 
 def _head() -> widgets.HBox:
-    head = widgets.HBox(
-        [
-            widgets.HTML(label_html("compare"), layout={"width": "64px", "flex": "0 0 auto"}),
-            widgets.HTML(label_html("version"), layout={"width": "170px", "flex": "0 1 auto"}),
-            widgets.HTML(head_html(), layout={"flex": "1 1 0"}),
-        ]
-    )
+    texts = (label_html("compare"), label_html("version"), head_html())
+    head = widgets.HBox([widgets.HTML(text, layout=wide) for text, wide in zip(texts, _WIDTHS, strict=True)])
     head.add_class("dspy-nb-row").add_class("is-head")
     return head
 

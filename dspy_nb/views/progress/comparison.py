@@ -9,7 +9,7 @@ from dspy_nb.core.events import Compared, Event, Standing
 from dspy_nb.views.comparison import flip_cells
 from dspy_nb.views.documents import Bar, Block, Drawing, Facts, Note, Table
 from dspy_nb.views.progress.call_state import CallState, Meter
-from dspy_nb.views.progress.sequence_chart import sequence_svg, sequence_text
+from dspy_nb.views.progress.charts import sequence_svg, sequence_text
 from dspy_nb.views.wording import count, duration, points, say_rest
 
 __all__ = ["ComparisonState", "most_answers"]
@@ -143,15 +143,14 @@ class ComparisonState(CallState):
         b_wins, a_wins = candidate.wins
         open_yet = not (candidate.n_at_verdict or self._over)
         facts = [("verdict", "none yet" if open_yet else candidate.verdict)]
-        facts.append(("difference, points", _difference(candidate)))
+        facts += [("difference, points", _difference(candidate))]
         facts += [("B better on", f"{b_wins:,}"), ("A better on", f"{a_wins:,}")]
-        if any(candidate.errors):
-            facts.append(("errors", f"A {candidate.errors[0]:,}, B {candidate.errors[1]:,}"))
-        return facts
+        failed_a, failed_b = candidate.errors
+        return [*facts, ("errors", f"A {failed_a:,}, B {failed_b:,}")] if failed_a or failed_b else facts
 
     def _candidates(self) -> Table:
         rows = [
-            (name, one.verdict if one.n_at_verdict else "open", _difference(one), f"{one.n:,}")
+            (name, one.verdict if one.n_at_verdict else "open", _difference(one), one.n)
             for name, one in zip(self.names[1:], self.last.candidates, strict=True)
         ]
         return Table(("candidate", "verdict", "difference to A, points", "examples"), rows, frozenset([3]))

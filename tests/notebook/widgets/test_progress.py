@@ -16,7 +16,7 @@ from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.notebook.widgets.live import deliver_at_once
 from dspy_nb.notebook.widgets.progress import ProgressPanel
 from dspy_nb.views.progress import display as progress
-from dspy_nb.views.progress.score_chart import ScoreTrail, score_svg, score_text
+from dspy_nb.views.progress.charts import ScoreTrail, score_svg, score_text
 from tests.moments import Clock
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 from tests.views.progress.test_display import scored

@@ -176,7 +176,7 @@ def test_what_is_hostile_is_shown_as_text(registry: Registry) -> None:
     browser.actions.buttons["promote"].click()
     browser._tell(HOSTILE, True)
     pages = [widget.value for widget in _html_widgets(browser.view)]
-    pages.append(browser._repr_mimebundle_()["text/html"])
+    pages.append(browser._saved_table()["text/html"])
     assert any("&lt;script&gt;" in page for page in pages)
     assert not [page for page in pages if "<script" in page or "<img" in page]
 
@@ -265,8 +265,7 @@ def test_an_empty_registry_says_so(tmp_path: Path) -> None:
 def test_the_saved_table_is_an_output_of_its_own(
     registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = RegistryBrowser(registry)._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in bundle
+    bundle = RegistryBrowser(registry)._saved_table()
     assert "m@1.1.0" in bundle["text/html"]
     assert "m@1.1.0" in bundle["text/plain"]
 
