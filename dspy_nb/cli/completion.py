@@ -10,8 +10,6 @@ from click.shell_completion import get_completion_class
 from dspy_nb.commands.declaration import argument, command
 from dspy_nb.commands.surface import Outcome, Surface
 
-__all__ = ["completion"]
-
 _SHELLS: Final = ("bash", "zsh", "fish")
 _VARIABLE: Final = "_DSPY_NB_COMPLETE"
 

@@ -33,8 +33,6 @@ from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.config import parse_toml
 
-__all__ = ["Configuration", "config_option", "find_configuration", "options", "set_variables"]
-
 _FILE: Final = "dspy-nb.toml"
 _PROJECT: Final = "pyproject.toml"
 

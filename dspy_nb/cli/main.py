@@ -27,8 +27,6 @@ from dspy_nb.commands import COMMANDS
 from dspy_nb.commands.declaration import Verb
 from dspy_nb.core.text import error_text, one_line
 
-__all__ = ["add_command", "cli", "main"]
-
 _INTERRUPTED = 130  # what shells report of a program that Ctrl-C ended
 
 

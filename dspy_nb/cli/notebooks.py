@@ -28,8 +28,6 @@ from dspy_nb.core.storage.files import check_target
 from dspy_nb.core.text import visible
 from dspy_nb.views.wording import duration, excerpt
 
-__all__ = ["NotebookFailed", "read_notebook", "run_notebook"]
-
 _LINES_SHOWN = 24  # of one cell's output
 _STARTUP_TIMEOUT_S = 120
 

@@ -14,8 +14,6 @@ import click
 import dspy_nb as nb
 from dspy_nb.core.text import json_text, visible
 
-__all__ = ["OutputClosed", "as_json_text", "echo", "keep_elsewhere"]
-
 
 class OutputClosed(Exception):
     """Nobody reads stdout any more, as when ``head`` has seen enough."""

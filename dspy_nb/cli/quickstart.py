@@ -13,8 +13,6 @@ from dspy_nb.views.documents import Score
 from dspy_nb.views.listings import short_path
 from dspy_nb.views.wording import duration
 
-__all__ = ["run_demo", "summary"]
-
 _NOTEBOOK = "01_quickstart.ipynb"
 
 

@@ -11,8 +11,6 @@ from dspy_nb.commands.declaration import Kind, argument, command, option
 from dspy_nb.commands.surface import Outcome
 from dspy_nb.core.text import error_text
 
-__all__ = ["demo", "install_model", "run_notebook"]
-
 
 @command("install-model")
 @option("--force", "Download it again even if a good one is there.", bool)

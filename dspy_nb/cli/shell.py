@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dspy_nb.core.events import Listener
     from dspy_nb.views.progress.display import Display
 
-__all__ = ["Shell"]
-
 
 class Shell(Surface):
     """A command line."""

@@ -7,8 +7,6 @@ from typing import Final
 from dspy_nb.commands import ab, deployment, evaluate, monitor, optimize, pipeline, presets, registry
 from dspy_nb.commands.declaration import Verb
 
-__all__ = ["COMMANDS"]
-
 COMMANDS: Final[tuple[Verb, ...]] = (
     ab.ab_test,
     deployment.archive,

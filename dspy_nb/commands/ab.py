@@ -14,8 +14,6 @@ from dspy_nb.commands.declaration import argument, command, given, name_of, opti
 from dspy_nb.commands.surface import Outcome, Surface
 from dspy_nb.core.text import repaired
 
-__all__ = ["ab_test"]
-
 _SUFFIXES: Final = (".md", ".html", ".json")
 _ONLINE: Final = (
     "a", "as_json", "attach", "b", "confidence", "experiment", "kept", "margin", "min_samples", "model_a",

@@ -17,52 +17,6 @@ from dspy_nb.commands.declaration import Kind, argument, option, typed
 from dspy_nb.commands.surface import Surface
 from dspy_nb.commands.words import input_fields
 
-__all__ = [
-    "BUMPS",
-    "CONDITIONS",
-    "DATA",
-    "DIRECTORY",
-    "ENVIRONMENTS",
-    "EXPERIMENTS",
-    "FILES",
-    "METRICS",
-    "MODELS",
-    "NAME",
-    "OPTIMIZERS",
-    "OPTIONS",
-    "PRESETS",
-    "PROGRAMS",
-    "REFERENCES",
-    "STAGES",
-    "SUBJECTS",
-    "TEXT",
-    "VERSION",
-    "bump",
-    "by",
-    "confidence",
-    "evidence",
-    "input_names",
-    "inputs",
-    "lm",
-    "metric",
-    "num_threads",
-    "open_registry",
-    "own_metric",
-    "program",
-    "program_argument",
-    "quiet",
-    "reason",
-    "registry",
-    "require",
-    "resolve",
-    "seed",
-    "stop_after",
-    "test_data",
-    "timeout",
-    "version_argument",
-    "version_facts",
-]  # fmt: skip
-
 
 def _registry(ctx: click.Context) -> nb.Registry:
     return nb.Registry(ctx.params.get("root") or (ctx.default_map or {}).get("root") or "registry")

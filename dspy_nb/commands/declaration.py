@@ -21,8 +21,6 @@ from click.shell_completion import CompletionItem
 from dspy_nb.commands.surface import Outcome, Surface
 from dspy_nb.core.errors import InputError
 
-__all__ = ["Kind", "Verb", "argument", "command", "given", "name_of", "option", "typed"]
-
 Where = Literal["shell", "notebook"]
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -11,8 +11,6 @@ from dspy_nb.commands.common import open_registry, version_facts
 from dspy_nb.commands.declaration import argument, command, option
 from dspy_nb.commands.surface import Outcome, Surface
 
-__all__ = ["archive", "deploy", "promote", "rollback"]
-
 
 @command("promote", magic="dspy_promote")
 @common.version_argument

@@ -15,8 +15,6 @@ from dspy_nb.commands import common
 from dspy_nb.commands.declaration import Kind, argument, command, given, name_of, option
 from dspy_nb.commands.surface import Outcome, Surface
 
-__all__ = ["evaluate", "gate"]
-
 _CONDITIONS: Final = (
     option("--min-score", "The least score, held against the lower end of its interval.", float),
     option("--max-error-rate", "The largest share of examples without an answer or a score.", float),

@@ -13,8 +13,6 @@ from dspy_nb.commands.common import open_registry
 from dspy_nb.commands.declaration import argument, command, given, option
 from dspy_nb.commands.surface import Outcome, Surface
 
-__all__ = ["canary", "monitor"]
-
 
 @command("monitor", magic="dspy_monitor", kept_as="_dspy_health")
 @argument("environment", common.ENVIRONMENTS, "ENVIRONMENT")

@@ -11,8 +11,6 @@ from dspy_nb.commands.declaration import command, given, option
 from dspy_nb.commands.surface import Outcome, Surface
 from dspy_nb.commands.tasks import reading_task, task_options
 
-__all__ = ["optimize"]
-
 
 @command("optimize", magic="dspy_optimize", kept_as="_dspy_run")
 @task_options

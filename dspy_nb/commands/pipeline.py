@@ -21,8 +21,6 @@ from dspy_nb.core.text import one_line
 if TYPE_CHECKING:
     from dspy_nb.core.pipeline.folder import PipelineResult
 
-__all__ = ["pipeline"]
-
 _UNTIL: Final = ("optimize", "evaluate", "gate", "staging", "ab-test", "production")
 
 
@@ -125,7 +123,7 @@ def pipeline(
                 bump=bump,
                 metadata={"command": wanted.command},
                 by=by,
-                on_event=[*listeners, progress],
+                on_event=[progress, *listeners],
             )
     _keep_reports(here, result)
     refused = result.shipped is False

@@ -9,8 +9,6 @@ from dspy_nb.commands import common
 from dspy_nb.commands.declaration import argument, command, given, option
 from dspy_nb.commands.surface import Outcome, Surface
 
-__all__ = ["presets"]
-
 
 @command("presets", magic="dspy_presets")
 @argument("name", common.PRESETS, "[PRESET]", required=False)

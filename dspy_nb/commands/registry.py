@@ -11,8 +11,6 @@ from dspy_nb.commands.common import open_registry, version_facts
 from dspy_nb.commands.declaration import Kind, argument, command, name_of, option
 from dspy_nb.commands.surface import Outcome, Surface
 
-__all__ = ["check", "diff", "history", "list_versions", "register", "registry", "show"]
-
 
 @command("list")
 @argument("model_id", common.MODELS, "[MODEL]", required=False)

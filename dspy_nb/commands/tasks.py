@@ -15,8 +15,6 @@ from dspy_nb.commands import common, words
 from dspy_nb.commands.declaration import given, name_of, option
 from dspy_nb.commands.surface import Surface
 
-__all__ = ["Wanted", "reading_task", "task_options"]
-
 _BUDGET: Final = ("lm_calls", "seconds", "tokens", "usd", "call_seconds")
 _SETS: Final = ("trainset", "valset", "testset")
 _STORED: Final = {"trainset": "train_data", "valset": "val_data", "testset": "test_data"}

@@ -23,10 +23,6 @@ from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.text import error_text
 
-__all__ = [
-    "input_fields", "load_evidence", "load_lm", "load_metric", "load_object", "load_program", "parse_options",
-]  # fmt: skip
-
 
 def parse_options(
     texts: Iterable[str], as_text: Container[str] = (), named: Mapping[str, Any] | None = None

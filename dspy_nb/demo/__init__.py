@@ -8,8 +8,6 @@ import dspy
 
 from dspy_nb.core.data.examples import load_examples
 
-__all__ = ["reviews"]
-
 
 def reviews() -> list[dspy.Example]:
     """Return 280 short reviews (input ``review``), half "positive" and half "negative" (label ``sentiment``)."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dspy_nb.core.models.version import ModelVersion
     from dspy_nb.views.progress.display import Display
 
-__all__ = ["Cell"]
-
 
 class Cell(Surface):
     """A line of a cell.

@@ -7,8 +7,6 @@ from typing import Any
 from traitlets import Bool, Float, Int, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
-__all__ = ["DspyNb"]
-
 
 class DspyNb(Configurable):
     """Defaults of the magics, set with ``%config DspyNb.<name> = value``."""

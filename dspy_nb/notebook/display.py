@@ -10,8 +10,6 @@ from IPython.display import display
 from dspy_nb.views.documents import to_html
 from dspy_nb.views.progress.display import Display
 
-__all__ = ["NotebookProgress"]
-
 
 class NotebookProgress(Display):
     """One display in the cell that makes the call, updated in place from any thread, and left as static HTML.

@@ -7,8 +7,6 @@ from IPython import get_ipython
 from dspy_nb.notebook.display import NotebookProgress
 from dspy_nb.views.progress.display import Display, terminal_progress
 
-__all__ = ["notebook_progress"]
-
 
 def notebook_progress(*, quiet: bool = False, background: bool = False) -> Display:
     """Return the listener for the calls of a magic: a panel in a kernel, a bar in a terminal, else nothing.

@@ -23,8 +23,6 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.notebook.cell import Cell
 from dspy_nb.notebook.defaults import DspyNb
 
-__all__ = ["DspyNbMagics", "install", "uninstall"]
-
 _VERBS = {verb.magic: verb.on("notebook") for verb in COMMANDS if verb.magic is not None}
 _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

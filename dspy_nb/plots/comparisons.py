@@ -18,10 +18,6 @@ from dspy_nb.plots import figures
 from dspy_nb.plots.figures import BLUE, GREEN, GREY, ORANGE, PAPER, WIDTH, axes_of, finish, shorten
 from dspy_nb.views.wording import capitalize, count, level, percent
 
-__all__ = [
-    "plot_arms", "plot_comparison", "plot_effects", "plot_experiment", "plot_flips", "plot_sequence"
-]  # fmt: skip
-
 _SETTLED_BY = 0.25  # of the path: what lies before, when the interval is everything, does not set the scale
 
 

@@ -10,12 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation.evaluate import Evaluation
+from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.plots import figures
 from dspy_nb.plots.figures import BLUE, GREEN, GREY, ORANGE, axes_of, finish, shorten
 from dspy_nb.views.wording import percent
-
-__all__ = ["plot_classes", "plot_confusion", "plot_evaluation", "plot_latency", "plot_slices"]
 
 _MOST_ROWS = 20
 

@@ -13,11 +13,6 @@ from matplotlib.ticker import PercentFormatter
 
 from dspy_nb.views.wording import excerpt
 
-__all__ = [
-    "BLUE", "GREEN", "GREY", "ORANGE", "PAPER", "WIDTH", "axes_of", "draw_intervals", "finish", "in_percent",
-    "legend_below", "name_rows", "shorten", "span_0_to_1", "stack", "write_beside",
-]  # fmt: skip
-
 # Okabe and Ito (2008), "Color Universal Design": told apart by people who confuse some colours. Nothing is said
 # by colour alone.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#595959"

@@ -30,8 +30,6 @@ from dspy_nb.plots.figures import (
 )
 from dspy_nb.views.wording import count, percent
 
-__all__ = ["plot_health", "plot_history"]
-
 _MOST_LABELS = 8
 
 

@@ -14,8 +14,6 @@ from dspy_nb.plots.comparisons import plot_arms
 from dspy_nb.plots.figures import BLUE, GREY, ORANGE, WIDTH, axes_of, finish, in_percent, legend_below, stack
 from dspy_nb.views.wording import describe_ending, percent
 
-__all__ = ["plot_candidates", "plot_held_out", "plot_run"]
-
 
 def plot_run(run: OptimizationRun) -> Figure:
     """Return all that can be drawn of a run: its candidates, and its held-out scores.

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from dspy_nb.core.ab.comparison import Comparison, Comparisons, Flip
-from dspy_nb.core.evaluation.evaluate import Evaluation
+from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
 from dspy_nb.views.wording import (
     count,
@@ -20,8 +20,6 @@ from dspy_nb.views.wording import (
     points,
     say_rest,
 )
-
-__all__ = ["flip_cells"]
 
 _FLIPS_SHOWN = 20
 _EXCERPT = 120

@@ -20,11 +20,6 @@ from typing import Final, TypeAlias
 from dspy_nb.core.text import markdown_text, one_line, visible
 from dspy_nb.views.wording import UNKNOWN, format_or_dash, percent, sentence
 
-__all__ = [
-    "STYLE", "Bar", "Block", "Cell", "Changes", "Code", "Details", "Document", "Drawing", "Facts", "Note", "Score",
-    "Table", "document", "markup", "to_fragment", "to_html", "to_markdown", "to_text", "warn",
-]  # fmt: skip
-
 _WIDTH = 100  # characters of a line of text
 
 

@@ -18,15 +18,6 @@ from dspy_nb.core.registry.diff import VersionDiff
 from dspy_nb.views.documents import Block, Cell, Changes, Document, Note, Score, Table, document
 from dspy_nb.views.wording import UNKNOWN, moment, say_rest
 
-__all__ = [
-    "Listing",
-    "advice_on_deployment",
-    "advice_on_promotion",
-    "decision_text",
-    "evidence_text",
-    "short_path",
-]
-
 T = TypeVar("T")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspy_nb.core.evaluation.evaluate import Evaluation
+from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.candidates import Candidate, Prompt
 from dspy_nb.core.optimization.estimates import Estimate
@@ -14,8 +14,6 @@ from dspy_nb.core.statistics.sample_sizes import Plan
 from dspy_nb.core.text import error_text
 from dspy_nb.views.documents import Block, Cell, Code, Details, Document, Facts, Note, Score, Table, document
 from dspy_nb.views.wording import count, describe_ending, duration, excerpt, percent, say_rest, usage_facts
-
-__all__ = ["CANDIDATE_COLUMNS", "candidate_cells", "describe_estimate", "describe_prompt", "prompt_blocks"]
 
 CANDIDATE_COLUMNS = ("candidate", "score", "n", "demos", "instruction")
 _CANDIDATES_SHOWN = 10

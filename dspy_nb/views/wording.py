@@ -11,12 +11,6 @@ from dspy_nb.core.text import one_line
 if TYPE_CHECKING:
     from dspy_nb.core.programs.usage import Usage
 
-__all__ = [
-    "UNKNOWN", "capitalize", "count", "describe_ending", "describe_margin", "describe_verdict", "dollars",
-    "duration", "excerpt", "format_or_dash", "level", "moment", "percent", "points", "say_rest", "sentence",
-    "usage_facts",
-]  # fmt: skip
-
 UNKNOWN = "–"
 """What stands for a number that is not known, which is not the same as 0."""
 

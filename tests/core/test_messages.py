@@ -26,9 +26,8 @@ from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.presets import list_presets
 from dspy_nb.core.pipeline.gate import QualityGate
 from dspy_nb.core.pipeline.pipeline import PipelineRules
-from dspy_nb.core.storage.entry import seal, verified
+from dspy_nb.core.storage.entry import Entry, seal, verified
 from dspy_nb.core.storage.files import dump_json
-from dspy_nb.core.storage.log import Entry
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 
-from dspy_nb.core.data.examples import example_id, split
+from dspy_nb.core.data.examples import split
+from dspy_nb.core.data.identity import example_id
 from dspy_nb.demo import reviews
 
 # The words that a reader would think of first, not those that fit this data best.

@@ -38,8 +38,8 @@ def cells(tmp_path_factory):
         "mixed": f"print('before', flush=True)\nmixed = {SEARCH}\nprint('after', flush=True)\nimport ipywidgets\n"
         "display(ipywidgets.IntSlider(), exclude=['application/vnd.jupyter.widget-view+json'])",
         "mistake": "%dspy_optimize program --trian train",
-        "late mistake": f"{OPTIMIZE} --test test --budget-calls 60",
-        "late mistake in the background": f"{OPTIMIZE} --test test --budget-calls 60 --background",
+        "late mistake": f"{OPTIMIZE} --test test --run-dir /dev/null",
+        "late mistake in the background": f"{OPTIMIZE} --test test --run-dir /dev/null --background",
         "background": f"engine.delay_s = 0.01\n{SEARCH} --threads 2 --background -o later\nNone",
         "other": "import time; time.sleep(0.4); print('mine')",
         "waited": "later.wait(60).status",
@@ -114,12 +114,12 @@ def test_in_a_kernel_a_mistake_fails_the_cell_with_one_line(cells):
         assert len(error.traceback) == 1
         assert "\n" not in error.traceback[0]
     assert "--trian" in early.traceback[0]
-    assert "leaves nothing for the search" in late.traceback[0]
+    assert "run_dir /dev/null is no folder" in late.traceback[0]
 
 
 def test_in_a_kernel_the_panel_of_a_run_that_does_not_begin_says_so(cells):
     _, panel, error = cells["late mistake in the background"]
-    assert "failed: a budget of 60 LM calls" in panel.data["text/plain"]
+    assert "failed: run_dir /dev/null is no folder" in panel.data["text/plain"]
     assert error.ename == "InputError"
 
 

@@ -10,7 +10,7 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
-from dspy_nb.core.deployment.environment import Deployment
+from dspy_nb.core.deployment.history import Deployment
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.registry.registry import Registry
 from tests.registry_samples import GATE, Run, program

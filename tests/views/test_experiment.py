@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dspy_nb.core.ab.definition import place_of
 from dspy_nb.core.ab.experiment import Experiment
+from dspy_nb.core.statistics.assignment import place_of
 from dspy_nb.views.documents import to_html, to_markdown, to_text
 from tests.core.ab.test_experiment import a, b
 

@@ -15,8 +15,6 @@ from dspy_nb.core.traffic.store import Request, Route, Traffic, count_unit, find
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["Assignments"]
-
 
 class Assignments(Traffic):
     """The store of one experiment, which also keeps its definition, its splits and how it ended."""

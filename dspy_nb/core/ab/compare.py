@@ -15,15 +15,14 @@ from dspy_nb.core.ab.comparison import Comparison, Comparisons
 from dspy_nb.core.ab.contest import Arm, Contest, fight
 from dspy_nb.core.ab.judging import Terms
 from dspy_nb.core.arguments import number_between, probability, time_limit, whole_number
-from dspy_nb.core.data.examples import check_examples, example_id
+from dspy_nb.core.data.examples import check_examples
+from dspy_nb.core.data.identity import example_id
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import check_metrics
 from dspy_nb.core.events import Broadcaster, Listener
 from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
 from dspy_nb.core.text import value_text
-
-__all__ = ["compare", "compare_many"]
 
 
 def compare(

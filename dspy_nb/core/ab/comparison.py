@@ -19,8 +19,6 @@ from dspy_nb.core.text import value_text
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Comparison", "Comparisons", "Flip", "Step"]
-
 _SCHEMA_VERSION = 1
 
 

@@ -14,7 +14,7 @@ import dspy
 from dspy_nb.core.ab.comparison import Comparisons
 from dspy_nb.core.ab.duel import A, B, Duel, DuelJobs, DuelWork, examples_compared
 from dspy_nb.core.ab.judging import Terms, comparison_of, findings
-from dspy_nb.core.data.examples import fingerprint
+from dspy_nb.core.data.identity import fingerprint
 from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
@@ -26,8 +26,6 @@ from dspy_nb.core.evaluation.side_effects import watch
 from dspy_nb.core.events import Broadcaster, Compared
 from dspy_nb.core.programs.interrupts import Interrupts
 from dspy_nb.core.programs.lms import are_confusable, name_lms, used_lms, without_cache
-
-__all__ = ["Arm", "Contest", "fight"]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ from dspy_nb.core.statistics.verdicts import Verdict, decide
 if TYPE_CHECKING:
     from dspy_nb.core.statistics.sequences import PairedSequence
 
-__all__ = ["A", "B", "Duel", "DuelJobs", "DuelWork", "examples_compared", "thin"]
-
 A, B = 0, 1
 _CHUNK = 8
 _STEPS_TOLD = 200

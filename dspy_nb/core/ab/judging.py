@@ -14,8 +14,6 @@ from dspy_nb.core.statistics.proportions import mcnemar, paired_difference_inter
 from dspy_nb.core.statistics.sample_sizes import more_needed, more_needed_alike, more_needed_paired
 from dspy_nb.core.statistics.verdicts import Verdict, decide, holm
 
-__all__ = ["Finding", "Terms", "comparison_of", "findings"]
-
 _PATH_LENGTH = 500
 
 

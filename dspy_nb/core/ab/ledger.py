@@ -14,8 +14,6 @@ from dspy_nb.core.statistics.verdicts import Verdict, decide
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Ledger"]
-
 _PATH_LENGTH: Final = 500
 
 

@@ -14,8 +14,6 @@ from dspy_nb.core.evidence import Evidence, ExperimentEvidence, read_evidence
 from dspy_nb.core.statistics.verdicts import Verdict
 from dspy_nb.core.storage.plain import plain
 
-__all__ = ["Arm", "Conclusion", "ExperimentStatus", "FixedTest"]
-
 _SCHEMA_VERSION = 1
 
 

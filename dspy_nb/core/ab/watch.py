@@ -28,8 +28,6 @@ from dspy_nb.core.traffic.columns import CACHED, ERROR, FIRST, IS_B, LATE, Colum
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Watch"]
-
 _SRM: Final = 0.001
 _UNITS_PER_CHECKPOINT: Final = 20_000
 _UNITS_PER_DIGEST: Final = 65_536

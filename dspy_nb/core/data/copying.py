@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 
 import dspy
 
-__all__ = ["own_copy"]
-
 _T = TypeVar("_T")
 
 _CONSTANT = frozenset({NoneType, bool, bytes, float, int, str})

@@ -36,10 +36,6 @@ from dspy_nb.core.data.typed_values import (
     readings,
 )
 
-__all__ = [
-    "is_gap", "same_exactly", "same_normalized", "same_stripped", "text_rule", "word_set", "words_of_both",
-]  # fmt: skip
-
 TextRule = Callable[[str], str]
 _SETS: Final = (set, frozenset)
 _CONTAINERS: Final = (list, dict, *_SETS)

@@ -11,14 +11,12 @@ from typing import Any
 
 import dspy
 
-from dspy_nb.core.data.identity import example_id, fingerprint, input_names, value_key
+from dspy_nb.core.data.identity import example_id, input_names, value_key
 from dspy_nb.core.data.rows import Layout, Source, read_rows, source_name
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.text import error_text, repaired, value_text
 
 _HIDDEN = "dspy_"
-
-__all__ = ["check_examples", "example_id", "fingerprint", "load_examples", "split"]
 
 
 def load_examples(

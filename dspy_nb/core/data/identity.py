@@ -18,9 +18,6 @@ from pydantic import BaseModel
 
 from dspy_nb.core.errors import InputError
 
-__all__ = ["example_id", "fingerprint", "input_names", "value_key"]
-
-
 _FUNCTIONS: Final = (FunctionType, MethodType, BuiltinFunctionType)
 
 

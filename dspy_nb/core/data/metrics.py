@@ -29,11 +29,6 @@ from dspy_nb.core.data.equality import is_gap, same_exactly, same_normalized, sa
 from dspy_nb.core.data.typed_values import readings
 from dspy_nb.core.errors import InputError, NoField, NoPrediction
 
-__all__ = [
-    "METRICS", "Metric", "MetricError", "MetricLike", "accuracy", "as_metric", "exact_match",
-    "parse_metric", "partial_credit", "token_f1",
-]  # fmt: skip
-
 _SHAPE = "a function of (gold, pred) and, optionally, (trace, pred_name, pred_trace)"
 _MISSING = object()
 _BARE = (str, bytes, int, float, list, tuple, set, frozenset)  # a named tuple has fields

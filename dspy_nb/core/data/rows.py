@@ -22,8 +22,6 @@ from dspy_nb.core.text import value_text
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FORMATS", "Layout", "Row", "read_rows", "source_name"]
-
 Row = tuple[str, Mapping[str, Any]]
 """Where a row stands ("data.csv, line 3"), and its fields."""
 

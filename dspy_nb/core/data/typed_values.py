@@ -22,11 +22,6 @@ from pydantic import AliasChoices, BaseModel, RootModel, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_json
 
-__all__ = [
-    "JSON_TYPES", "are_equal", "fields_of", "fill_in", "is_json", "is_named_tuple", "is_plain",
-    "is_same_class", "open_up", "parse_text", "readings",
-]  # fmt: skip
-
 JSON_TYPES: Final = frozenset({str, int, float, bool, type(None), list, dict})
 _PLAIN: Final = (str, int, float, list, dict, set, frozenset, type(None))
 _MISSING: Final = object()

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from dspy_nb.core.deployment.objectives import MonitorSettings
     from dspy_nb.core.traffic.store import Traffic
 
-__all__ = ["Alerts"]
-
 logger = logging.getLogger(__name__)
 
 _CLAIM_S: Final = 60.0  # longer than any look takes besides the telling itself

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dspy_nb.core.deployment.releases import Program, Smoke
     from dspy_nb.core.models.catalogue import Catalogue
 
-__all__ = ["Canaries"]
-
 
 class Canaries(Releases):
     """The part of an environment that tries a version on a share of the traffic.

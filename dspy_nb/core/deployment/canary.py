@@ -30,8 +30,6 @@ from dspy_nb.core.statistics.verdicts import Verdict, decide
 from dspy_nb.core.traffic.reading import Units, read_on
 from dspy_nb.core.traffic.store import Traffic
 
-__all__ = ["canary_status"]
-
 
 def canary_status(
     environment: str, traffic: Traffic, settings: MonitorSettings, canary: Canary

@@ -17,8 +17,6 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.storage.entry import Entry
 from dspy_nb.core.text import value_text
 
-__all__ = ["ACTIONS", "Canary", "CanaryRules"]
-
 ACTIONS: Final = ("canary-start", "canary-step", "canary-finish", "canary-rollback", "canary-abort")
 
 

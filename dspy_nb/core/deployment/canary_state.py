@@ -14,8 +14,6 @@ from dspy_nb.core.evidence import CanaryEvidence
 if TYPE_CHECKING:
     from dspy_nb.core.statistics.verdicts import Verdict
 
-__all__ = ["Arm", "CanaryStatus", "Decision"]
-
 Decision = Literal["wait", "step", "finish", "rollback"]
 
 _METHOD: Final = "two-arm betting sequence"

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, Final
 from dspy_nb.core.arguments import check_texts, given_outcome, outcome_of
 from dspy_nb.core.deployment.canaries import Canaries
 from dspy_nb.core.deployment.history import Deployment, Live
-from dspy_nb.core.deployment.releases import Prepared
 from dspy_nb.core.deployment.restrictions import Restrictions
 from dspy_nb.core.deployment.serving import choose_route, find_route
 from dspy_nb.core.errors import DspyNbError, NotFound, RegistryError
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     from dspy_nb.core.deployment.releases import Program
     from dspy_nb.core.models.catalogue import Catalogue
     from dspy_nb.core.traffic.serving import Answer, Asked
-
-__all__ = ["Deployment", "Environment", "Prepared"]
 
 logger = logging.getLogger(__name__)
 

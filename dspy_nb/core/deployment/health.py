@@ -12,8 +12,6 @@ from dspy_nb.core.doors import Shown
 from dspy_nb.core.evidence import HealthEvidence
 from dspy_nb.core.traffic.store import Bin
 
-__all__ = ["HealthReport", "ObjectiveHealth", "Verdict"]
-
 Verdict = Literal["healthy", "degraded", "too early"]
 
 

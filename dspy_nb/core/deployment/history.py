@@ -13,17 +13,6 @@ from dspy_nb.core.evidence import Evidence, read_evidence, write_evidence
 from dspy_nb.core.models.names import check_model_id, check_version
 from dspy_nb.core.storage.entry import Change, Entry, check_change
 
-__all__ = [
-    "MAKES_LIVE",
-    "Deployment",
-    "EnvironmentState",
-    "Live",
-    "decide_canary",
-    "decide_canary_change",
-    "decide_deployment",
-    "decide_rollback",
-]
-
 MAKES_LIVE: Final = ("deploy", "rollback", "canary-finish")
 """The actions after which another version is live."""
 

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from dspy_nb.core.deployment.canaries import Canaries
     from dspy_nb.core.deployment.history import Deployment, EnvironmentState
 
-__all__ = ["check_health"]
-
 _REASON: Final = "quality monitor"
 
 

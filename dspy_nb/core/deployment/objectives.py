@@ -23,17 +23,6 @@ if TYPE_CHECKING:
     from dspy_nb.core.traffic.reading import Units
     from dspy_nb.core.traffic.store import Traffic
 
-__all__ = [
-    "Level",
-    "MonitorSettings",
-    "Objective",
-    "error_objective",
-    "level_of",
-    "load_settings",
-    "objectives_of",
-    "run_test",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class MonitorSettings:

@@ -29,7 +29,9 @@ from dspy_nb.core.models.conditions import Conditions
 from dspy_nb.core.models.names import check_environment
 from dspy_nb.core.models.subject import take_evidence
 from dspy_nb.core.models.version import ModelVersion, verified_files
-from dspy_nb.core.storage.log import TEMPORARY_PREFIX, Entry, Log
+from dspy_nb.core.storage.entry import Entry
+from dspy_nb.core.storage.files import TEMPORARY_PREFIX
+from dspy_nb.core.storage.log import Log
 from dspy_nb.core.text import error_text, value_text
 
 if TYPE_CHECKING:
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
     Smoke: TypeAlias = (
         Mapping[str, Any] | Sequence[Mapping[str, Any]] | Callable[[dspy.Module], object] | None
     )
-
-__all__ = ["LINK", "Prepared", "Releases", "link_target", "read_link", "try_out", "update_link"]
 
 T = TypeVar("T")
 
@@ -343,7 +343,8 @@ def try_out(program: dspy.Module, smoke: Smoke, failed: str) -> None:
     """
     if smoke is None:
         return
-    from dspy_nb.core.programs.calls import check_answer, check_call  # imports dspy
+    from dspy_nb.core.programs.calls import check_answer
+    from dspy_nb.core.programs.inputs import check_call
     from dspy_nb.core.programs.interrupts import within
 
     samples = [smoke] if isinstance(smoke, Mapping) else smoke

@@ -16,8 +16,6 @@ from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.storage.config import read_tables
 from dspy_nb.core.storage.shapes import fit
 
-__all__ = ["DEFAULT_STAGES", "Restrictions", "load_restrictions"]
-
 DEFAULT_STAGES: Final[Mapping[str, tuple[Stage, ...]]] = {"production": ("production",)}
 """Environment -> the stages that it accepts, unless ``registry/config.toml`` says otherwise."""
 

@@ -11,8 +11,6 @@ from dspy_nb.core.errors import InputError, NotFound
 from dspy_nb.core.statistics.assignment import place_of
 from dspy_nb.core.traffic.store import Route
 
-__all__ = ["choose_route", "find_route"]
-
 
 def choose_route(environment: str, live: Live, unit: str | None, *, drawn: bool = False) -> Route:
     """Return which version a request goes to.

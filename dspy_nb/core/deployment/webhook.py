@@ -11,8 +11,6 @@ from typing import Any
 from dspy_nb.core.errors import InputError, RegistryError
 from dspy_nb.core.text import error_text
 
-__all__ = ["check_webhook", "post"]
-
 
 def check_webhook(address: object) -> str:
     """Return an address that alerts can be posted to.

@@ -24,11 +24,6 @@ from dspy_nb.core.text import error_text, repaired
 if TYPE_CHECKING:
     from dspy_nb.core.programs.spec import Program
 
-__all__ = [
-    "Abandoned", "ExampleMeter", "Failure", "Job", "Outcome", "Work", "is_asynchronous", "meter_settings",
-    "split_fields", "timeout",
-]  # fmt: skip
-
 _MESSAGE_LENGTH = 300
 _HANDFUL = 5  # answers that show a mistake of the program itself, and not of the examples they are for
 _NOTHING = Usage()

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["ClassScore", "Classification", "Confusion", "average", "classify"]
-
 
 @dataclass(frozen=True)
 class ClassScore:

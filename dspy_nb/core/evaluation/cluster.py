@@ -14,8 +14,6 @@ from typing import Any
 
 from dspy_nb.core.errors import InputError
 
-__all__ = ["DaskCluster"]
-
 _ENDED = ""  # the mark of a task, in place of its worker's address
 _LOOK_S = 2.0
 _ANSWER_S = 10.0  # of the scheduler

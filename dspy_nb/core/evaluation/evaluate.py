@@ -16,8 +16,8 @@ import dspy
 
 from dspy_nb.core.arguments import number_between, probability, time_limit, whole_number
 from dspy_nb.core.data.copying import own_copy
-from dspy_nb.core.data.examples import check_examples, example_id, fingerprint
-from dspy_nb.core.data.identity import value_key
+from dspy_nb.core.data.examples import check_examples
+from dspy_nb.core.data.identity import example_id, fingerprint, value_key
 from dspy_nb.core.data.metrics import Metric, MetricLike, as_metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
@@ -43,8 +43,6 @@ from dspy_nb.core.programs.spec import Program
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text, value_text
-
-__all__ = ["Evaluation", "check_metrics", "evaluate", "evaluation_of"]
 
 
 def evaluate(

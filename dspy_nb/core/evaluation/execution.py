@@ -22,8 +22,6 @@ import dspy
 from dspy_nb.core.evaluation.attempts import Abandoned, ExampleMeter, Job, Outcome, Tally, Work, timeout
 from dspy_nb.core.evaluation.opening import Opening
 
-__all__ = ["run"]
-
 _TICK_S = 0.002
 _LONGEST_TICK_S = 0.1
 _LOOP_GRACE_S = 1.0

@@ -39,8 +39,6 @@ from dspy_nb.core.evaluation.travel import CannotLoad, LocalTask, RemoteTask
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text
 
-__all__ = ["run_on"]
-
 logger = logging.getLogger(__name__)
 
 _LEASE_S = 2.0

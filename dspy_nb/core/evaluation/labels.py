@@ -12,8 +12,6 @@ from dspy_nb.core.data.equality import same_exactly, text_rule
 from dspy_nb.core.storage.plain import plain
 from dspy_nb.core.text import value_text
 
-__all__ = ["LabelClasses", "is_categorical", "label_text"]
-
 _MOST_LABELS = 20
 
 

@@ -9,8 +9,6 @@ from dspy_nb.core.data.metrics import MetricError
 from dspy_nb.core.errors import DspyNbError, NoField, NoPrediction
 from dspy_nb.core.evaluation.attempts import Failure, Job, Outcome
 
-__all__ = ["Opening"]
-
 
 class Opening:
     """Says whether a run is hopeless: nothing has been scored, and enough outcomes tell that nothing will be.

@@ -11,8 +11,6 @@ from dspy_nb.core.evaluation.summary import mean
 from dspy_nb.core.statistics.means import bca_interval, clustered_interval
 from dspy_nb.core.statistics.proportions import paired_difference_interval
 
-__all__ = ["Difference", "paired_difference"]
-
 
 @dataclass(frozen=True)
 class Difference:

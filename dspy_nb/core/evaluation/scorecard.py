@@ -25,8 +25,6 @@ from dspy_nb.core.text import error_text, repaired
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Errors", "Evaluation", "ExampleResult", "Latency", "MetricScore", "Slice"]
-
 _SCHEMA_VERSION = 1
 
 # JSON has no NaN: it is written as null.

@@ -11,8 +11,6 @@ import dspy
 
 from dspy_nb.core.programs.spec import Program
 
-__all__ = ["watch"]
-
 logger = logging.getLogger(__name__)
 
 _MOST = 10_000  # values that are looked at in a program; of larger collections, the size

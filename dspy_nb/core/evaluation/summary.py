@@ -16,11 +16,6 @@ from dspy_nb.core.evaluation.scorecard import Errors, ExampleResult, Latency, Me
 from dspy_nb.core.statistics.means import bca_interval, clustered_interval
 from dspy_nb.core.statistics.proportions import wilson_interval
 
-__all__ = [
-    "classification_of", "errors_of", "label_field", "latency_of", "mean", "mean_interval",
-    "metric_score", "quantile", "slices_of",
-]  # fmt: skip
-
 _MESSAGES = 5
 
 

@@ -21,8 +21,6 @@ from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.programs.seams import default_settings
 from dspy_nb.core.text import error_text
 
-__all__ = ["CannotLoad", "LocalTask", "RemoteTask"]
-
 # What belongs to this process, or to one call.
 _STAYS_HOME = (
     *("branch_idx", "caller_modules", "caller_predict", "callbacks"),

@@ -28,11 +28,9 @@ from dspy import lm15
 
 from dspy_nb.core.errors import InputError, ModelNotInstalled
 from dspy_nb.core.local.grammar import TIGHTNESS, Form, answer_form
-from dspy_nb.core.local.install import install_model, model_name, model_path
+from dspy_nb.core.local.install import model_name, model_path
 from dspy_nb.core.local.recording import RecordedServer, answering_server
 from dspy_nb.core.local.server import Completion, LocalServer
-
-__all__ = ["LocalEngine", "LocalLM", "install_model", "local_lm", "model_path"]
 
 _PREFIX = "dspy-nb/"
 _MAX_TOKENS = 256

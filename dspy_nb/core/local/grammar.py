@@ -19,8 +19,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["TIGHTNESS", "Form", "answer_form"]
-
 Schema = dict[str, Any]
 
 # Characters that a token is trusted to be worth, and items in a list, for the first attempt and for the next

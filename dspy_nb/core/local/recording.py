@@ -24,8 +24,6 @@ from typing import Any
 
 from dspy_nb.core.local.server import PREFIXES, Completion, LocalServer, shared_server
 
-__all__ = ["ANSWERS", "ASKED", "Asked", "RecordedServer", "answering_server", "read_answers"]
-
 ANSWERS = "DSPY_NB_LOCAL_ANSWERS"
 ASKED = "DSPY_NB_LOCAL_ASKED"
 

@@ -28,8 +28,6 @@ from dspy_nb.core.local.install import model_name, model_path
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CONTEXT_TOKENS", "PREFIXES", "Completion", "LocalServer", "shared_server"]
-
 CONTEXT_TOKENS = 4096  # for one call, prompt and answer together; the model was trained on 8192
 PREFIXES = 4  # beginnings of prompts kept read, when calls run one at a time
 _MAX_THREADS = 8  # more gain nothing on 135 million weights

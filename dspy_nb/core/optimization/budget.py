@@ -10,8 +10,6 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text, value_text
 
-__all__ = ["Budget", "ErrorCount", "remaining"]
-
 _WORDS = {
     "lm_calls": "{:,} LM calls", "seconds": "{:,g} s", "tokens": "{:,} tokens", "usd": "${:,.2f}",
     "call_seconds": "{:,g} s a call",

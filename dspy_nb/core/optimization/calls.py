@@ -19,8 +19,6 @@ from dspy import teleprompt
 from dspy_nb.core.programs.copies import student_of
 from dspy_nb.core.programs.seams import seed_optuna
 
-__all__ = ["SEED_SETTING", "Assignment", "Made"]
-
 SEED_SETTING = "dspy_nb_seed"
 """DSPy setting (for ``dspy.context``) that seeds what DSPy leaves unseeded."""
 
@@ -83,6 +81,7 @@ class MIPROv2(teleprompt.MIPROv2):
 
     @functools.wraps(teleprompt.MIPROv2.compile)  # BetterTogether looks at the signature
     def compile(self, *args: Any, **kwargs: Any) -> Any:
+        """Compile as MIPROv2 does."""
         logger = logging.getLogger("optuna")
         level = logger.level
         try:

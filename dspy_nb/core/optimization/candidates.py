@@ -16,8 +16,6 @@ import dspy
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.spec import parameters_of
 
-__all__ = ["Candidate", "Prompt", "Recorder"]
-
 
 @dataclass(frozen=True)
 class Prompt:

@@ -18,8 +18,6 @@ import dspy
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.programs.spec import predictors_of
 
-__all__ = ["Estimate", "Sizes", "calls_per_run"]
-
 
 @dataclass(frozen=True)
 class Sizes:

@@ -29,8 +29,6 @@ from dspy_nb.core.programs.seams import answer_of, current_call
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import repaired, sayable
 
-__all__ = ["SCORING", "Guard", "StopRun"]
-
 
 class StopRun(BaseException):
     """Ends a run from inside; ``reason`` says why. Not an Exception, so that no optimizer swallows it."""

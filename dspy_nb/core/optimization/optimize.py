@@ -13,7 +13,7 @@ from typing import Any
 
 import dspy
 
-from dspy_nb.core.data.examples import example_id, fingerprint
+from dspy_nb.core.data.identity import example_id, fingerprint
 from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.event_log import EventLog
@@ -32,8 +32,6 @@ from dspy_nb.core.optimization.search import Search, Setup
 from dspy_nb.core.optimization.task import Task, uncompiled
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.text import value_text
-
-__all__ = ["estimate", "optimize"]
 
 logger = logging.getLogger(__name__)
 

@@ -23,8 +23,6 @@ from dspy_nb.core.optimization.calls import Assignment, Made
 from dspy_nb.core.optimization.estimates import Estimate, Sizes
 from dspy_nb.core.text import value_text
 
-__all__ = ["OPTIMIZERS", "Optimizer", "get_optimizer", "resolve_options"]
-
 _MANAGED = {
     "self", "metric", "student", "programs", "trainset", "valset", "num_threads", "seed", "max_errors",
     "provide_traceback", "eval_kwargs", "requires_permission_to_run", "verbose", "optimizer_compile_args",

@@ -24,8 +24,6 @@ from dspy_nb.core.storage.files import replace_file
 from dspy_nb.core.storage.shapes import fit
 from dspy_nb.core.text import error_text
 
-__all__ = ["Preset", "get_preset", "list_presets", "save_preset", "user_presets_file"]
-
 
 @dataclass(frozen=True)
 class Preset(Shown):

@@ -29,8 +29,6 @@ from dspy_nb.core.secrecy import other_options, sampling_options, without_secret
 from dspy_nb.core.storage.files import read_file, replace_file
 from dspy_nb.core.text import error_text
 
-__all__ = ["RunDirectory", "describe_lm", "describe_program", "describe_schemas", "text_hash"]
-
 logger = logging.getLogger(__name__)
 
 _SETTING = "dspy_nb_cache"

@@ -20,9 +20,7 @@ from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.secrecy import without_secrets
 
 if TYPE_CHECKING:
-    from dspy_nb.core.evaluation.evaluate import Evaluation
-
-__all__ = ["OptimizationRun", "Result", "RunSettings"]
+    from dspy_nb.core.evaluation.scorecard import Evaluation
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import dspy
 
 from dspy_nb.core.data.metrics import MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction, OptimizationFailed, failure_text
-from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
+from dspy_nb.core.evaluation.evaluate import evaluate
+from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Progress, Started, warn_of
 from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.optimization.calls import SEED_SETTING, Assignment
@@ -32,8 +33,6 @@ from dspy_nb.core.programs.interrupts import Interrupts
 from dspy_nb.core.programs.seams import is_compiled, mark_compiled
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.programs.usage import Usage
-
-__all__ = ["Search", "Setup"]
 
 logger = logging.getLogger(__name__)
 

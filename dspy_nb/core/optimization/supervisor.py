@@ -12,8 +12,6 @@ from typing import Any
 from dspy_nb.core.optimization.guard import Guard
 from dspy_nb.core.programs.interrupts import Interrupts, begin, leave_behind
 
-__all__ = ["Supervisor"]
-
 _TICK_S = 0.1
 
 

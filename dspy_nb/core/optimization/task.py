@@ -19,17 +19,15 @@ from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.estimates import Estimate, Sizes, calls_per_run
 from dspy_nb.core.optimization.optimizers import Optimizer, get_optimizer, resolve_options
 from dspy_nb.core.optimization.presets import get_preset
-from dspy_nb.core.programs.calls import check_calls, check_program, declared_types
+from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.copies import check_copies, student_of
 from dspy_nb.core.programs.demos import LiveObject, dump_demo
-from dspy_nb.core.programs.inputs import forward_of
+from dspy_nb.core.programs.inputs import check_program, forward_of
 from dspy_nb.core.programs.seams import DEMO_NAMES, is_compiled, mark_compiled
 from dspy_nb.core.programs.spec import check_named, parameters_of, predictors_of
 from dspy_nb.core.programs.state import dump_state
 from dspy_nb.core.storage.files import dump_json
 from dspy_nb.core.text import value_text
-
-__all__ = ["Task", "uncompiled"]
 
 _SEEDS = 2**32  # NumPy's and optuna's range
 

@@ -11,8 +11,6 @@ from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.optimization.guard import SCORING, Guard
 from dspy_nb.core.text import error_text
 
-__all__ = ["ending_on_no_score"]
-
 
 def ending_on_no_score(metric: Callable[..., Any] | None, guard: Guard) -> Metric | None:
     """Return ``metric`` in a form that stops ``guard`` when it returns what is no score between 0 and 1.

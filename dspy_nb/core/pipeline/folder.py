@@ -30,7 +30,7 @@ from dspy_nb.core.text import repaired
 if TYPE_CHECKING:
     from dspy_nb.core.ab.comparison import Comparison
     from dspy_nb.core.deployment.history import Deployment
-    from dspy_nb.core.evaluation.evaluate import Evaluation
+    from dspy_nb.core.evaluation.scorecard import Evaluation
     from dspy_nb.core.evidence import GateResult
     from dspy_nb.core.optimization.run import OptimizationRun
 

@@ -11,8 +11,8 @@ from dspy_nb.core.arguments import number_between, whole_number
 from dspy_nb.core.data.equality import same_normalized
 from dspy_nb.core.errors import GateFailed, InputError
 from dspy_nb.core.evaluation.classification import ClassScore
-from dspy_nb.core.evaluation.evaluate import Evaluation
 from dspy_nb.core.evaluation.pairing import paired_difference
+from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.evidence import GateCheck, GateResult
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.text import value_text

@@ -19,11 +19,13 @@ from msgspec import structs
 from dspy_nb.core.ab.compare import compare
 from dspy_nb.core.ab.comparison import Comparison
 from dspy_nb.core.arguments import number_between, probability, user_path
-from dspy_nb.core.data.examples import fingerprint
+from dspy_nb.core.data.identity import fingerprint
 from dspy_nb.core.data.metrics import as_metric
-from dspy_nb.core.deployment.environment import Deployment, Environment
+from dspy_nb.core.deployment.environment import Environment
+from dspy_nb.core.deployment.history import Deployment
 from dspy_nb.core.errors import Conflict, InputError, Refused
-from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
+from dspy_nb.core.evaluation.evaluate import evaluate
+from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import Broadcaster, Listener, StepEnded, StepStarted
 from dspy_nb.core.evidence import GateResult
 from dspy_nb.core.models.names import check_environment, check_model_id

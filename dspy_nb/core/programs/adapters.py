@@ -10,8 +10,6 @@ from dspy_nb.core.secrecy import is_secret, without_secrets
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["adapter_text", "describe_adapter", "describe_value", "same_adapter"]
-
 
 def describe_adapter(adapter: dspy.Adapter | None = None) -> dict[str, Any]:
     """Return class and options of an adapter, by default of the one in force: ChatAdapter, if none was set."""

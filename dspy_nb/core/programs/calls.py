@@ -16,15 +16,12 @@ from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, exact_match
 from dspy_nb.core.errors import InputError, NoPrediction
 from dspy_nb.core.programs.inputs import (
-    check_call,
     check_inputs,
     check_program,
     signature_of,
     taken_parameters,
 )
 from dspy_nb.core.programs.spec import Program, parameters_of
-
-__all__ = ["check_answer", "check_call", "check_calls", "check_program", "declared_types", "options_of"]
 
 # Fields that DSPy's own modules add to the outputs of their signature.
 _ADDED: Final = frozenset(["final_reasoning", "history", "reasoning", "termination_reason", "trajectory"])

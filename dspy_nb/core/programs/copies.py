@@ -17,8 +17,6 @@ from dspy_nb.core.text import error_text
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["check_copies", "copy_of", "student_of"]
-
 
 def copy_of(program: dspy.Module) -> dspy.Module:
     """Return a copy with predictors of its own; what cannot be copied, such as a lock, is shared with it.

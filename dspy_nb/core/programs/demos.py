@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     import dspy
     from pydantic import TypeAdapter
 
-__all__ = ["LiveObject", "dump_demo", "load_demo"]
-
 _TYPES: Final = "dspy_nb_types"
 _LARGEST_INT: Final = 2**63  # beyond it, readers of JSON make a float of it
 # What a value in a field of another type may be read back as.

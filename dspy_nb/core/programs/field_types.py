@@ -16,8 +16,6 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from dspy_nb.core.errors import Corrupt
 
-__all__ = ["is_plain_type", "parse_type", "same_type", "type_text"]
-
 _PLAIN: Final[Mapping[str, Any]] = {
     "str": str, "int": int, "float": float, "bool": bool, "bytes": bytes, "None": type(None), "Any": Any,
     "date": date, "datetime": datetime, "list": list, "dict": dict, "set": set, "tuple": tuple,

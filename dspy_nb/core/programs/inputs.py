@@ -14,11 +14,6 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.seams import reserved_names
 from dspy_nb.core.programs.spec import Program, parameters_of
 
-__all__ = [
-    "check_call", "check_inputs", "check_program", "forward_of", "required_parameters", "signature_of",
-    "taken_parameters",
-]  # fmt: skip
-
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _HIDDEN = "dspy_"  # dspy.Example keeps fields called so to itself
 

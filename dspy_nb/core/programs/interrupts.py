@@ -13,8 +13,6 @@ from concurrent.futures import Future, wait
 from types import FrameType
 from typing import TypeVar
 
-__all__ = ["Interrupts", "StopAfter", "TookTooLong", "begin", "leave_behind", "within"]
-
 T = TypeVar("T")
 
 

@@ -12,8 +12,6 @@ from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.seams import engine_as_given
 from dspy_nb.core.programs.spec import Program, predictors_of
 
-__all__ = ["answers_repeat", "are_confusable", "name_lms", "rollouts", "used_lms", "without_cache"]
-
 
 def used_lms(program: Program, lm: dspy.BaseLM | None = None) -> list[dspy.BaseLM]:
     """Return the language models that a program asks, each once.

@@ -21,8 +21,6 @@ from dspy.utils.usage_tracker import UsageTracker
 
 from dspy_nb.core.programs.interrupts import TookTooLong, within
 
-__all__ = ["CallTimeout", "Meter", "watch_requests"]
-
 
 class Meter(UsageTracker):
     """Receives from DSPy what each uncached call used and cost.

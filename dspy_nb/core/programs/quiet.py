@@ -20,8 +20,6 @@ from typing import Any
 
 import dspy
 
-__all__ = ["QUIET_SETTINGS", "install", "making_predictors"]
-
 _SETTING = "dspy_nb_quiet"
 QUIET_SETTINGS = {_SETTING: True}
 """DSPy settings (for ``dspy.context``) under which DSPy is silent, once :func:`install` was called."""

@@ -23,13 +23,6 @@ if TYPE_CHECKING:
     from dspy.clients.cache import Cache
     from pydantic.fields import FieldInfo
 
-__all__ = [
-    "DEMO_NAMES", "Reserved", "answer_cache", "answer_of", "current_call", "default_settings",
-    "dependency_versions", "description_of", "engine_as_given", "is_compiled", "is_parameter",
-    "is_untyped", "mark_compiled", "reserved_names", "role_of", "route_cache", "seed_optuna", "untyped",
-]  # fmt: skip
-
-
 logger = logging.getLogger(__name__)
 
 

@@ -30,12 +30,6 @@ if TYPE_CHECKING:
     import dspy
     from pydantic.fields import FieldInfo
 
-__all__ = [
-    "Program", "base_model", "check_named", "check_spec", "class_path", "compare_specs",
-    "different_schemas", "parameters_of", "predictors_of", "rebuild", "rebuild_predictor", "schema_hash",
-    "spec_of",
-]  # fmt: skip
-
 Program: TypeAlias = "dspy.Module | Callable[..., Any]"
 """A module of DSPy, or a function of the input fields."""
 

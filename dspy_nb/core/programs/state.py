@@ -22,8 +22,6 @@ from dspy_nb.core.text import error_text, repaired
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["answering_parts", "check_state", "dump_state", "load_state", "program_digest", "state_digest"]
-
 _STATE_KEYS: Final = {"traces", "train", "demos", "signature", "lm", "fields"}
 
 

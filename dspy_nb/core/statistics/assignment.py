@@ -10,8 +10,6 @@ from numbers import Real
 from dspy_nb.core.arguments import number_between, probability, whole_number
 from dspy_nb.core.errors import InputError
 
-__all__ = ["place_of", "srm_p_value"]
-
 
 def place_of(salt: str, unit: str) -> float:
     """Return where a unit lies in [0, 1): always the same, uniform, and independent between salts.

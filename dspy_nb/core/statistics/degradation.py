@@ -22,8 +22,6 @@ from dspy_nb.core.arguments import number_between, numbers_between, probability,
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DegradationTest", "running_interval"]
-
 # Bets: the means that they are best at, as shares of the level that is lost. Even a bet on the loss of .64 of it
 # serves: for graded outcomes that vary little it is the best one against a small loss.
 _LOSSES: Final = np.array([0.02, 0.04, 0.08, 0.16, 0.32, 0.64])

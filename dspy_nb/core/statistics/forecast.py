@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from dspy_nb.core.statistics.sequences import BettingSequence, Cells, PairedSequence
     from dspy_nb.core.statistics.two_arm import TwoArmSequence
 
-__all__ = ["more_examples", "more_units"]
-
 _FUTURES: Final = 100
 _EFFECTS: Final = 41  # differences that are tried
 _REACH: Final = 5.5  # standard errors on either side of the one seen

@@ -23,11 +23,6 @@ from dspy_nb.core.statistics.proportions import (
 )
 from dspy_nb.core.text import value_text
 
-__all__ = [
-    "MOST", "Plan", "least_more", "more_needed", "more_needed_alike", "more_needed_paired", "plan",
-    "sample_size_paired", "sample_size_unpaired",
-]  # fmt: skip
-
 MOST = 1_000_000
 """Beyond so many more examples, no verdict is in sight."""
 

@@ -10,8 +10,6 @@ from dspy_nb.core.arguments import number_between
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.text import value_text
 
-__all__ = ["Verdict", "decide", "holm"]
-
 Verdict = Literal["B better", "A better", "no practical difference", "inconclusive"]
 
 

@@ -59,8 +59,6 @@ from dspy_nb.core.storage.files import (
 from dspy_nb.core.storage.flushing import Unflushed
 from dspy_nb.core.text import repaired
 
-__all__ = ["TEMPORARY_PREFIX", "Entry", "Log", "LogState", "current_user", "utc_now"]
-
 _INSIDE: Final = "entry.json"  # the file of an entry that is a folder
 _PATIENCE_S: Final = 60.0
 _TORN_AFTER_S: Final = 1.0  # an entry that is not complete and has not grown for so long will not be

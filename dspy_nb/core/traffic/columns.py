@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["CACHED", "ERROR", "FIRST", "IS_B", "LATE", "Columns", "count_ready"]
-
 # What is yes or no about a request, as bits of one number.
 IS_B, FIRST, LATE, ERROR, CACHED = 1, 2, 4, 8, 16
 # In the number that SQLite makes of it: another share than the first one of those read, then the outcome

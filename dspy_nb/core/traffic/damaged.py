@@ -12,18 +12,6 @@ from typing import Any, Final, NamedTuple
 
 from dspy_nb.core.storage.files import explain_failure
 
-__all__ = [
-    "ENDS",
-    "Aside",
-    "identity_of",
-    "is_aside",
-    "is_damage",
-    "list_asides",
-    "read_aside",
-    "set_aside",
-    "signature_of",
-]
-
 ENDS: Final = ("", "-journal", "-shm", "-wal")
 """What the names of a file, and of those that SQLite keeps beside it, end with."""
 

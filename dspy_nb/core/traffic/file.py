@@ -23,8 +23,6 @@ from dspy_nb.core.traffic.schema import VERSION, make_tables, migrate
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["TrafficFile", "verify_traffic"]
-
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Units", "average_recent", "read_bins", "read_on"]
-
 logger = logging.getLogger(__name__)
 
 _READ_AT_ONCE: Final = 20_000

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["VERSION", "make_tables", "migrate"]
-
 VERSION: Final = 2
 
 # events: one row a request, numbered 1, 2, 3, ... in the order in which they came and never deleted. What columns

@@ -23,8 +23,6 @@ from dspy_nb.core.traffic.file import TrafficFile
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["TRAFFIC_FILE", "Bin", "Request", "Route", "Traffic", "count_unit", "find_request", "find_unit"]
-
 TRAFFIC_FILE: Final = "traffic.sqlite3"
 """The file of an environment, in its folder: traffic, not an artefact, so git ignores it."""
 

@@ -8,8 +8,6 @@ from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.views.listings import Listing
 
-__all__ = ["Browsable"]
-
 
 class Browsable(Listing[ModelVersion]):
     """A list of versions that a notebook with a front end shows as a browser, anything else as a table.

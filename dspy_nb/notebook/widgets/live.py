@@ -9,8 +9,6 @@ from ipywidgets import HTML, Box, Button, HBox, Layout
 
 from dspy_nb.views.documents import Document, Note, markup, to_html
 
-__all__ = ["LIVE_STYLE", "StopButton", "close_widgets", "deliver_at_once", "live_bundle", "soft"]
-
 LIVE_STYLE = """<style>
 .dspy-nb-panel :is(button,summary):focus-visible{outline-offset:-2px;
  outline:2px solid var(--jp-brand-color1,#1976d2)!important}

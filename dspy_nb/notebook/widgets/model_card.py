@@ -11,8 +11,6 @@ from dspy_nb.views.documents import STYLE, markup
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-__all__ = ["card_html", "markdown_html"]
-
 _LONGEST: Final = 100_000  # characters; a hostile table of that length takes 2 s, a card of 4,000 takes 5 ms
 
 _REMOTE: Final = ("link", "autolink", "image", "reference")

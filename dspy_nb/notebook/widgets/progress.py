@@ -20,8 +20,6 @@ from dspy_nb.views.progress.run_state import RunState, candidate_title, event_ce
 from dspy_nb.views.run import CANDIDATE_COLUMNS
 from dspy_nb.views.wording import say_rest
 
-__all__ = ["ABPanel", "ProgressPanel"]
-
 _PANEL_STYLE = """<style>
 .dspy-nb-candidates{reading-flow:flex-visual}
 .dspy-nb.dspy-nb .row{display:grid;grid-template-columns:6.5em 5em 7em 4em minmax(8em,1fr);column-gap:1em;

@@ -29,8 +29,6 @@ from dspy_nb.notebook.widgets.version_list import VersionList
 from dspy_nb.views.documents import Document, Note, document, markup, to_html, to_text
 from dspy_nb.views.listings import Listing, short_path
 
-__all__ = ["RegistryBrowser"]
-
 _POLL_EVERY_S: Final = 1.0
 
 _POLLING_AT_MOST: Final = 4

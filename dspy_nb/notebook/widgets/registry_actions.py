@@ -17,8 +17,6 @@ from dspy_nb.core.text import error_text
 from dspy_nb.notebook.widgets.registry_views import evidence_html
 from dspy_nb.views.documents import markup
 
-__all__ = ["ActionForm"]
-
 _ACTIONS: Final = {
     "promote": ("Promote…", "stage", "force"),
     "deploy": ("Deploy…", "environment"),

@@ -6,17 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation.evaluate import Evaluation
+from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.views.documents import Document, Facts, Note, Score, Table, document, markup, to_html
 from dspy_nb.views.listings import decision_text, evidence_text
 from dspy_nb.views.wording import UNKNOWN, count, excerpt, moment
-
-__all__ = [
-    "BROWSER_STYLE", "SAVED_STYLE", "cells_html", "evaluation_html", "evidence_html", "head_html", "label_html",
-    "message_html", "summary_html",
-]  # fmt: skip
 
 _MARKS: Final[Mapping[str, str]] = {
     "production": "●", "staging": "◐", "development": "○", "deprecated": "▽", "archived": "×",

@@ -12,8 +12,6 @@ from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.registry.registry import Registry
 
-__all__ = ["Contents", "RegistryWatch"]
-
 
 @dataclass(frozen=True)
 class Contents:

@@ -12,8 +12,6 @@ from dspy_nb.core.models.names import STAGES, sort_key
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.notebook.widgets.registry_views import cells_html, head_html, label_html
 
-__all__ = ["ROWS_A_PAGE", "VersionList"]
-
 ROWS_A_PAGE: Final = 25
 
 _ORDERS: Final[dict[str, Callable[[ModelVersion], Any]]] = {

@@ -9,8 +9,6 @@ from dspy_nb.core.events import Event, Failed
 from dspy_nb.views.documents import Bar, Block, Document
 from dspy_nb.views.wording import excerpt
 
-__all__ = ["CallState", "Meter"]
-
 
 class Meter(NamedTuple):
     """How far a call is, for a bar in a terminal; ``bound`` says that the total is an upper bound."""

@@ -15,8 +15,6 @@ from dspy_nb.core.ab.duel import thin
 from dspy_nb.views.documents import markup
 from dspy_nb.views.wording import count, percent, points
 
-__all__ = ["ScoreTrail", "score_svg", "score_text", "sequence_svg", "sequence_text"]
-
 _ACCENT = "var(--accent)"
 _WIDTH, _HEIGHT = 600, 170
 _LEFT, _TOP, _BOTTOM = 44, 10, 24

@@ -12,8 +12,6 @@ from dspy_nb.views.progress.call_state import CallState, Meter
 from dspy_nb.views.progress.charts import sequence_svg, sequence_text
 from dspy_nb.views.wording import count, duration, points, say_rest
 
-__all__ = ["ComparisonState", "most_answers"]
-
 _FLIPS_SHOWN = 8
 
 

@@ -17,8 +17,6 @@ from dspy_nb.core.events import Event, Failed
 from dspy_nb.views.progress.call_state import CallState
 from dspy_nb.views.progress.states import PipelineState, follow
 
-__all__ = ["Display", "TerminalProgress", "terminal_progress"]
-
 _UPDATE_EVERY_S = 0.25
 
 # tqdm's own format would show a percentage of the estimate, which is an upper bound.

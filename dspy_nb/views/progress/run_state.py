@@ -13,8 +13,6 @@ from dspy_nb.views.progress.charts import ScoreTrail, score_svg, score_text
 from dspy_nb.views.run import CANDIDATE_COLUMNS, candidate_cells, prompt_blocks
 from dspy_nb.views.wording import count, describe_ending, duration, excerpt, format_or_dash, percent
 
-__all__ = ["RunState", "candidate_title", "event_cells", "prompt_of"]
-
 _LAST_CANDIDATES = 5
 _BEST_CANDIDATES = 12
 _UNFOLDED = 5

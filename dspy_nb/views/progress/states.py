@@ -22,8 +22,6 @@ from dspy_nb.views.progress.comparison import ComparisonState
 from dspy_nb.views.progress.run_state import RunState
 from dspy_nb.views.wording import count, duration, excerpt, percent
 
-__all__ = ["EvaluationState", "PipelineState", "follow"]
-
 
 class EvaluationState(CallState):
     """What is known of an evaluation."""

@@ -10,9 +10,9 @@ import dspy
 import pytest
 
 import dspy_nb as nb
-from dspy_nb.core.ab.definition import place_of
 from dspy_nb.core.ab.experiment import Experiment
 from dspy_nb.core.errors import InputError, NotFound, Refused
+from dspy_nb.core.statistics.assignment import place_of
 from tests.core.ab.test_assignment import Clock
 from tests.registry_samples import program
 from tests.scripted import ScriptedEngine, classifier, scripted_lm

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspy_nb.core.data.examples import example_id, load_examples, split
+from dspy_nb.core.data.examples import load_examples, split
+from dspy_nb.core.data.identity import example_id
 from dspy_nb.core.errors import InputError
 
 ROWS = [{"review": "Good.", "sentiment": "positive"}, {"review": "Bad, “very”.", "sentiment": "negative"}]

@@ -21,7 +21,8 @@ from dspy_nb.core.deployment.objectives import MonitorSettings
 from dspy_nb.core.deployment.releases import link_target, read_link
 from dspy_nb.core.errors import Corrupt, Refused
 from dspy_nb.core.registry.registry import Registry
-from dspy_nb.core.storage.log import Entry, Log
+from dspy_nb.core.storage.entry import Entry
+from dspy_nb.core.storage.log import Log
 from dspy_nb.views.documents import to_html, to_text
 from dspy_nb.views.listings import Listing
 from tests.children import Children

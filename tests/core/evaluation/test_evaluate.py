@@ -12,7 +12,8 @@ import pytest
 
 from dspy_nb.core.data.metrics import MetricError, exact_match, token_f1
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation.evaluate import Evaluation, evaluate
+from dspy_nb.core.evaluation.evaluate import evaluate
+from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.statistics.means import bca_interval, clustered_interval
 from dspy_nb.core.statistics.proportions import wilson_interval
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm

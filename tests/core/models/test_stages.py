@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dspy_nb.core.models.names import STAGES, matches, parse_reference, rank, sort_key
 from dspy_nb.core.models.promotion import decide_archive, decide_promotion, find_record
 from dspy_nb.core.models.stages import TRANSITIONS, ModelState
-from dspy_nb.core.storage.log import Entry
+from dspy_nb.core.storage.entry import Entry
 from tests.properties import tries
 
 VERSIONS = [

@@ -17,7 +17,8 @@ import pytest
 
 import dspy_nb
 from dspy_nb.core.ab.compare import compare
-from dspy_nb.core.data.examples import fingerprint, split
+from dspy_nb.core.data.examples import split
+from dspy_nb.core.data.identity import fingerprint
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.errors import InputError, RegistryWarning
 from dspy_nb.core.evaluation.evaluate import evaluate

@@ -162,7 +162,7 @@ def test_a_version_that_is_worse_is_refused_and_nothing_is_deployed(registry, ca
     assert found["reason"].startswith("sentiment@1.0.0 is better: sentiment@1.1.0 differs by -")
     assert live(registry) == "sentiment@1.0.0"
     assert registry.get("sentiment@1.1.0").stage == "staging"
-    with pytest.raises(nb.Refused, match="the latest ab said no"):
+    with pytest.raises(nb.Refused, match="the latest comparison said no"):
         registry.promote("sentiment@1.1.0", "production")
     assert ran(capsys, *GOOD)["ref"] == "sentiment@1.2.0"
     assert live(registry) == "sentiment@1.2.0"

@@ -13,7 +13,8 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.core.errors import NoPrediction
-from dspy_nb.core.programs.calls import check_answer, check_call, check_calls, check_program, options_of
+from dspy_nb.core.programs.calls import check_answer, check_calls, options_of
+from dspy_nb.core.programs.inputs import check_call, check_program
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
 SENTIMENT = nb.exact_match("sentiment")

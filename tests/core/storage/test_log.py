@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from dspy_nb.core.errors import Corrupt, InputError, Refused, RegistryError
 from dspy_nb.core.storage import files as durable
 from dspy_nb.core.storage import log as log_module
-from dspy_nb.core.storage.log import Entry, Log
+from dspy_nb.core.storage.entry import Entry
+from dspy_nb.core.storage.log import Log
 from tests.children import Children
 from tests.moments import HANG_S
 from tests.properties import tries
