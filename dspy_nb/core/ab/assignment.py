@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspy_nb.core.arguments import check_text, probability
 from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.traffic.damaged import read_aside
+from dspy_nb.core.traffic.schema import EXPERIMENT
 from dspy_nb.core.traffic.store import Request, Route, Traffic, count_unit, find_request, find_unit
 
 if TYPE_CHECKING:
@@ -19,7 +22,18 @@ __all__ = ["Assignments"]
 
 
 class Assignments(Traffic):
-    """The store of one experiment, which also keeps its definition, its splits and how it ended."""
+    """The store of one experiment, which also keeps its definition, its splits and how it ended.
+
+    Args:
+        path: The file.
+        within_s: As for ``Traffic``.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, within_s: float = math.inf, clock: Callable[[], float]
+    ) -> None:
+        super().__init__(path, EXPERIMENT, within_s=within_s, clock=clock)
 
     def continue_as(self, definition: dict[str, Any], split: float) -> None:
         """Say what a new file begins with, should this one be damaged and set aside.
@@ -144,12 +158,6 @@ class Assignments(Traffic):
 
         return self.file.serve(add)
 
-    def assign_many(self, requests: Iterable[tuple[str, float]]) -> list[Request]:
-        """Add many requests (unit, place) at once, in this order of assignment: all of them or none."""
-        rows = list(requests)
-        with self.file.writing() as connection:
-            return [self._assign(connection, unit, place, None) for unit, place in rows]
-
     def _assign(
         self, connection: sqlite3.Connection, unit: str, place: float, request_id: str | None
     ) -> Request:
@@ -171,7 +179,7 @@ class Assignments(Traffic):
         Returns:
             How many.
         """
-        overdue = "deployment IS NULL AND chance IS NOT NULL AND outcome IS NULL AND late = 0 AND at < ?"
+        overdue = "chance IS NOT NULL AND outcome IS NULL AND late = 0 AND at < ?"
         deadline = (self.clock() - self.within_s,)
         with self.file.reading() as connection:
             query = f"SELECT 1 FROM events WHERE {overdue} LIMIT 1"

@@ -225,11 +225,7 @@ def _order(examples: Sequence[dspy.Example], seed: int) -> list[int]:
 
 
 def _arms(
-    programs: Sequence[Any],
-    names: Sequence[str] | None,
-    lms: Sequence[Any],
-    registry: Any,
-    kind: Any,
+    programs: Sequence[Any], names: Sequence[str] | None, lms: Sequence[Any], registry: Any, kind: Any
 ) -> list[Arm]:
     """Return the programs with their names: the baseline, then the candidates."""
     if names is not None:

@@ -15,10 +15,9 @@ from dspy_nb.core.models.conditions import Conditions
 from dspy_nb.core.programs.lms import are_confusable, used_lms, without_cache
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.registry.registry import Registry
-from dspy_nb.core.statistics.assignment import place_of
 from dspy_nb.core.text import value_text
 
-__all__ = ["Definition", "Programs", "check_given", "define", "place_of"]
+__all__ = ["Definition", "Programs", "check_given", "checked", "define"]
 
 _DEFAULTS: Final = {
     "split": 0.1,

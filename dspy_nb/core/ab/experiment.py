@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from dspy_nb.core.ab.assignment import Assignments
-from dspy_nb.core.ab.definition import Definition, Programs, check_given, checked, define, place_of
+from dspy_nb.core.ab.definition import Definition, Programs, check_given, checked, define
 from dspy_nb.core.ab.status import Conclusion, ExperimentStatus
 from dspy_nb.core.arguments import check_text, check_texts, given_outcome
 from dspy_nb.core.errors import InputError, NotFound, Refused
 from dspy_nb.core.models.names import check_experiment
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.statistics.assignment import place_of
 from dspy_nb.core.traffic.serving import Answer, Asked, check_served
 
 if TYPE_CHECKING:

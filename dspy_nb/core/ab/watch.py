@@ -148,7 +148,7 @@ class Watch:
             confidence=found.confidence,
             fixed=_test_once(found, ledger, a, b),
             srm_p_value=srm,
-            warnings=(*self._traffic.missing(), *_find_warnings(a, b, held_back)),
+            warnings=(*self._traffic.file.missing(), *_find_warnings(a, b, held_back)),
             path=tuple(path) if ledger.n else (),
             outcome_within_s=found.outcome_within_s,
             missing=found.missing,

@@ -55,10 +55,7 @@ class Alerts:
     """
 
     def __init__(
-        self,
-        traffic: Traffic,
-        settings: MonitorSettings,
-        on_alert: Callable[[HealthReport], object] | None,
+        self, traffic: Traffic, settings: MonitorSettings, on_alert: Callable[[HealthReport], object] | None
     ) -> None:
         self._traffic, self._timeout_s = traffic, settings.timeout_s
         self._claim = _new_claim()

@@ -81,7 +81,7 @@ def canary_status(
         rules=rules,
         number=canary.number,
         started_at=canary.started_at,
-        missing=traffic.missing(canary.started_at),
+        missing=traffic.file.missing(canary.started_at),
     )
 
 

@@ -229,11 +229,7 @@ _CHANGES: Final[Mapping[str, type[Change]]] = {
 
 
 def decide_deployment(
-    state: EnvironmentState,
-    environment: str,
-    ref: str,
-    evidence: Evidence | None,
-    reason: str | None,
+    state: EnvironmentState, environment: str, ref: str, evidence: Evidence | None, reason: str | None
 ) -> dict[str, Any]:
     """Return the body of the log entry that makes ``ref`` live.
 
@@ -299,11 +295,7 @@ def decide_canary(
 
 
 def decide_canary_change(
-    state: EnvironmentState,
-    canary: Canary,
-    action: str,
-    evidence: Evidence | None,
-    reason: str | None,
+    state: EnvironmentState, canary: Canary, action: str, evidence: Evidence | None, reason: str | None
 ) -> dict[str, Any]:
     """Return the body of the log entry that takes a canary further or ends it.
 

@@ -85,7 +85,7 @@ def _look_at(environment: Canaries, settings: MonitorSettings, alerts: Alerts) -
         objectives=tuple(
             _look(environment.traffic, objective, live.number, settings) for objective in watched
         ),
-        missing=environment.traffic.missing(live.at),
+        missing=environment.traffic.file.missing(live.at),
     )
     if report.verdict != "degraded":
         return report

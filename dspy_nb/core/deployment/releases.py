@@ -240,12 +240,7 @@ class Releases:
         return self._append(decide, "deploy", by)
 
     def _change_canary(
-        self,
-        canary: Canary,
-        action: str,
-        evidence: Evidence | None,
-        reason: str | None,
-        by: str | None,
+        self, canary: Canary, action: str, evidence: Evidence | None, reason: str | None, by: str | None
     ) -> Deployment:
         version = self.registry.get(canary.candidate)
         if action == "canary-finish":

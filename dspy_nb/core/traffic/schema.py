@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["VERSION", "make_tables", "migrate"]
+__all__ = ["EXPERIMENT", "VERSION", "make_tables", "migrate"]
 
 VERSION: Final = 2
 
@@ -25,12 +25,8 @@ CREATE TABLE events (
     late INTEGER NOT NULL DEFAULT 0, error TEXT, cached INTEGER NOT NULL DEFAULT 0, latency_us INTEGER,
     finished INTEGER NOT NULL, at REAL NOT NULL, recorded_at REAL, deployment INTEGER, canary INTEGER, ref TEXT,
     request_id TEXT NOT NULL UNIQUE, unit TEXT);
-CREATE INDEX waiting ON events (at)
-    WHERE deployment IS NULL AND chance IS NOT NULL AND outcome IS NULL AND late = 0;
 CREATE INDEX by_deployment ON events (deployment, number) WHERE deployment IS NOT NULL;
 CREATE INDEX by_canary ON events (canary, number) WHERE canary IS NOT NULL;
-CREATE TRIGGER changed AFTER UPDATE ON events WHEN new.deployment IS NULL
-    BEGIN INSERT INTO changes (number) VALUES (new.number); END;
 CREATE TABLE IF NOT EXISTS units (canary INTEGER, unit TEXT, share REAL NOT NULL, is_b INTEGER NOT NULL,
     PRIMARY KEY (canary, unit)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -42,6 +38,11 @@ CREATE TABLE IF NOT EXISTS alerts (deployment INTEGER, objective TEXT, at REAL N
 CREATE TABLE IF NOT EXISTS deliveries (alert TEXT, target TEXT, report TEXT NOT NULL, at REAL NOT NULL, claim TEXT,
     claimed_until REAL, told_at REAL, PRIMARY KEY (alert, target));
 PRAGMA user_version = {VERSION}"""
+
+EXPERIMENT: Final = """
+CREATE INDEX waiting ON events (at) WHERE chance IS NOT NULL AND outcome IS NULL AND late = 0;
+CREATE TRIGGER changed AFTER UPDATE ON events BEGIN INSERT INTO changes (number) VALUES (new.number); END"""
+"""What a file of an experiment has besides; an environment would pay for it with each request, for nothing."""
 
 # Version 1 had one schema for experiments and another for environments.
 _FROM_EXPERIMENT: Final = (
@@ -56,19 +57,18 @@ _FROM_ENVIRONMENT: Final = (
 )
 
 
-def make_tables(connection: sqlite3.Connection) -> None:
-    """Give a file its tables."""
-    for statement in _TABLES.split(";\n"):
+def make_tables(connection: sqlite3.Connection, more: str) -> None:
+    """Give a file its tables, and ``more`` of them."""
+    for statement in f"{_TABLES};\n{more}".split(";\n"):
         connection.execute(statement)
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection, more: str) -> None:
     """Bring a file of version 1 to the present one, within a transaction."""
     for index in ("units", "waiting", "by_deployment", "by_canary"):
         connection.execute(f"DROP INDEX IF EXISTS {index}")
     connection.execute("ALTER TABLE events RENAME TO old")
-    make_tables(connection)
-    of_experiment = any(column[1] == "split_id" for column in connection.execute("PRAGMA table_info(old)"))
-    for statement in _FROM_EXPERIMENT if of_experiment else _FROM_ENVIRONMENT:
+    make_tables(connection, more)
+    for statement in _FROM_EXPERIMENT if more else _FROM_ENVIRONMENT:
         connection.execute(statement)
     connection.execute("DROP TABLE old")

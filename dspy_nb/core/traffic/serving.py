@@ -35,11 +35,7 @@ class Answer(NamedTuple):
 
 
 def check_served(
-    programs: Iterable[tuple[str, Any]],
-    inputs: Mapping[str, Any],
-    own: tuple[str, ...],
-    *,
-    awaited: bool,
+    programs: Iterable[tuple[str, Any]], inputs: Mapping[str, Any], own: tuple[str, ...], *, awaited: bool
 ) -> None:
     """Check, before a request is stored, that each program that may answer takes it.
 
