@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dspy_nb.core.arguments import check_text, probability
 from dspy_nb.core.errors import Corrupt, InputError
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["Assignments"]
 
 
-class Assignments(Traffic):
-    """The store of one experiment, which also keeps its definition, its splits and how it ended.
+_KNOWN_FACTS: Final = """SELECT name, value FROM facts
+    WHERE name != 'checkpoint' AND json_type(value) = 'object' OR value = 'true'"""
 
-    Args:
-        path: The file.
-        within_s: As for ``Traffic``.
-        clock: Seconds since 1970.
-    """
+
+class Assignments(Traffic):
+    """The store of one experiment, which also keeps its definition, its splits and how it ended."""
 
     def __init__(
         self, path: str | os.PathLike[str], *, within_s: float = math.inf, clock: Callable[[], float]
@@ -48,13 +46,11 @@ class Assignments(Traffic):
         def fill(connection: sqlite3.Connection, damaged: Path | None) -> None:
             facts, splits = [("definition", json.dumps(definition))], [(split, self.clock())]
             if damaged is not None:
-                known = (
-                    "SELECT name, value FROM facts WHERE name != 'checkpoint' AND json_type(value) = 'object'"
-                )
-                known_facts = read_aside(damaged, f"{known} OR value = 'true'")
+                known = read_aside(damaged, _KNOWN_FACTS)
                 facts = [
-                    fact for fact in known_facts if fact[0] != "definition" or _is_like(fact[1], definition)
-                ] + facts
+                    *(fact for fact in known if fact[0] != "definition" or _is_like(fact[1], definition)),
+                    *facts,
+                ]
                 query = "SELECT split, set_at FROM splits WHERE split > 0 AND split < 1 ORDER BY id"
                 splits = read_aside(damaged, query) or splits
             connection.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", facts)

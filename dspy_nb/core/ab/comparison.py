@@ -175,11 +175,8 @@ class Comparison(Shown):
         arms = {name: getattr(self, name).to_dict(results=results) for name in ("a", "b")}
         latency = None if self.latency_ratio is None else self.latency_ratio._asdict()
         path = {"path": [step._asdict() for step in self.path]} if results else {}
-        return {
-            "schema_version": _SCHEMA_VERSION,
-            **plain({**data, "latency_ratio": latency, "a": None, "b": None, **path}),
-            **arms,
-        }
+        own = plain({**data, "latency_ratio": latency, "a": None, "b": None, **path})
+        return {"schema_version": _SCHEMA_VERSION, **own, **arms}
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row for each example: inputs, labels, and of each program score, answer and error."""
@@ -239,12 +236,11 @@ class Comparisons(Shown):
     @property
     def ranking(self) -> tuple[Comparison, ...]:
         """The comparisons, those shown to be better first, then by what the candidate scored more than A."""
-        return tuple(
-            sorted(
-                self.comparisons,
-                key=lambda one: (one.verdict != "B better", -one.effect if one.n else math.inf),
-            )
-        )
+
+        def place(one: Comparison) -> tuple[bool, float]:
+            return one.verdict != "B better", -one.effect if one.n else math.inf
+
+        return tuple(sorted(self.comparisons, key=place))
 
     @property
     def winner(self) -> Comparison | None:
@@ -297,23 +293,16 @@ class Comparisons(Shown):
         """Return a row for each candidate, as in ``ranking``."""
         import pandas as pd
 
+        columns = (
+            "candidate", "verdict", "effect", "low", "high", "confidence", "p_value", "n", "score",
+            "baseline_score", "errors",
+        )  # fmt: skip
         rows = [
-            {
-                "candidate": one.b_name,
-                "verdict": one.verdict,
-                "effect": one.effect,
-                "low": one.interval[0],
-                "high": one.interval[1],
-                "confidence": one.confidence,
-                "p_value": one.p_value,
-                "n": one.n,
-                "score": one.b.score,
-                "baseline_score": one.a.score,
-                "errors": one.b.errors.count,
-            }
+            (one.b_name, one.verdict, one.effect, *one.interval, one.confidence, one.p_value, one.n, one.b.score,
+             one.a.score, one.b.errors.count)
             for one in self.ranking
-        ]
-        return pd.DataFrame(rows)
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=columns)
 
     def __repr__(self) -> str:
         """Return the verdicts in a line."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from dspy_nb.core.arguments import check_texts
-from dspy_nb.core.deployment.canary_log import Canary
+from dspy_nb.core.deployment.canary_state import Canary
 from dspy_nb.core.deployment.history import (
     Deployment,
     EnvironmentState,
@@ -63,10 +63,8 @@ class Releases:
     @property
     def current(self) -> ModelVersion | None:
         """The version that is live, or None."""
-        with self._log.lock:
-            live = self._log.read().live
-            ref = live[-1] if live else None
-        return self.registry.get(ref) if ref else None
+        live = self.read(lambda state: state.now)
+        return None if live is None else self.registry.get(live.ref)
 
     @property
     def restrictions(self) -> Restrictions:
@@ -122,8 +120,7 @@ class Releases:
             Refused: The environment does not accept it, or the smoke test failed; nothing has changed.
             NotFound, Corrupt, InputError: As for ``deploy``.
         """
-        with self._log.lock:
-            seen = len(self._log.read().history)
+        seen = self.read(lambda state: len(state.history))
         version = self._accepted(ref)
         self.restrictions.check_lm(self.name)
         loaded = self.registry.load(version, program)
@@ -169,9 +166,8 @@ class Releases:
             body = decide_rollback(state, self.name, steps, reason, evidence)
         version = self.registry.get(f"{body['model_id']}@{body['version']}")
         if version.stage == "archived":
-            raise Refused(
-                f"{version.ref} is archived: steps={steps + 1} goes further back, promote() takes it out"
-            )
+            way = f"steps={steps + 1} goes further back, promote() takes it out"
+            raise Refused(f"{version.ref} is archived: {way}")
         verified_files(version.path, version.files, version.ref)
 
         def decide(state: EnvironmentState) -> dict[str, Any]:
@@ -205,16 +201,12 @@ class Releases:
         return bool(self.history()) and update_link(self.folder, self._live)
 
     def _live(self) -> str:
-        with self._log.lock:
-            return self._log.read().live[-1]
+        return self.read(lambda state: state.live[-1])
 
     def _conditions(self, version: ModelVersion, evidence: Evidence | None) -> Conditions:
         """Return what a version was made under, and what the last evidence about it was gathered with."""
-        known = [
-            line.evidence
-            for line in self.registry.history(version.model_id)
-            if line.version == version.version
-        ]
+        lines = self.registry.history(version.model_id)
+        known = [line.evidence for line in lines if line.version == version.version]
         return Conditions.of(version, version.metadata, [*known, evidence])
 
     def _accepted(self, ref: str | ModelVersion) -> ModelVersion:
@@ -342,11 +334,15 @@ def try_out(program: dspy.Module, smoke: Smoke, failed: str) -> None:
     from dspy_nb.core.programs.interrupts import within
 
     samples = [smoke] if isinstance(smoke, Mapping) else smoke
-    if not callable(samples) and not (
-        isinstance(samples, list | tuple) and samples and all(isinstance(item, Mapping) for item in samples)
-    ):
-        raise InputError("smoke must be inputs such as {'review': 'Nice.'}, a list of such, or a function")
     if not callable(samples):
+        if (
+            not isinstance(samples, list | tuple)
+            or not samples
+            or not all(isinstance(s, Mapping) for s in samples)
+        ):
+            raise InputError(
+                "smoke must be inputs such as {'review': 'Nice.'}, a list of such, or a function"
+            )
         for sample in samples:
             check_call(program, sample)
 
@@ -392,14 +388,10 @@ def read_link(folder: Path) -> str | None:
 
 
 def update_link(folder: Path, live: Callable[[], str]) -> bool:
-    """Let the link name what is live; readers see the old link or the new one, never none.
+    """Let the link name what is live, as ``live`` reads it; readers see the old link or the new one, never none.
 
     Whoever writes the link looks at the log again afterwards, so that of several writers the last one leaves
     it right, in whatever order they come.
-
-    Args:
-        folder: Of the environment.
-        live: Reads the log and returns the reference of what is live.
 
     Returns:
         False if the system has no links, or the folder does not take one.

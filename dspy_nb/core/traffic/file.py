@@ -302,9 +302,8 @@ def verify_traffic(path: Path) -> None:
         if not path.is_file() or not path.stat().st_size:
             raise Corrupt(f"{path} is not a file of traffic: it is empty, or no file at all")
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        ) as connection:
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as error:
         raise _explain(error, path, "read") from error
