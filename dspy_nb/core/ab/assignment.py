@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,10 +26,7 @@ _KNOWN_FACTS: Final = """SELECT name, value FROM facts
 class Assignments(Traffic):
     """The store of one experiment, which also keeps its definition, its splits and how it ended."""
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, within_s: float = math.inf, clock: Callable[[], float]
-    ) -> None:
-        super().__init__(path, EXPERIMENT, within_s=within_s, clock=clock)
+    more = EXPERIMENT
 
     def continue_as(self, definition: dict[str, Any], split: float) -> None:
         """Say what a new file begins with, should this one be damaged and set aside.

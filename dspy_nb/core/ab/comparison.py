@@ -293,16 +293,23 @@ class Comparisons(Shown):
         """Return a row for each candidate, as in ``ranking``."""
         import pandas as pd
 
-        columns = (
-            "candidate", "verdict", "effect", "low", "high", "confidence", "p_value", "n", "score",
-            "baseline_score", "errors",
-        )  # fmt: skip
         rows = [
-            (one.b_name, one.verdict, one.effect, *one.interval, one.confidence, one.p_value, one.n, one.b.score,
-             one.a.score, one.b.errors.count)
+            {
+                "candidate": one.b_name,
+                "verdict": one.verdict,
+                "effect": one.effect,
+                "low": one.interval[0],
+                "high": one.interval[1],
+                "confidence": one.confidence,
+                "p_value": one.p_value,
+                "n": one.n,
+                "score": one.b.score,
+                "baseline_score": one.a.score,
+                "errors": one.b.errors.count,
+            }
             for one in self.ranking
-        ]  # fmt: skip
-        return pd.DataFrame(rows, columns=columns)
+        ]
+        return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
         """Return the verdicts in a line."""

@@ -55,7 +55,9 @@ class Entrant:
 
 
 def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) -> Comparisons:
-    """Ask the baseline and then the candidates, count, and judge what was answered, also after an interrupt.
+    """Ask, count, and judge; an interrupt ends the asking, and what was answered is judged.
+
+    The first of the entrants is the baseline, the others are its candidates.
 
     Raises:
         InputError: The programs cannot be compared, and nothing was spent; or the metric returns no score.

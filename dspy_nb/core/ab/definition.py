@@ -209,7 +209,6 @@ class Programs:
         if given is not None and not isinstance(given, str):
             return given
         if "@" not in ref:
-            raise InputError(
-                f"{ref!r} is no version in the registry: give the programs, Experiment(name, a=..., b=...)"
-            )
+            how = "give the programs, Experiment(name, a=..., b=...)"
+            raise InputError(f"{ref!r} is no version in the registry: {how}")
         return self._registry.load(ref)

@@ -106,7 +106,7 @@ class Experiment:
             raise NotFound(
                 f"no experiment {name!r} to go on with: give a= and b= to begin one (known: {known})"
             )
-        traffic = Assignments(path, clock=clock)
+        traffic = Assignments(path, clock)
         made = None if a is None else define(name, self._programs, given, clock())
         if made is not None:
             traffic.continue_as(made.to_dict(), made.split)

@@ -45,7 +45,7 @@ def canary_status(
         "CASE WHEN chance IS NULL THEN NULL ELSE outcome END",
         "chance IS NULL OR outcome IS NOT NULL",
         rules.wait_s,
-        lambda state, units: _count(state or _new_state(rules), units),
+        lambda state, units: _count(_new_state(rules) if state is None else state, units),
     )
     sequence = TwoArmSequence.from_state(state["sequence"])
     low, high = sequence.interval

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from dspy_nb.core.models.catalogue import Catalogue
 
+    Decide: TypeAlias = Callable[[EnvironmentState], dict[str, Any]]
     Program: TypeAlias = dspy.Module | type[dspy.Module] | None
     Smoke: TypeAlias = (
         Mapping[str, Any] | Sequence[Mapping[str, Any]] | Callable[[dspy.Module], object] | None
@@ -248,14 +249,10 @@ class Releases:
     def _changed(self) -> None:
         """Take note that this process has changed what is live."""
 
-    def _append(
-        self, decide: Callable[[EnvironmentState], dict[str, Any]], action: str, by: str | None
-    ) -> Deployment:
+    def _append(self, decide: Decide, action: str, by: str | None) -> Deployment:
         return self._line(self._write(decide, action, by))
 
-    def _write(
-        self, decide: Callable[[EnvironmentState], dict[str, Any]], action: str, by: str | None
-    ) -> Entry:
+    def _write(self, decide: Decide, action: str, by: str | None) -> Entry:
         """Append to the log; once that is done, nothing that fails can make it undone."""
         entry = self._log.append(decide, action, by=by)
         assert entry is not None

@@ -137,7 +137,7 @@ class TrafficFile:
             self.generation += 1
 
     def _open(self) -> sqlite3.Connection:
-        return _open(self.path, self._more, self._make)
+        return _open(self.path, self._make)
 
     def _make(self, connection: sqlite3.Connection) -> None:
         make_tables(connection, self._more)
@@ -205,7 +205,7 @@ class _Slot:
                 self._connection = None
 
 
-def _open(path: Path, more: str, make: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
+def _open(path: Path, make: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
     import sqlite3
 
     with explained(f"create {path}"):
@@ -227,7 +227,7 @@ def _open(path: Path, more: str, make: Callable[[sqlite3.Connection], None]) -> 
             if (version := _read_version(connection)) == 0:  # nobody else has made the tables since
                 make(connection)
             elif version < VERSION:
-                migrate(connection, more)
+                migrate(connection)
             connection.execute("COMMIT")
     except BaseException:
         connection.close()

@@ -16,7 +16,6 @@ VERSION: Final = 2
 # unit came, chance the probability with which this request went to B, NULL where it says nothing that an earlier
 # one of its unit has not said. Requests of an experiment have no deployment, canary and ref.
 # units: the share at which a unit last counted, in an experiment (canary 0) or a canary.
-# changes: the numbers of an experiment's requests that changed, for who keeps them in memory.
 # tests: how far each test has read, and its state. alerts: what was raised, once a deployment and objective.
 # deliveries: one row for each alert and target; claim: who is telling it, and until when nobody else shall.
 _TABLES: Final = f"""
@@ -29,9 +28,6 @@ CREATE INDEX by_deployment ON events (deployment, number) WHERE deployment IS NO
 CREATE INDEX by_canary ON events (canary, number) WHERE canary IS NOT NULL;
 CREATE TABLE IF NOT EXISTS units (canary INTEGER, unit TEXT, share REAL NOT NULL, is_b INTEGER NOT NULL,
     PRIMARY KEY (canary, unit)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS splits (id INTEGER PRIMARY KEY, split REAL NOT NULL, set_at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS changes (id INTEGER PRIMARY KEY, number INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS tests (name TEXT PRIMARY KEY, seen INTEGER NOT NULL, state TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS alerts (deployment INTEGER, objective TEXT, at REAL NOT NULL, facts TEXT NOT NULL,
     PRIMARY KEY (deployment, objective));
@@ -40,9 +36,15 @@ CREATE TABLE IF NOT EXISTS deliveries (alert TEXT, target TEXT, report TEXT NOT 
 PRAGMA user_version = {VERSION}"""
 
 EXPERIMENT: Final = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS splits (id INTEGER PRIMARY KEY, split REAL NOT NULL, set_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS changes (id INTEGER PRIMARY KEY, number INTEGER NOT NULL);
 CREATE INDEX waiting ON events (at) WHERE chance IS NOT NULL AND outcome IS NULL AND late = 0;
 CREATE TRIGGER changed AFTER UPDATE ON events BEGIN INSERT INTO changes (number) VALUES (new.number); END"""
-"""What a file of an experiment has besides; an environment would pay for it with each request, for nothing."""
+"""What a file of an experiment has besides; an environment would pay for it with each request, for nothing.
+
+changes: the numbers of requests that changed, for who keeps them in memory.
+"""
 
 # Version 1 had one schema for experiments and another for environments.
 _FROM_EXPERIMENT: Final = (
@@ -63,12 +65,13 @@ def make_tables(connection: sqlite3.Connection, more: str) -> None:
         connection.execute(statement)
 
 
-def migrate(connection: sqlite3.Connection, more: str) -> None:
+def migrate(connection: sqlite3.Connection) -> None:
     """Bring a file of version 1 to the present one, within a transaction."""
     for index in ("units", "waiting", "by_deployment", "by_canary"):
         connection.execute(f"DROP INDEX IF EXISTS {index}")
     connection.execute("ALTER TABLE events RENAME TO old")
-    make_tables(connection, more)
-    for statement in _FROM_EXPERIMENT if more else _FROM_ENVIRONMENT:
+    of_experiment = any(column[1] == "split_id" for column in connection.execute("PRAGMA table_info(old)"))
+    make_tables(connection, EXPERIMENT if of_experiment else "")
+    for statement in _FROM_EXPERIMENT if of_experiment else _FROM_ENVIRONMENT:
         connection.execute(statement)
     connection.execute("DROP TABLE old")

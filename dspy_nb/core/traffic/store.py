@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from dspy_nb.core.arguments import check_text, number_between
 from dspy_nb.core.errors import InputError, NotFound
@@ -76,22 +76,18 @@ class Traffic:
 
     Args:
         path: The file; it and its folders come into being with the first use.
+        clock: Seconds since 1970.
+
+    Attributes:
         more: What the file has besides, see ``TrafficFile``.
         within_s: An outcome that is recorded later than so many seconds after its request is marked as late.
-        clock: Seconds since 1970.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        more: str = "",
-        *,
-        within_s: float = math.inf,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.path = Path(path)
-        self.within_s, self.clock = within_s, clock
-        self.file = TrafficFile(path, more)
+    more: ClassVar[str] = ""
+
+    def __init__(self, path: str | os.PathLike[str], clock: Callable[[], float] = time.time) -> None:
+        self.path, self.clock, self.within_s = Path(path), clock, math.inf
+        self.file = TrafficFile(path, self.more)
 
     # -- requests -------------------------------------------------------------------------------------------
 

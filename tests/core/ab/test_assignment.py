@@ -29,7 +29,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def traffic(tmp_path: Path, clock: Clock) -> Iterator[Assignments]:
-    store = Assignments(tmp_path / "experiments" / "t.sqlite3", within_s=60, clock=clock)
+    store = Assignments(tmp_path / "experiments" / "t.sqlite3", clock)
+    store.within_s = 60
     store.set_split(0.5)
     yield store
     store.close()
