@@ -19,7 +19,7 @@ from .core.data.metrics import as_metric as as_metric
 from .core.data.metrics import exact_match as exact_match
 from .core.data.metrics import partial_credit as partial_credit
 from .core.data.metrics import token_f1 as token_f1
-from .core.deployment.canary_state import Canary as Canary
+from .core.deployment.canary_log import Canary as Canary
 from .core.deployment.canary_state import CanaryStatus as CanaryStatus
 from .core.deployment.environment import Environment as Environment
 from .core.deployment.health import HealthReport as HealthReport

@@ -15,7 +15,7 @@ import click
 import pytest
 
 from dspy_nb.cli.configuration import find_configuration
-from dspy_nb.core.deployment.canary_state import CanaryRules
+from dspy_nb.core.deployment.canary_log import CanaryRules
 from dspy_nb.core.deployment.history import EnvironmentState
 from dspy_nb.core.deployment.objectives import MonitorSettings, load_settings
 from dspy_nb.core.deployment.restrictions import load_restrictions

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dspy_nb.core.arguments import check_texts
-from dspy_nb.core.deployment.canary_state import Canary, CanaryRules
+from dspy_nb.core.deployment.canary_log import Canary, CanaryRules
 from dspy_nb.core.deployment.history import Deployment, EnvironmentState, decide_canary
 from dspy_nb.core.deployment.releases import Releases, try_out
 from dspy_nb.core.errors import Conflict, Refused

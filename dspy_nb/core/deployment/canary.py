@@ -21,7 +21,8 @@ import math
 from collections import Counter
 from typing import Any
 
-from dspy_nb.core.deployment.canary_state import Canary, CanaryRules, CanaryStatus, Decision, VersionOutcomes
+from dspy_nb.core.deployment.canary_log import Canary, CanaryRules
+from dspy_nb.core.deployment.canary_state import CanaryStatus, Decision, VersionOutcomes
 from dspy_nb.core.deployment.objectives import MonitorSettings, error_objective, run_test
 from dspy_nb.core.statistics.two_arm import TwoArmSequence
 from dspy_nb.core.statistics.verdicts import Verdict, decide

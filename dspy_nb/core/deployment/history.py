@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple, Self
 
-from dspy_nb.core.deployment.canary_state import ACTIONS, Canary, CanaryRules
+from dspy_nb.core.deployment.canary_log import ACTIONS, Canary, CanaryRules
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import Conflict, Refused
 from dspy_nb.core.evidence import Evidence, read_evidence, write_evidence

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from dspy_nb.core.arguments import check_texts
-from dspy_nb.core.deployment.canary_state import Canary
+from dspy_nb.core.deployment.canary_log import Canary
 from dspy_nb.core.deployment.history import (
     Deployment,
     EnvironmentState,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from dspy_nb.core.arguments import check_text
-from dspy_nb.core.deployment.canary_state import Canary
+from dspy_nb.core.deployment.canary_log import Canary
 from dspy_nb.core.deployment.history import MAKES_LIVE, EnvironmentState, Live
 from dspy_nb.core.errors import InputError, NotFound
 from dspy_nb.core.statistics.assignment import place_of

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
 import dspy_nb.core.deployment.environment as environment_module
-from dspy_nb.core.deployment.canary_state import CanaryRules
+from dspy_nb.core.deployment.canary_log import CanaryRules
 from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.history import EnvironmentState
 from dspy_nb.core.deployment.objectives import MonitorSettings
