@@ -261,13 +261,16 @@ def looks(events: int) -> None:
     rng = np.random.default_rng(3)
     with tempfile.TemporaryDirectory() as folder:
         experiment = nb.Experiment("looks", echo, echo, split=0.5, registry=folder)
-        store = experiment._traffic  # many at once, which is what only a benchmark does
+        store = experiment._traffic
         start = time.perf_counter()
         for first in range(0, events, 10_000):
             numbers = range(first, min(first + 10_000, events))
-            made = store.assign_many(
-                (f"user-{i}", place) for i, place in zip(numbers, rng.random(len(numbers)), strict=True)
-            )
+            places = rng.random(len(numbers))
+            with store.file.writing() as connection:  # many at once, which is what only a benchmark does
+                made = [
+                    store._assign(connection, f"user-{i}", place, None)
+                    for i, place in zip(numbers, places, strict=True)
+                ]
             store.record_many((one.request_id, float(rng.random() < 0.6)) for one in made)
         filled_s = time.perf_counter() - start
         cold_s = wall_s(experiment.status)

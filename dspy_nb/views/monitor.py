@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dspy_nb.core.deployment.canary_state import Arm, CanaryStatus
+from dspy_nb.core.deployment.canary_state import CanaryStatus, VersionOutcomes
 from dspy_nb.core.deployment.health import HealthReport, ObjectiveHealth
 from dspy_nb.views.documents import Block, Cell, Document, Facts, Note, Score, Table, document, warn
 from dspy_nb.views.wording import UNKNOWN, format_or_dash, moment, percent
@@ -71,7 +71,7 @@ def _(status: CanaryStatus) -> Document:
         Table(("", "version", "share", "outcomes", "mean outcome"), arms, frozenset([2, 3, 4])),
         Facts([
             ("difference", f"{difference}, at {status.rules.confidence:.0%} at all times"),
-            ("plan", " → ".join(f"{share:.0%}" for share in status.rules.plan)),
+            ("plan", " → ".join(f"{share:.0%}" for share in status.rules.shares)),
             ("margin", f"{100 * status.rules.margin:g} points of all traffic"),
         ]),
     ]  # fmt: skip
@@ -79,5 +79,5 @@ def _(status: CanaryStatus) -> Document:
     return Document(title, blocks, f"since {moment(status.started_at, seconds=True)} UTC")
 
 
-def _arm(role: str, arm: Arm, share: float) -> tuple[Cell, ...]:
+def _arm(role: str, arm: VersionOutcomes, share: float) -> tuple[Cell, ...]:
     return role, arm.ref, f"{share:.0%}", arm.n, format_or_dash(arm.mean, "{:.1%}")

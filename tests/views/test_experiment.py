@@ -11,6 +11,7 @@ import pytest
 from dspy_nb.core.ab.experiment import Experiment
 from dspy_nb.core.statistics.assignment import place_of
 from dspy_nb.views.documents import to_html, to_markdown, to_text
+from tests.core.ab.test_assignment import assign_many
 from tests.core.ab.test_experiment import a, b
 
 
@@ -18,7 +19,7 @@ from tests.core.ab.test_experiment import a, b
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     folder: Path = tmp_path_factory.mktemp("report")
     made = Experiment("t", a, b, split=0.5, names=("old", "<new>"), registry=folder)
-    requests = made._traffic.assign_many([(f"u{i}", place_of("t", f"u{i}")) for i in range(400)])
+    requests = assign_many(made._traffic, [(f"u{i}", place_of("t", f"u{i}")) for i in range(400)])
     made.record_many([(one.request_id, one.is_b or i % 2) for i, one in enumerate(requests[:390])])
     return made
 

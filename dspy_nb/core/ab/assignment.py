@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dspy_nb.core.arguments import check_text, probability
 from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.traffic.damaged import read_aside
+from dspy_nb.core.traffic.schema import EXPERIMENT
 from dspy_nb.core.traffic.store import Request, Route, Traffic, count_unit, find_request, find_unit
 
 if TYPE_CHECKING:
     import sqlite3
 
 
+_KNOWN_FACTS: Final = """SELECT name, value FROM facts
+    WHERE name != 'checkpoint' AND json_type(value) = 'object' OR value = 'true'"""
+
+
 class Assignments(Traffic):
     """The store of one experiment, which also keeps its definition, its splits and how it ended."""
+
+    more = EXPERIMENT
 
     def continue_as(self, definition: dict[str, Any], split: float) -> None:
         """Say what a new file begins with, should this one be damaged and set aside.
@@ -32,13 +39,11 @@ class Assignments(Traffic):
         def fill(connection: sqlite3.Connection, damaged: Path | None) -> None:
             facts, splits = [("definition", json.dumps(definition))], [(split, self.clock())]
             if damaged is not None:
-                known = (
-                    "SELECT name, value FROM facts WHERE name != 'checkpoint' AND json_type(value) = 'object'"
-                )
-                known_facts = read_aside(damaged, f"{known} OR value = 'true'")
+                known = read_aside(damaged, _KNOWN_FACTS)
                 facts = [
-                    fact for fact in known_facts if fact[0] != "definition" or _is_like(fact[1], definition)
-                ] + facts
+                    *(fact for fact in known if fact[0] != "definition" or _is_like(fact[1], definition)),
+                    *facts,
+                ]
                 query = "SELECT split, set_at FROM splits WHERE split > 0 AND split < 1 ORDER BY id"
                 splits = read_aside(damaged, query) or splits
             connection.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", facts)
@@ -142,12 +147,6 @@ class Assignments(Traffic):
 
         return self.file.serve(add)
 
-    def assign_many(self, requests: Iterable[tuple[str, float]]) -> list[Request]:
-        """Add many requests (unit, place) at once, in this order of assignment: all of them or none."""
-        rows = list(requests)
-        with self.file.writing() as connection:
-            return [self._assign(connection, unit, place, None) for unit, place in rows]
-
     def _assign(
         self, connection: sqlite3.Connection, unit: str, place: float, request_id: str | None
     ) -> Request:
@@ -169,7 +168,7 @@ class Assignments(Traffic):
         Returns:
             How many.
         """
-        overdue = "deployment IS NULL AND chance IS NOT NULL AND outcome IS NULL AND late = 0 AND at < ?"
+        overdue = "chance IS NOT NULL AND outcome IS NULL AND late = 0 AND at < ?"
         deadline = (self.clock() - self.within_s,)
         with self.file.reading() as connection:
             query = f"SELECT 1 FROM events WHERE {overdue} LIMIT 1"

@@ -12,7 +12,8 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.ab.comparison import Comparison, Comparisons
-from dspy_nb.core.ab.contest import Arm, Contest, fight
+from dspy_nb.core.ab.contest import Contest, Entrant, fight
+from dspy_nb.core.ab.definition import check_arm, name_program
 from dspy_nb.core.ab.judging import Terms
 from dspy_nb.core.arguments import number_between, probability, time_limit, whole_number
 from dspy_nb.core.data.examples import check_examples
@@ -22,6 +23,7 @@ from dspy_nb.core.evaluation.evaluate import check_metrics
 from dspy_nb.core.events import Broadcaster, Listener
 from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
+from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.text import value_text
 
 
@@ -87,31 +89,14 @@ def compare(
         InputError: An argument is wrong, and nothing has been spent; or the metric returns what is no score.
         NotFound: There is no such version.
     """
-    _check_program(a, "a")
-    _check_program(b, "b")
-    found = compare_many(
-        a,
-        [b],
-        dataset,
-        metric,
-        confidence=confidence,
-        margin=margin,
-        max_examples=max_examples,
-        sequential=sequential,
-        num_threads=num_threads,
-        timeout_s=timeout_s,
-        stop_after_s=stop_after_s,
-        seed=seed,
-        lm=lm,
-        lms=(lm_a, lm_b),
-        adapter=adapter,
-        registry=registry,
-        program=program,
-        names=names,
-        stop=stop,
+    check_arm("a", a)
+    check_arm("b", b)
+    return compare_many(
+        a, [b], dataset, metric, confidence=confidence, margin=margin, max_examples=max_examples,
+        sequential=sequential, num_threads=num_threads, timeout_s=timeout_s, stop_after_s=stop_after_s, seed=seed,
+        lm=lm, lms=(lm_a, lm_b), adapter=adapter, registry=registry, program=program, names=names, stop=stop,
         on_event=on_event,
-    )
-    return found.comparisons[0]
+    ).comparisons[0]  # fmt: skip
 
 
 def compare_many(
@@ -181,8 +166,8 @@ def compare_many(
         raise InputError(
             f"lms must be {len(programs)}, one for the baseline and for each candidate, got {len(lms)}"
         )
-    for number, one in enumerate(programs):
-        _check_program(one, f"candidate {number}" if number else "baseline")
+    for number, given in enumerate(programs):
+        check_arm(f"candidate {number}" if number else "baseline", given)
     examples = check_examples("dataset", dataset)
     metrics = check_metrics(metric, examples)
     if len(metrics) > 1:
@@ -196,23 +181,23 @@ def compare_many(
         num_threads = whole_number("num_threads", num_threads, minimum=1)
     timeout_s = time_limit("timeout_s", timeout_s)
     stop_after_s = time_limit("stop_after_s", stop_after_s)
-    order = _order(examples, seed)
+    order = _draw_order(examples, seed)
     repeated = len(examples) - len(order)
     order = order[:max_examples]
     terms = Terms(confidence, margin, sequential, max_examples is not None, seed, len(order))
     warnings = (f"{repeated:,} examples repeat the inputs of another one and are left out",) * (repeated > 0)
     models = [own or lm for own in lms or [None] * len(programs)]
-    arms = _arms(programs, names, models, registry, program)
-    types = declared_types(*(arm.program for arm in arms))
+    entrants = _find_entrants(programs, names, models, registry, program)
+    types = declared_types(*(one.program for one in entrants))
     metrics = {name: function.declaring(types) for name, function in metrics.items()}
-    for arm in arms:
-        check_calls("dataset", examples, arm.program, metrics.values())
+    for one in entrants:
+        check_calls("dataset", examples, one.program, metrics.values())
     ending = StopAfter(stop, stop_after_s)
     contest = Contest(examples, metrics, terms, order, num_threads, timeout_s, adapter, ending, warnings)
-    return fight(contest, arms, events)
+    return fight(contest, entrants, events)
 
 
-def _order(examples: Sequence[dspy.Example], seed: int) -> list[int]:
+def _draw_order(examples: Sequence[dspy.Example], seed: int) -> list[int]:
     """Return places in the data set, in random order, without those whose inputs came before."""
     first: dict[str, int] = {}
     for index, example in enumerate(examples):
@@ -222,13 +207,9 @@ def _order(examples: Sequence[dspy.Example], seed: int) -> list[int]:
     return order
 
 
-def _arms(
-    programs: Sequence[Any],
-    names: Sequence[str] | None,
-    lms: Sequence[Any],
-    registry: Any,
-    kind: Any,
-) -> list[Arm]:
+def _find_entrants(
+    programs: Sequence[Any], names: Sequence[str] | None, lms: Sequence[Any], registry: Any, kind: Any
+) -> list[Entrant]:
     """Return the programs with their names: the baseline, then the candidates."""
     if names is not None:
         if isinstance(names, str) or not isinstance(names, Sequence):
@@ -239,34 +220,24 @@ def _arms(
         if reference := next((name for name in names if "@" in name), None):
             raise InputError(f"names must not look like references, got {reference!r}")
     given = [None] * len(programs) if names is None else names
-    found = [_program(*one, registry, kind) for one in zip(programs, given, strict=True)]
+    found = [_find_program(*one, registry, kind) for one in zip(programs, given, strict=True)]
     candidates = Counter(name for _, name in found[1:])
     if twice := next((name for name, times in candidates.items() if times > 1 and "@" in name), None):
         raise InputError(f"{twice} is a candidate twice")
     seen: Counter[str] = Counter()
-    arms: list[Arm] = []
+    entrants: list[Entrant] = []
     for (program, name), lm in zip(found, lms, strict=True):
-        if arms and candidates[name] > 1:  # a class has many programs
+        if entrants and candidates[name] > 1:  # a class has many programs
             seen[name] += 1
             name = f"{name} {seen[name]}"
-        arms.append(Arm(program, name, lm))
-    return arms
+        entrants.append(Entrant(program, name, lm))
+    return entrants
 
 
-def _check_program(program: Any, argument: str) -> None:
-    if not isinstance(program, str) and not callable(program):
-        raise InputError(
-            f"{argument} must be a dspy.Module, a function or a reference such as 'sentiment@1.0.0', "
-            f"got {type(program).__name__}"
-        )
-
-
-def _program(program: Any, name: str | None, registry: Any, kind: Any) -> tuple[Any, str]:
+def _find_program(program: Any, name: str | None, registry: Any, kind: Any) -> tuple[Any, str]:
     """Return a program and its name."""
     if isinstance(program, str):
-        from dspy_nb.core.registry.registry import Registry
-
         store = Registry(registry) if isinstance(registry, str | os.PathLike) else registry
         version = store.get(program)
         return store.load(version, kind), version.ref
-    return program, name or getattr(program, "__name__", None) or type(program).__name__
+    return program, name or name_program(program)

@@ -173,11 +173,8 @@ class Comparison(Shown):
         arms = {name: getattr(self, name).to_dict(results=results) for name in ("a", "b")}
         latency = None if self.latency_ratio is None else self.latency_ratio._asdict()
         path = {"path": [step._asdict() for step in self.path]} if results else {}
-        return {
-            "schema_version": _SCHEMA_VERSION,
-            **plain({**data, "latency_ratio": latency, "a": None, "b": None, **path}),
-            **arms,
-        }
+        own = plain({**data, "latency_ratio": latency, "a": None, "b": None, **path})
+        return {"schema_version": _SCHEMA_VERSION, **own, **arms}
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row for each example: inputs, labels, and of each program score, answer and error."""
@@ -237,12 +234,11 @@ class Comparisons(Shown):
     @property
     def ranking(self) -> tuple[Comparison, ...]:
         """The comparisons, those shown to be better first, then by what the candidate scored more than A."""
-        return tuple(
-            sorted(
-                self.comparisons,
-                key=lambda one: (one.verdict != "B better", -one.effect if one.n else math.inf),
-            )
-        )
+
+        def place(one: Comparison) -> tuple[bool, float]:
+            return one.verdict != "B better", -one.effect if one.n else math.inf
+
+        return tuple(sorted(self.comparisons, key=place))
 
     @property
     def winner(self) -> Comparison | None:

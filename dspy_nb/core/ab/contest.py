@@ -44,7 +44,7 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Entrant:
     """A program, what it is called, and the LM that it has instead of the usual one."""
 
     program: Any
@@ -52,37 +52,34 @@ class Arm:
     lm: Any
 
 
-def fight(contest: Contest, arms: Sequence[Arm], events: Broadcaster) -> Comparisons:
+def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) -> Comparisons:
     """Ask, count, and judge; an interrupt ends the asking, and what was answered is judged.
 
-    Args:
-        contest: What was asked for.
-        arms: The baseline, then the candidates.
-        events: Gets ``Compared``.
+    The first of the entrants is the baseline, the others are its candidates.
 
     Raises:
         InputError: The programs cannot be compared, and nothing was spent; or the metric returns no score.
         NoPrediction, NoField: The first answers of a program were none, or lack what the metric compares.
     """
-    work, warnings = _work(contest, arms)
+    work, warnings = _work(contest, entrants)
     warnings = (*warnings, *contest.warnings)
-    terms = replace(contest.terms, candidates=len(arms) - 1)
+    terms = replace(contest.terms, candidates=len(entrants) - 1)
     binary = next(iter(contest.metrics.values())).binary
     drawn = [contest.examples[index] for index in contest.order]
     duels = [
         Duel(terms.planned, binary, terms.level, terms.margin, sequential=terms.sequential, examples=drawn)
-        for _ in arms[1:]
+        for _ in entrants[1:]
     ]
     jobs = DuelJobs(drawn, duels)
     started = time.perf_counter()
 
     def standing(over: bool = False) -> Compared:
-        candidates = tuple(duel.standing(arm.name) for arm, duel in zip(arms[1:], duels, strict=True))
-        facts = arms[0].name, candidates, terms.margin, time.perf_counter() - started, over
+        candidates = tuple(duel.standing(one.name) for one, duel in zip(entrants[1:], duels, strict=True))
+        facts = entrants[0].name, candidates, terms.margin, time.perf_counter() - started, over
         return Compared(examples_compared(duels), terms.planned, *facts)
 
-    opening = Opening([arm.name for arm in arms])
-    warn_of_changes = watch([arm.program for arm in arms])
+    opening = Opening([one.name for one in entrants])
+    warn_of_changes = watch([one.program for one in entrants])
     interrupts = Interrupts(contest.stop)
     with events, interrupts.watched():  # from here on an interrupt loses nothing: it ends what is under way
         with contextlib.suppress(KeyboardInterrupt), interrupts.breaking_off():
@@ -109,13 +106,16 @@ def fight(contest: Contest, arms: Sequence[Arm], events: Broadcaster) -> Compari
         duration_s = time.perf_counter() - started
         data = fingerprint(contest.examples)
         comparisons = []
-        for arm, duel, finding in zip(arms[1:], duels, findings(duels, terms), strict=True):
-            scores = _evaluation(contest, arms[0], duel, A, data), _evaluation(contest, arm, duel, B, data)
-            names = arms[0].name, arm.name
+        for one, duel, finding in zip(entrants[1:], duels, findings(duels, terms), strict=True):
+            scores = (
+                _evaluation(contest, entrants[0], duel, A, data),
+                _evaluation(contest, one, duel, B, data),
+            )
+            names = entrants[0].name, one.name
             comparisons.append(comparison_of(duel, finding, scores, names, terms, warnings, duration_s))
         return Comparisons(
             comparisons=tuple(comparisons),
-            baseline=arms[0].name,
+            baseline=entrants[0].name,
             confidence=terms.confidence,
             margin=terms.margin,
             sequential=terms.sequential,
@@ -127,20 +127,20 @@ def fight(contest: Contest, arms: Sequence[Arm], events: Broadcaster) -> Compari
         )
 
 
-def _work(contest: Contest, arms: Sequence[Arm]) -> tuple[DuelWork, tuple[str, ...]]:
+def _work(contest: Contest, entrants: Sequence[Entrant]) -> tuple[DuelWork, tuple[str, ...]]:
     """Return what asks the programs, and what a reader must know of it."""
     warnings: tuple[str, ...] = ()
-    if len({is_asynchronous(arm.program) for arm in arms}) > 1:
+    if len({is_asynchronous(one.program) for one in entrants}) > 1:
         raise InputError(
             "one of the programs has only aforward and another one has not; give all of them a forward"
         )
-    programs = [arm.program for arm in arms]
-    settings: list[dict[str, Any]] = [{} if arm.lm is None else {"lm": arm.lm} for arm in arms]
-    models = [model for arm in arms for model in used_lms(arm.program, arm.lm)]
+    programs = [one.program for one in entrants]
+    settings: list[dict[str, Any]] = [{} if one.lm is None else {"lm": one.lm} for one in entrants]
+    models = [model for one in entrants for model in used_lms(one.program, one.lm)]
     if are_confusable(models, models):
         # The cache would hand the answers of the one to the other.
         programs, settings = map(
-            list, zip(*(without_cache(arm.program, arm.lm) for arm in arms), strict=True)
+            list, zip(*(without_cache(one.program, one.lm) for one in entrants), strict=True)
         )
         warnings = ("two language models have the same name, so the cache was left out for all",)
     shared = {} if contest.adapter is None else {"adapter": contest.adapter}
@@ -149,17 +149,17 @@ def _work(contest: Contest, arms: Sequence[Arm]) -> tuple[DuelWork, tuple[str, .
     return work, warnings
 
 
-def _evaluation(contest: Contest, arm: Arm, duel: Duel, place: int, data: str) -> Evaluation:
+def _evaluation(contest: Contest, one: Entrant, duel: Duel, place: int, data: str) -> Evaluation:
     """Return one side's score on the examples that were counted."""
     places = contest.order[: duel.n]
     return evaluation_of(
-        arm.program,
+        one.program,
         [contest.examples[index] for index in places],
         duel.outcomes(place),
         contest.metrics,
         confidence=contest.terms.confidence,
         seed=contest.terms.seed,
         indices=places,
-        base_model=name_lms(arm.program, arm.lm),
+        base_model=name_lms(one.program, one.lm),
         data_fingerprint=data,
     )

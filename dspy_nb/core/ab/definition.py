@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
 from typing import Any, Final
 
 import dspy
+import msgspec
 
 from dspy_nb.core.arguments import check_text, number_between, probability, whole_number
 from dspy_nb.core.errors import Corrupt, InputError, Refused
@@ -15,20 +16,22 @@ from dspy_nb.core.models.conditions import Conditions
 from dspy_nb.core.programs.lms import are_confusable, used_lms, without_cache
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.storage.shapes import fit
 from dspy_nb.core.text import value_text
 
-_DEFAULTS: Final = {
-    "split": 0.1,
-    "min_samples": 100,
-    "confidence": 0.95,
-    "margin": 0.0,
-    "outcome_within_s": 86_400.0,
-    "missing": 0.0,
-}
+# What may be given: what it is by default, and how it is checked.
+_SETTINGS: Final[dict[str, tuple[Any, Callable[[Any], Any]]]] = {
+    "split": (0.1, lambda value: probability("split", value)),
+    "min_samples": (100, lambda value: whole_number("min_samples", value, minimum=1)),
+    "confidence": (0.95, lambda value: probability("confidence", value)),
+    "margin": (0.0, lambda value: number_between("margin", value, 0, 1)),
+    "outcome_within_s": (86_400.0, lambda s: number_between("outcome_within_s", s, 0, math.inf, ends=False)),
+    "missing": (0.0, lambda value: number_between("missing", value, 0, 1)),
+    "salt": (None, lambda value: check_text("salt", value)),
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Definition:
+class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is fixed when an experiment begins.
 
     Attributes:
@@ -64,7 +67,7 @@ class Definition:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON data."""
-        return asdict(self)
+        return msgspec.structs.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Any, where: object) -> Definition:
@@ -73,41 +76,26 @@ class Definition:
         Raises:
             Corrupt: It is none.
         """
-        kinds = {"str": str, "int": int, "float": int | float}
-        if (
-            not isinstance(values, dict)
-            or set(values) != {field.name for field in fields(cls)}
-            or not all(isinstance(values[field.name], kinds[str(field.type)]) for field in fields(cls))
-        ):
-            raise Corrupt(f"{where} holds no definition of an experiment")
-        return cls(**values)
+        try:
+            return fit(values, cls)
+        except InputError as error:
+            raise Corrupt(f"{where} holds no definition of an experiment: {error}") from error
 
 
-def checked(given: dict[str, Any]) -> dict[str, Any]:
+def check_settings(**given: Any) -> dict[str, Any]:
     """Return the arguments that are not ``None``, each checked.
 
     Raises:
         InputError: One is out of range.
     """
-    checks: dict[str, Any] = {
-        "split": lambda value: probability("split", value),
-        "min_samples": lambda value: whole_number("min_samples", value, minimum=1),
-        "confidence": lambda value: probability("confidence", value),
-        "margin": lambda value: number_between("margin", value, 0, 1),
-        "outcome_within_s": lambda value: number_between("outcome_within_s", value, 0, math.inf, ends=False),
-        "missing": lambda value: number_between("missing", value, 0, 1),
-        "salt": lambda value: check_text("salt", value),
-    }
-    return {name: checks[name](value) for name, value in given.items() if value is not None}
+    return {name: _SETTINGS[name][1](value) for name, value in given.items() if value is not None}
 
 
 def define(name: str, programs: Programs, given: dict[str, Any], now: float) -> Definition:
     """Return the definition of a new experiment; ``given`` has been checked."""
-    names, asked = programs.names, programs.asked
-    assert names[0] is not None
-    assert names[1] is not None
-    values = {**_DEFAULTS, "salt": name, **given}
-    return Definition(name, names[0], names[1], a_given=asked[0], b_given=asked[1], created_at=now, **values)
+    values = {**{setting: default for setting, (default, _) in _SETTINGS.items()}, "salt": name, **given}
+    (a, b), (a_given, b_given) = map(str, programs.names), programs.asked
+    return Definition(name, a, b, a_given, b_given, created_at=now, **values)
 
 
 def check_given(found: Definition, programs: Programs, given: dict[str, Any]) -> None:
@@ -121,8 +109,9 @@ def check_given(found: Definition, programs: Programs, given: dict[str, Any]) ->
         for name, value in given.items()
         if getattr(found, name) != value
     ]
-    for arm, name, asked in zip("ab", programs.names, programs.asked, strict=True):
-        known, known_asked = getattr(found, arm), getattr(found, f"{arm}_given")
+    began = (found.a, found.a_given), (found.b, found.b_given)
+    now = zip(programs.names, programs.asked, strict=True)
+    for arm, (known, known_asked), (name, asked) in zip("ab", began, now, strict=True):
         if name is None or (known_asked == asked and ("@" in known or name == known)):
             continue  # the same words: what they meant at the beginning is still what is served
         if name != known:
@@ -133,6 +122,20 @@ def check_given(found: Definition, programs: Programs, given: dict[str, Any]) ->
         text = "; ".join(different)
         hint = "; set_split() changes the split" if "split" in given and given["split"] != found.split else ""
         raise Refused(f"experiment {found.name!r} exists, and differs: {text}; take another name{hint}")
+
+
+def check_arm(argument: str, program: object) -> None:
+    """Raise InputError for what is neither a program nor a reference to one."""
+    if not isinstance(program, str) and not callable(program):
+        raise InputError(
+            f"{argument} must be a dspy.Module, a function or a reference such as 'sentiment@1.0.0', "
+            f"got {type(program).__name__}"
+        )
+
+
+def name_program(program: Any) -> str:
+    """Return what a program is called that has no other name."""
+    return getattr(program, "__name__", None) or type(program).__name__
 
 
 class Programs:
@@ -165,15 +168,11 @@ class Programs:
             if isinstance(program, str):
                 self.names[arm], self.asked[arm] = registry.get(program).ref, program
             elif callable(program):
-                own = getattr(program, "__name__", None) or type(program).__name__
-                self.names[arm] = names[arm] if names else own
+                self.names[arm] = names[arm] if names else name_program(program)
                 if isinstance(program, dspy.Module):
                     self.asked[arm] = program_digest(program)
             elif program is not None:
-                raise InputError(
-                    f"{'ab'[arm]} must be a dspy.Module, a function or a reference such as "
-                    f"'sentiment@1.0.0', got {type(program).__name__}"
-                )
+                check_arm("ab"[arm], program)
         if a is not b and self.names[0] == self.names[1] and "@" not in (self.names[0] or "@"):
             self.names = [f"{self.names[0]} ({letter})" for letter in "AB"]
 
@@ -200,17 +199,14 @@ class Programs:
             return self._loaded
 
     def _conditions_of(self, ref: str) -> Conditions | None:
-        if "@" not in ref:
-            return None
-        version = self._registry.get(ref)
-        return Conditions.of(version, version.metadata)
+        version = self._registry.get(ref) if "@" in ref else None
+        return None if version is None else Conditions.of(version, version.metadata)
 
     def _program(self, arm: int, ref: str) -> Any:
         given = self._given[arm]
         if given is not None and not isinstance(given, str):
             return given
         if "@" not in ref:
-            raise InputError(
-                f"{ref!r} is no version in the registry: give the programs, Experiment(name, a=..., b=...)"
-            )
+            how = "give the programs, Experiment(name, a=..., b=...)"
+            raise InputError(f"{ref!r} is no version in the registry: {how}")
         return self._registry.load(ref)

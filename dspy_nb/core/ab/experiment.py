@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from dspy_nb.core.ab.assignment import Assignments
-from dspy_nb.core.ab.definition import Definition, Programs, check_given, checked, define
+from dspy_nb.core.ab.definition import Definition, Programs, check_given, check_settings, define
 from dspy_nb.core.ab.status import Conclusion, ExperimentStatus
 from dspy_nb.core.arguments import check_text, check_texts, given_outcome
 from dspy_nb.core.errors import InputError, NotFound, Refused
@@ -94,24 +94,17 @@ class Experiment:
         check_experiment(name)
         self.registry = registry if isinstance(registry, Registry) else Registry(registry)
         path = self.registry.root / "experiments" / f"{name}.sqlite3"
-        given = checked(
-            {
-                "split": split,
-                "min_samples": min_samples,
-                "confidence": confidence,
-                "margin": margin,
-                "outcome_within_s": outcome_within_s,
-                "missing": missing,
-                "salt": salt,
-            }
-        )
+        given = check_settings(
+            split=split, min_samples=min_samples, confidence=confidence, margin=margin,
+            outcome_within_s=outcome_within_s, missing=missing, salt=salt,
+        )  # fmt: skip
         self._programs = Programs(self.registry, a, b, names)
         if a is None and not os.path.exists(path):  # noqa: PTH110 (it raises nothing)
             known = ", ".join(experiments(self.registry)) or "none"
             raise NotFound(
                 f"no experiment {name!r} to go on with: give a= and b= to begin one (known: {known})"
             )
-        traffic = Assignments(path, clock=clock)
+        traffic = Assignments(path, clock)
         made = None if a is None else define(name, self._programs, given, clock())
         if made is not None:
             traffic.continue_as(made.to_dict(), made.split)

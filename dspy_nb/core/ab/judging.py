@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from dspy_nb.core.ab.comparison import Comparison, Flip
 from dspy_nb.core.ab.duel import A, Duel, thin
@@ -43,6 +44,10 @@ class Terms:
     def level(self) -> float:
         """The confidence that each candidate needs, by Bonferroni: 1 − α/K."""
         return 1 - (1 - self.confidence) / self.candidates
+
+    def among(self, correction: str) -> str:
+        """Return the end of a method's name where there are several candidates."""
+        return f"; 1 of {self.candidates} candidates, {correction}" if self.candidates > 1 else ""
 
 
 @dataclass(frozen=True)
@@ -86,11 +91,7 @@ def _at_any_time(duel: Duel, terms: Terms) -> Finding:
         n_at_verdict=duel.n_at_verdict,
         complete=duel.n == terms.planned or duel.verdict != "inconclusive",
         method="paired betting confidence sequence, valid at every look"
-        + (
-            f"; 1 of {terms.candidates} candidates, each at α/{terms.candidates}"
-            if terms.candidates > 1
-            else ""
-        ),
+        + terms.among(f"each at α/{terms.candidates}"),
     )
 
 
@@ -107,7 +108,7 @@ def _at_one_look(duel: Duel, terms: Terms, adjusted: float, left: int) -> Findin
         else:
             verdict = "inconclusive"  # also where the exact test does not agree with the interval
     method = "exact McNemar test and Tango's interval" if duel.binary else "sign-flip test and BCa interval"
-    holms = f"; 1 of {terms.candidates} candidates, p adjusted by Holm" if terms.candidates > 1 else ""
+    holms = terms.among("p adjusted by Holm")
     return Finding(
         verdict=verdict,
         interval=interval,
@@ -148,37 +149,20 @@ def comparison_of(
     warnings: Sequence[str],
     duration_s: float,
 ) -> Comparison:
-    """Return the comparison of a candidate with the baseline.
-
-    Args:
-        duel: What was counted.
-        finding: What the test says of it.
-        arms: The baseline and the candidate, on the examples that were counted.
-        names: Of the two.
-        terms: What was settled beforehand.
-        warnings: What a reader must know already.
-        duration_s: Time it took.
-    """
+    """Return the comparison of a candidate with the baseline: ``arms`` and ``names`` are theirs."""
     a, b = arms
     differences = duel.differences
     b_wins, a_wins = duel.wins
     effect = math.fsum(differences) / len(differences) if differences else math.nan
     return Comparison(
-        verdict=finding.verdict,
+        **vars(finding),
         effect=effect,
-        interval=finding.interval,
-        p_value=finding.p_value,
         n=duel.n,
-        n_at_verdict=finding.n_at_verdict,
         n_planned=terms.planned,
         b_wins=b_wins,
         a_wins=a_wins,
-        more_needed=_more_needed(duel, effect, terms)
-        if finding.verdict == "inconclusive" and not math.isnan(finding.interval[0])
-        else None,
-        method=finding.method,
+        more_needed=_more_needed(duel, effect, finding, terms),
         margin=terms.margin,
-        confidence=finding.confidence,
         overall_confidence=terms.confidence,
         candidates=terms.candidates,
         sequential=terms.sequential,
@@ -189,7 +173,6 @@ def comparison_of(
         latency_ratio=_latency_ratio(a, b, terms.confidence),
         usd_ratio=_ratio(a.usage.usd, b.usage.usd),
         tokens_ratio=_ratio(_tokens(a), _tokens(b)),
-        complete=finding.complete,
         warnings=(*warnings, *_warnings(a, b, finding, b_wins + a_wins, terms)),
         path=thin(duel.path, _PATH_LENGTH),
         flips=_flips(a, b),
@@ -207,12 +190,8 @@ def _warnings(a: Evaluation, b: Evaluation, finding: Finding, discordant: int, t
             "every difference is contradicted by the data: the programs drifted while they were compared, or "
             "the examples are not in random order; there is no verdict"
         )
-    if a.errors.count or b.errors.count:
-        text = f"A failed on {a.errors.count:,} examples and B on {b.errors.count:,}; failures count as wrong"
-        test = two_proportion_z(a.errors.count, a.n, b.errors.count, b.n)
-        if test.p_value < 0.05:
-            text += ", and the two fail so differently often that this alone may explain the verdict"
-        warnings.append(text)
+    text = "A failed on {:,} examples and B on {:,}; failures count as wrong"
+    warnings += warn_of_counts((a.errors.count, b.errors.count), (a.n, b.n), text, FAILING)
     if finding.verdict == "inconclusive" and discordant < 10:
         warnings.append(f"they differ on {discordant} examples; no test can tell much from fewer than 10")
     if not terms.sequential and not finding.complete:
@@ -228,10 +207,28 @@ def _warnings(a: Evaluation, b: Evaluation, finding: Finding, discordant: int, t
     return warnings
 
 
-def _more_needed(duel: Duel, effect: float, terms: Terms) -> int | None:
+FAILING: Final = "the two fail so differently often that this"
+
+
+def warn_of_counts(counts: tuple[int, int], sizes: tuple[int, int], text: str, ground: str) -> list[str]:
+    """Return a warning if something happened in A or B; where one has more of it, that is ground for doubt.
+
+    Args:
+        counts: How often it happened in A and in B.
+        sizes: How often it could have.
+        text: Says so, with a place for each of the counts.
+        ground: What "alone may explain the verdict" where the two differ.
+    """
+    if not any(counts):
+        return []
+    differ = two_proportion_z(counts[0], sizes[0], counts[1], sizes[1]).p_value < 0.05
+    return [text.format(*counts) + (f", and {ground} alone may explain the verdict" if differ else "")]
+
+
+def _more_needed(duel: Duel, effect: float, finding: Finding, terms: Terms) -> int | None:
     """Return what the test that decides takes beyond what was counted, at the confidence of one candidate."""
     n, differences = duel.n, duel.differences
-    if n == 0:
+    if n == 0 or finding.verdict != "inconclusive" or math.isnan(finding.interval[0]):
         return None
     if terms.sequential:
         from dspy_nb.core.statistics.forecast import more_examples  # imports numpy

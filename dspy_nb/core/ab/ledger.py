@@ -142,9 +142,7 @@ class Ledger:
             "verdict": self.verdict,
             "n_at_verdict": self.n_at_verdict,
             "graded": self.graded,
-            "path": [
-                [None if isinstance(x, float) and math.isnan(x) else x for x in step] for step in self.path
-            ],
+            "path": [[None if x != x else x for x in step] for step in self.path],  # JSON has no NaN
             "tallies": [[split, *tally.tolist()] for split, tally in self._tallies.items()],
         }
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from dspy_nb.core.ab.assignment import Assignments
 from dspy_nb.core.ab.definition import Definition
+from dspy_nb.core.ab.judging import FAILING, warn_of_counts
 from dspy_nb.core.ab.ledger import Ledger
 from dspy_nb.core.ab.status import Arm, Conclusion, ExperimentStatus, FixedTest
 from dspy_nb.core.errors import Corrupt, DspyNbError
@@ -146,7 +147,7 @@ class Watch:
             confidence=found.confidence,
             fixed=_test_once(found, ledger, a, b),
             srm_p_value=srm,
-            warnings=(*self._traffic.missing(), *_find_warnings(a, b, held_back)),
+            warnings=(*self._traffic.file.missing(), *_find_warnings(a, b, held_back)),
             path=tuple(path) if ledger.n else (),
             outcome_within_s=found.outcome_within_s,
             missing=found.missing,
@@ -165,10 +166,8 @@ class Watch:
         def count(of: int) -> int:
             return int(counts[mine & (kinds & of == of)].sum())
 
-        place = (
-            np.flatnonzero((flags[self._next :] & (FIRST | LATE | IS_B)) == FIRST | (IS_B * arm)) + self._next
-        )
-        waiting = int(np.isnan(self._columns.outcome[place]).sum())
+        undecided = (flags[self._next :] & (FIRST | LATE | IS_B)) == FIRST | (IS_B * arm)
+        waiting = int(np.isnan(self._columns.outcome[self._next :][undecided]).sum())
         counted, successes = ledger.units[arm], ledger.successes[arm]
         rate = successes / counted if counted else math.nan
         z = critical_value(found.confidence)
@@ -197,15 +196,9 @@ class Watch:
     def _forecast_more(self, ledger: Ledger, split: float) -> int | None:
         """Return the figure of these units, which takes longer than the rest: worked out once."""
         if (known := self._forecast) is None or known[:2] != (ledger.n, split):
-            figure = more_units(
-                ledger.sequence,
-                ledger.units,
-                ledger.successes,
-                split,
-                self._definition.margin,
-                effect=ledger.effect,
-                graded=ledger.graded,
-            )
+            seen = ledger.sequence, ledger.units, ledger.successes
+            margin, effect = self._definition.margin, ledger.effect
+            figure = more_units(*seen, split, margin, effect=effect, graded=ledger.graded)
             known = self._forecast = (ledger.n, split, figure)
         return known[2]
 
@@ -230,7 +223,7 @@ def _test_once(found: Definition, ledger: Ledger, a: Arm, b: Arm) -> FixedTest:
         refused = "the split changed, so the arms hold different shares of early and late units"
     elif ledger.graded:
         refused = "outcomes are graded, and this is a test of success rates"
-    z, p_value, low, high = math.nan, math.nan, math.nan, math.nan
+    z = p_value = low = high = math.nan
     if refused is None:
         successes_a, successes_b = round(a.successes), round(b.successes)
         z, p_value = two_proportion_z(successes_a, a.counted, successes_b, b.counted)
@@ -266,20 +259,14 @@ def _find_blocks(srm: float, a: Arm, b: Arm, due: float, low: float) -> tuple[st
 
 
 def _find_warnings(a: Arm, b: Arm, held_back: int) -> tuple[str, ...]:
-    warnings = []
-    if held_back:
-        warnings.append(
-            f"{held_back:,} units with an outcome wait for one before them that has none yet; counting them "
-            "now would favour the program whose outcomes come sooner"
-        )
-    if a.errors or b.errors:
-        text = f"A failed on {a.errors:,} requests and B on {b.errors:,}; failures count as outcome 0"
-        if two_proportion_z(a.errors, a.requests, b.errors, b.requests).p_value < 0.05:
-            text += ", and the two fail so differently often that this alone may explain the verdict"
-        warnings.append(text)
-    if a.expired or b.expired:
-        text = f"the outcome did not come in time for {a.expired:,} units of A and {b.expired:,} of B"
-        if two_proportion_z(a.expired, a.units, b.expired, b.units).p_value < 0.05:
-            text += ", and that differs so much that it alone may explain the verdict"
-        warnings.append(text)
-    return tuple(warnings)
+    waiting = (
+        f"{held_back:,} units with an outcome wait for one before them that has none yet; counting them now would "
+        "favour the program whose outcomes come sooner"
+    )
+    failed = "A failed on {:,} requests and B on {:,}; failures count as outcome 0"
+    expired = "the outcome did not come in time for {:,} units of A and {:,} of B"
+    return (
+        *[waiting] * (held_back > 0),
+        *warn_of_counts((a.errors, b.errors), (a.requests, b.requests), failed, FAILING),
+        *warn_of_counts((a.expired, b.expired), (a.units, b.units), expired, "that differs so much that it"),
+    )

@@ -53,10 +53,7 @@ class Alerts:
     """
 
     def __init__(
-        self,
-        traffic: Traffic,
-        settings: MonitorSettings,
-        on_alert: Callable[[HealthReport], object] | None,
+        self, traffic: Traffic, settings: MonitorSettings, on_alert: Callable[[HealthReport], object] | None
     ) -> None:
         self._traffic, self._timeout_s = traffic, settings.timeout_s
         self._claim = _new_claim()
@@ -64,7 +61,7 @@ class Alerts:
         if on_alert is not None:
             self._targets["on_alert"] = on_alert
         if (webhook := settings.webhook) is not None:
-            self._targets["webhook"] = lambda report: post(webhook, _body(report), settings.timeout_s)
+            self._targets["webhook"] = lambda report: post(webhook, _make_body(report), settings.timeout_s)
 
     def store(self, report: HealthReport) -> HealthReport:
         """Store an alert of the objectives whose degradation nobody has found before, if there are any.
@@ -101,8 +98,8 @@ class Alerts:
             return
         failed: set[str] = set()
         try:
-            for delivery in self._claimed():
-                if delivery.target not in failed and not self._told(delivery):
+            for delivery in self._claim_mine():
+                if delivery.target not in failed and not self._deliver(delivery):
                     failed.add(delivery.target)
         except RegistryError as error:
             logger.error("quality monitor: whether there are alerts to be told is not known: %s", error)
@@ -110,7 +107,7 @@ class Alerts:
             with contextlib.suppress(RegistryError), self._traffic.file.writing() as connection:
                 connection.execute("UPDATE deliveries SET claim = NULL WHERE claim = ?", (self._claim,))
 
-    def _claimed(self) -> list[_Delivery]:
+    def _claim_mine(self) -> list[_Delivery]:
         """Return what this look is to tell: nobody is telling it who is still alive."""
         query = (
             "SELECT alert, target, report, claim, claimed_until FROM deliveries WHERE told_at IS NULL "
@@ -132,7 +129,7 @@ class Alerts:
             )
         return mine
 
-    def _told(self, delivery: _Delivery) -> bool:
+    def _deliver(self, delivery: _Delivery) -> bool:
         """Tell an alert to a target; return whether that was confirmed in time."""
         key = (str(self._traffic.path), delivery.alert, delivery.target)
 
@@ -153,7 +150,7 @@ class Alerts:
         failure = told.exception() if in_time else None
         if in_time and failure is None:
             return True
-        why = f"not done within {self._timeout_s:g} s" if failure is None else _reason(failure)
+        why = f"not done within {self._timeout_s:g} s" if failure is None else _explain(failure)
         what = _FAILED.get(delivery.target, "the log was not written")
         logger.error("quality monitor: %s: %s; the next look tells it again", what, why)
         return False
@@ -163,12 +160,12 @@ def _dump(report: HealthReport) -> str:
     return json.dumps(report.to_dict(), allow_nan=False)
 
 
-def _body(report: HealthReport) -> dict[str, Any]:
+def _make_body(report: HealthReport) -> dict[str, Any]:
     """Return what is posted: the sentence as ``text``, which chat systems show, the id, and everything else."""
     return {"text": report.sentence(), "id": report.alert_id, **report.to_dict(bins=False)}
 
 
-def _reason(error: BaseException) -> str:
+def _explain(error: BaseException) -> str:
     return str(error) if isinstance(error, RegistryError) else error_text(error, 200) or type(error).__name__
 
 

@@ -19,11 +19,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 from dspy_nb.core.deployment.canary_log import Canary, CanaryRules
-from dspy_nb.core.deployment.canary_state import Arm, CanaryStatus, Decision
+from dspy_nb.core.deployment.canary_state import CanaryStatus, Decision, VersionOutcomes
 from dspy_nb.core.deployment.objectives import MonitorSettings, error_objective, run_test
 from dspy_nb.core.statistics.two_arm import TwoArmSequence
 from dspy_nb.core.statistics.verdicts import Verdict, decide
@@ -34,18 +33,8 @@ from dspy_nb.core.traffic.store import Traffic
 def canary_status(
     environment: str, traffic: Traffic, settings: MonitorSettings, canary: Canary
 ) -> CanaryStatus:
-    """Take in the outcomes that are new and return how the canary stands; nothing else happens.
-
-    Args:
-        environment: Its name.
-        traffic: The requests that it served.
-        settings: How it is watched, for the error rate that it allows.
-        canary: The one that is running.
-    """
+    """Take in the outcomes that are new and return how the canary stands; nothing else happens."""
     rules = canary.rules
-
-    def update(state: dict[str, Any] | None, units: Units) -> dict[str, Any]:
-        return _count(_new_state(rules) if state is None else state, units)
 
     state = read_on(
         traffic,
@@ -55,7 +44,7 @@ def canary_status(
         "CASE WHEN chance IS NULL THEN NULL ELSE outcome END",
         "chance IS NULL OR outcome IS NOT NULL",
         rules.wait_s,
-        update,
+        lambda state, units: _count(_new_state(rules) if state is None else state, units),
     )
     sequence = TwoArmSequence.from_state(state["sequence"])
     low, high = sequence.interval
@@ -66,8 +55,8 @@ def canary_status(
     (n_a, sum_a), (n_b, sum_b) = state["a"], state["b"]
     return CanaryStatus(
         environment=environment,
-        baseline=Arm(canary.baseline, n_a, sum_a / n_a if n_a else None),
-        candidate=Arm(canary.candidate, n_b, sum_b / n_b if n_b else None),
+        baseline=VersionOutcomes(canary.baseline, n_a, sum_a / n_a if n_a else None),
+        candidate=VersionOutcomes(canary.candidate, n_b, sum_b / n_b if n_b else None),
         share=canary.share,
         next_share=canary.next_share,
         interval=(low, high),
@@ -79,18 +68,18 @@ def canary_status(
         rules=rules,
         number=canary.number,
         started_at=canary.started_at,
-        missing=traffic.missing(canary.started_at),
+        missing=traffic.file.missing(canary.started_at),
     )
 
 
 def _new_state(rules: CanaryRules) -> dict[str, Any]:
     # The interval can end exactly where the rule looks at it.
-    points = {-rules.margin, rules.margin, *(max(-rules.margin / share, -1.0) for share in rules.plan[1:])}
+    points = {-rules.margin, rules.margin, *(max(-rules.margin / share, -1.0) for share in rules.shares[1:])}
     sequence = TwoArmSequence(rules.confidence, points=sorted(points))
     return {"sequence": sequence.to_state(), "a": [0, 0.0], "b": [0, 0.0], "by_share": {}}
 
 
-def _count(state: Mapping[str, Any], units: Units) -> dict[str, Any]:
+def _count(state: dict[str, Any], units: Units) -> dict[str, Any]:
     """Return the state after more requests; those that say nothing of the difference have no value."""
     sequence = TwoArmSequence.from_state(state["sequence"])
     # A unit that was sure to go where it did would say nothing; chances are inside (0, 1) by construction.
@@ -117,10 +106,8 @@ def _decide(
     if verdict == "A better":
         return "rollback", f"{canary.candidate} is worse: {seen}"
     if n_step < rules.min_requests:
-        return (
-            "wait",
-            f"{n_step:,} of {rules.min_requests:,} outcomes of {canary.candidate} at {canary.share:.0%}",
-        )
+        seen = f"{n_step:,} of {rules.min_requests:,} outcomes of {canary.candidate}"
+        return "wait", f"{seen} at {canary.share:.0%}"
     share = canary.next_share
     needed = rules.margin / share
     if low <= -needed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Final, Self
 
@@ -25,14 +25,14 @@ class CanaryRules:
     """How a canary goes on, fixed when it starts.
 
     Attributes:
-        plan: Shares of the traffic, rising, the last one 1.
+        shares: Of the traffic, rising, the last one 1.
         margin: The loss over all traffic, in outcome (0 to 1), that is accepted.
         confidence: 1 − the chance that a candidate that is not worse is taken back, ever.
         min_requests: Outcomes of the candidate that each step waits for at least.
         wait_s: How long a request waits for its outcome before it is left out.
     """
 
-    plan: tuple[float, ...] = (0.05, 0.25, 0.5, 1.0)
+    shares: tuple[float, ...] = (0.05, 0.25, 0.5, 1.0)
     margin: float = 0.05
     confidence: float = 0.95
     min_requests: int = 20
@@ -55,7 +55,7 @@ class CanaryRules:
         """
         first = number_between("share", share, 0, 1, ends=False)
         if steps is None:
-            steps = [later for later in cls().plan if later > first]
+            steps = [later for later in cls().shares if later > first]
         if isinstance(steps, str | bytes) or not isinstance(steps, Sequence) or not steps:
             raise InputError(f"steps must be shares such as 0.25, 0.5, 1, got {value_text(steps, 80)}")
         shares = [first, *(number_between("steps", step, 0, 1) for step in steps)]
@@ -76,16 +76,21 @@ class CanaryRules:
         Raises:
             InputError: They are not.
         """
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, Mapping) or set(values) != names or not isinstance(values["plan"], list):
+        names = cls().to_dict()
+        if (
+            not isinstance(values, Mapping)
+            or set(values) != set(names)
+            or not isinstance(values["plan"], list)
+        ):
             raise InputError("these are no rules of a canary")
-        share, *steps = values["plan"] or [None]
-        return cls.checked(share, steps, **{name: values[name] for name in names - {"plan"}})
+        others = dict(values)
+        share, *steps = others.pop("plan") or [None]
+        return cls.checked(share, steps, **others)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rules as JSON data."""
-        names = ("margin", "confidence", "min_requests", "wait_s")
-        return {"plan": list(self.plan), **{name: getattr(self, name) for name in names}}
+        others = asdict(self)
+        return {"plan": [*others.pop("shares")], **others}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ class Canary:
         candidate: Reference of the version that is tried.
         baseline: Reference of the version that is live.
         share: Share of the traffic that the candidate gets now.
-        step: Which entry of the plan that is, from 0.
+        step: Which of the shares that is, from 0.
         rules: How it goes on.
         started_at: When it started, ISO 8601 in UTC.
         stepped_at: When it got its present share.
@@ -115,14 +120,11 @@ class Canary:
     @property
     def next_share(self) -> float:
         """The share after the present one."""
-        return self.rules.plan[self.step + 1]
+        return self.rules.shares[self.step + 1]
 
     def after(self, entry: Entry) -> Canary:
         """Return the canary after its next step."""
-        return Canary(
-            self.number, self.candidate, self.baseline, self.next_share, self.step + 1, self.rules,
-            self.started_at, entry.at,
-        )  # fmt: skip
+        return replace(self, share=self.next_share, step=self.step + 1, stepped_at=entry.at)
 
     @classmethod
     def started(cls, entry: Entry) -> Canary:
@@ -130,4 +132,4 @@ class Canary:
         body = entry.body
         rules = CanaryRules.read(body["rules"])
         baseline = f"{body['model_id']}@{body['version']}"
-        return cls(entry.number, body["candidate"], baseline, rules.plan[0], 0, rules, entry.at, entry.at)
+        return cls(entry.number, body["candidate"], baseline, rules.shares[0], 0, rules, entry.at, entry.at)

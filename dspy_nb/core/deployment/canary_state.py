@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dspy_nb.core.deployment.canary_log import CanaryRules
 from dspy_nb.core.deployment.history import Deployment
@@ -16,12 +16,10 @@ if TYPE_CHECKING:
 
 Decision = Literal["wait", "step", "finish", "rollback"]
 
-_METHOD: Final = "two-arm betting sequence"
-
 
 @dataclass(frozen=True, slots=True)
-class Arm:
-    """One of the two versions.
+class VersionOutcomes:
+    """One of the two versions, and what came of its requests.
 
     Attributes:
         ref: The version.
@@ -58,8 +56,8 @@ class CanaryStatus(Shown):
     """
 
     environment: str
-    baseline: Arm
-    candidate: Arm
+    baseline: VersionOutcomes
+    candidate: VersionOutcomes
     share: float
     next_share: float
     interval: tuple[float, float]
@@ -87,7 +85,7 @@ class CanaryStatus(Shown):
             baseline_score=self.baseline.mean,
             margin=self.rules.margin,
             confidence=self.rules.confidence,
-            method=_METHOD,
+            method="two-arm betting sequence",
             missing=self.missing or None,
         )
 
@@ -95,11 +93,7 @@ class CanaryStatus(Shown):
         """Return everything as JSON data."""
         return {
             **asdict(self),
-            "interval": [_known(end) for end in self.interval],
+            "interval": [None if math.isnan(end) else end for end in self.interval],
             "rules": self.rules.to_dict(),
             "made": None if self.made is None else self.made.to_dict(),
         }
-
-
-def _known(number: float) -> float | None:
-    return None if math.isnan(number) else number

@@ -107,32 +107,18 @@ class Environment(Canaries):
                 ``aforward``; nothing was stored.
             Exception: Whatever the program raises; it counts as an error, with the outcome 0.
         """
-        served = self._look(program)
-        to, asked = self._begin(served, unit, inputs, awaited=False)
-        try:
-            return asked.answer()
-        except Exception:
-            if to.is_b:
-                self._advance_soon()
-            raise
+        return self._begin(self._look(program), unit, inputs, awaited=False).answer()
 
     async def apredict(self, program: Program = None, /, *, unit: str | None = None, **inputs: Any) -> Answer:
         """Do what ``predict`` does without holding up the event loop; a program with ``aforward`` is awaited."""
         import asyncio  # the command line needs none
 
         served = await asyncio.to_thread(self._look, program)
-        to, asked = await asyncio.to_thread(self._begin, served, unit, inputs, awaited=True)
-        try:
-            return await asked.answer_async()
-        except Exception:
-            if to.is_b:
-                await asyncio.to_thread(self._advance_soon)
-            raise
+        asked = await asyncio.to_thread(self._begin, served, unit, inputs, awaited=True)
+        return await asked.answer_async()
 
-    def _begin(
-        self, served: _Served, unit: str | None, inputs: dict[str, Any], *, awaited: bool
-    ) -> tuple[Route, Asked]:
-        """Store a request and return where it goes, and what answers it."""
+    def _begin(self, served: _Served, unit: str | None, inputs: dict[str, Any], *, awaited: bool) -> Asked:
+        """Store a request and return what answers it."""
         from dspy_nb.core.traffic.serving import Asked, check_served  # they need DSPy
 
         to = choose_route(self.name, served.live, unit, drawn=True)
@@ -143,7 +129,8 @@ class Environment(Canaries):
             request_id = self.traffic.begin(to).request_id
         except RegistryError as error:
             logger.error("a request is served but not counted: %s", error)
-        return to, Asked(self.traffic, request_id, program, {}, inputs)
+        on_failure = self._advance_soon if to.is_b else None
+        return Asked(self.traffic, request_id, program, {}, inputs, on_failure)
 
     def observe(
         self,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
+
+import msgspec
 
 from dspy_nb.core.deployment.history import Deployment
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.evidence import HealthEvidence
 from dspy_nb.core.traffic.store import Bin
 
-Verdict = Literal["healthy", "degraded", "too early"]
+Health = Literal["healthy", "degraded", "too early"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class ObjectiveHealth:
 
     name: str
     meaning: str
-    verdict: Verdict
+    verdict: Health
     level: float
     tolerated: float
     observed: float | None
@@ -89,10 +91,10 @@ class HealthReport(Shown):
     missing: tuple[str, ...] = ()
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Health:
         """``degraded`` if an objective is, else ``too early`` if one is, else ``healthy``."""
         found = [objective.verdict for objective in self.objectives]
-        verdicts: tuple[Verdict, ...] = ("degraded", "too early")
+        verdicts: tuple[Health, ...] = ("degraded", "too early")
         return next((verdict for verdict in verdicts if verdict in found), "healthy")
 
     @property
@@ -102,29 +104,23 @@ class HealthReport(Shown):
 
     def __getitem__(self, name: str) -> ObjectiveHealth:
         """Return the objective of that name."""
-        for objective in self.objectives:
-            if objective.name == name:
-                return objective
+        if found := [objective for objective in self.objectives if objective.name == name]:
+            return found[0]
         raise KeyError(f"{name!r} is not watched in {self.environment}")
 
     def to_dict(self, *, bins: bool = True) -> dict[str, Any]:
         """Return everything as JSON data."""
         rolled_back = None if self.rolled_back is None else self.rolled_back.to_dict()
-        data = {**asdict(self), "rolled_back": rolled_back}
-        for objective in data["objectives"]:
-            objective["interval"] = list(objective["interval"])
-            objective["bins"] = [list(part) for part in objective["bins"]] if bins else []
-        return {"verdict": self.verdict, **data, "objectives": list(data["objectives"])}
+        shown = self.objectives if bins else [replace(objective, bins=()) for objective in self.objectives]
+        data = msgspec.to_builtins(replace(self, rolled_back=None, objectives=tuple(shown)))
+        return {"verdict": self.verdict, **data, "rolled_back": rolled_back}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Return the report that ``to_dict`` wrote."""
-        values = {name: value for name, value in data.items() if name != "verdict"}
-        values["objectives"] = tuple(_objective(item) for item in values["objectives"])
-        values |= {name: tuple(values[name]) for name in ("alerts", "missing")}
-        if values["rolled_back"] is not None:
-            values["rolled_back"] = Deployment.from_dict(values["rolled_back"])
-        return cls(**values)
+        found = msgspec.convert({**data, "rolled_back": None}, cls)
+        rolled_back = data["rolled_back"]
+        return found if rolled_back is None else replace(found, rolled_back=Deployment.from_dict(rolled_back))
 
     def sentence(self) -> str:
         """Return the finding on one line, for logs and alerts."""
@@ -136,12 +132,6 @@ class HealthReport(Shown):
             parts.append(f"not rolled back: {self.rollback_error}")
         parts += self.missing
         return f"{what}: {'; '.join(parts)}" if parts else what
-
-
-def _objective(values: Mapping[str, Any]) -> ObjectiveHealth:
-    low, high = values["interval"]
-    bins = tuple(Bin(*part) for part in values["bins"])
-    return ObjectiveHealth(**{**values, "interval": (low, high), "bins": bins})
 
 
 def describe(item: ObjectiveHealth) -> str:
@@ -156,8 +146,6 @@ def describe(item: ObjectiveHealth) -> str:
 
 
 def _p(p_value: float) -> str:
-    return (
-        f"{p_value:.2g}"
-        if p_value >= 1e-4
-        else f"< {10.0 ** math.ceil(math.log10(max(p_value, 1e-300))):.0e}"
-    )
+    if p_value >= 1e-4:
+        return f"{p_value:.2g}"
+    return f"< {10.0 ** math.ceil(math.log10(max(p_value, 1e-300))):.0e}"

@@ -125,22 +125,18 @@ class EnvironmentState:
             self.canary = self.canary.after(entry)
         else:
             self.canary = None
-        self.history.append(
-            Deployment(
-                number=entry.number,
-                action=entry.action,
-                model_id=body["model_id"],
-                version=body["version"],
-                replaced=body["replaced"],
-                at=entry.at,
-                by=entry.by,
-                reason=body["reason"],
-                evidence=read_evidence(body["evidence"]),
-                rollback_available=len(self.live) > 1 or self.canary is not None,
-                candidate=body.get("candidate"),
-                share=body.get("share"),
-            )
+        names = ("model_id", "version", "replaced", "reason", "candidate", "share")
+        said: dict[str, Any] = {name: body.get(name) for name in names}
+        line = Deployment(
+            **said,
+            number=entry.number,
+            action=entry.action,
+            at=entry.at,
+            by=entry.by,
+            evidence=read_evidence(body["evidence"]),
+            rollback_available=len(self.live) > 1 or self.canary is not None,
         )
+        self.history.append(line)
 
     def expect(self, number: int, environment: str) -> None:
         """Raise Conflict if entries were added after entry ``number``."""
@@ -197,7 +193,7 @@ class _CanaryChange(_Change):
             model_id, _, version = self.candidate.partition("@")
             check_model_id(model_id)
             check_version(version)
-            first = CanaryRules.read(self.rules).plan[0]
+            first = CanaryRules.read(self.rules).shares[0]
             possible = self.candidate != live and self.ref == live and self.share == first
         elif self.candidate != running.candidate:
             possible = False
@@ -218,11 +214,7 @@ _CHANGES: Final[Mapping[str, type[Change]]] = {
 
 
 def decide_deployment(
-    state: EnvironmentState,
-    environment: str,
-    ref: str,
-    evidence: Evidence | None,
-    reason: str | None,
+    state: EnvironmentState, environment: str, ref: str, evidence: Evidence | None, reason: str | None
 ) -> dict[str, Any]:
     """Return the body of the log entry that makes ``ref`` live.
 
@@ -230,10 +222,8 @@ def decide_deployment(
         Refused: It is live already, or a canary is running.
     """
     _refuse_canary(state, environment, f"{ref} cannot be deployed")
-    replaced = state.live[-1] if state.live else None
-    if replaced == ref:
-        raise Refused(f"{ref} is live in {environment} already")
-    return _body(ref, replaced, None, evidence, reason)
+    _refuse_live(state, environment, ref)
+    return _make_body(state, ref, evidence, reason)
 
 
 def decide_rollback(
@@ -255,7 +245,7 @@ def decide_rollback(
             raise Refused(f"{environment} cannot be rolled back: nothing was ever deployed there")
         further = f"only {back} step{'' if back == 1 else 's'} back" if back > 0 else "nothing further back"
         raise Refused(f"{environment} cannot be rolled back from {state.live[-1]}: there is {further}")
-    return _body(state.live[-1 - steps], state.live[-1], steps, evidence, reason)
+    return _make_body(state, state.live[-1 - steps], evidence, reason, steps)
 
 
 def decide_canary(
@@ -276,46 +266,25 @@ def decide_canary(
         raise Refused(
             f"nothing is live in {environment} to compare {ref} with: deploy() makes the first one live"
         )
-    if state.live[-1] == ref:
-        raise Refused(f"{ref} is live in {environment} already")
-    live = state.live[-1]
-    return {
-        **_body(live, live, None, evidence, reason),
-        "candidate": ref,
-        "share": rules.plan[0],
-        "rules": rules.to_dict(),
-    }
+    _refuse_live(state, environment, ref)
+    canary = {"candidate": ref, "share": rules.shares[0], "rules": rules.to_dict()}
+    return _make_body(state, state.live[-1], evidence, reason) | canary
 
 
 def decide_canary_change(
-    state: EnvironmentState,
-    canary: Canary,
-    action: str,
-    evidence: Evidence | None,
-    reason: str | None,
+    state: EnvironmentState, canary: Canary, action: str, evidence: Evidence | None, reason: str | None
 ) -> dict[str, Any]:
-    """Return the body of the log entry that takes a canary further or ends it.
-
-    Args:
-        state: The environment.
-        canary: The canary as it was when the decision was made.
-        action: ``canary-step``, ``canary-finish``, ``canary-rollback`` or ``canary-abort``.
-        evidence: What the decision rests on.
-        reason: Why.
+    """Return the body of the log entry that takes a canary, as it was at the decision, further or ends it.
 
     Raises:
         Conflict: The canary has stepped, or has ended, since.
     """
     if state.canary != canary:
         raise Conflict(f"the canary of {canary.candidate} was changed meanwhile: look again")
-    live = state.live[-1]
     share = {"canary-step": canary.next_share, "canary-finish": 1.0}.get(action, 0.0)
-    return {
-        **_body(canary.candidate if share == 1 else live, live, None, evidence, reason),
-        "candidate": canary.candidate,
-        "share": share,
-        "rules": None,
-    }
+    ref = canary.candidate if share == 1 else state.live[-1]
+    after = {"candidate": canary.candidate, "share": share, "rules": None}
+    return _make_body(state, ref, evidence, reason) | after
 
 
 def _refuse_canary(state: EnvironmentState, environment: str, what: str) -> None:
@@ -326,14 +295,19 @@ def _refuse_canary(state: EnvironmentState, environment: str, what: str) -> None
         )
 
 
-def _body(
-    ref: str, replaced: str | None, steps: int | None, evidence: Evidence | None, reason: str | None
+def _refuse_live(state: EnvironmentState, environment: str, ref: str) -> None:
+    if state.live and state.live[-1] == ref:
+        raise Refused(f"{ref} is live in {environment} already")
+
+
+def _make_body(
+    state: EnvironmentState, ref: str, evidence: Evidence | None, reason: str | None, steps: int | None = None
 ) -> dict[str, Any]:
     model_id, _, version = ref.partition("@")
     return {
         "model_id": model_id,
         "version": version,
-        "replaced": replaced,
+        "replaced": state.live[-1] if state.live else None,
         "steps": steps,
         "evidence": write_evidence(evidence),
         "reason": reason,

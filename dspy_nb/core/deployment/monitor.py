@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from dspy_nb.core.deployment.alerts import Alerts
-from dspy_nb.core.deployment.health import HealthReport, ObjectiveHealth, Verdict
+from dspy_nb.core.deployment.health import Health, HealthReport, ObjectiveHealth
 from dspy_nb.core.deployment.objectives import (
     Level,
     MonitorSettings,
@@ -80,10 +80,8 @@ def _look_at(environment: Canaries, settings: MonitorSettings, alerts: Alerts) -
         live_since=live.at,
         at=utc_now(),
         level_source=level.source if level else "no level is known, so the quality is not watched",
-        objectives=tuple(
-            _look(environment.traffic, objective, live.number, settings) for objective in watched
-        ),
-        missing=environment.traffic.missing(live.at),
+        objectives=tuple(_look(environment.traffic, item, live.number, settings) for item in watched),
+        missing=environment.traffic.file.missing(live.at),
     )
     if report.verdict != "degraded":
         return report
@@ -109,7 +107,7 @@ def _live(environment: Canaries) -> tuple[Deployment, int, bool]:
 
 def _level(environment: Canaries, live: Deployment, settings: MonitorSettings) -> Level | None:
     if settings.level is not None:
-        return Level(settings.level, settings.level, None, "the settings of the monitor")
+        return Level(settings.level, settings.level, "the settings of the monitor")
     lines = environment.history()[: live.number]
     made_live = (line for line in reversed(lines) if line.action in ("deploy", "canary-finish"))
     deployed_on = next((line.evidence for line in made_live if line.ref == live.ref), None)
@@ -121,7 +119,7 @@ def _look(
 ) -> ObjectiveHealth:
     which, values = "deployment = ? AND NOT is_b", (deployment,)
     test = run_test(traffic, f"deployment {deployment}", objective, which, values, settings.wait_s)
-    verdict: Verdict = "healthy" if test.n >= settings.min_requests else "too early"
+    verdict: Health = "healthy" if test.n >= settings.min_requests else "too early"
     return ObjectiveHealth(
         name=objective.name,
         meaning=objective.meaning,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -115,13 +115,11 @@ class Level:
     Attributes:
         score: The score.
         low: Lower end of its interval; the score itself where it was given as exact.
-        n: Examples that it was measured on, if known.
         source: Where it comes from, in words.
     """
 
     score: float
     low: float
-    n: int | None
     source: str
 
 
@@ -130,11 +128,6 @@ def level_of(registry: Catalogue, ref: str, deployed_on: Evidence | None) -> Lev
 
     The evidence of the deployment comes first, then the latest evidence in the history of the version, then its own
     score. A validation score does not count: the search has seen it, so it flatters.
-
-    Args:
-        registry: The registry.
-        ref: The version.
-        deployed_on: Evidence of its deployment.
     """
     if (found := _from_evidence(deployed_on, "the evidence of its deployment")) is not None:
         return found
@@ -148,7 +141,7 @@ def level_of(registry: Catalogue, ref: str, deployed_on: Evidence | None) -> Lev
     if version.score is None or version.score_kind not in ("test", "evaluation"):
         return None
     low = version.interval[0] if version.interval else version.score
-    return Level(version.score, low, None, f"its {version.score_kind} score")
+    return Level(version.score, low, f"its {version.score_kind} score")
 
 
 def _from_evidence(evidence: Evidence | None, source: str) -> Level | None:
@@ -160,7 +153,7 @@ def _from_evidence(evidence: Evidence | None, source: str) -> Level | None:
     low = (evidence.score_interval or (None,))[0]
     if low is None:
         low = score if count is None else wilson_interval(min(round(score * count), count), count)[0]
-    return Level(score, max(min(low, score), 0.0), count, source)
+    return Level(score, max(min(low, score), 0.0), source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +186,10 @@ def objectives_of(settings: MonitorSettings, level: Level | None) -> tuple[Objec
     statement about false alarms is wrong for at most 2.5 % of the versions, those that were lucky when their level
     was measured. A level that is given counts as exact.
     """
-    made: list[tuple[str, str, float, float, str, str]] = []
-    if level is not None:
-        tolerated = level.low - settings.margin
-        if tolerated > 0:
-            made.append(("quality", "mean outcome", level.score, min(tolerated, 0.9999), "outcome",
-                         "outcome IS NOT NULL"))  # fmt: skip
+    made: list[Objective] = []
+    if level is not None and (tolerated := level.low - settings.margin) > 0:
+        limits = level.score, min(tolerated, 0.9999), 0.0
+        made.append(Objective("quality", "mean outcome", *limits, "outcome", "outcome IS NOT NULL"))
     if settings.max_latency_ms is not None:
         limit = round(settings.max_latency_ms * 1000)
         value = (
@@ -207,28 +198,19 @@ def objectives_of(settings: MonitorSettings, level: Level | None) -> tuple[Objec
         )
         share = settings.latency_share
         words = f"answered within {settings.max_latency_ms:,g} ms"
-        made.append(("latency", words, share, share, value, "finished"))
-    if settings.max_error_rate is not None:
-        made.append(_errors(settings.max_error_rate))
-    alpha = settings.false_alarm / max(len(made), 1)
-    return tuple(
-        Objective(name, words, level, tolerated, alpha, value, ready)
-        for name, words, level, tolerated, value, ready in made
-    )
+        made.append(Objective("latency", words, share, share, 0.0, value, "finished"))
+    if (errors := error_objective(settings)) is not None:
+        made.append(errors)
+    return tuple(replace(objective, alpha=settings.false_alarm / len(made)) for objective in made)
 
 
 def error_objective(settings: MonitorSettings) -> Objective | None:
     """Return the objective that a canary's candidate is held to beside the comparison, if there is one."""
     if settings.max_error_rate is None:
         return None
-    name, words, level, tolerated, value, ready = _errors(settings.max_error_rate)
-    return Objective(name, words, level, tolerated, settings.false_alarm, value, ready)
-
-
-def _errors(max_error_rate: float) -> tuple[str, str, float, float, str, str]:
-    share = 1 - max_error_rate
-    value = "CASE WHEN finished THEN error IS NULL END"
-    return "errors", "answered without an error", share, share, value, "finished"
+    share, value = 1 - settings.max_error_rate, "CASE WHEN finished THEN error IS NULL END"
+    limits = share, share, settings.false_alarm
+    return Objective("errors", "answered without an error", *limits, value, "finished")
 
 
 def run_test(
@@ -236,25 +218,16 @@ def run_test(
 ) -> DegradationTest:
     """Let the test of an objective read what is new, and return it.
 
-    It is another test where what is tolerated is another: it then begins with the first request again.
-
-    Args:
-        traffic: The requests.
-        name: Of what is tested, such as ``deployment 7``.
-        objective: What is tested.
-        which: SQL: the requests.
-        values: Parameters of it.
-        wait_s: How long a request may hold up others.
+    It is another test where what is tolerated is another: it then begins with the first request again. The other
+    arguments are those of ``read_on``; ``name`` is that of what is tested, such as ``deployment 7``.
     """
     from dspy_nb.core.statistics.degradation import DegradationTest  # it needs numpy, as does
     from dspy_nb.core.traffic.reading import read_on
 
     def update(state: dict[str, Any] | None, units: Units) -> dict[str, Any]:
-        test = (
-            DegradationTest(objective.tolerated, objective.alpha)
-            if state is None
-            else DegradationTest.from_state(state)
-        )
+        test = DegradationTest(objective.tolerated, objective.alpha)
+        if state is not None:
+            test = DegradationTest.from_state(state)
         test.update_many(units.value)
         return test.to_state()
 

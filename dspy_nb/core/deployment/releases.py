@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from dspy_nb.core.models.catalogue import Catalogue
 
+    Decide: TypeAlias = Callable[[EnvironmentState], dict[str, Any]]
     Program: TypeAlias = dspy.Module | type[dspy.Module] | None
     Smoke: TypeAlias = (
         Mapping[str, Any] | Sequence[Mapping[str, Any]] | Callable[[dspy.Module], object] | None
@@ -63,10 +64,8 @@ class Releases:
     @property
     def current(self) -> ModelVersion | None:
         """The version that is live, or None."""
-        with self._log.lock:
-            live = self._log.read().live
-            ref = live[-1] if live else None
-        return self.registry.get(ref) if ref else None
+        live = self.read(lambda state: state.now)
+        return None if live is None else self.registry.get(live.ref)
 
     @property
     def restrictions(self) -> Restrictions:
@@ -122,8 +121,7 @@ class Releases:
             Refused: The environment does not accept it, or the smoke test failed; nothing has changed.
             NotFound, Corrupt, InputError: As for ``deploy``.
         """
-        with self._log.lock:
-            seen = len(self._log.read().history)
+        seen = self.read(lambda state: len(state.history))
         version = self._accepted(ref)
         self.restrictions.check_lm(self.name)
         loaded = self.registry.load(version, program)
@@ -169,9 +167,8 @@ class Releases:
             body = decide_rollback(state, self.name, steps, reason, evidence)
         version = self.registry.get(f"{body['model_id']}@{body['version']}")
         if version.stage == "archived":
-            raise Refused(
-                f"{version.ref} is archived: steps={steps + 1} goes further back, promote() takes it out"
-            )
+            way = f"steps={steps + 1} goes further back, promote() takes it out"
+            raise Refused(f"{version.ref} is archived: {way}")
         verified_files(version.path, version.files, version.ref)
 
         def decide(state: EnvironmentState) -> dict[str, Any]:
@@ -205,16 +202,12 @@ class Releases:
         return bool(self.history()) and update_link(self.folder, self._live)
 
     def _live(self) -> str:
-        with self._log.lock:
-            return self._log.read().live[-1]
+        return self.read(lambda state: state.live[-1])
 
     def _conditions(self, version: ModelVersion, evidence: Evidence | None) -> Conditions:
         """Return what a version was made under, and what the last evidence about it was gathered with."""
-        known = [
-            line.evidence
-            for line in self.registry.history(version.model_id)
-            if line.version == version.version
-        ]
+        lines = self.registry.history(version.model_id)
+        known = [line.evidence for line in lines if line.version == version.version]
         return Conditions.of(version, version.metadata, [*known, evidence])
 
     def _accepted(self, ref: str | ModelVersion) -> ModelVersion:
@@ -240,12 +233,7 @@ class Releases:
         return self._append(decide, "deploy", by)
 
     def _change_canary(
-        self,
-        canary: Canary,
-        action: str,
-        evidence: Evidence | None,
-        reason: str | None,
-        by: str | None,
+        self, canary: Canary, action: str, evidence: Evidence | None, reason: str | None, by: str | None
     ) -> Deployment:
         version = self.registry.get(canary.candidate)
         if action == "canary-finish":
@@ -261,14 +249,10 @@ class Releases:
     def _changed(self) -> None:
         """Take note that this process has changed what is live."""
 
-    def _append(
-        self, decide: Callable[[EnvironmentState], dict[str, Any]], action: str, by: str | None
-    ) -> Deployment:
+    def _append(self, decide: Decide, action: str, by: str | None) -> Deployment:
         return self._line(self._write(decide, action, by))
 
-    def _write(
-        self, decide: Callable[[EnvironmentState], dict[str, Any]], action: str, by: str | None
-    ) -> Entry:
+    def _write(self, decide: Decide, action: str, by: str | None) -> Entry:
         """Append to the log; once that is done, nothing that fails can make it undone."""
         entry = self._log.append(decide, action, by=by)
         assert entry is not None
@@ -348,11 +332,15 @@ def try_out(program: dspy.Module, smoke: Smoke, failed: str) -> None:
     from dspy_nb.core.programs.interrupts import within
 
     samples = [smoke] if isinstance(smoke, Mapping) else smoke
-    if not callable(samples) and not (
-        isinstance(samples, list | tuple) and samples and all(isinstance(item, Mapping) for item in samples)
-    ):
-        raise InputError("smoke must be inputs such as {'review': 'Nice.'}, a list of such, or a function")
     if not callable(samples):
+        if (
+            not isinstance(samples, list | tuple)
+            or not samples
+            or not all(isinstance(s, Mapping) for s in samples)
+        ):
+            raise InputError(
+                "smoke must be inputs such as {'review': 'Nice.'}, a list of such, or a function"
+            )
         for sample in samples:
             check_call(program, sample)
 
@@ -398,14 +386,10 @@ def read_link(folder: Path) -> str | None:
 
 
 def update_link(folder: Path, live: Callable[[], str]) -> bool:
-    """Let the link name what is live; readers see the old link or the new one, never none.
+    """Let the link name what is live, as ``live`` reads it; readers see the old link or the new one, never none.
 
     Whoever writes the link looks at the log again afterwards, so that of several writers the last one leaves
     it right, in whatever order they come.
-
-    Args:
-        folder: Of the environment.
-        live: Reads the log and returns the reference of what is live.
 
     Returns:
         False if the system has no links, or the folder does not take one.

@@ -67,10 +67,7 @@ def post(address: str, body: dict[str, Any], timeout_s: float) -> None:
         url,
         content=json.dumps(body, allow_nan=False).encode(),
         headers={"Content-Type": "application/json"},
-        extensions={
-            "timeout": httpx.Timeout(timeout_s).as_dict(),
-            "trace": opened,
-        },
+        extensions={"timeout": httpx.Timeout(timeout_s).as_dict(), "trace": opened},
     )
     if url.userinfo:
         request = next(httpx.BasicAuth(url.username, url.password).sync_auth_flow(request))

@@ -86,9 +86,8 @@ class Columns:
                 where = {"start": start, "end": min(start + _REQUESTS_AT_ONCE, end)}
                 new.append(_read(connection, _NEW_ROWS, where))
                 if len(new[-1][0]) != where["end"] - start:
-                    raise Corrupt(
-                        f"{traffic.path}: events are missing between {start + 1} and {where['end']}"
-                    )
+                    between = f"between {start + 1} and {where['end']}"
+                    raise Corrupt(f"{traffic.path}: events are missing {between}")
         self._seen = seen
         if changed is not None:
             places, parts = changed

@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -36,14 +37,15 @@ class TrafficFile:
 
     Args:
         path: The file; it and its folders come into being with the first use.
+        more: Statements that make what it has besides the tables of every file, such as ``EXPERIMENT``.
 
     Attributes:
         fill: Writes what a new file begins with; it gets the damaged file that this one stands in for, if any.
         generation: How many files this process has used, one after the other.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], more: str = "") -> None:
+        self.path, self._more = Path(path), more
         self.fill: Callable[[sqlite3.Connection, Path | None], None] | None = None
         self.generation = 0
         self._writer, self._reader = _Slot(self._open), _Slot(self._open)
@@ -51,8 +53,7 @@ class TrafficFile:
         self._replaces: Path | None = None  # what was set aside for it
         self._setting_aside = threading.Lock()
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> AbstractContextManager[sqlite3.Connection]:
         """Give a connection whose changes are stored together at the end, or none of them if the block raises.
 
         Raises:
@@ -60,18 +61,15 @@ class TrafficFile:
             Refused: A newer dspy_nb wrote it.
             Corrupt: It is no file of traffic.
         """
-        with self._check_same_file(), self._writer.using(self.path, "BEGIN IMMEDIATE", "write") as connection:
-            yield connection
+        return self._use(self._writer, "BEGIN IMMEDIATE", "write")
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> AbstractContextManager[sqlite3.Connection]:
         """Give a connection that sees the file as it is at one moment.
 
         Raises:
             RegistryError, Refused, Corrupt: As for ``writing``.
         """
-        with self._check_same_file(), self._reader.using(self.path, "BEGIN", "read") as connection:
-            yield connection
+        return self._use(self._reader, "BEGIN", "read")
 
     def serve(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Do for a request what writes, all of it or nothing, so that a damaged file holds up no request.
@@ -91,10 +89,7 @@ class TrafficFile:
             fresh, found, before = _Slot(self._open), identity_of(self.path), signature_of(self.path)
             try:
                 time.sleep(_OTHERS_WRITE_WITHIN_S)
-                with (
-                    self._check_same_file(),
-                    fresh.using(self.path, "BEGIN IMMEDIATE", "write") as connection,
-                ):
+                with self._use(fresh, "BEGIN IMMEDIATE", "write") as connection:
                     return work(connection)
             except Corrupt as error:
                 untouched = before == signature_of(self.path) or found != identity_of(self.path)
@@ -115,10 +110,11 @@ class TrafficFile:
         return tuple(aside.sentence() for aside in list_asides(self.path) if aside.at >= since)
 
     @contextlib.contextmanager
-    def _check_same_file(self) -> Iterator[None]:
-        """Refuse a file that took the place of the one that was opened: what the system still writes is lost.
+    def _use(self, slot: _Slot, begin: str, doing: str) -> Iterator[sqlite3.Connection]:
+        """Use a connection, but not to a file that took the place of the one that was opened.
 
-        If the one that was opened was set aside, by whichever process, this one goes on with the new one.
+        What the system still writes to that one is lost. If it was set aside, by whichever process, this one goes
+        on with the new one.
         """
         if self._identity is not None and self._identity != identity_of(self.path):
             self._replaces = next(
@@ -132,15 +128,17 @@ class TrafficFile:
                 )
             self._identity = None
             self.close()
-        yield
+        with slot.using(self.path, begin, doing) as connection:
+            yield connection
         if self._identity is None:
             self._identity = identity_of(self.path)
             self.generation += 1
 
     def _open(self) -> sqlite3.Connection:
-        return _open(self.path, self._fill)
+        return _open(self.path, self._make)
 
-    def _fill(self, connection: sqlite3.Connection) -> None:
+    def _make(self, connection: sqlite3.Connection) -> None:
+        make_tables(connection, self._more)
         if self.fill is not None:
             self.fill(connection, self._replaces)
 
@@ -205,13 +203,13 @@ class _Slot:
                 self._connection = None
 
 
-def _open(path: Path, fill: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
+def _open(path: Path, make: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
     import sqlite3
 
     with explain_failure(f"create {path}"):
         make_folders(path.absolute().parent)
         if not _is_there(path):
-            _create(path, fill)
+            _create(path, make)
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         if (version := _read_version(connection)) > VERSION:
@@ -221,13 +219,11 @@ def _open(path: Path, fill: Callable[[sqlite3.Connection], None]) -> sqlite3.Con
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         if version < VERSION:
-            connection.execute(
-                "PRAGMA cache_spill = OFF"
-            )  # a file that turns out to be damaged stays as it is
+            # A file that turns out to be damaged stays as it is.
+            connection.execute("PRAGMA cache_spill = OFF")
             connection.execute("BEGIN IMMEDIATE")
             if (version := _read_version(connection)) == 0:  # nobody else has made the tables since
-                make_tables(connection)
-                fill(connection)
+                make(connection)
             elif version < VERSION:
                 migrate(connection)
             connection.execute("COMMIT")
@@ -254,7 +250,7 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
+def _create(path: Path, make: Callable[[sqlite3.Connection], None]) -> None:
     """Make a new file: whole, or not there. Where another process is faster, its file stays."""
     import sqlite3
 
@@ -264,8 +260,7 @@ def _create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")
-            make_tables(connection)
-            fill(connection)
+            make(connection)
             connection.execute("COMMIT")
         finally:
             connection.close()
@@ -305,9 +300,8 @@ def verify_traffic(path: Path) -> None:
         if not path.is_file() or not path.stat().st_size:
             raise Corrupt(f"{path} is not a file of traffic: it is empty, or no file at all")
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        ) as connection:
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as error:
         raise _explain(error, path, "read") from error

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import dspy
@@ -34,11 +34,7 @@ class Answer(NamedTuple):
 
 
 def check_served(
-    programs: Iterable[tuple[str, Any]],
-    inputs: Mapping[str, Any],
-    own: tuple[str, ...],
-    *,
-    awaited: bool,
+    programs: Iterable[tuple[str, Any]], inputs: Mapping[str, Any], own: tuple[str, ...], *, awaited: bool
 ) -> None:
     """Check, before a request is stored, that each program that may answer takes it.
 
@@ -66,6 +62,7 @@ class Asked(NamedTuple):
         program: What answers.
         settings: Those of DSPy that the program needs.
         inputs: Of the program.
+        on_failure: Called after a failure was stored.
     """
 
     traffic: Traffic
@@ -73,6 +70,7 @@ class Asked(NamedTuple):
     program: Any
     settings: Mapping[str, Any]
     inputs: Mapping[str, Any]
+    on_failure: Callable[[], None] | None = None
 
     def answer(self) -> Answer:
         """Ask the program, and store how that went; where that cannot be stored, the answer still counts.
@@ -118,16 +116,14 @@ class Asked(NamedTuple):
 
     def _finish(self, meter: ExampleMeter, started: float, error: Exception | None = None) -> None:
         latency_ms, usage = (time.perf_counter() - started) * 1000, meter.take()
-        if not self.request_id:
-            return
-        try:
-            self.traffic.finish(
-                self.request_id,
-                latency_ms,
-                cached=usage.cache_hits > 0 and usage.lm_calls == 0,
-                error=None if error is None else type(error).__name__,
-            )
-        except RegistryError as failure:
-            logger.error(
-                "%s: how request %s ended is not stored: %s", self.traffic.path, self.request_id, failure
-            )
+        if self.request_id:
+            cached = usage.cache_hits > 0 and usage.lm_calls == 0
+            failure = None if error is None else type(error).__name__
+            try:
+                self.traffic.finish(self.request_id, latency_ms, cached=cached, error=failure)
+            except RegistryError as why:
+                logger.error(
+                    "%s: how request %s ended is not stored: %s", self.traffic.path, self.request_id, why
+                )
+        if error is not None and self.on_failure is not None:
+            self.on_failure()

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from dspy_nb.core.arguments import check_text, number_between
 from dspy_nb.core.errors import InputError, NotFound
@@ -53,18 +53,12 @@ class Request(NamedTuple):
     """One request as it is stored.
 
     Attributes:
-        number: From 1, without gaps, in the order in which they came.
         request_id: What its outcome is recorded under.
         is_b: Whether program B answers.
-        share: B's share of the traffic at the request by which its unit counts.
-        first: Whether it says something of the difference that no request of its unit before it has said.
     """
 
-    number: int
     request_id: str
     is_b: bool
-    share: float | None
-    first: bool
 
 
 class Bin(NamedTuple):
@@ -80,20 +74,18 @@ class Traffic:
 
     Args:
         path: The file; it and its folders come into being with the first use.
-        within_s: An outcome that is recorded later than so many seconds after its request is marked as late.
         clock: Seconds since 1970.
+
+    Attributes:
+        more: What the file has besides, see ``TrafficFile``.
+        within_s: An outcome that is recorded later than so many seconds after its request is marked as late.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        within_s: float = math.inf,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.path = Path(path)
-        self.within_s, self.clock = within_s, clock
-        self.file = TrafficFile(path)
+    more: ClassVar[str] = ""
+
+    def __init__(self, path: str | os.PathLike[str], clock: Callable[[], float] = time.time) -> None:
+        self.path, self.clock, self.within_s = Path(path), clock, math.inf
+        self.file = TrafficFile(path, self.more)
 
     # -- requests -------------------------------------------------------------------------------------------
 
@@ -162,15 +154,15 @@ class Traffic:
             check_text("unit", route.unit)
         chosen = uuid.uuid4().hex if request_id is None else request_id
         now = self.clock()
-        number = connection.execute(
+        connection.execute(
             "INSERT INTO events (is_b, chance, share, outcome, error, latency_us, finished, at, recorded_at, "
             "deployment, canary, ref, request_id, unit) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 int(route.is_b), chance, route.share, *ended, now, None if ended[0] is None else now,
                 route.deployment, route.canary, route.ref, chosen, route.unit,
             ),
-        ).lastrowid  # fmt: skip
-        return Request(int(number or 0), chosen, route.is_b, route.share, chance is not None)
+        )  # fmt: skip
+        return Request(chosen, route.is_b)
 
     def finish(
         self, request_id: str, latency_ms: float, *, cached: bool = False, error: str | None = None
@@ -183,17 +175,17 @@ class Traffic:
             cached: Whether all its LM answers came from a cache.
             error: Name of the exception.
         """
-        now, failed = self.clock(), error is not None
         query = (
-            "UPDATE events SET finished = 1, latency_us = ?, cached = ?, error = ?, "
-            f"late = {_LATE}, recorded_at = coalesce(recorded_at, ?), outcome = ifnull(outcome, ?) "
+            "UPDATE events SET finished = 1, latency_us = ?, cached = ?, error = ? "
             "WHERE request_id = ? AND NOT finished"
         )
-        values = (
-            _microseconds(latency_ms), int(cached), error, failed, now, self.within_s,
-            now if failed else None, 0.0 if failed else None, request_id,
-        )  # fmt: skip
-        self.file.serve(lambda connection: connection.execute(query, values))
+        values = (_microseconds(latency_ms), int(cached), error, request_id)
+
+        def end(connection: sqlite3.Connection) -> None:
+            if connection.execute(query, values).rowcount and error is not None:
+                self._record(connection, request_id, 0.0, keep=True)
+
+        self.file.serve(end)
 
     # -- outcomes -------------------------------------------------------------------------------------------
 
@@ -220,21 +212,24 @@ class Traffic:
 
         self.file.serve(update)
 
-    def _record(self, connection: sqlite3.Connection, request_id: str, outcome: float) -> None:
-        query = "SELECT number, outcome, error FROM events WHERE request_id = ?"
+    def _record(
+        self, connection: sqlite3.Connection, request_id: str, outcome: float, *, keep: bool = False
+    ) -> None:
+        """Store an outcome; another one that is known is kept, or an error."""
+        query = "SELECT number, outcome, error, late, at FROM events WHERE request_id = ?"
         found = connection.execute(query, (request_id,)).fetchone()
         if found is None:
             lost = "".join(f"; {sentence}" for sentence in self.file.missing())
             raise NotFound(f"no request {request_id!r:.80} in {self.path}: was it served here?{lost}")
-        number, known, error = found
-        if known is not None and known != outcome:
+        number, known, error, late, at = found
+        if known is not None and known != outcome and not keep:
             why = f", because it failed with {error}" if error else ""
             raise InputError(f"request {request_id} has the outcome {known:g} already{why}, not {outcome:g}")
         if known is None:
             now = self.clock()
             connection.execute(
-                f"UPDATE events SET late = {_LATE}, recorded_at = ?, outcome = ? WHERE number = ?",
-                (True, now, self.within_s, now, outcome, number),
+                "UPDATE events SET late = ?, recorded_at = ?, outcome = ? WHERE number = ?",
+                (int(late or now - at > self.within_s), now, outcome, number),
             )
 
     # -- looking --------------------------------------------------------------------------------------------
@@ -245,16 +240,9 @@ class Traffic:
             query = f"SELECT count(*) FROM events WHERE {which}"
             return int(connection.execute(query, tuple(values)).fetchone()[0])
 
-    def missing(self, since: str = "") -> tuple[str, ...]:
-        """Return what verdicts miss: a sentence about each damaged file that was set aside, since a time."""
-        return self.file.missing(since)
-
     def close(self) -> None:
         """Close the file; it opens again when it is needed."""
         self.file.close()
-
-
-_LATE: Final = "(late OR (? AND outcome IS NULL AND ? - at > ?))"
 
 
 def _microseconds(milliseconds: float | None) -> int | None:
@@ -269,14 +257,14 @@ def find_request(connection: sqlite3.Connection, request_id: str | None, unit: s
     """
     if request_id is None:
         return None
-    query = "SELECT number, is_b, share, chance IS NOT NULL, unit FROM events WHERE request_id = ?"
+    query = "SELECT is_b, unit FROM events WHERE request_id = ?"
     found = connection.execute(query, (check_text("request_id", request_id),)).fetchone()
     if found is None:
         return None
-    number, is_b, share, first, known = found
+    is_b, known = found
     if None not in (known, unit) and known != unit:
         raise InputError(f"request {request_id!r} is one of unit {known!r}, not of {unit!r:.80}")
-    return Request(number, request_id, bool(is_b), share, bool(first))
+    return Request(request_id, bool(is_b))
 
 
 def find_unit(connection: sqlite3.Connection, canary: int | None, unit: str) -> tuple[int, float] | None:

@@ -12,6 +12,7 @@ import pytest
 from dspy_nb.core.ab.assignment import Assignments
 from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.traffic.columns import CACHED, ERROR, FIRST, IS_B, LATE, Columns
+from dspy_nb.core.traffic.store import Request
 
 
 class Clock:
@@ -28,10 +29,16 @@ def clock() -> Clock:
 
 @pytest.fixture
 def traffic(tmp_path: Path, clock: Clock) -> Iterator[Assignments]:
-    store = Assignments(tmp_path / "experiments" / "t.sqlite3", within_s=60, clock=clock)
+    store = Assignments(tmp_path / "experiments" / "t.sqlite3", clock)
+    store.within_s = 60
     store.set_split(0.5)
     yield store
     store.close()
+
+
+def assign_many(traffic: Assignments, requests: list[tuple[str, float]]) -> list[Request]:
+    with traffic.file.writing() as connection:
+        return [traffic._assign(connection, unit, place, None) for unit, place in requests]
 
 
 def columns(traffic: Assignments) -> Columns:
@@ -44,9 +51,10 @@ def test_a_unit_keeps_the_arm_and_the_split_of_its_first_request(traffic: Assign
     first = traffic.assign("u", 0.6)
     traffic.set_split(0.7)
     again, other = traffic.assign("u", 0.6), traffic.assign("v", 0.6)
-    assert (first.number, first.is_b, first.share, first.first) == (1, False, 0.5, True)
-    assert (again.number, again.is_b, again.share, again.first) == (2, False, 0.5, False)
-    assert (other.is_b, other.share) == (True, 0.7)
+    assert [first.is_b, again.is_b, other.is_b] == [False, False, True]
+    read = columns(traffic)
+    assert read.flags.tolist() == [FIRST, 0, FIRST | IS_B]
+    assert read.share.tolist() == [0.5, 0.5, 0.7]
     assert [split for split, _ in traffic.splits()] == [0.5, 0.7]
 
 
@@ -90,7 +98,7 @@ def test_a_failure_has_the_outcome_0_and_says_so(traffic: Assignments) -> None:
 def test_an_outcome_after_its_time_is_late_and_nothing_waits_for_it(
     traffic: Assignments, clock: Clock
 ) -> None:
-    in_time, late, never = traffic.assign_many([("a", 0.1), ("b", 0.1), ("c", 0.1)])
+    in_time, late, never = assign_many(traffic, [("a", 0.1), ("b", 0.1), ("c", 0.1)])
     clock.now += 60
     traffic.record(in_time.request_id, 1)
     assert traffic.expire() == 0
@@ -105,7 +113,7 @@ def test_an_outcome_after_its_time_is_late_and_nothing_waits_for_it(
 def test_columns_read_what_is_new_and_what_changed(traffic: Assignments) -> None:
     read = Columns()
     read.refresh(traffic)
-    made = traffic.assign_many([(f"u{i}", i / 10) for i in range(10)])
+    made = assign_many(traffic, [(f"u{i}", i / 10) for i in range(10)])
     read.refresh(traffic)
     assert np.isnan(read.outcome).all()
     traffic.finish(made[2].request_id, 1.5, cached=True)
@@ -133,7 +141,7 @@ def test_a_fact_that_is_no_json_is_corrupt(traffic: Assignments) -> None:
 
 
 def test_missing_events_are_corrupt(traffic: Assignments) -> None:
-    traffic.assign_many([("a", 0.1), ("b", 0.1), ("c", 0.1)])
+    assign_many(traffic, [("a", 0.1), ("b", 0.1), ("c", 0.1)])
     with sqlite3.connect(traffic.path) as connection:
         connection.execute("DELETE FROM events WHERE number = 2")
     connection.close()

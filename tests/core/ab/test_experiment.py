@@ -13,7 +13,7 @@ import dspy_nb as nb
 from dspy_nb.core.ab.experiment import Experiment
 from dspy_nb.core.errors import InputError, NotFound, Refused
 from dspy_nb.core.statistics.assignment import place_of
-from tests.core.ab.test_assignment import Clock
+from tests.core.ab.test_assignment import Clock, assign_many
 from tests.registry_samples import program
 from tests.scripted import ScriptedEngine, classifier, scripted_lm
 
@@ -310,7 +310,7 @@ def versions(folder: Path) -> nb.Registry:
 def test_the_verdict_is_evidence_that_a_promotion_accepts(tmp_path: Path) -> None:
     registry = versions(tmp_path)
     experiment = Experiment("t", "m@1.0.0", "m@1.1.0", split=0.5, registry=registry)
-    made = experiment._traffic.assign_many([(f"u{i}", place_of("t", f"u{i}")) for i in range(400)])
+    made = assign_many(experiment._traffic, [(f"u{i}", place_of("t", f"u{i}")) for i in range(400)])
     experiment.record_many([(one.request_id, one.is_b) for one in made])
     experiment.conclude("B it is")
     assert experiment.conclude().conclusion is not None

@@ -19,7 +19,7 @@ from dspy_nb.core.ab.ledger import Ledger
 from dspy_nb.core.statistics.proportions import newcombe_interval, two_proportion_z, wilson_interval
 from dspy_nb.core.statistics.two_arm import TwoArmSequence
 from dspy_nb.core.statistics.verdicts import decide
-from tests.core.ab.test_assignment import Clock
+from tests.core.ab.test_assignment import Clock, assign_many
 from tests.core.ab.test_experiment import a, b
 from tests.properties import tries
 
@@ -31,7 +31,7 @@ def begin(folder: Path, **options) -> Experiment:
 def traffic(experiment: Experiment, is_b: list[bool], outcomes: list[float]) -> list[str]:
     """Assign units to these arms, whatever their hash, and record these outcomes."""
     places = [(f"u{i}", 0.0 if arm else 0.999) for i, arm in enumerate(is_b)]
-    made = experiment._traffic.assign_many(places)
+    made = assign_many(experiment._traffic, places)
     experiment.record_many([(one.request_id, y) for one, y in zip(made, outcomes, strict=True)])
     return [one.request_id for one in made]
 
@@ -82,7 +82,7 @@ def test_where_the_split_changed_the_classical_test_is_refused_and_the_effect_is
     experiment = begin(tmp_path)
     traffic(experiment, [True, False, True, False], [1, 1, 1, 0])
     experiment.set_split(0.8)
-    made = experiment._traffic.assign_many([("x", 0.1), ("y", 0.1), ("z", 0.1), ("w", 0.9)])
+    made = assign_many(experiment._traffic, [("x", 0.1), ("y", 0.1), ("z", 0.1), ("w", 0.9)])
     experiment.record_many([(one.request_id, 0.0) for one in made])
     status = experiment.status()
     assert "the split changed" in (status.fixed.refused or "")
@@ -158,7 +158,7 @@ def test_the_expected_sizes_follow_the_split_of_each_event(tmp_path: Path) -> No
     traffic(experiment, [i % 10 == 0 for i in range(1000)], [1.0] * 1000)
     experiment.set_split(0.5)
     places = [(f"late {i}", 0.0 if i % 2 else 0.99) for i in range(1000)]
-    experiment._traffic.assign_many(places)
+    assign_many(experiment._traffic, places)
     assert experiment.status().srm_p_value == pytest.approx(1.0)
 
 
@@ -177,7 +177,7 @@ def test_a_drifting_difference_empties_the_interval_and_blocks_the_verdict(tmp_p
 
 def test_errors_that_differ_are_a_warning(tmp_path: Path) -> None:
     experiment = begin(tmp_path)
-    made = experiment._traffic.assign_many([(f"u{i}", i % 2 * 0.9) for i in range(100)])
+    made = assign_many(experiment._traffic, [(f"u{i}", i % 2 * 0.9) for i in range(100)])
     for one in made:
         experiment._traffic.finish(one.request_id, 1.0, error="ValueError" if one.is_b else None)
     status = experiment.status()
@@ -232,7 +232,7 @@ def test_a_checkpoint_is_gone_on_from(tmp_path: Path, monkeypatch: pytest.Monkey
     experiment.record_many(
         [
             (one.request_id, y)
-            for one, y in zip(experiment._traffic.assign_many(places), outcomes[300:], strict=True)
+            for one, y in zip(assign_many(experiment._traffic, places), outcomes[300:], strict=True)
         ]
     )
     assert other.status() == experiment.status() == Experiment("t", registry=tmp_path).status()
