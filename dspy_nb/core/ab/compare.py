@@ -7,7 +7,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import dspy
 
@@ -18,20 +18,26 @@ from dspy_nb.core.ab.judging import Terms
 from dspy_nb.core.arguments import number_between, probability, time_limit, whole_number
 from dspy_nb.core.data.examples import check_examples
 from dspy_nb.core.data.identity import example_id
+from dspy_nb.core.data.metrics import MetricLike
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import check_metrics
 from dspy_nb.core.events import Broadcaster, Listener
+from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
+from dspy_nb.core.programs.spec import Program
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.text import value_text
 
+Competitor: TypeAlias = "Program | str | ModelVersion"
+"""A program, or a reference to one."""
+
 
 def compare(
-    a: Any,
-    b: Any,
+    a: Competitor,
+    b: Competitor,
     dataset: Iterable[dspy.Example],
-    metric: Any,
+    metric: MetricLike,
     *,
     confidence: float = 0.95,
     margin: float = 0.0,
@@ -41,12 +47,12 @@ def compare(
     timeout_s: float | None = None,
     stop_after_s: float | None = None,
     seed: int = 0,
-    lm: Any = None,
-    lm_a: Any = None,
-    lm_b: Any = None,
-    adapter: Any = None,
-    registry: Any = "registry",
-    program: Any = None,
+    lm: dspy.BaseLM | None = None,
+    lm_a: dspy.BaseLM | None = None,
+    lm_b: dspy.BaseLM | None = None,
+    adapter: dspy.Adapter | None = None,
+    registry: str | os.PathLike[str] | Registry = "registry",
+    program: dspy.Module | None = None,
     names: tuple[str, str] | None = None,
     stop: threading.Event | None = None,
     on_event: Listener | Sequence[Listener] | None = None,
@@ -82,7 +88,7 @@ def compare(
         program: Where a reference stands for a class of your own: one of these, see ``Registry.load``.
         names: What to call programs that are no references; their classes by default.
         stop: Set it, from another thread, to stop.
-        on_event: One or several listeners: called with ``Compared`` at the start, a few times a second, and at
+        on_event: One or several listeners: called with ``Competitor`` at the start, a few times a second, and at
             the end.
 
     Raises:
@@ -100,10 +106,10 @@ def compare(
 
 
 def compare_many(
-    baseline: Any,
-    candidates: Sequence[Any],
+    baseline: Competitor,
+    candidates: Sequence[Competitor],
     dataset: Iterable[dspy.Example],
-    metric: Any,
+    metric: MetricLike,
     *,
     confidence: float = 0.95,
     margin: float = 0.0,
@@ -113,11 +119,11 @@ def compare_many(
     timeout_s: float | None = None,
     stop_after_s: float | None = None,
     seed: int = 0,
-    lm: Any = None,
-    lms: Sequence[Any] | None = None,
-    adapter: Any = None,
-    registry: Any = "registry",
-    program: Any = None,
+    lm: dspy.BaseLM | None = None,
+    lms: Sequence[dspy.BaseLM | None] | None = None,
+    adapter: dspy.Adapter | None = None,
+    registry: str | os.PathLike[str] | Registry = "registry",
+    program: dspy.Module | None = None,
     names: Sequence[str] | None = None,
     stop: threading.Event | None = None,
     on_event: Listener | Sequence[Listener] | None = None,
