@@ -287,4 +287,5 @@ def _show_experiment(
         note="" if begun else new,
         status=0 if fine else 1,
         complaint="" if fine else complaint,
+        aside=True,
     )

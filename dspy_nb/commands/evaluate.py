@@ -180,7 +180,7 @@ def _plan(effect: float, confidence: float) -> Outcome:
     if unused := [shown for name, shown in given().items() if name not in goes]:
         raise nb.InputError(f"--plan evaluates nothing; {unused[0]} does not go with it")
     planned = plan(effect, confidence=confidence)
-    return Outcome(planned, lambda: asdict(planned), str(planned))
+    return Outcome(planned, lambda: asdict(planned), str(planned), aside=True)
 
 
 def _attach(

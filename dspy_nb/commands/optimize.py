@@ -64,7 +64,7 @@ def optimize(
         cost = describe_estimate(wanted.estimate, task.budget)
         if dry_run:
             data = {"lm_calls": wanted.estimate.lm_calls, **asdict(wanted.estimate)}
-            return Outcome(wanted.estimate, data, cost)
+            return Outcome(wanted.estimate, data, cost, aside=True)
         listeners = here.announce(cost)
         with here.progress(quiet=quiet, background=background) as progress:
             run = nb.optimize(
@@ -79,12 +79,10 @@ def optimize(
     if background:
         return Outcome(run)
     version, why = (None, "") if wanted.model_id is None else _register(here, run, wanted, bump, root)
+    known = why if version is None else f"Registered {version.ref} in {short_path(version.path)}"
+    status = 1 if why and not here.keeps_results else 0
     return Outcome(
-        run,
-        lambda: _facts(run, version),
-        note=f"Registered {version.ref} in {short_path(version.path)}" if version is not None else "",
-        status=1 if why and not here.keeps_results else 0,
-        complaint=why,
+        run, lambda: _facts(run, version), note="" if status else known, status=status, complaint=why
     )
 
 

@@ -36,6 +36,7 @@ class Outcome:
         failure: What went wrong at the very end: shown after the result.
         failed: Whether there is no result, but the complaint alone.
         one_line: Whether the JSON is one line, for a log.
+        aside: Whether this is not what the command is for, so that it does not take the place of the last result.
     """
 
     value: Any = None
@@ -49,6 +50,7 @@ class Outcome:
     failure: DspyNbError | None = None
     one_line: bool = False
     failed: bool = False
+    aside: bool = False
 
 
 class Surface(ABC):

@@ -33,7 +33,8 @@ class Cell(Surface):
 
     def __init__(self, shell: Any, namespace: Mapping[str, Any], silent: bool = False) -> None:
         self._shell, self._namespace, self._silent = shell, namespace, silent
-        self._names: tuple[str, ...] = ()
+        self._names: list[str] = []
+        self._own: str | None = None
 
     def begin(self, kept_as: str | None, *, as_json: bool = False, kept: str | None = None) -> None:
         """Note under which names to keep the result.
@@ -43,7 +44,8 @@ class Cell(Surface):
         """
         if kept is not None and (not kept.isidentifier() or keyword.iskeyword(kept)):
             raise InputError(f"-o {kept!r}: not a name that Python allows")
-        self._names = tuple(filter(None, (kept_as, kept)))
+        self._names = [name for name in (kept, kept_as) if name is not None]
+        self._own = kept_as
 
     def finish(self, outcome: Outcome) -> Any:
         """Show what a command found, and return it.
@@ -53,13 +55,15 @@ class Cell(Surface):
         """
         from IPython.display import display
 
+        if outcome.aside and self._own is not None:
+            self._names.remove(self._own)
         self.hold(outcome.value)
         failure = outcome.failure or outcome.refusal
         if not self._silent:
             for shown in (*outcome.also, *([outcome.value] if failure is not None else [])):
                 display(shown)
-        for text in filter(None, (outcome.note, outcome.complaint)):
-            self.say(text)
+        if outcome.note:
+            self.say(outcome.note)
         if failure is not None:
             raise failure
         return None if self._silent else outcome.value
@@ -152,7 +156,7 @@ class Cell(Surface):
 
     def rescue(self, write: Callable[[Path], object], name: str, what: str) -> None:
         """Say under which name it is kept."""
-        self.say(f"{what} is kept as {self._names[0]}")
+        self.say(f"{what} is kept as {self._names[-1]}")
 
     def listing(self, versions: Sequence[ModelVersion], title: str, registry: nb.Registry, model: str) -> Any:
         """Return a list that a notebook with a front end shows as a browser."""

@@ -150,10 +150,11 @@ def test_a_gate_compares_with_the_version_in_production(notebook):
 
 
 def test_a_plan_is_one_line_and_evaluates_nothing(notebook):
-    value, printed = notebook.run("%dspy_evaluate --plan 0.05")
-    assert value == nb.plan(0.05)
+    value, printed = notebook.run("%dspy_evaluate --plan 0.05 -o needed")
+    assert value == nb.plan(0.05) == notebook["needed"]
     assert printed.strip().endswith(str(value))
     assert notebook.engine.calls == 0
+    assert "_dspy_evaluation" not in notebook.shell.user_ns
 
 
 @pytest.mark.parametrize(
