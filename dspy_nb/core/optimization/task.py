@@ -32,7 +32,7 @@ from dspy_nb.core.text import value_text
 _SEEDS = 2**32  # NumPy's and optuna's range
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Task:
     """What to optimize, and how; ``dataclasses.replace`` makes another one with something changed.
 
@@ -116,6 +116,10 @@ class Task:
             estimate=replace(method.estimate(effective, sizes), scoring=most),
             reserve=after,
         )
+
+    def __repr__(self) -> str:
+        sets = "".join(f", {len(examples):,} {name}" for name, examples in self.sets.items())
+        return f"Task({self.optimizer} on {type(self.programs[0]).__name__}{sets}, seed {self.seed})"
 
     @classmethod
     def of(cls, program: Any, arguments: Mapping[str, Any]) -> Task:
