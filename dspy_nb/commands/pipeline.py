@@ -92,7 +92,7 @@ def pipeline(
       dspy-nb pipeline --until gate --out artefacts               (a job of its own for each step)
     """
     from dspy_nb.core.pipeline.folder import next_folder
-    from dspy_nb.core.pipeline.pipeline import PipelineRules, run_pipeline
+    from dspy_nb.core.pipeline.pipeline import DEFAULT_BUDGET, PipelineRules, run_pipeline
     from dspy_nb.views.run import describe_estimate
 
     if not conditions:
@@ -111,7 +111,8 @@ def pipeline(
             production=production,
         )
         folder = Path(out) if out is not None else next_folder(Path("runs"), wanted.model_id)
-        listeners = here.announce(describe_estimate(wanted.estimate, wanted.task.budget))
+        budget = wanted.task.budget if wanted.task.budget.limits() else DEFAULT_BUDGET
+        listeners = here.announce(describe_estimate(wanted.estimate, budget))
         with here.progress(quiet=quiet) as progress:
             result = run_pipeline(
                 wanted.task,
