@@ -265,7 +265,10 @@ class Guard(BaseCallback):
                 asked = call.asked or call.n
                 self.usage += Usage(asked, 0, call.prompt_tokens, call.completion_tokens, call.usd)
             elif exception is not None:
-                self.usage += Usage(lm_calls=max(1, call.asked))
+                refused = (
+                    isinstance(exception, StopRun) and not call.asked
+                )  # it began, and then came the stop
+                self.usage += Usage(lm_calls=0 if refused else max(1, call.asked))
             else:
                 self.usage += Usage(cache_hits=1)
         self._on_call()

@@ -6,6 +6,7 @@ import threading
 
 import dspy
 import pytest
+from dspy.utils import BaseCallback
 
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.errors import InputError, OptimizationFailed
@@ -237,6 +238,20 @@ def test_a_program_of_several_stages_keeps_its_class(engine):
 
 
 # -- stopping ------------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_a_stop_overtakes_before_its_request_is_not_counted():
+    stop, engine = threading.Event(), ScriptedEngine()
+
+    class Late(BaseCallback):  # hears of a call after the run did, and before its request is sent
+        def on_lm_start(self, call_id, instance, inputs):
+            if engine.calls == 35:
+                stop.set()
+
+    with dspy.context(lm=scripted_lm(engine), callbacks=[Late()]):
+        run = run_it("BootstrapFewShotWithRandomSearch", testset=None, stop=stop, num_threads=1)
+    assert run.stopped_by == "stop"
+    assert run.usage.lm_calls == engine.calls == 35
 
 
 @pytest.mark.parametrize("name", CALLING)
