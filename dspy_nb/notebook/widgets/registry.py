@@ -165,6 +165,11 @@ class RegistryBrowser:
             self._saved.append(handle)
         self.follow()
 
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """Return the live widget, and for whoever cannot show one the table as HTML and text."""
+        live = {} if self._closed else self.view._repr_mimebundle_(**kwargs) or {}
+        return {**live, **self._saved_table()}
+
     def _saved_table(self) -> dict[str, str]:
         saved = f'<div class="dspy-nb-saved">{SAVED_STYLE}{to_html(self._table())}</div>'
         return {"text/html": saved, "text/plain": to_text(self._table())}
