@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 import dspy_nb as nb
-from dspy_nb.commands.declaration import Kind, argument, option, typed
+from dspy_nb.commands.declaration import Kind, argument, given, option, typed
 from dspy_nb.commands.surface import Surface
 from dspy_nb.commands.words import input_fields
 
@@ -142,13 +143,17 @@ version_argument: Final = argument("ref", REFERENCES, "MODEL[@VERSION]")
 
 
 def program_argument(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a command that has the option ``--program`` take it as its first word as well."""
+    """Let a command that has the option ``--program`` take it as its first word as well, which is the same."""
 
     @functools.wraps(command)
     def merged(here: Surface, first: str | None, **options: Any) -> Any:
-        if first is not None and options["program"] is not None:
-            raise nb.InputError(f"the program is given twice: {first} and --program {options['program']}")
-        return command(here, **{**options, "program": options["program"] if first is None else first})
+        if first is not None:
+            if given(("program",)):
+                raise nb.InputError(f"the program is given twice: {first} and --program {options['program']}")
+            context = click.get_current_context()
+            context.set_parameter_source("program", ParameterSource.COMMANDLINE)
+            options["program"] = context.params["program"] = first
+        return command(here, **options)
 
     return argument("first", PROGRAMS, "[PROGRAM]", required=False)(merged)
 

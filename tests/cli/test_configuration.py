@@ -194,6 +194,17 @@ def test_like_repeats_a_version_and_flags_override(folder, capsys, engine):
     assert (labeled["optimizer"], labeled["preset"]) == ("LabeledFewShot", None)
 
 
+def test_a_program_that_is_the_first_word_wins_over_the_file_and_over_like(folder, capsys, engine):
+    (folder / "another_app.py").write_text(_APP.replace("Classify", "Sort"))
+    word = "another_app:classifier"
+    said(capsys, "optimize", word, "--model-id", "sentiment")
+    said(capsys, "optimize", "--model-id", "sentiment")
+    said(capsys, "optimize", word, "--like", "sentiment")
+    programs = [said(capsys, "show", f"sentiment@1.{n}.0")["command"]["program"] for n in range(3)]
+    assert programs == [word, "configured_app:classifier", word]
+    assert "the program is given twice" in refused(capsys, "optimize", word, "--program", "app.py:program")
+
+
 def test_like_names_data_that_has_changed(folder, capsys, engine):
     said(capsys, "optimize", "--model-id", "sentiment")
     rows = (folder / "val.jsonl").read_text().splitlines()

@@ -88,7 +88,7 @@ def compare(
         program: Where a reference stands for a class of your own: one of these, see ``Registry.load``.
         names: What to call programs that are no references; their classes by default.
         stop: Set it, from another thread, to stop.
-        on_event: One or several listeners: called with ``Competitor`` at the start, a few times a second, and at
+        on_event: One or several listeners: called with ``Compared`` at the start, a few times a second, and at
             the end.
 
     Raises:
