@@ -24,15 +24,13 @@ from dspy_nb.cli.output import OutputClosed, echo
 from dspy_nb.cli.setup import demo, install_model, run_notebook
 from dspy_nb.cli.shell import Shell
 from dspy_nb.commands import COMMANDS
-from dspy_nb.commands.declaration import Verb
+from dspy_nb.commands.declaration import SETTINGS, Verb
 from dspy_nb.core.text import error_text, one_line
 
 _INTERRUPTED = 130  # what shells report of a program that Ctrl-C ended
 
 
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "obj": Shell()}
-)
+@click.group(context_settings={**SETTINGS, "obj": Shell()})
 @click.version_option(nb.__version__)
 def cli() -> None:
     r"""Optimize, measure, compare and ship DSPy programs.

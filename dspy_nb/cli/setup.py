@@ -89,7 +89,7 @@ def run_notebook(here: Shell, notebook: str, parameters: tuple[str, ...], out: s
             source, copy, folder=source.parent, out=here.stream, parameters=values
         )
     except notebooks.NotebookFailed as error:
-        return Outcome(text="", status=1, complaint=error_text(error), failed=True)
+        raise nb.Refused(error_text(error)) from error
     n = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells)
     data = {
         "notebook": str(source),

@@ -39,7 +39,7 @@ class Shell(Surface):
         Raises:
             DspyNbError: A rule said no, or something went wrong at the very end.
         """
-        if self._as_json and not outcome.failed:
+        if self._as_json:
             data = outcome.data() if callable(outcome.data) else outcome.data
             echo(as_json_text(data, None if outcome.one_line else 2))
         else:

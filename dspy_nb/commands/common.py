@@ -14,9 +14,10 @@ import click
 from click.core import ParameterSource
 
 import dspy_nb as nb
-from dspy_nb.commands.declaration import Kind, argument, given, option, typed
+from dspy_nb.commands.declaration import Kind, argument, given, name_of, option
 from dspy_nb.commands.surface import Surface
 from dspy_nb.commands.words import input_fields
+from dspy_nb.core.models import names
 
 
 def _registry(ctx: click.Context) -> nb.Registry:
@@ -78,9 +79,7 @@ OPTIONS: Final = Kind("NAME=VALUE", _options)
 PRESETS: Final = Kind("NAME", lambda here, ctx: [preset.name for preset in nb.list_presets()])
 MODELS: Final = Kind("NAME", lambda here, ctx: _registry(ctx).models())
 REFERENCES: Final = Kind("REF", _references)
-STAGES: Final = Kind(
-    "STAGE", lambda here, ctx: ("development", "staging", "production", "deprecated", "archived")
-)
+STAGES: Final = Kind("STAGE", lambda here, ctx: names.STAGES)
 ENVIRONMENTS: Final = Kind(
     "NAME", lambda here, ctx: sorted({"development", "staging", "production", *_registry(ctx).environments()})
 )
@@ -91,7 +90,7 @@ DIRECTORY: Final = Kind("DIR", path="dir")
 VERSION: Final = Kind("VERSION")
 NAME: Final = Kind("NAME")
 TEXT: Final = Kind("TEXT")
-BUMPS: Final = click.Choice(["major", "minor", "patch", "prerelease"])
+BUMPS: Final = click.Choice(names.BUMPS)
 
 registry: Final = option(
     "--registry root", "Folder of the registry.", DIRECTORY, default="registry", envvar="DSPY_NB_REGISTRY"
@@ -158,17 +157,15 @@ def program_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     return argument("first", PROGRAMS, "[PROGRAM]", required=False)(merged)
 
 
-def require(options: Mapping[str, Any], names: Iterable[str]) -> None:
+def require(options: Mapping[str, Any], needed: Iterable[str]) -> None:
     """Check that parameters of the current command are given.
 
     Raises:
         UsageError: One is missing; the message names its option.
     """
-    context = click.get_current_context()
-    known = {param.name: param for param in context.command.params}
-    for name in names:
+    for name in needed:
         if options[name] in (None, ()):
-            raise click.UsageError(f"Missing option {typed(known[name])!r}.", context)
+            raise click.UsageError(f"Missing option {name_of(name)!r}.", click.get_current_context())
 
 
 def input_names(inputs: str | None, program: Callable[[], Any]) -> list[str]:

@@ -83,15 +83,13 @@ class _Argument(click.Argument):
         return None
 
 
+SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""Of the contexts of click, wherever a command is typed."""
+
 _METAVARS: Final = {int: "N", float: "X"}
 
 
-def option(
-    names: str,
-    help: str,
-    type: Any = None,
-    **more: Any,
-) -> Callable[[F], F]:
+def option(names: str, help: str, type: Any = None, **more: Any) -> Callable[[F], F]:
     """Declare an option.
 
     Args:
@@ -111,6 +109,17 @@ def option(
     def decorate(function: F) -> F:
         params: list[click.Parameter] = vars(function).setdefault("__click_params__", [])
         params.append(_Option(*names.split(), help=help, **more))
+        return function
+
+    return decorate
+
+
+def option_group(*several: Callable[[F], F]) -> Callable[[F], F]:
+    """Declare several options at once, in their order."""
+
+    def decorate(function: F) -> F:
+        for one in reversed(several):
+            function = one(function)
         return function
 
     return decorate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -12,10 +11,10 @@ import click
 
 import dspy_nb as nb
 from dspy_nb.commands import common
-from dspy_nb.commands.declaration import Kind, argument, command, given, name_of, option
+from dspy_nb.commands.declaration import Kind, argument, command, given, name_of, option, option_group
 from dspy_nb.commands.surface import Outcome, Surface
 
-_CONDITIONS: Final = (
+_condition_options: Final = option_group(
     option("--min-score", "The least score, held against the lower end of its interval.", float),
     option("--max-error-rate", "The largest share of examples without an answer or a score.", float),
     option("--max-latency-p95-ms", "The largest 95th percentile of the latency, in ms.", float),
@@ -194,12 +193,6 @@ def _attach(
     registry.attach(version, evaluation if result is None else result)
     what = "the evaluation" if result is None else f"the gate that {'passed' if result.passed else 'said no'}"
     return f"recorded {what} with {version.ref}"
-
-
-def _condition_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for one in reversed(_CONDITIONS):
-        command = one(command)
-    return command
 
 
 @command("gate")

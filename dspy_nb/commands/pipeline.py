@@ -15,7 +15,6 @@ from dspy_nb.commands import common
 from dspy_nb.commands.declaration import command, option
 from dspy_nb.commands.surface import Outcome, Surface
 from dspy_nb.commands.tasks import reading_task, task_options
-from dspy_nb.core.errors import Refused
 from dspy_nb.core.text import one_line
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def pipeline(
     refused = result.shipped is False
     why = f"{result.steps[-1].name}: {one_line(result.reason)}" if refused else ""
     return Outcome(
-        result, {**result.to_dict(), "folder": str(folder)}, refusal=Refused(why) if refused else None
+        result, {**result.to_dict(), "folder": str(folder)}, refusal=nb.Refused(why) if refused else None
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import dspy_nb as nb
 from dspy_nb.commands import common, words
 from dspy_nb.commands.common import open_registry, version_facts
-from dspy_nb.commands.declaration import Kind, argument, command, name_of, option
+from dspy_nb.commands.declaration import Kind, argument, command, given, name_of, option
 from dspy_nb.commands.surface import Outcome, Surface
 
 
@@ -61,8 +61,7 @@ def registry(
     """
     from dspy_nb.views.listings import Listing, short_path
 
-    wanted = {"--history": history, "--environment": environment, "--diff": compared}
-    typed = [name for name, value in wanted.items() if value]
+    typed = list(given(("history", "environment", "compared")).values())
     if len(typed) > 1:
         raise nb.InputError(f"give either {typed[0]} or {typed[1]}, not both")
     if model and typed and not history:

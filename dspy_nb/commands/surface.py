@@ -34,7 +34,6 @@ class Outcome:
         status: The exit status where no rule was asked, with ``complaint`` on stderr.
         complaint: See ``status``.
         failure: What went wrong at the very end: shown after the result.
-        failed: Whether there is no result, but the complaint alone.
         one_line: Whether the JSON is one line, for a log.
         aside: Whether this is not what the command is for, so that it does not take the place of the last result.
     """
@@ -49,7 +48,6 @@ class Outcome:
     complaint: str = ""
     failure: DspyNbError | None = None
     one_line: bool = False
-    failed: bool = False
     aside: bool = False
 
 

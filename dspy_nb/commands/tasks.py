@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import dspy_nb as nb
 from dspy_nb.commands import common, words
-from dspy_nb.commands.declaration import given, name_of, option
+from dspy_nb.commands.declaration import given, name_of, option, option_group
 from dspy_nb.commands.surface import Surface
 
 _BUDGET: Final = ("lm_calls", "seconds", "tokens", "usd", "call_seconds")
@@ -20,7 +20,7 @@ _SETS: Final = ("trainset", "valset", "testset")
 _STORED: Final = {"trainset": "train_data", "valset": "val_data", "testset": "test_data"}
 """The names that versions store the files of the sets under."""
 
-_OPTIONS: Final = (
+task_options: Final = option_group(
     common.program_argument,
     common.program,
     option(
@@ -63,13 +63,7 @@ _OPTIONS: Final = (
     option("--model-id --save-as model_id", "Register the optimized program as this model.", common.MODELS),
     common.bump,
 )
-
-
-def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that describe an optimization, and the program as an argument as well."""
-    for one in reversed(_OPTIONS):
-        command = one(command)
-    return command
+"""The options that describe an optimization, and the program as an argument as well."""
 
 
 @dataclass(frozen=True)

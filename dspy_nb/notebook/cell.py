@@ -33,8 +33,8 @@ class Cell(Surface):
 
     def __init__(self, shell: Any, namespace: Mapping[str, Any], silent: bool = False) -> None:
         self._shell, self._namespace, self._silent = shell, namespace, silent
-        self._names: list[str] = []
-        self._own: str | None = None
+        self._kept: str | None = None
+        self._kept_as: str | None = None
 
     def begin(self, kept_as: str | None, *, as_json: bool = False, kept: str | None = None) -> None:
         """Note under which names to keep the result.
@@ -44,8 +44,7 @@ class Cell(Surface):
         """
         if kept is not None and (not kept.isidentifier() or keyword.iskeyword(kept)):
             raise InputError(f"-o {kept!r}: not a name that Python allows")
-        self._names = [name for name in (kept, kept_as) if name is not None]
-        self._own = kept_as
+        self._kept, self._kept_as = kept, kept_as
 
     def finish(self, outcome: Outcome) -> Any:
         """Show what a command found, and return it.
@@ -55,8 +54,8 @@ class Cell(Surface):
         """
         from IPython.display import display
 
-        if outcome.aside and self._own is not None:
-            self._names.remove(self._own)
+        if outcome.aside:
+            self._kept_as = None
         self.hold(outcome.value)
         failure = outcome.failure or outcome.refusal
         if not self._silent:
@@ -152,11 +151,11 @@ class Cell(Surface):
 
     def hold(self, value: Any) -> None:
         """Keep the value under its names."""
-        self._shell.user_ns.update(dict.fromkeys(self._names, value))
+        self._shell.user_ns.update(dict.fromkeys(filter(None, (self._kept, self._kept_as)), value))
 
     def rescue(self, write: Callable[[Path], object], name: str, what: str) -> None:
         """Say under which name it is kept."""
-        self.say(f"{what} is kept as {self._names[-1]}")
+        self.say(f"{what} is kept as {self._kept_as}")
 
     def listing(self, versions: Sequence[ModelVersion], title: str, registry: nb.Registry, model: str) -> Any:
         """Return a list that a notebook with a front end shows as a browser."""

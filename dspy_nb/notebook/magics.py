@@ -18,13 +18,12 @@ from click.shell_completion import ShellComplete
 from IPython.core.magic import Magics, magics_class, needs_local_scope
 
 from dspy_nb.commands import COMMANDS
-from dspy_nb.commands.declaration import Verb
+from dspy_nb.commands.declaration import SETTINGS, Verb
 from dspy_nb.core.errors import InputError
 from dspy_nb.notebook.cell import Cell
 from dspy_nb.notebook.defaults import DspyNb
 
 _VERBS = {verb.magic: verb.on("notebook") for verb in COMMANDS if verb.magic is not None}
-_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 _PATTERN = rf".*%({'|'.join(_VERBS)})\b"
 """What a line up to the cursor looks like, an assignment in front of the magic included."""
@@ -55,7 +54,7 @@ class DspyNbMagics(Magics):
 
     def _context(self, verb: Verb, here: Cell | None) -> click.Context:
         return click.Context(
-            verb, info_name=f"%{verb.magic}", obj=here, default_map=self.defaults.options(), **_SETTINGS
+            verb, info_name=f"%{verb.magic}", obj=here, default_map=self.defaults.options(), **SETTINGS
         )
 
     def _run(self, verb: Verb, here: Cell, line: list[str]) -> Any:
@@ -76,7 +75,7 @@ class DspyNbMagics(Magics):
         if verb is None or not typed:
             return []
         here = Cell(self.shell, self.shell.user_ns)
-        settings = {"obj": here, "default_map": self.defaults.options(), **_SETTINGS}
+        settings = {"obj": here, "default_map": self.defaults.options(), **SETTINGS}
         found = ShellComplete(verb, settings, f"%{name}", "").get_completions(
             [word for word in typed[:-1] if word], symbol
         )

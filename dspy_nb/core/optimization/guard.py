@@ -265,9 +265,8 @@ class Guard(BaseCallback):
                 asked = call.asked or call.n
                 self.usage += Usage(asked, 0, call.prompt_tokens, call.completion_tokens, call.usd)
             elif exception is not None:
-                refused = (
-                    isinstance(exception, StopRun) and not call.asked
-                )  # it began, and then came the stop
+                # A stop may come between the beginning of a call and its request, which is then never sent.
+                refused = isinstance(exception, StopRun) and not call.asked
                 self.usage += Usage(lm_calls=0 if refused else max(1, call.asked))
             else:
                 self.usage += Usage(cache_hits=1)
