@@ -133,17 +133,17 @@ def load_requirements(config: Path) -> dict[str, tuple[str, ...]]:
         InputError: It is no TOML, or names a stage or requirement that does not exist.
         RegistryError: It cannot be read.
     """
+    return {**DEFAULT_REQUIREMENTS, **read_tables(config, "promotion", _check_stage, _read_requirements)}
+
+
+def _read_requirements(table: object, where: str) -> tuple[str, ...]:
     answers = tuple(dict.fromkeys(answer for kind in KINDS.values() for answer in kind.answers))
-    shape: Any = msgspec.defstruct(
+    shape: Any = msgspec.defstruct(  # here: most registries have no such table, and each promotion asks
         "Promotion",
         [("require", tuple[Literal[answers], ...])],  # type: ignore[valid-type]
         forbid_unknown_fields=True,
     )
-
-    def read(table: object, where: str) -> tuple[str, ...]:
-        return tuple(fit(table, shape, where).require)
-
-    return {**DEFAULT_REQUIREMENTS, **read_tables(config, "promotion", _check_stage, read)}
+    return tuple(fit(table, shape, where).require)
 
 
 def _check_stage(stage: str) -> None:
