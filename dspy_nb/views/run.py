@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from dspy_nb.core.evaluation.scorecard import Evaluation
@@ -13,10 +14,12 @@ from dspy_nb.core.optimization.run import OptimizationRun, readable
 from dspy_nb.core.statistics.sample_sizes import Plan
 from dspy_nb.core.text import error_text
 from dspy_nb.views.documents import Block, Cell, Code, Details, Document, Facts, Note, Score, Table, document
+from dspy_nb.views.examples import OPEN, SMALL, describe, examples_block
 from dspy_nb.views.wording import count, describe_ending, duration, excerpt, percent, say_rest, usage_facts
 
 CANDIDATE_COLUMNS = ("candidate", "score", "n", "demos", "instruction")
 _CANDIDATES_SHOWN = 10
+_CANDIDATES_OPENED = 5
 _EXCERPT = 160
 
 
@@ -50,18 +53,37 @@ def _(run: OptimizationRun) -> Document:
         if status == "failed":
             note = Note(_failure(run), warning=True)
         facts = [("plan", _subtitle(run)), ("estimate", str(plan.estimate)), ("budget", str(plan.budget))]
-        return Document(f"{title}: {status}", [note, Facts(facts)])
+        return Document(f"{title}: {status}", [note, Facts(facts)], headline=f"{title}: {status}")
     options = [(name, excerpt(value, _EXCERPT)) for name, value in readable(plan.options).items()]
     blocks: list[Block] = [
         *_outcome(run),
         *_scores(run),
+        *_examples(run),
         *_candidates(run),
         Facts(_usage_facts(run)),
         *_errors(run),
         *_prompt(run.program),
         Details("Options", [Facts(options)]),
     ]
-    return Document(f"{title} on {type(run.program).__name__}", blocks, _subtitle(run))
+    title = f"{title} on {type(run.program).__name__}"
+    return Document(title, blocks, _subtitle(run), f"{title}: {_headline(run)}")
+
+
+def _headline(run: OptimizationRun) -> str:
+    said = [describe_ending(run.stopped_by, run.plan.budget.limits())]
+    if run.test_after is not None:
+        before = None if run.test_before is None else run.test_before.score
+        said.append(f"held out {Score(before)} → {Score(run.test_after.score)}")
+    if run.score is not None:
+        said.append(f"{_search_set(run)[0]} {Score(run.baseline_score)} → {Score(run.score)}")
+    return "; ".join(said)
+
+
+def _examples(run: OptimizationRun) -> list[Block]:
+    if run.test_before is None and run.test_after is None:
+        return []
+    table = run.example_table()
+    return [examples_block(table)] if len(table) else []
 
 
 def _subtitle(run: OptimizationRun) -> str:
@@ -175,7 +197,33 @@ def _candidates(run: OptimizationRun) -> list[Block]:
         rows.append(candidate_cells(c.number, remark, c.score, c.n, c.full, c.num_demos, _instruction(c)))
     caption = say_rest(_CANDIDATES_SHOWN, len(run.candidates), "candidates")
     caption = f"{caption}, the best first; run.candidates has all" if caption else ""
-    return [Table(CANDIDATE_COLUMNS, rows, frozenset([1, 2, 3]), caption)]
+    table = Table(CANDIDATE_COLUMNS, rows, frozenset([1, 2, 3]), caption)
+    opened = [_opened(c) for c in ranked[:_CANDIDATES_OPENED] if c.scored]
+    more = "" if len(opened) == len(run.candidates) else " (run.candidates[0].examples() shows those of any)"
+    return [table, Details(f"Examples of the candidates{more}", opened, wide=True)] if opened else [table]
+
+
+def _opened(candidate: Candidate) -> Block:
+    table = candidate.example_table()
+    instead = Note(f"{_title(candidate)}: run.candidates[{candidate.number}].examples()")
+    block = examples_block(table, SMALL, plain_blocks=[instead])
+    return replace(block, title=f"{_title(candidate)}: {describe(table)}")
+
+
+def _title(candidate: Candidate) -> str:
+    partial = "" if candidate.full else " (partial)"
+    return f"Candidate {candidate.number}, {percent(candidate.score)}{partial}"
+
+
+@document.register
+def _(candidate: Candidate) -> Document:
+    demos = count(candidate.num_demos, "demo")
+    subtitle = f"{count(candidate.n, 'example')}, {demos}"
+    prompt = Details(f"Prompt: {describe_prompt(candidate.prompt)}", prompt_blocks(candidate.prompt))
+    examples: Block = Note("Its answers were not kept.")
+    if candidate.scored:
+        examples = examples_block(candidate.example_table(), OPEN, fold=False)
+    return Document(_title(candidate), [prompt, examples], subtitle)
 
 
 def candidate_cells(

@@ -22,10 +22,11 @@ from dspy_nb.core.data.metrics import Metric, MetricLike, as_metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
 from dspy_nb.core.evaluation.attempts import Job, Outcome, Tally, Work, split_fields
+from dspy_nb.core.evaluation.examples import ExampleResult
 from dspy_nb.core.evaluation.executors import run_on
 from dspy_nb.core.evaluation.labels import LabelClasses
 from dspy_nb.core.evaluation.opening import Opening
-from dspy_nb.core.evaluation.scorecard import Evaluation, ExampleResult, MetricScore
+from dspy_nb.core.evaluation.scorecard import Evaluation, MetricScore
 from dspy_nb.core.evaluation.side_effects import watch
 from dspy_nb.core.evaluation.summary import (
     classification_of,

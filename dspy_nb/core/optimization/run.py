@@ -11,6 +11,7 @@ import dspy
 
 from dspy_nb.core.doors import Shown, through
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.evaluation.examples import ExampleTable, HasExamples
 from dspy_nb.core.evaluation.pairing import Difference, paired_difference
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
 from dspy_nb.core.optimization.candidates import Candidate
@@ -74,7 +75,7 @@ class Result:
     left_behind: tuple[str, ...] = ()
 
 
-class OptimizationRun(Shown):
+class OptimizationRun(Shown, HasExamples):
     """One optimization: its plan, its state, and its result once there is one.
 
     While the run works, which only a background run does where one can see it, everything but
@@ -223,6 +224,25 @@ class OptimizationRun(Shown):
             return None
         return paired_difference(after, before)
 
+    def example_table(self) -> ExampleTable:
+        """Return the held-out examples with what came of them before and after; one of the two if it is alone.
+
+        Those that the search scored a candidate on are behind that candidate: ``run.candidates[0].examples()``.
+
+        Raises:
+            InputError: the run is going on, has failed, or scored no held-out examples.
+        """
+        arms = {"before": self.test_before, "after": self.test_after}
+        scored = {name: found.results for name, found in arms.items() if found is not None}
+        if not scored:
+            raise InputError(
+                "the run scored no held-out examples: give it a testset; run.candidates[0].examples() has those of "
+                "the search"
+            )
+        if len(scored) == 1:
+            scored = {"answer": next(iter(scored.values()))}
+        return ExampleTable.of(f"Held-out examples of {self.plan.optimizer}", scored)
+
     def plot(self) -> Any:
         """Return a matplotlib figure: the candidates' scores over the run, and the held-out scores.
 
@@ -265,14 +285,6 @@ class OptimizationRun(Shown):
             "test": test and {"score": test.score, "interval": list(test.interval), "n": test.n},
         }
         return {"program": self.program, "metadata": metadata, "evaluation": test and test.to_dict()}
-
-    def __repr__(self) -> str:
-        """Return optimizer, state and score in one line."""
-        if self.status in ("running", "failed"):
-            return f"<OptimizationRun {self.plan.optimizer}, {self.status}>"
-        score = "" if self.score is None else f", score {self.score:.3f}"
-        stopped = f" by {self.stopped_by}" if self.stopped_by else ""
-        return f"<OptimizationRun {self.plan.optimizer}, {self.status}{stopped}{score}>"
 
 
 def readable(value: Any) -> Any:

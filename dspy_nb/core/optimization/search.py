@@ -138,7 +138,7 @@ class Search:
             program=program,
             score=score,
             baseline_score=baseline,
-            candidates=tuple(self._recorder.candidates),
+            candidates=tuple(self._recorder.with_examples()),
             usage=self._usage(),
             errors=self._errors(),
             stopped_by=reason,
@@ -216,7 +216,7 @@ class Search:
                 return 0.0
             score = metric(gold, pred, trace, pred_name, pred_trace)
             if isinstance(recorder, BatchRecorder):
-                recorder.add_score(float(score))
+                recorder.add_score(float(score), gold, pred)
             return score
 
         return scored
@@ -225,12 +225,13 @@ class Search:
         task = self._task
         method, options = task.method, self._plan.options
         if method.in_batches:
-            return BatchRecorder(task.program, min(options["bsize"], len(task.trainset)), self._on_candidate)
+            full_n = min(options["bsize"], len(task.trainset))
+            return BatchRecorder(task.program, full_n, self._on_candidate, examples=task.trainset)
         compared = {"valset": task.valset, "trainset": task.trainset, None: ()}[method.compares_on]
         most = method.compares_at_most(options) or len(compared)
         # Only its steps may score on other examples than those that candidates are compared on.
         steps = compared if method.made_of_steps else ()
-        return Recorder(task.program, min(len(compared), most) or None, self._on_candidate, steps)
+        return Recorder(task.program, min(len(compared), most) or None, self._on_candidate, steps, compared)
 
     def _finish(self, compiled: Any) -> Any:
         """Return the optimizer's program on the caller's own: with its class state and its pinned models."""
