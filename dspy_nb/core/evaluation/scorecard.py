@@ -17,6 +17,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.attempts import Failure
 from dspy_nb.core.evaluation.classification import Classification, ClassScore, Confusion
 from dspy_nb.core.evidence import EvaluationEvidence
+from dspy_nb.core.programs.lm_call import LMCall
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.storage.files import replace_file
 from dspy_nb.core.storage.plain import plain
@@ -50,6 +51,9 @@ class ExampleResult:
         error: Why there is no answer or no score.
         usage: What the program used.
         metric_usage: What the metrics used, where they ask a language model.
+        calls: The LM calls of the program that were answered, in the order in which they ended; one that failed
+            is counted in ``usage`` alone. Their texts are kept for the first ``PROMPTS_KEPT`` examples, without
+            the secrets that are known to the process.
     """
 
     index: int
@@ -65,6 +69,7 @@ class ExampleResult:
     error: Failure | None
     usage: Usage
     metric_usage: Usage
+    calls: tuple[LMCall, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -244,7 +249,8 @@ class Evaluation(Shown):
     def to_frame(self) -> pd.DataFrame:
         """Return the results as a table: one row per example and repeat.
 
-        Fields are in columns ``input_<field>``, ``expected_<field>`` and ``predicted_<field>``.
+        Fields are in columns ``input_<field>``, ``expected_<field>`` and ``predicted_<field>``; ``truncated`` says
+        whether an answer of a language model was cut off.
         """
         import pandas as pd
 
@@ -260,7 +266,8 @@ class Evaluation(Shown):
             row.update({f"score_{name}": score for name, score in result.scores.items()})
         error = f"{result.error.kind}: {result.error.message}" if result.error else None
         row.update(latency_ms=result.latency_ms, cached=result.cached, error=error)
-        return {**row, **result.usage.to_dict()}
+        truncated = any(call.truncated for call in result.calls)
+        return {**row, **result.usage.to_dict(), "truncated": truncated}
 
     def to_dict(self, *, results: bool = True) -> dict[str, Any]:
         """Return everything as JSON data; what JSON lacks becomes text, and NaN ``None``.
