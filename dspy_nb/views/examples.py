@@ -24,6 +24,8 @@ from dspy_nb.core.evaluation.examples import (
     has_error,
     is_wrong,
 )
+from dspy_nb.core.evaluation.labels import label_text
+from dspy_nb.core.programs.lm_call import LMCall
 from dspy_nb.core.storage.plain import plain
 from dspy_nb.core.text import one_line, value_text
 from dspy_nb.views.documents import Block, Cell, Document, Interactive, Note, Table, document, markup
@@ -84,7 +86,10 @@ def _(table: ExampleTable) -> Document:
 def describe(table: ExampleTable) -> str:
     """Return ``40 examples: 12 wrong, 2 errors``, of two programs with the flips."""
     counts = [
-        (sum(map(is_wrong, table)), "wrong" if len(table.arms) == 1 else "wrong for one of the two"),
+        (
+            sum(map(is_wrong, table)),
+            "wrong" if len(table.arms) == 1 else f"wrong ({' or '.join(table.arms)})",
+        ),
         (sum(map(has_error, table)), "with an error"),
     ]
     if len(table.arms) > 1:
@@ -132,11 +137,11 @@ def _ordered(table: ExampleTable) -> list[tuple[ExampleResult, ...]]:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column: what its cells say, what they are sorted by, and how they look."""
+    """A column: what its cells say, what they are sorted and chosen by, and how they look."""
 
     name: str
     text: Callable[[Sequence[ExampleResult]], str]
-    value: Callable[[Sequence[ExampleResult]], Any] | None = None  # what a number is sorted by
+    value: Callable[[Sequence[ExampleResult]], Any] | None = None
     kind: str = "text"
     colour: Callable[[Sequence[ExampleResult]], str] = lambda row: ""
 
@@ -146,22 +151,22 @@ def _columns(table: ExampleTable) -> list[_Column]:
     names = {name for result in results for name in result.expected} & {
         n for r in results for n in r.predicted
     }
-    choice = "choice" if table.field is not None and names == {table.field} else "text"
     columns = [
         _Column("example", lambda row: str(row[0].index), lambda row: row[0].index, "num"),
         _Column("input", lambda row: fields_text(row[0].inputs)),
-        _Column("expected", lambda row: fields_text(row[0].expected), kind=choice),
+        _class_column("expected", table, 0, "expected", lambda row: fields_text(row[0].expected)),
     ]
     if any(result.repeat for result in results):
         repeat = _Column("repeat", lambda row: str(row[0].repeat), lambda row: row[0].repeat, "num")
         columns.insert(1, repeat)
     if len(table.arms) == 1:
-        columns.append(_Column("answer", lambda row: _answer(row[0], names), kind=choice))
+        columns.append(_class_column("answer", table, 0, "predicted", lambda row: _answer(row[0], names)))
         metrics = [*dict.fromkeys(name for result in results for name in result.scores)]
         columns += [_score_column(name if len(metrics) > 1 else "score", name) for name in metrics]
     else:
         for place, arm in enumerate(table.arms):
-            columns.append(_answer_column(arm, place, names))
+            answer = functools.partial(_scored_answer, place, names)
+            columns.append(_class_column(arm, table, place, "predicted", answer))
         columns.append(
             _Column("change", _change, difference_of, "num", lambda row: _COLOURS.get(flip_of(row), ""))
         )
@@ -177,11 +182,23 @@ def _columns(table: ExampleTable) -> list[_Column]:
 _COLOURS: Final = {"fixed": "good", "broken": "bad"}
 
 
-def _answer_column(arm: str, place: int, names: set[str]) -> _Column:
-    def text(row: Sequence[ExampleResult]) -> str:
-        return f"{_answer(row[place], names)} ({_score(row[place].score)})"
+def _class_column(
+    name: str, table: ExampleTable, place: int, part: str, text: Callable[[Sequence[ExampleResult]], str]
+) -> _Column:
+    """Return a column that can be filtered by class, where a field holds classes."""
+    field = table.field
+    if field is None:
+        return _Column(name, text)
 
-    return _Column(arm, text)
+    def label(row: Sequence[ExampleResult]) -> str:
+        values = getattr(row[place], part)
+        return excerpt(label_text(values[field]), 60) if field in values else "(none)"
+
+    return _Column(name, text, label, "choice")
+
+
+def _scored_answer(place: int, names: set[str], row: Sequence[ExampleResult]) -> str:
+    return f"{_answer(row[place], names)} ({_score(row[place].score)})"
 
 
 def _score_column(title: str, metric: str) -> _Column:
@@ -333,14 +350,15 @@ def _example(
 
 
 def _cell(column: _Column, row: Sequence[ExampleResult], *, first: bool) -> str:
-    text, kinds = column.text(row), " ".join(filter(None, (column.kind, column.colour(row))))
-    value = "" if column.value is None else f' data-value="{_number(column.value(row))}"'
+    text, colour = markup(column.text(row)), column.colour(row)
+    value = "" if column.value is None else f' data-value="{markup(_key(column.value(row)))}"'
     tag = 'th scope="row"' if first else 'td dir="auto"'
-    return f'<{tag} class="{kinds}"{value}>{markup(text)}</{"th" if first else "td"}>'
+    shown = f'<span class="{colour}">{text}</span>' if colour else text
+    return f'<{tag} class="{column.kind}"{value}>{shown}</{"th" if first else "td"}>'
 
 
-def _number(value: Any) -> str:
-    return "" if value is None else f"{float(value):g}"
+def _key(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else f"{float(value):g}"
 
 
 def _result(result: ExampleResult, arm: str, shared: _Shared, length: int) -> str:
@@ -373,7 +391,7 @@ def _term(name: str, text: str) -> str:
     return f'<dt>{markup(name)}</dt><dd dir="auto"><pre>{markup(text)}</pre></dd>'
 
 
-def _call(call: Any, arm: str, number: int, of: int, shared: _Shared, length: int) -> str:
+def _call(call: LMCall, arm: str, number: int, of: int, shared: _Shared, length: int) -> str:
     sent, received = (format_or_dash(n) for n in (call.prompt_tokens, call.completion_tokens))
     facts = [call.lm, f"{sent} + {received} tokens", dollars(call.usd)]
     if call.cached:

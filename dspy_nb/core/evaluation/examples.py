@@ -11,6 +11,7 @@ from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.attempts import Failure
 from dspy_nb.core.evaluation.labels import is_categorical, label_text
+from dspy_nb.core.programs.lm_call import LMCall
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import value_text
 
@@ -37,6 +38,9 @@ class ExampleResult:
         error: Why there is no answer or no score.
         usage: What the program used.
         metric_usage: What the metrics used, where they ask a language model.
+        calls: The LM calls of the program that were answered, in the order in which they ended; one that failed
+            is counted in ``usage`` alone. Their texts are kept for the first ``PROMPTS_KEPT`` examples, without
+            the secrets that are known to the process.
     """
 
     index: int
@@ -52,7 +56,7 @@ class ExampleResult:
     error: Failure | None
     usage: Usage
     metric_usage: Usage
-    calls: tuple[Any, ...] = ()
+    calls: tuple[LMCall, ...] = ()
 
 
 Flips: TypeAlias = Literal["fixed", "broken", "any"]
@@ -172,9 +176,10 @@ class ExampleTable(Shown):
     def to_frame(self) -> pd.DataFrame:
         """Return the rows as a table, with everything in it.
 
-        Of one program, fields are in columns ``input_<field>``, ``expected_<field>`` and ``predicted_<field>``. Of
-        two, inputs and labels have the names of their fields, and the columns of a program begin with its arm, in
-        lower case: ``a_<field>``, ``a_score``, ``a_error``, ``a_latency_ms``; ``difference`` is the last one.
+        Of one program, fields are in columns ``input_<field>``, ``expected_<field>`` and ``predicted_<field>``;
+        ``truncated`` says whether an answer of a language model was cut off. Of two, inputs and labels have the
+        names of their fields, and the columns of a program begin with its arm, in lower case: ``a_<field>``,
+        ``a_score``, ``a_error``, ``a_latency_ms``; ``difference`` is the last one.
         """
         import pandas as pd
 
@@ -264,4 +269,5 @@ def _row(result: ExampleResult) -> dict[str, Any]:
         row.update({f"score_{name}": score for name, score in result.scores.items()})
     error = f"{result.error.kind}: {result.error.message}" if result.error else None
     row.update(latency_ms=result.latency_ms, cached=result.cached, error=error)
-    return {**row, **result.usage.to_dict()}
+    truncated = any(call.truncated for call in result.calls)
+    return {**row, **result.usage.to_dict(), "truncated": truncated}

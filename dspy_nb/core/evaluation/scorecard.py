@@ -217,7 +217,8 @@ class Evaluation(Shown, HasExamples):
     def to_frame(self) -> pd.DataFrame:
         """Return the results as a table: one row per example and repeat.
 
-        Fields are in columns ``input_<field>``, ``expected_<field>`` and ``predicted_<field>``.
+        Fields are in columns ``input_<field>``, ``expected_<field>`` and ``predicted_<field>``; ``truncated`` says
+        whether an answer of a language model was cut off.
         """
         return self.example_table().to_frame()
 
