@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import dspy_nb as nb
     from dspy_nb.core.events import Listener
     from dspy_nb.core.models.version import ModelVersion
+    from dspy_nb.core.optimization.ending import Voice
     from dspy_nb.views.progress.display import Display
 
 
@@ -134,6 +135,19 @@ class Surface(ABC):
         """Return the display of a long call: a listener, and a context for the call."""
 
     # -- what is said and kept -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def voice(self, model_id: str | None, registry: str) -> Voice:
+        """Return how to say here what can be done with a run.
+
+        Args:
+            model_id: The model that it is registered as when it has ended, if it is.
+            registry: Folder of the registry.
+        """
+
+    def shows_ends(self, quiet: bool) -> bool:
+        """Whether the end of a call is to be read here anyway, so that it need not be said again."""
+        return True
 
     @abstractmethod
     def announce(self, cost: str) -> list[Listener]:

@@ -17,6 +17,7 @@ from dspy_nb.core.text import visible
 if TYPE_CHECKING:
     from dspy_nb.core.events import Listener
     from dspy_nb.core.models.version import ModelVersion
+    from dspy_nb.core.optimization.ending import Voice
     from dspy_nb.views.progress.display import Display
 
 
@@ -33,6 +34,7 @@ class Cell(Surface):
 
     def __init__(self, shell: Any, namespace: Mapping[str, Any], silent: bool = False) -> None:
         self._shell, self._namespace, self._silent = shell, namespace, silent
+        self._assigned = ""
         self._kept: str | None = None
         self._kept_as: str | None = None
 
@@ -139,6 +141,25 @@ class Cell(Surface):
         from dspy_nb.notebook.listeners import notebook_progress
 
         return notebook_progress(quiet=quiet, background=background)
+
+    def voice(self, model_id: str | None, registry: str) -> Voice:
+        """Return how to say with the names of the notebook what can be done with a run."""
+        from dspy_nb.commands.voice import MagicVoice
+        from dspy_nb.notebook.assigned import called
+
+        self._assigned, package = called()
+        return MagicVoice(
+            self._kept or self._assigned or self._kept_as or "run",
+            package,
+            model_id=model_id,
+            registry=registry,
+            registers=model_id is not None,
+        )
+
+    def shows_ends(self, quiet: bool) -> bool:
+        """Whether a panel shows them, or the value of the cell, which is its report."""
+        panel = getattr(self._shell, "kernel", None) is not None and not quiet
+        return panel or not (self._silent or self._assigned)
 
     def announce(self, cost: str) -> list[Listener]:
         """Print it at once: a call in the background begins in another thread, which has no cell."""

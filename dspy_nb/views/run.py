@@ -13,6 +13,7 @@ from dspy_nb.core.optimization.run import OptimizationRun, readable
 from dspy_nb.core.statistics.sample_sizes import Plan
 from dspy_nb.core.text import error_text
 from dspy_nb.views.documents import Block, Cell, Code, Details, Document, Facts, Note, Score, Table, document
+from dspy_nb.views.ending import describe_evidence, describe_flattery, describe_verdict, say_next
 from dspy_nb.views.wording import count, describe_ending, duration, excerpt, percent, say_rest, usage_facts
 
 CANDIDATE_COLUMNS = ("candidate", "score", "n", "demos", "instruction")
@@ -53,7 +54,7 @@ def _(run: OptimizationRun) -> Document:
         return Document(f"{title}: {status}", [note, Facts(facts)])
     options = [(name, excerpt(value, _EXCERPT)) for name, value in readable(plan.options).items()]
     blocks: list[Block] = [
-        *_outcome(run),
+        *_ending(run),
         *_scores(run),
         *_candidates(run),
         Facts(_usage_facts(run)),
@@ -61,7 +62,10 @@ def _(run: OptimizationRun) -> Document:
         *_prompt(run.program),
         Details("Options", [Facts(options)]),
     ]
-    return Document(f"{title} on {type(run.program).__name__}", blocks, _subtitle(run))
+    title = f"{title} on {type(run.program).__name__}"
+    if (held := run.held_out) is None:
+        return Document(title, blocks, _subtitle(run))
+    return Document(describe_verdict(held), blocks, f"{title} · {_subtitle(run)}")
 
 
 def _subtitle(run: OptimizationRun) -> str:
@@ -76,6 +80,18 @@ def _failure(run: OptimizationRun) -> str:
     except Exception as error:
         return excerpt(f"{type(error).__name__}: {error_text(error)}", 500)
     return ""
+
+
+def _ending(run: OptimizationRun) -> list[Block]:
+    """Return what the verdict rests on, how the run ended, and what to do next."""
+    held = run.held_out
+    evidence = "" if held is None else describe_evidence(held)
+    step = run.next_step
+    return [
+        *([Note(evidence)] if evidence else []),
+        *_outcome(run),
+        *([Note(say_next(step))] if step else []),
+    ]
 
 
 def _outcome(run: OptimizationRun) -> list[Block]:
@@ -95,7 +111,10 @@ def _scores(run: OptimizationRun) -> list[Block]:
     rows = []
     if run.score is not None or run.baseline_score is not None:
         name, n = _search_set(run)
-        rows.append(_score_row(name, n, Score(run.baseline_score), Score(run.score)))
+        scores = Score(run.baseline_score), Score(run.score)
+        if (held := run.held_out) is not None and held.validation:
+            scores = Score(held.before, held.before_interval), Score(held.after, held.after_interval)
+        rows.append(_score_row(name, n, *scores))
     if before is not None or after is not None:
         n = max(evaluation.n for evaluation in (before, after) if evaluation is not None)
         rows.append(_score_row("held out, never seen by the search", n, _score(before), _score(after)))
@@ -131,10 +150,12 @@ def _has_unseen_valset(run: OptimizationRun) -> bool:
 def _held_out_notes(run: OptimizationRun) -> list[Block]:
     before, after = run.test_before, run.test_after
     if "test" not in run.plan.datasets:
-        unseen = "The search did not see the validation examples, so they tell how good the program is."
-        flatters = "The best of several scores on the same examples flatters"
-        none = f"No held-out examples were given. {flatters}; a testset tells how good the program is."
-        return [] if run.score is None else [Note(unseen if _has_unseen_valset(run) else none)]
+        if run.held_out is not None:
+            return []  # the verdict is on the validation examples
+        if _has_unseen_valset(run) and run.score is not None:
+            unseen = "The search did not see the validation examples, so they tell how good the program is."
+            return [Note(unseen)]
+        return [Note(describe_flattery(run.score, run.baseline_score, len(run.candidates)))]
     if run.origin == "given":
         return []  # said already: nothing changed
     if after is None or before is None:
@@ -152,15 +173,6 @@ def _held_out_notes(run: OptimizationRun) -> list[Block]:
             blocks.append(Note(text, warning=not evaluation.reliable))
     if not after.score > before.score:
         blocks.append(Note("The optimized program does not score higher on held-out examples.", warning=True))
-    gain = run.improvement
-    if gain is not None:
-        clear = gain.verdict in ("better", "worse")
-        verdict = f"The program is {gain.verdict} than before" if clear else "No clear difference"
-        low, high = (100 * end for end in gain.interval)
-        interval = f"{after.confidence:.0%} interval {low:+.1f} to {high:+.1f}"
-        difference = f"its score changed by {100 * gain.difference:+.1f} points ({interval})"
-        flips = f"{gain.better:,} scored higher than before, {gain.worse:,} lower"
-        blocks.append(Note(f"{verdict}: on the same held-out examples {difference}; {flips}."))
     return blocks
 
 
