@@ -22,6 +22,7 @@ FRONTS = {
     "markdown": "dspy_nb.views.documents:to_markdown",
     "html": "dspy_nb.views.documents:to_html",
     "plot": "dspy_nb.plots.runs:plot_run",
+    "called": "dspy_nb.notebook.assigned:called",
 }
 """Who answers at the doors of core (``core/doors.py``), as ``module:function``."""
 

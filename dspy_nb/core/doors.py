@@ -1,7 +1,7 @@
 """Doors from a result to what shows it: ``run.report()``, ``run.to_html()``, ``run.plot()``.
 
-Core names no front end. The package registers in ``dspy_nb.FRONTS`` who answers at which door; it is imported when
-somebody comes through.
+Also from a call to who knows what its result will be called. Core names no front end. The package registers in
+``dspy_nb.FRONTS`` who answers at which door; it is imported when somebody comes through.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def through(door: str, result: object) -> Any:
 
     Args:
         door: A key of ``dspy_nb.FRONTS``.
-        result: What is to be shown.
+        result: What is to be shown; ``None`` for ``called``, where there is no result yet.
     """
     module, name = dspy_nb.FRONTS[door].split(":")
     return getattr(importlib.import_module(module), name)(result)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dspy_nb.core.ab.comparison import Comparison, Comparisons, Flip
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
-from dspy_nb.views.examples import FOLDED, SMALL, Cap, examples_block, fields_text
+from dspy_nb.views.examples.blocks import examples_block
+from dspy_nb.views.examples.columns import FOLDED, SMALL, Cap, fields_text
 from dspy_nb.views.wording import (
     count,
     describe_margin,

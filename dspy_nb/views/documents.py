@@ -155,7 +155,7 @@ def warn(texts: Iterable[str]) -> list[Block]:
 _VIEWS: Final = {
     "comparison": "Comparison Comparisons",
     "evaluation": "Evaluation",
-    "examples": "ExampleTable",
+    "examples.blocks": "ExampleTable",
     "experiment": "ExperimentStatus",
     "gate": "GateResult",
     "listings": "Deployment HistoryEntry ModelVersion Preset VersionDiff",
