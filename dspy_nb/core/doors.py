@@ -34,7 +34,7 @@ class Shown:
     def __init_subclass__(cls, **options: Any) -> None:
         """Let ``repr`` be a line: a dataclass would list everything, and leaves alone what its class has itself."""
         super().__init_subclass__(**options)
-        for name in ("__str__", "__repr__"):
+        for name in ("__str__", "__repr__") if Shown in cls.__bases__ else ():
             if name not in vars(cls):
                 setattr(cls, name, vars(Shown)[name])
 

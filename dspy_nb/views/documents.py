@@ -1,9 +1,10 @@
 """Results as small documents of tables, facts and notes, and these as text, Markdown and HTML.
 
 What is said of a type of result is said in its view, a module of this package that registers one function with
-:func:`document`. The HTML stands alone: no script, no web address, nothing from the notebook but colours. It has
-no background of its own, so it follows light and dark themes; whatever colour says, words say too. Without its
-style sheet, as a forge's preview shows it, it is plain tables and lists.
+:func:`document`. The HTML stands alone: no web address, nothing from the notebook but colours, and a script only
+where there are examples to search, which can be read without it. It has no background of its own, so it follows
+light and dark themes; whatever colour says, words say too. Without its style sheet, as a forge's preview shows it,
+it is plain tables and lists.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def test_a_semicolon_hides_the_run_which_is_still_there(notebook):
 
 def test_a_report_within_a_list_stays_short(notebook):
     _, shown = notebook.run(f"run = {OPTIMIZE} -q\n[run]")
-    assert "[<OptimizationRun BootstrapFewShot, completed>]" in shown
+    assert "[<OptimizationRun: BootstrapFewShot on Predict: completed" in shown
 
 
 def test_names_are_found_in_the_local_scope_and_by_attribute(notebook):

@@ -13,6 +13,7 @@ from dspy_nb.core.evaluation.attempts import Failure
 from dspy_nb.core.evaluation.labels import is_categorical, label_text
 from dspy_nb.core.programs.lm_call import LMCall
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.storage.plain import plain
 from dspy_nb.core.text import value_text
 
 if TYPE_CHECKING:
@@ -136,10 +137,12 @@ class ExampleTable(Shown):
             tests["wrong"] = is_wrong
         if errors:
             tests["errors"] = has_error
-        for what, part, text in (("label", "expected", label), ("answer", "predicted", answer)):
-            if text is not None:
-                name = self._class(what, part, text)
-                tests[f"{what} {name}"] = lambda row, part=part, name=name: name in self._texts(row, part)
+        if label is not None:
+            expected = self._class("label", "expected", label)
+            tests[f"label {expected}"] = lambda row: expected in self._texts(row, "expected")
+        if answer is not None:
+            said = self._class("answer", "predicted", answer)
+            tests[f"answer {said}"] = lambda row: said in self._texts(row, "predicted")
         if flips is not None:
             if flips not in get_args(Flips):
                 raise InputError(f"flips is one of {', '.join(get_args(Flips))}, not {value_text(flips, 40)}")
@@ -184,6 +187,10 @@ class ExampleTable(Shown):
         import pandas as pd
 
         return pd.DataFrame([_row(*row) if len(row) == 1 else self._row_of_two(row) for row in self.rows])
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """Return the rows as JSON data: a result by the name of its arm."""
+        return [dict(zip(self.arms, map(plain, row), strict=True)) for row in self.rows]
 
     def _row_of_two(self, row: tuple[ExampleResult, ...]) -> dict[str, Any]:
         first = row[0]

@@ -77,7 +77,7 @@ def _tuned(program: dspy.Module) -> list[tuple[str, dspy.Predict]]:
 class Scored(NamedTuple):
     """An example that a candidate was scored on: its place in the set, the fields of the answer, the score."""
 
-    index: int
+    place: int
     example: dspy.Example
     answer: dict[str, Any]
     score: bool | float
@@ -129,7 +129,7 @@ def _result(scored: Scored) -> ExampleResult:
     error = None if scored.answer else Failure("NoAnswer", "the program failed on it")
     score = None if error else scored.score
     return ExampleResult(
-        index=scored.index,
+        index=scored.place,
         repeat=0,
         example_id=example_id(scored.example),
         inputs=inputs,

@@ -70,7 +70,7 @@ def examples_block(
 
 def _plain(table: ExampleTable) -> Table:
     columns = [column for column in columns_of(table) if column.name not in ("LM calls", "cost", "ms")]
-    widths = {"input": 40, "expected": 18, "answer": 30, **dict.fromkeys(table.arms, 24)}
+    widths = {**dict.fromkeys(table.arms, 24), "input": 40, "expected": 18, "answer": 40}
     rows: list[Sequence[Cell]] = [
         [excerpt(column.text(row), widths.get(column.name, 30)) for column in columns]
         for row in ordered(table)[:_TEXT_ROWS]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from dspy_nb.core.evaluation.examples import ExampleResult, ExampleTable, flip_of, has_error, is_wrong
-from dspy_nb.core.programs.lm_call import LMCall
+from dspy_nb.core.programs.lm_call import LMCall, Message
 from dspy_nb.core.text import one_line
 from dspy_nb.views.documents import markup
 from dspy_nb.views.examples.columns import (
@@ -24,12 +24,11 @@ from dspy_nb.views.examples.columns import (
     score_text,
     without_files,
 )  # fmt: skip
-from dspy_nb.views.wording import UNKNOWN, dollars, format_or_dash
+from dspy_nb.views.wording import UNKNOWN, count, dollars, format_or_dash
 
 _FIELD: Final = 2000  # characters of a field, or of a message, that is opened
 _FIELDS: Final = 40
-_SHARED: Final = 200  # characters of a message from which on it is shown once for all
-_FIRST_SHARED: Final = 8000
+_BEGINNING: Final = 12_000  # characters of what several prompts begin with
 
 
 def draw(table: ExampleTable, cap: Cap) -> str:
@@ -135,47 +134,61 @@ def _call(call: LMCall, arm: str, number: int, of: int, shared: _Shared, length:
     title = f"{arm}LM call {number}{f' of {of}' if of > 1 else ''}: {', '.join(filter(None, facts))}"
     if call.messages is None:
         return f"<p>{markup(title)} (its prompt was not kept)</p>"
-    items = [(message["role"], shared.text(message["content"], length)) for message in call.messages]
+    *before, last = call.messages
+    items = [*shared.begin(before, length), (last["role"], cut(without_files(last["content"]), length))]
     items.append(("answer", cut(call.output or UNKNOWN, length)))
-    listed = "".join(_term(role, text) for role, text in items)
-    return f"<details><summary>{markup(title)}</summary><dl>{listed}</dl></details>"
+    return f"<details><summary>{markup(title)}</summary><dl>{_terms(items)}</dl></details>"
+
+
+def _terms(items: Iterable[tuple[str, str]]) -> str:
+    return "".join(_term(name, text) for name, text in items)
 
 
 class _Shared:
-    """The long messages that several calls have sent, such as instructions and demos: they are shown once.
+    """What the prompts of several calls begin with, such as instructions and demos: it is shown once.
 
     Attributes:
-        size: Bytes of those that were referred to.
+        size: Bytes of what was referred to.
     """
 
     def __init__(self, rows: Iterable[Sequence[ExampleResult]]) -> None:
-        texts = (
-            message["content"]
-            for row in rows
-            for result in row
-            for call in result.calls
-            for message in call.messages or ()
-        )
-        self._often = {text for text, n in Counter(texts).items() if n > 1 and len(text) >= _SHARED}
-        self._numbers: dict[str, int] = {}
+        calls = (call for row in rows for result in row for call in result.calls if call.messages)
+        self._often = {
+            key for key, n in Counter(_key_of(call.messages[:-1]) for call in calls).items() if n > 1
+        }
+        self._shown: dict[tuple[tuple[str, str], ...], str] = {}
         self.size = 0
 
-    def text(self, content: str, length: int) -> str:
-        """Return the content of a message, or where it is."""
-        if content not in self._often:
-            return cut(without_files(content), length)
-        if content not in self._numbers:
-            self._numbers[content] = len(self._numbers) + 1
-            self.size += len(markup(cut(content, _FIRST_SHARED)).encode())
-        return f"message {self._numbers[content]}, above the table"
+    def begin(self, messages: Sequence[Message], length: int) -> list[tuple[str, str]]:
+        """Return the messages before the last one, each with its role, or where they are."""
+        key = _key_of(messages)
+        if not messages or key not in self._often:
+            return [(role, cut(without_files(content), length)) for role, content in key]
+        if key not in self._shown:
+            self._shown[key] = _beginning(len(self._shown) + 1, key)
+            self.size += len(self._shown[key].encode())
+        number = [*self._shown].index(key) + 1
+        return [("begins with", f"beginning {number}, above the table ({count(len(messages), 'message')})")]
 
     def html(self) -> str:
-        """Return those that were referred to, folded."""
-        if not self._numbers:
+        """Return what was referred to, folded."""
+        if not self._shown:
             return ""
-        items = "".join(
-            _term(f"message {number}", cut(content, _FIRST_SHARED))
-            for content, number in self._numbers.items()
-        )
-        title = f"Messages that several LM calls have sent ({len(self._numbers)})"
-        return f"<details><summary>{title}</summary><dl>{items}</dl></details>"
+        title = "What the prompts of several LM calls begin with"
+        return f"<details><summary>{title}</summary>{''.join(self._shown.values())}</details>"
+
+
+def _key_of(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+    return tuple((message["role"], message["content"]) for message in messages)
+
+
+def _beginning(number: int, messages: Sequence[tuple[str, str]]) -> str:
+    items, left = list[tuple[str, str]](), _BEGINNING
+    for role, content in messages:
+        if left <= 0:
+            items.append(("…", f"and {len(messages) - len(items):,} more messages"))
+            break
+        text = cut(without_files(content), min(left, _FIELD * 2))
+        left -= len(text)
+        items.append((role, text))
+    return f"<p>Beginning {number}</p><dl>{_terms(items)}</dl>"
