@@ -56,8 +56,8 @@ def test_whatever_is_in_a_field_is_text_and_nothing_is_loaded() -> None:
     for html in (found.to_html(), found.examples().to_html()):
         parsed = Tags(html)
         assert {tag for tag, _ in parsed.tags} <= {
-            "div", "style", "caption", "h4", "p", "table", "thead", "tbody", "tr", "th", "td", "svg", "line", "circle", "dl",
-            "dt", "dd", "details", "summary", "pre", "span", "script", "strong",
+            "div", "style", "caption", "h4", "p", "table", "thead", "tbody", "tr", "th", "td", "svg", "line",
+            "circle", "dl", "dt", "dd", "details", "summary", "pre", "span", "script", "strong",
         }  # fmt: skip
         assert not any(name.startswith("on") for _, attributes in parsed.tags for name in attributes)
         assert len(parsed.scripts) == 1
@@ -74,9 +74,9 @@ def test_a_document_has_the_script_once_and_the_table_stands_without_it() -> Non
         )
     html = found.to_html()
     assert html.count("<script>") == 1
-    assert html.count('class="examples"') == 2
+    assert html.count('<div class="examples"') == 2
     parsed = Tags(html)
-    table = html[html.index('class="examples"') :]
+    table = html[html.index('<div class="examples"') :]
     assert table.count("<th scope=") == table.count("<th")
     assert not any("hidden" in attributes for _, attributes in parsed.tags)
 
@@ -120,6 +120,12 @@ def test_wrong_ones_come_first_and_errors_before_them() -> None:
     assert lines == ["6", "4", "5", "7", "0", "1", "2", "3"]
     assert "no answer: ValueError: no six" in found.examples().to_markdown()
     assert "Examples: 4 wrong, 1 with an error" in found.to_html()
+
+
+def test_a_grade_below_the_best_is_not_called_wrong() -> None:
+    html = evaluated("x").to_html()
+    assert "Examples: 1 not fully right" in html
+    assert 'data-wrong="Not fully right"' in html
 
 
 def test_what_prompts_begin_with_is_shown_once_and_each_call_says_what_it_took() -> None:

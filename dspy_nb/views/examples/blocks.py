@@ -14,7 +14,7 @@ from typing import Final
 
 from dspy_nb.core.evaluation.examples import ExampleTable, flip_of, has_error, is_wrong
 from dspy_nb.views.documents import Block, Cell, Document, Interactive, Note, Table, document
-from dspy_nb.views.examples.columns import FOLDED, OPEN, Cap, columns_of, notice, ordered
+from dspy_nb.views.examples.columns import FOLDED, OPEN, Cap, columns_of, notice, ordered, wrong_word
 from dspy_nb.views.examples.markup import draw
 from dspy_nb.views.wording import count, excerpt
 
@@ -41,7 +41,10 @@ def _(table: ExampleTable) -> Document:
 def describe(table: ExampleTable) -> str:
     """Return ``40 examples: 12 wrong, 2 errors``, of two programs with the flips."""
     several = f" ({' or '.join(table.arms)})" if len(table.arms) > 1 else ""
-    counts = [(sum(map(is_wrong, table)), f"wrong{several}"), (sum(map(has_error, table)), "with an error")]
+    counts = [
+        (sum(map(is_wrong, table)), f"{wrong_word(table)}{several}"),
+        (sum(map(has_error, table)), "with an error"),
+    ]
     if len(table.arms) > 1:
         flips = Counter(map(flip_of, table))
         counts[:1] = [(flips["fixed"], "fixed"), (flips["broken"], "broken"), counts[0]]

@@ -78,6 +78,12 @@ class Column:
     colour: Callable[[Sequence[ExampleResult]], str] = lambda row: ""
 
 
+def wrong_word(table: ExampleTable) -> str:
+    """Return what one says of an example without a full score: a grade below it is not wrong."""
+    grades = (score for row in table.rows for result in row if (score := result.score) is not None)
+    return "wrong" if all(score in (0, 1) for score in grades) else "not fully right"
+
+
 def columns_of(table: ExampleTable) -> list[Column]:
     """Return the columns in which there is something to be said."""
     results = [result for row in table.rows for result in row]

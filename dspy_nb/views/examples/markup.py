@@ -23,6 +23,7 @@ from dspy_nb.views.examples.columns import (
     ordered,
     score_text,
     without_files,
+    wrong_word,
 )  # fmt: skip
 from dspy_nb.views.wording import UNKNOWN, count, dollars, format_or_dash
 
@@ -52,7 +53,8 @@ def draw(table: ExampleTable, cap: Cap) -> str:
     below = f'<p class="soft notice">{markup(said)}</p>' if said else ""
     shown = f"<table><thead><tr>{head}</tr></thead>{''.join(parts)}</table>"
     scroll = f'<div class="scroll" role="region" tabindex="0" aria-label="Examples">{shown}</div>'
-    return f'<div class="examples">{shared.html()}{scroll}{below}</div>'
+    wrong = wrong_word(table).capitalize()
+    return f'<div class="examples" data-wrong="{wrong}">{shared.html()}{scroll}{below}</div>'
 
 
 def _example(
