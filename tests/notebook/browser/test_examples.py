@@ -70,7 +70,7 @@ def _search_sort_and_filter(place: Any, wrong: int) -> None:
     assert more.get_attribute("aria-expanded") == "true"
     assert "input review" in box.inner_text()
     assert "item 4 is bad </script><b>bold</b>" in box.inner_text()
-    box.locator("summary", has_text="LM call 1: scripted/model, 10 + 5 tokens").first.click()
+    box.locator("summary:visible", has_text="LM call 1: scripted/model, 10 + 5 tokens").click()
     assert "[[ ## sentiment ## ]]" in box.inner_text()
 
 
