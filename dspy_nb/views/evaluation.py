@@ -21,7 +21,7 @@ def _(found: Evaluation) -> Document:
     examples = count(found.n_examples, "example") + (f", {found.repeats} times" if found.repeats > 1 else "")
     blocks.append(Facts(_facts(found)))
     if found.results:
-        blocks.append(examples_block(found.example_table()))
+        blocks.append(examples_block(found.example_table(), plain_blocks=[]))
     title = f"{found.program} on {examples}"
     return Document(title, blocks, f"{found.metric}{model}", f"{title}: {headline(found)}")
 

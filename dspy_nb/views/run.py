@@ -85,7 +85,7 @@ def _examples(run: OptimizationRun) -> list[Block]:
     if run.test_before is None and run.test_after is None:
         return []
     table = run.example_table()
-    return [examples_block(table)] if len(table) else []
+    return [examples_block(table, plain_blocks=[])] if len(table) else []
 
 
 def _subtitle(run: OptimizationRun) -> str:

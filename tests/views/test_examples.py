@@ -120,6 +120,7 @@ def test_wrong_ones_come_first_and_errors_before_them() -> None:
     assert lines == ["6", "4", "5", "7", "0", "1", "2", "3"]
     assert "no answer: ValueError: no six" in found.examples().to_markdown()
     assert "Examples: 4 wrong, 1 with an error" in found.to_html()
+    assert "no six" not in found.report().partition("Errors: ")[0]  # the report as text is short
 
 
 def test_a_grade_below_the_best_is_not_called_wrong() -> None:
@@ -144,7 +145,7 @@ def test_what_prompts_begin_with_is_shown_once_and_each_call_says_what_it_took()
     ("value", "text"),
     [
         (b"12345", "(5 bytes)"),
-        (None, "null"),
+        (None, "None"),
         ({"a": [1, None]}, '{"a": [1, null]}'),
         (f"see data:image/png;base64,{base64.b64encode(bytes(3000)).decode()}.", "see (image/png, 3 KB)."),
         ("שלום", "שלום"),

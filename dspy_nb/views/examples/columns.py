@@ -196,6 +196,8 @@ def _latency(row: Sequence[ExampleResult]) -> float:
 
 def field_text(value: Any, *, indent: int | None = None) -> str:
     """Return a value of a field as text: what is nested as JSON, and what is embedded by its kind and size."""
+    if value is None or isinstance(value, bool):
+        return str(value)
     if isinstance(value, bytes | bytearray):
         return f"({len(value):,} bytes)"
     if not isinstance(value, str):
