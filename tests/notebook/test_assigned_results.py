@@ -14,7 +14,7 @@ AB = "%dspy_ab program taught --data test --metric exact_match:sentiment -q"
 
 @pytest.fixture
 def cell(magics, tmp_path, monkeypatch):
-    """Return a function that runs a cell and returns what it printed, IPython's ``Out`` included."""
+    """Return a function that runs a cell and returns what is read below it, IPython's ``Out`` included."""
     monkeypatch.chdir(tmp_path)
     taught = classifier()
     taught.demos = reviews(1, "demo")
@@ -23,7 +23,8 @@ def cell(magics, tmp_path, monkeypatch):
     def run(source: str) -> str:
         with capture_output() as captured, dspy.context(lm=scripted_lm()):
             magics.run_cell(source).raise_error()
-        return captured.stdout
+        displayed = "".join(f"{output.data['text/plain']}\n" for output in captured.outputs)
+        return displayed + captured.stdout
 
     return run
 
