@@ -193,9 +193,12 @@ def _compare(
     verdicts = ", ".join(f"{one.b_name}: {one.verdict}" for one in compared)
     wanted = "not to be worse" if not_worse else "to be better"
     accepted = any(_accepted(one, not_worse) for one in compared)
-    filters = {"wrong": which == "wrong", "errors": which == "errors"}
     flips = which if which in ("fixed", "broken") else None
-    tables = [one.examples(**filters, flips=flips) for one in compared if which is not None]
+    tables = [
+        one.examples(wrong=which == "wrong", errors=which == "errors", flips=flips)
+        for one in compared
+        if which is not None
+    ]
     data = {"examples": [table.to_list() for table in tables]} if tables else {}
     return Outcome(
         result,

@@ -154,10 +154,9 @@ class _Shared:
     """
 
     def __init__(self, rows: Iterable[Sequence[ExampleResult]]) -> None:
-        calls = (call for row in rows for result in row for call in result.calls if call.messages)
-        self._often = {
-            key for key, n in Counter(_key_of(call.messages[:-1]) for call in calls).items() if n > 1
-        }
+        sent = (call.messages for row in rows for result in row for call in result.calls if call.messages)
+        often = Counter(_key_of(messages[:-1]) for messages in sent)
+        self._often = {key for key, n in often.items() if n > 1}
         self._shown: dict[tuple[tuple[str, str], ...], str] = {}
         self.size = 0
 
