@@ -37,6 +37,7 @@ from .core.errors import OptimizationFailed as OptimizationFailed
 from .core.errors import Refused as Refused
 from .core.errors import RegistryError as RegistryError
 from .core.evaluation.evaluate import evaluate as evaluate
+from .core.evaluation.examples import ExampleTable as ExampleTable
 from .core.evaluation.scorecard import Evaluation as Evaluation
 from .core.event_log import read_events as read_events
 from .core.events import CandidateScored as CandidateScored

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import dspy
 
     from dspy_nb.core.events import Listener
+    from dspy_nb.core.optimization.ending import Voice
     from dspy_nb.views.progress.display import Display
 
 
@@ -87,6 +88,15 @@ class Shell(Surface):
         from dspy_nb.views.progress.display import Display, terminal_progress
 
         return Display() if quiet else terminal_progress()
+
+    def voice(self, model_id: str | None, registry: str) -> Voice:
+        """Return how to say in commands what can be done with a run."""
+        from dspy_nb.commands.voice import ShellVoice
+
+        registers = model_id is not None
+        return ShellVoice(
+            model_id=model_id, registry=registry, registers=registers, registers_stopped=registers
+        )
 
     @property
     def watched(self) -> bool:

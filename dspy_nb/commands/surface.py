@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import dspy_nb as nb
     from dspy_nb.core.events import Listener
     from dspy_nb.core.models.version import ModelVersion
+    from dspy_nb.core.optimization.ending import Voice
     from dspy_nb.views.progress.display import Display
 
 
@@ -35,6 +36,7 @@ class Outcome:
         complaint: See ``status``.
         failure: What went wrong at the very end: shown after the result.
         one_line: Whether the JSON is one line, for a log.
+        line: Whether a notebook that does not show the value, as where it is assigned, says it in a line.
         aside: Whether this is not what the command is for, so that it does not take the place of the last result.
     """
 
@@ -48,6 +50,7 @@ class Outcome:
     complaint: str = ""
     failure: DspyNbError | None = None
     one_line: bool = False
+    line: bool = True
     aside: bool = False
 
 
@@ -134,6 +137,19 @@ class Surface(ABC):
         """Return the display of a long call: a listener, and a context for the call."""
 
     # -- what is said and kept -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def voice(self, model_id: str | None, registry: str) -> Voice:
+        """Return how to say here what can be done with a run.
+
+        Args:
+            model_id: The model that it is registered as when it has ended, if it is.
+            registry: Folder of the registry.
+        """
+
+    def shows_ends(self, quiet: bool) -> bool:
+        """Whether the end of a call is to be read here anyway, so that it need not be said again."""
+        return True
 
     @abstractmethod
     def announce(self, cost: str) -> list[Listener]:

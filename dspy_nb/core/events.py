@@ -117,6 +117,44 @@ class CandidateScored(Event):
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """What a run has changed on examples that its search never saw.
+
+    Attributes:
+        before: score of the program as it was given, a fraction; ``None`` where it was not scored.
+        after: score of the program that the run ended with; ``None`` as well.
+        before_interval: in which the score before lies.
+        after_interval: in which the score after lies.
+        n: examples that were scored: after, or before where there is no score after.
+        planned: examples that there are.
+        verdict: "better", "worse" or "no clear difference"; "unchanged" where the program is the one that was
+            given; "" where a score is missing, or is of a part of the examples.
+        difference: score after less that before, paired by example; ``None`` without a verdict.
+        interval: in which the difference lies.
+        confidence: of all intervals.
+        gained: examples that scored higher than before.
+        lost: examples that scored lower.
+        errors: examples that failed before, and after.
+        validation: True where they are the validation set, which the search did not use.
+    """
+
+    before: float | None = None
+    after: float | None = None
+    before_interval: tuple[float, float] | None = None
+    after_interval: tuple[float, float] | None = None
+    n: int = 0
+    planned: int = 0
+    verdict: str = ""
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    confidence: float = 0.95
+    gained: int = 0
+    lost: int = 0
+    errors: tuple[int, int] = (0, 0)
+    validation: bool = False
+
+
+@dataclass(frozen=True)
 class Completed(Event):
     """The run ended with a program.
 
@@ -124,11 +162,17 @@ class Completed(Event):
         score: score of that program on the validation set, ``None`` where there was none.
         duration_s: wall-clock seconds.
         stopped_by: ``None`` when the optimizer finished by itself, else what ended it early.
+        origin: where the program comes from, as in ``OptimizationRun.origin``.
+        held_out: what changed on examples that the search never saw; ``None`` where there were none.
+        next_step: what to do next, a sentence.
     """
 
     score: float | None
     duration_s: float
     stopped_by: str | None = None
+    origin: str = "optimizer"
+    held_out: HeldOut | None = None
+    next_step: str = ""
 
 
 # -- of an evaluation -------------------------------------------------------------------------------------------

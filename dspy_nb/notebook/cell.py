@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import dspy_nb as nb
 from dspy_nb.commands import words
 from dspy_nb.commands.surface import Outcome, Surface
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.text import visible
 
 if TYPE_CHECKING:
     from dspy_nb.core.events import Listener
     from dspy_nb.core.models.version import ModelVersion
+    from dspy_nb.core.optimization.ending import Voice
     from dspy_nb.views.progress.display import Display
 
 
@@ -26,13 +28,14 @@ class Cell(Surface):
     Args:
         shell: IPython.
         namespace: What has a name there.
-        silent: Whether the line ends with ``;``: the value is not returned.
+        silent: Whether the line ends with ``;``: nothing is shown.
     """
 
     keeps_results = True
 
     def __init__(self, shell: Any, namespace: Mapping[str, Any], silent: bool = False) -> None:
         self._shell, self._namespace, self._silent = shell, namespace, silent
+        self._assigned = ""
         self._kept: str | None = None
         self._kept_as: str | None = None
 
@@ -54,6 +57,8 @@ class Cell(Surface):
         """
         from IPython.display import display
 
+        from dspy_nb.notebook.assigned import is_displayed
+
         if outcome.aside:
             self._kept_as = None
         self.hold(outcome.value)
@@ -61,11 +66,14 @@ class Cell(Surface):
         if not self._silent:
             for shown in (*outcome.also, *([outcome.value] if failure is not None else [])):
                 display(shown)
+        displayed = is_displayed()
+        if isinstance(outcome.value, Shown) and outcome.line and not (self._silent or displayed or failure):
+            self.say(str(outcome.value))
         if outcome.note:
             self.say(outcome.note)
         if failure is not None:
             raise failure
-        return None if self._silent else outcome.value
+        return None if self._silent and displayed else outcome.value
 
     # -- what words stand for ------------------------------------------------------------------------------
 
@@ -139,6 +147,25 @@ class Cell(Surface):
         from dspy_nb.notebook.listeners import notebook_progress
 
         return notebook_progress(quiet=quiet, background=background)
+
+    def voice(self, model_id: str | None, registry: str) -> Voice:
+        """Return how to say with the names of the notebook what can be done with a run."""
+        from dspy_nb.commands.voice import MagicVoice
+        from dspy_nb.notebook.assigned import called
+
+        self._assigned, package = called()
+        return MagicVoice(
+            self._kept or self._assigned or self._kept_as or "run",
+            package,
+            model_id=model_id,
+            registry=registry,
+            registers=model_id is not None,
+        )
+
+    def shows_ends(self, quiet: bool) -> bool:
+        """Whether a panel shows them, or the value of the cell, which is its report."""
+        panel = getattr(self._shell, "kernel", None) is not None and not quiet
+        return panel or not (self._silent or self._assigned)
 
     def announce(self, cost: str) -> list[Listener]:
         """Print it at once: a call in the background begins in another thread, which has no cell."""

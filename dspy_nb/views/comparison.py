@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dspy_nb.core.ab.comparison import Comparison, Comparisons, Flip
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
+from dspy_nb.views.examples.blocks import examples_block
+from dspy_nb.views.examples.columns import FOLDED, SMALL, Cap, fields_text
 from dspy_nb.views.wording import (
     count,
     describe_margin,
     describe_verdict,
     dollars,
     duration,
-    excerpt,
     level,
     points,
     say_rest,
@@ -35,10 +36,11 @@ def _(found: Comparison) -> Document:
         *warn(found.warnings),
         Table(columns, arms, frozenset([3, 4, 5, 6])),
         Facts(_facts(found)),
-        *_all_flips(found),
+        *_examples_of(found, FOLDED),
     ]
     subtitle = f"{found.metric} · {found.n:,} of {count(found.n_planned, 'example')} · seed {found.seed}"
-    return Document(f"A/B: {found.a_name} (A) and {found.b_name} (B)", blocks, subtitle)
+    title = f"A/B: {found.a_name} (A) and {found.b_name} (B)"
+    return Document(title, blocks, subtitle, f"{title}: {_verdict(found)}")
 
 
 def _verdict(found: Comparison) -> str:
@@ -72,10 +74,11 @@ def _(found: Comparisons) -> Document:
     ]
     for one in ranking:
         details = warn(text for text in one.warnings if text not in found.warnings)
-        details += [Note(_verdict(one)), Facts(_examples(one) + _ratios(one)), *_all_flips(one)]
+        details += [Note(_verdict(one)), Facts(_examples(one) + _ratios(one)), *_examples_of(one, SMALL)]
         blocks.append(Details(one.b_name, details))
     subtitle = f"{found.metric} · at most {count(found.n_planned, 'example')} · seed {found.seed}"
-    return Document(f"A/B: {count(len(found), 'candidate')} against {found.baseline} (A)", blocks, subtitle)
+    title = f"A/B: {count(len(found), 'candidate')} against {found.baseline} (A)"
+    return Document(title, blocks, subtitle, f"{title}: {_winner(found)}")
 
 
 def _winner(found: Comparisons) -> str:
@@ -158,8 +161,11 @@ def _ratios(found: Comparison) -> list[tuple[str, str]]:
     return facts
 
 
-def _all_flips(found: Comparison) -> list[Block]:
-    return _flips("fixed", found.fixed) + _flips("broke", found.broken)
+def _examples_of(found: Comparison, cap: Cap) -> list[Block]:
+    """Return the examples side by side; in text and Markdown those on which the two differ."""
+    flips = _flips("fixed", found.fixed) + _flips("broke", found.broken)
+    table = found.example_table()
+    return [examples_block(table, cap, plain_blocks=flips)] if len(table) else flips
 
 
 def _flips(did: str, flips: Sequence[Flip]) -> list[Block]:
@@ -177,8 +183,4 @@ def flip_cells(flip: Flip) -> tuple[str, str, str, str]:
 
 
 def _fields(values: dict[str, object]) -> str:
-    if not values:
-        return "(no answer)"
-    if len(values) == 1:
-        return excerpt(next(iter(values.values())), _EXCERPT)
-    return excerpt(", ".join(f"{name}: {value}" for name, value in values.items()), _EXCERPT)
+    return fields_text(values, _EXCERPT) if values else "(no answer)"

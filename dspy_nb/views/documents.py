@@ -1,9 +1,10 @@
 """Results as small documents of tables, facts and notes, and these as text, Markdown and HTML.
 
 What is said of a type of result is said in its view, a module of this package that registers one function with
-:func:`document`. The HTML stands alone: no script, no web address, nothing from the notebook but colours. It has
-no background of its own, so it follows light and dark themes; whatever colour says, words say too. Without its
-style sheet, as a forge's preview shows it, it is plain tables and lists.
+:func:`document`. The HTML stands alone: no web address, nothing from the notebook but colours, and a script only
+where there are examples to search, which can be read without it. It has no background of its own, so it follows
+light and dark themes; whatever colour says, words say too. Without its style sheet, as a forge's preview shows it,
+it is plain tables and lists.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import html
 import importlib
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -112,16 +113,37 @@ class Drawing:
     label: str
 
 
-Block: TypeAlias = Table | Facts | Bar | Note | Code | Changes | Details | Drawing
+@dataclass(frozen=True)
+class Interactive:
+    """A part of HTML that a script makes work; text and Markdown have other blocks for it.
+
+    Attributes:
+        title: Under which HTML folds it away; "" for not at all.
+        draw: Returns the markup, which the package itself drew and which can be read without the script.
+        blocks: What stands for it elsewhere.
+        assets: Its style sheet and its script, which a document has once.
+    """
+
+    title: str
+    draw: Callable[[], str]
+    blocks: Sequence[Block]
+    assets: str
+
+
+Block: TypeAlias = Table | Facts | Bar | Note | Code | Changes | Details | Drawing | Interactive
 
 
 @dataclass(frozen=True)
 class Document:
-    """A title, one line below it, and blocks; what takes a single line is a subtitle alone."""
+    """A title, one line below it, and blocks; what takes a single line is a subtitle alone.
+
+    ``headline`` is what ``print`` says of the result; title and subtitle where it is left out.
+    """
 
     title: str
     blocks: Sequence[Block]
     subtitle: str = ""
+    headline: str = ""
 
 
 def warn(texts: Iterable[str]) -> list[Block]:
@@ -134,12 +156,13 @@ def warn(texts: Iterable[str]) -> list[Block]:
 _VIEWS: Final = {
     "comparison": "Comparison Comparisons",
     "evaluation": "Evaluation",
+    "examples.blocks": "ExampleTable",
     "experiment": "ExperimentStatus",
     "gate": "GateResult",
     "listings": "Deployment HistoryEntry ModelVersion Preset VersionDiff",
     "monitor": "CanaryStatus HealthReport",
     "pipeline": "PipelineResult",
-    "run": "Estimate OptimizationRun Plan",
+    "run": "Candidate Estimate OptimizationRun Plan",
 }
 """The views, each with the types that it has a document for: a new type of result is named here."""
 
@@ -172,6 +195,12 @@ def _(result: Document) -> Document:
 # -- text ---------------------------------------------------------------------------------------------------
 
 
+def to_line(result: object) -> str:
+    """Return what a result says in one line."""
+    shown = document(result)
+    return one_line(shown.headline or ", ".join(filter(None, (shown.title, shown.subtitle))))
+
+
 def to_text(result: object) -> str:
     """Return a result or a document as text for a terminal, 100 columns wide except for tables with long cells."""
     shown = document(result)
@@ -195,6 +224,9 @@ def _text(block: Block) -> list[str]:
         return [f"    {line}" for line in block.text.splitlines()]
     if isinstance(block, Changes):
         return [*([one_line(block.title)] if block.title else []), *_signed(block)]
+    if isinstance(block, Interactive):
+        parts = [lines for inner in block.blocks if (lines := _text(inner))]
+        return "\n\n".join("\n".join(lines) for lines in parts).split("\n") if parts else []
     if block.wide:
         return []
     lines = [f"{one_line(block.title)}:"]
@@ -233,7 +265,8 @@ def to_markdown(result: object) -> str:
     shown = document(result)
     title = [f"### {markdown_text(shown.title)}"] if shown.title else []
     subtitle = [markdown_text(shown.subtitle)] if shown.subtitle else []
-    return "\n\n".join(title + subtitle + [_markdown(block) for block in shown.blocks]) + "\n"
+    blocks = filter(None, map(_markdown, shown.blocks))
+    return "\n\n".join([*title, *subtitle, *blocks]) + "\n"
 
 
 def _markdown(block: Block) -> str:
@@ -254,6 +287,8 @@ def _markdown(block: Block) -> str:
         title = f"**{markdown_text(block.title)}**\n\n" if block.title else ""
         return title + _markdown(Code("\n".join(_signed(block))))
     inner = "\n\n".join(_markdown(part) for part in block.blocks)
+    if isinstance(block, Interactive):
+        return inner
     return f"<details><summary>{markup(block.title)}</summary>\n\n{inner}\n\n</details>"
 
 
@@ -318,7 +353,17 @@ def to_fragment(blocks: Iterable[Block], title: str = "", subtitle: str = "", st
     """Return blocks as HTML, without ``style`` for a place where :data:`STYLE` stands once for all."""
     heading = f"<h4>{markup(title)}</h4>" if title else ""
     line = f'<p class="soft">{markup(subtitle)}</p>' if subtitle else ""
-    return f'<div class="dspy-nb">{style}{heading}{line}{"".join(map(_html, blocks))}</div>'
+    listed = list(blocks)
+    assets = "".join(dict.fromkeys(_assets(listed)))
+    return f'<div class="dspy-nb">{style}{heading}{line}{"".join(map(_html, listed))}{assets}</div>'
+
+
+def _assets(blocks: Iterable[Block]) -> Iterator[str]:
+    for block in blocks:
+        if isinstance(block, Interactive):
+            yield block.assets
+        elif isinstance(block, Details):
+            yield from _assets(block.blocks)
 
 
 def _html(block: Block) -> str:
@@ -342,7 +387,9 @@ def _html(block: Block) -> str:
         lines = [f"<div{kinds.get(sign[0], '')}>{sign} {markup(text)}</div>" for sign, text in block.lines]
         title = f"<p>{markup(block.title)}</p>" if block.title else ""
         return f"{title}<pre>{''.join(lines)}</pre>"
-    inner = "".join(map(_html, block.blocks))
+    inner = block.draw() if isinstance(block, Interactive) else "".join(map(_html, block.blocks))
+    if not block.title:
+        return inner
     return f"<details><summary>{markup(block.title)}</summary><div>{inner}</div></details>"
 
 

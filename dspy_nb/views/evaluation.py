@@ -8,6 +8,7 @@ from dspy_nb.core.evaluation.classification import Classification, Confusion
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
+from dspy_nb.views.examples.blocks import examples_block
 from dspy_nb.views.wording import count, duration, excerpt, level, percent, say_rest, usage_facts
 
 _ROWS_SHOWN = 20
@@ -19,7 +20,22 @@ def _(found: Evaluation) -> Document:
     model = f" · {found.base_model}" if found.base_model else ""
     examples = count(found.n_examples, "example") + (f", {found.repeats} times" if found.repeats > 1 else "")
     blocks.append(Facts(_facts(found)))
-    return Document(f"{found.program} on {examples}", blocks, f"{found.metric}{model}")
+    if found.results:
+        blocks.append(examples_block(found.example_table(), plain_blocks=[]))
+    title = f"{found.program} on {examples}"
+    return Document(title, blocks, f"{found.metric}{model}", f"{title}: {headline(found)}")
+
+
+def headline(found: Evaluation) -> str:
+    """Return ``exact_match 82.5% [68.1%, 91.3%], 33 of 40 right, 2 errors``."""
+    said = [f"{found.metric} {Score(found.score, found.interval)}"]
+    if found.correct is not None:
+        said.append(f"{found.correct:,} of {found.n:,} right")
+    if found.errors.count:
+        said.append(count(found.errors.count, "error"))
+    if not found.complete:
+        said.append(f"PARTIAL: {found.n:,} of {found.n_planned:,} finished")
+    return ", ".join(said)
 
 
 def _scores(found: Evaluation) -> Table:

@@ -31,7 +31,8 @@ def _(found: ExperimentStatus) -> Document:
         Facts(_facts(found)),
     ]
     subtitle = f"{count(found.total, 'request')} · {percent(found.split)} of new units go to B"
-    return Document(f"Experiment {found.name}: {found.a.name} (A) and {found.b.name} (B)", blocks, subtitle)
+    title = f"Experiment {found.name}: {found.a.name} (A) and {found.b.name} (B)"
+    return Document(title, blocks, subtitle, f"{title}: {_verdict(found)}")
 
 
 def _verdict(found: ExperimentStatus) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -16,7 +16,7 @@ from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.presets import Preset
 from dspy_nb.core.registry.diff import VersionDiff
 from dspy_nb.views.documents import Block, Cell, Changes, Document, Note, Score, Table, document
-from dspy_nb.views.wording import UNKNOWN, moment, say_rest
+from dspy_nb.views.wording import UNKNOWN, count, moment, say_rest
 
 T = TypeVar("T")
 
@@ -52,12 +52,25 @@ class _Kind:
 @document.register
 def _(items: Listing) -> Document:  # type: ignore[type-arg]  # no dispatch on what is in a list
     if not items:
-        return Document(items.title, [Note(items.nothing)])
+        return Document(
+            items.title, [Note(items.nothing)], headline=f"{items.title or 'A list'}: {items.nothing}"
+        )
     kind = _KINDS[type(items[0])]
     limit = kind.limit or len(items)
     rows = [kind.row(item) for item in items[:limit]]
     caption = say_rest(limit, len(items), kind.title.lower())
-    return Document(items.title or kind.title, [Table(kind.columns, rows, kind.numbers, caption)])
+    title = items.title or kind.title
+    return Document(
+        title, [Table(kind.columns, rows, kind.numbers, caption)], headline=f"{title}: {len(items):,} in all"
+    )
+
+
+def _alone(item: object) -> Document:
+    """Return the document of one item, whose line is its row."""
+    cells = (str(cell) for cell in _KINDS[type(item)].row(item) if cell is not None)
+    return replace(
+        document(Listing([item])), headline=", ".join(text for text in cells if text not in ("", UNKNOWN))
+    )
 
 
 def _list_preset(preset: Preset) -> tuple[Cell, ...]:
@@ -117,7 +130,7 @@ _KINDS: Final[dict[type, _Kind]] = {
     ),
 }
 for _kind in _KINDS:
-    document.register(_kind, lambda item: document(Listing([item])))
+    document.register(_kind, _alone)
 
 
 @document.register
@@ -126,7 +139,12 @@ def _(diff: VersionDiff) -> Document:
         Changes([(change.sign, change.text) for change in changes], section)
         for section, changes in diff.sections().items()
     ]
-    return Document("", [Changes([("---", diff.a), ("+++", diff.b)]), *(sections or [Note("no difference")])])
+    lines = ", ".join(f"{count(len(changes), 'line')} of {name}" for name, changes in diff.sections().items())
+    return Document(
+        "",
+        [Changes([("---", diff.a), ("+++", diff.b)]), *(sections or [Note("no difference")])],
+        headline=f"{diff.a} → {diff.b}: {lines or 'no difference'}",
+    )
 
 
 def short_path(path: Path) -> str:

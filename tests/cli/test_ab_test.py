@@ -123,6 +123,13 @@ def test_json_has_the_numbers_and_no_single_examples(capsys):
     assert data["a"]["n"] == data["b"]["n"] == data["n"]
 
 
+def test_the_examples_that_changed_are_printed_where_they_are_asked_for(capsys):
+    assert main([*command(_WEAK, _STRONG), "--examples", "fixed"]) == 0
+    lines = [line.split() for line in said(capsys)[0].splitlines() if line.endswith(" fixed")]
+    assert len(lines) > 5
+    assert all("(wrong)" in line and "(right)" in line for line in lines)
+
+
 def test_one_look_answers_all(capsys, engine):
     assert (
         main([*command(_WEAK, _STRONG), "--one-look", "--max-examples", "50", "--seed", "3", "--json"]) == 0

@@ -118,7 +118,7 @@ def test_a_semicolon_hides_the_run_which_is_still_there(notebook):
 
 def test_a_report_within_a_list_stays_short(notebook):
     _, shown = notebook.run(f"run = {OPTIMIZE} -q\n[run]")
-    assert "[<OptimizationRun BootstrapFewShot, completed>]" in shown
+    assert "[<OptimizationRun: BootstrapFewShot on Predict: completed" in shown
 
 
 def test_names_are_found_in_the_local_scope_and_by_attribute(notebook):
@@ -261,8 +261,9 @@ def test_an_unreadable_registry_is_found_before_anything_is_spent(notebook, tmp_
 def test_save_as_registers_and_says_where(notebook, tmp_path):
     run, first = notebook.run(f"{SEARCH} --test test --save-as sentiment")
     _, second = notebook.run(f"{OPTIMIZE} --save-as sentiment --bump major")
-    assert "Registered sentiment@1.0.0 in registry/models/sentiment/1.0.0" in first
-    assert "Registered sentiment@2.0.0" in second
+    changed = "held-out 60.0% -> 100.0%, better"
+    assert f"Registered sentiment@1.0.0: {changed}; in registry/models/sentiment/1.0.0\n" in first
+    assert "Registered sentiment@2.0.0 in registry/models/sentiment/2.0.0\n" in second
     version = Registry(tmp_path / "registry").get("sentiment@1.0.0")
     assert (version.score, version.interval) == (run.test_after.score, run.test_after.interval)
 

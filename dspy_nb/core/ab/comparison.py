@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import NotFound
+from dspy_nb.core.evaluation.examples import ExampleTable, HasExamples
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.evidence import ComparisonEvidence
 from dspy_nb.core.statistics.means import Ratio
@@ -53,7 +54,7 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class Comparison(Shown):
+class Comparison(Shown, HasExamples):
     """Two programs on the same examples. Differences are B − A.
 
     Attributes:
@@ -176,29 +177,14 @@ class Comparison(Shown):
         own = plain({**data, "latency_ratio": latency, "a": None, "b": None, **path})
         return {"schema_version": _SCHEMA_VERSION, **own, **arms}
 
+    def example_table(self) -> ExampleTable:
+        """Return the examples with what came of them for A and for B."""
+        title = f"{self.a_name} (A) and {self.b_name} (B), {self.metric}"
+        return ExampleTable.of(title, {"A": self.a.results, "B": self.b.results})
+
     def to_frame(self) -> pd.DataFrame:
         """Return a row for each example: inputs, labels, and of each program score, answer and error."""
-        import pandas as pd
-
-        rows = []
-        for a, b in zip(self.a.results, self.b.results, strict=True):
-            row: dict[str, Any] = {"index": a.index, **a.inputs, **a.expected}
-            for arm, result in (("a", a), ("b", b)):
-                row |= {f"{arm}_{name}": value for name, value in result.predicted.items()}
-                row[f"{arm}_score"] = float(result.score or 0)
-                row[f"{arm}_error"] = result.error.kind if result.error else None
-                row[f"{arm}_latency_ms"] = result.latency_ms
-            row["difference"] = row["b_score"] - row["a_score"]
-            rows.append(row)
-        return pd.DataFrame(rows)
-
-    def __repr__(self) -> str:
-        """Return the verdict in a line."""
-        low, high = self.interval
-        points = f"{100 * self.effect:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
-        if math.isnan(self.effect):
-            points = "nothing compared"
-        return f"<Comparison {self.a_name} (A) and {self.b_name} (B): {self.verdict}, {points}, n={self.n}>"
+        return self.example_table().to_frame()
 
 
 @dataclass(frozen=True)
@@ -308,8 +294,3 @@ class Comparisons(Shown):
             for one in self.ranking
         ]
         return pd.DataFrame(rows)
-
-    def __repr__(self) -> str:
-        """Return the verdicts in a line."""
-        verdicts = "; ".join(f"{one.b_name}: {one.verdict}" for one in self.ranking)
-        return f"<Comparisons with {self.baseline} (A): {verdicts}>"

@@ -162,4 +162,5 @@ def _evaluation(contest: Contest, one: Entrant, duel: Duel, place: int, data: st
         indices=places,
         base_model=name_lms(one.program, one.lm),
         data_fingerprint=data,
+        lm=one.lm,
     )

@@ -21,11 +21,12 @@ from dspy_nb.core.data.identity import example_id, fingerprint, value_key
 from dspy_nb.core.data.metrics import Metric, MetricLike, as_metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
-from dspy_nb.core.evaluation.attempts import Job, Outcome, Tally, Work, split_fields
+from dspy_nb.core.evaluation.attempts import PROMPTS_KEPT, Job, Outcome, Tally, Work, split_fields
+from dspy_nb.core.evaluation.examples import ExampleResult
 from dspy_nb.core.evaluation.executors import run_on
 from dspy_nb.core.evaluation.labels import LabelClasses
 from dspy_nb.core.evaluation.opening import Opening
-from dspy_nb.core.evaluation.scorecard import Evaluation, ExampleResult, MetricScore
+from dspy_nb.core.evaluation.scorecard import Evaluation, MetricScore
 from dspy_nb.core.evaluation.side_effects import watch
 from dspy_nb.core.evaluation.summary import (
     classification_of,
@@ -38,10 +39,12 @@ from dspy_nb.core.evaluation.summary import (
 from dspy_nb.core.events import Broadcaster, Evaluated, Listener, now
 from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
-from dspy_nb.core.programs.lms import answers_repeat, name_lms, rollouts
+from dspy_nb.core.programs.lm_call import Redaction, as_cached
+from dspy_nb.core.programs.lms import answers_repeat, asked_by, name_lms, rollouts
 from dspy_nb.core.programs.spec import Program
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.secrecy import scrubber
 from dspy_nb.core.text import error_text, value_text
 
 
@@ -138,7 +141,10 @@ def evaluate(
     originals = _originals(examples, ids) if share else range(len(examples))
     # All examples once, then all again: an interrupt then leaves as many examples as possible.
     places = [(index, repeat) for repeat in range(repeats) for index in sorted(set(originals))]
-    jobs = [Job(examples[index], repeat) for index, repeat in places]
+    jobs = [
+        Job(examples[index], repeat, keep_text=number < PROMPTS_KEPT)
+        for number, (index, repeat) in enumerate(places)
+    ]
     facts = _facts(program, ids, first, base_model, fingerprint(examples), confidence, seed)
     facts |= {"n_planned": len(examples) * repeats, "repeats": repeats, "max_error_rate": max_error_rate}
     facts["by"] = by if by is None or isinstance(by, str) else getattr(by, "__name__", "by")
@@ -154,7 +160,7 @@ def evaluate(
 
     def build() -> Evaluation:
         found = dict(zip(places, outcomes, strict=True))
-        results = _results(examples, ids, originals, found, tuple(metrics), repeats)
+        results = _results(examples, ids, originals, found, tuple(metrics), repeats, asked_by(program, lm))
         numbers = _numbers(results, metrics, field, keys, facts)
         return Evaluation(**numbers, **facts, duration_s=duration_s)
 
@@ -198,11 +204,12 @@ def evaluation_of(
     indices: Sequence[int],
     base_model: str | None,
     data_fingerprint: str,
+    lm: dspy.BaseLM | None = None,
 ) -> Evaluation:
     """Return the evaluation that these outcomes are: one for each of the examples, at these places."""
     ids = [example_id(example) for example in examples]
     found = {(place, 0): outcome for place, outcome in enumerate(outcomes)}
-    results = _results(examples, ids, range(len(examples)), found, tuple(metrics), 1)
+    results = _results(examples, ids, range(len(examples)), found, tuple(metrics), 1, asked_by(program, lm))
     results = [replace(result, index=index) for result, index in zip(results, indices, strict=True)]
     facts = _facts(program, ids, next(iter(metrics)), base_model, data_fingerprint, confidence, seed)
     facts["repaired"] = sum(outcome.repaired for outcome in outcomes)
@@ -336,7 +343,9 @@ def _results(
     outcomes: Mapping[tuple[int, int], Outcome | None],
     names: tuple[str, ...],
     repeats: int,
+    parts: Sequence[Any],
 ) -> list[ExampleResult]:
+    redact = Redaction(scrubber(parts))
     results = []
     for index, example in enumerate(examples):
         inputs, expected = split_fields(example)
@@ -360,6 +369,7 @@ def _results(
                     error=outcome.failure,
                     usage=Usage() if copied else outcome.usage,
                     metric_usage=Usage() if copied else outcome.metric_usage,
+                    calls=tuple(redact(as_cached(call) if copied else call) for call in outcome.calls),
                 )
             )
     return results

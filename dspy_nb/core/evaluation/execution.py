@@ -184,7 +184,7 @@ class _Loop:
             late = [flight for flight in self._flights if now - flight.started > limit_s]
             for flight in late:
                 flight.meter.close()
-                outcome = self.work.fail(timeout(timeout_s), flight.meter.take(), flight.started)
+                outcome = self.work.fail(timeout(timeout_s), flight.meter, flight.started)
                 self._record(flight, outcome)
         # In place of the threads that hang, or of the loop.
         if late and self.work.asynchronous:
@@ -248,7 +248,8 @@ class _Loop:
         with self._lock:
             if self._closed or (place_and_job := next(self._jobs, None)) is None:
                 return None
-            flight = _Flight(*place_and_job, ExampleMeter(self._tracker), time.perf_counter())
+            meter = ExampleMeter(self._tracker, keep_text=place_and_job[1].keep_text)
+            flight = _Flight(*place_and_job, meter, time.perf_counter())
             self._flights.add(flight)
         return flight
 

@@ -365,11 +365,11 @@ class Guard(BaseCallback):
             call.paid = True
             call.prompt_tokens, call.completion_tokens = prompt_tokens, completion_tokens
 
-    def on_price(self, usd: float | None) -> None:
+    def on_answer(self, entry: Mapping[str, Any]) -> None:
         """Take note of what it cost."""
         call = self._calls.get(current_call() or "")
         if call is not None and call.paid:
-            call.usd = usd
+            call.usd = entry.get("cost")
 
 
 class _GuardMeter(Meter):
@@ -377,7 +377,7 @@ class _GuardMeter(Meter):
 
     def __init__(self, guard: Guard) -> None:
         outside, limit_s = dspy.settings.usage_tracker, guard.budget.call_seconds
-        super().__init__(guard.on_usage, guard.on_price, outside, limit_s)
+        super().__init__(guard.on_usage, guard.on_answer, outside, limit_s)
         self._guard = guard
 
     def sending(self, completions: int) -> None:

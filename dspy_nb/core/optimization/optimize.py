@@ -15,10 +15,12 @@ import dspy
 
 from dspy_nb.core.data.identity import example_id, fingerprint
 from dspy_nb.core.data.metrics import Metric
+from dspy_nb.core.doors import through
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.event_log import EventLog
 from dspy_nb.core.events import Broadcaster, Listener
 from dspy_nb.core.optimization.budget import Budget
+from dspy_nb.core.optimization.ending import SPOKEN, Voice
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.replay import (
     RunDirectory,
@@ -179,6 +181,7 @@ def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirector
         estimate=task.estimate,
         datasets={name: {"n": len(e), "fingerprint": fingerprint(e)} for name, e in task.sets.items()},
         given=task.options or {},
+        voice=_voice(run_dir),
     )
     directory = None
     settings: dict[str, Any] = {}
@@ -188,6 +191,15 @@ def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirector
         model = _cached(model)
         plan = replace(plan, options=_with_cached_models(options))
     return Setup(task, plan, _student(task), model, settings), directory
+
+
+def _voice(run_dir: str | Path | None) -> Voice:
+    """Return how what to do next is said to whoever calls."""
+    voice = SPOKEN.get()
+    if voice is None:
+        name, package = through("called", None)
+        voice = Voice(name or "run", package)
+    return replace(voice, run_dir=None if run_dir is None else str(run_dir))
 
 
 def _warn_of_overlap(task: Task) -> None:

@@ -22,8 +22,9 @@ from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Progres
 from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.optimization.calls import SEED_SETTING, Assignment
 from dspy_nb.core.optimization.candidates import BatchRecorder, Candidate, Prompt, Recorder
+from dspy_nb.core.optimization.ending import advise
 from dspy_nb.core.optimization.guard import Guard, StopRun
-from dspy_nb.core.optimization.run import Result, RunSettings
+from dspy_nb.core.optimization.run import Result, RunSettings, ending_of
 from dspy_nb.core.optimization.supervisor import Supervisor
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.optimization.watched_metric import ending_on_no_score
@@ -99,13 +100,24 @@ class Search:
                 self._phase = "done"
             finally:
                 events.send(self._progress())  # the last throttled one is behind
-            events.send(Completed(result.score, result.duration_s, result.stopped_by))
+            end = ending_of(self._plan, result)
+            events.send(
+                Completed(
+                    result.score,
+                    result.duration_s,
+                    result.stopped_by,
+                    result.origin,
+                    end.held_out,
+                    advise(end, self._plan.voice),
+                )
+            )
         return result
 
     def _run(self) -> Result:
         task = self._task
         before = self._measure("held-out examples, before", task.program, task.testset)
-        baseline = self._baseline_score = self._baseline()
+        unseen_before = self._baseline()
+        baseline = self._baseline_score = _score(unseen_before)
         self._scoring_s = time.monotonic() - self._started
         self._reserve_what_it_takes()
         compiled, reason = self._search()
@@ -118,12 +130,13 @@ class Search:
             known = None if best is None else self._find_score(program)
         if baseline is None:
             baseline = self._find_score(task.program)
-        score, after = known, None
+        score, after, unseen_after = known, None, None
         if compiled is None and best is None:  # the program as it was given: there is nothing new to score
             score, after = baseline, before
         elif not self._stop.is_set():
             if known is None and task.valset:
-                score = _score(self._measure("validation examples", program, task.valset))
+                unseen_after = self._measure("validation examples", program, task.valset)
+                score = _score(unseen_after)
             after = self._measure("held-out examples, after", program, task.testset)
         left_behind = tuple(self._supervisor.left_behind)
         if left_behind:
@@ -138,7 +151,7 @@ class Search:
             program=program,
             score=score,
             baseline_score=baseline,
-            candidates=tuple(self._recorder.candidates),
+            candidates=tuple(self._recorder.with_examples()),
             usage=self._usage(),
             errors=self._errors(),
             stopped_by=reason,
@@ -147,6 +160,9 @@ class Search:
             test_after=after,
             origin="optimizer" if compiled is not None else "given" if best is None else "candidate",
             left_behind=left_behind,
+            unseen_before=unseen_before,
+            unseen_after=unseen_after,
+            changed=self._is_changed(program),
         )
 
     # -- the search ----------------------------------------------------------------------------------
@@ -216,7 +232,7 @@ class Search:
                 return 0.0
             score = metric(gold, pred, trace, pred_name, pred_trace)
             if isinstance(recorder, BatchRecorder):
-                recorder.add_score(float(score))
+                recorder.add_score(float(score), gold, pred)
             return score
 
         return scored
@@ -225,12 +241,13 @@ class Search:
         task = self._task
         method, options = task.method, self._plan.options
         if method.in_batches:
-            return BatchRecorder(task.program, min(options["bsize"], len(task.trainset)), self._on_candidate)
+            full_n = min(options["bsize"], len(task.trainset))
+            return BatchRecorder(task.program, full_n, self._on_candidate, examples=task.trainset)
         compared = {"valset": task.valset, "trainset": task.trainset, None: ()}[method.compares_on]
         most = method.compares_at_most(options) or len(compared)
         # Only its steps may score on other examples than those that candidates are compared on.
         steps = compared if method.made_of_steps else ()
-        return Recorder(task.program, min(len(compared), most) or None, self._on_candidate, steps)
+        return Recorder(task.program, min(len(compared), most) or None, self._on_candidate, steps, compared)
 
     def _finish(self, compiled: Any) -> Any:
         """Return the optimizer's program on the caller's own: with its class state and its pinned models."""
@@ -251,12 +268,18 @@ class Search:
         found = self._recorder.find(program)
         return None if found is None else found.score
 
-    def _baseline(self) -> float | None:
+    def _is_changed(self, program: Any) -> bool:
+        """Whether a program has other prompts than the one that was given."""
+        if self._task.method.replaces_program:
+            return True
+        return Prompt.of(program).key != Prompt.of(self._task.program).key
+
+    def _baseline(self) -> Evaluation | None:
         """Score the program as it is, where the search would not."""
         task = self._task
         if not task.valset or task.method.scores_student:
             return None
-        return _score(self._measure("validation examples, before", task.program, task.valset))
+        return self._measure("validation examples, before", task.program, task.valset)
 
     def _reserve_what_it_takes(self) -> None:
         """Reserve for the scores after the search what those before took.

@@ -31,6 +31,7 @@ from dspy_nb.core.evidence import GateResult
 from dspy_nb.core.models.names import check_environment, check_model_id
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.budget import Budget
+from dspy_nb.core.optimization.ending import Voice, speaking
 from dspy_nb.core.optimization.optimize import estimate, optimize
 from dspy_nb.core.optimization.replay import describe_program, text_hash
 from dspy_nb.core.optimization.run import OptimizationRun, readable
@@ -235,7 +236,8 @@ class _Pipeline:
 
     def _optimize(self) -> PipelineStep:
         self.folder.save()  # an interrupted optimization goes on in this folder
-        run = self.run = optimize(self.task, run_dir=self.folder.path / "run", **self.within)
+        with speaking(Voice(silent=True)):  # what follows is for the pipeline to decide
+            run = self.run = optimize(self.task, run_dir=self.folder.path / "run", **self.within)
         if run.stopped_by in ("interrupt", "stop"):
             raise KeyboardInterrupt
         if run.origin == "given":

@@ -36,7 +36,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class VersionDiff(Shown):
-    """What changed from version ``a`` to version ``b``, as lines grouped by section; ``str()`` shows it."""
+    """What changed from version ``a`` to version ``b``, as lines grouped by section."""
 
     a: str
     b: str
@@ -48,9 +48,6 @@ class VersionDiff(Shown):
         for change in self.changes:
             grouped.setdefault(change.section, []).append(change)
         return grouped
-
-    def __str__(self) -> str:
-        return self.report()
 
 
 def compare_versions(

@@ -7,7 +7,15 @@ bound, so it says "at most"; nothing here is a guess of how far the optimizer is
 from __future__ import annotations
 
 from dspy_nb.core.events import CandidateScored, Completed, Event, Progress, Started
-from dspy_nb.views.documents import Bar, Block, Code, Details, Document, Drawing, Facts, Table
+from dspy_nb.views.documents import Bar, Block, Code, Details, Document, Drawing, Facts, Note, Table
+from dspy_nb.views.ending import (
+    describe_change,
+    describe_evidence,
+    describe_flattery,
+    describe_verdict,
+    say_next,
+    verdict_colour,
+)
 from dspy_nb.views.progress.call_state import CallState, Meter
 from dspy_nb.views.progress.charts import ScoreTrail, score_svg, score_text
 from dspy_nb.views.run import CANDIDATE_COLUMNS, candidate_cells, prompt_blocks
@@ -68,6 +76,11 @@ class RunState(CallState):
             self.completed = event
             self.status = "stopped" if event.stopped_by else "completed"
 
+    @property
+    def colour(self) -> str:
+        """That of its bar: once it has ended, that of the verdict on held-out examples."""
+        return super().colour if self.completed is None else verdict_colour(self.completed.held_out)
+
     def _rank(self, event: CandidateScored) -> None:
         self.best_few[event.candidate] = event
         if len(self.best_few) > _BEST_CANDIDATES:
@@ -119,6 +132,16 @@ class RunState(CallState):
         return f"{optimizer} {ended} after {duration(self.completed.duration_s)}"
 
     @property
+    def verdict(self) -> str:
+        """What it changed on held-out examples, ``""`` before it has ended and where there are none."""
+        held = None if self.completed is None else self.completed.held_out
+        return "" if held is None else describe_verdict(held)
+
+    @property
+    def _score_name(self) -> str:
+        return "best search score" if self.verdict else "best score"
+
+    @property
     def score(self) -> str:
         """The best score so far beside that before, ``""`` before there is one."""
         if self.best is None or self.first is None:
@@ -128,18 +151,23 @@ class RunState(CallState):
 
     def text(self) -> str:
         """Return everything in one line."""
-        score = [f"best score {self.score}"] if self.score else []
-        return "; ".join([self.headline, self.steps, *score])
+        score = [f"{self._score_name} {self.score}"] if self.score else []
+        if self.completed is None:
+            return "; ".join([self.headline, self.steps, *score])
+        step = [say_next(self.completed.next_step)] if self.completed.next_step else []
+        verdict = [self.verdict] if self.verdict else []
+        return "; ".join([*verdict, self.headline, self.steps, *score, *step])
 
     @property
     def blocks(self) -> list[Block]:
-        """All but the candidates."""
+        """All but the candidates; when it has ended, what it came to first."""
         label, share = self.steps, None
         if self.status == "running" and self.eta_s is not None:
             label += f" · at most {duration(self.eta_s)} left at this rate"
         if self.started.total_steps:
             share = self.progress.step / self.started.total_steps
-        blocks: list[Block] = [Bar(1.0 if self.status == "completed" else share, label, self.colour)]
+        bar = Bar(1.0 if self.status == "completed" else share, label, self.colour)
+        blocks: list[Block] = [*self._ending(), bar]
         if self.trail.points:
             chart = score_svg(self.trail, self.baseline)
             blocks.append(Drawing(chart, score_text(self.trail, self.baseline)))
@@ -148,7 +176,10 @@ class RunState(CallState):
     @property
     def meter(self) -> Meter:
         """LM calls answered, best score and budget."""
+        held = None if self.completed is None else self.completed.held_out
         parts = [f"best {percent(self.best)}"] if self.best is not None else []
+        if held is not None:
+            parts = [describe_change(held)]
         if (most := self.started.budget.get("lm_calls")) is not None:
             parts.append(f"budget {self.progress.metrics.get('lm_calls', 0):,} of {most:,}")
         done, total = self.progress.step, self.started.total_steps
@@ -165,13 +196,26 @@ class RunState(CallState):
             best = self.ranked[:_UNFOLDED]
             title = "Prompts of the best candidates" if self.candidates > len(best) else "Prompts tried"
             blocks.append(Details(title, [Details(candidate_title(e), prompt_of(e)) for e in best]))
+        if self.verdict:
+            return Document(self.verdict, blocks, self.headline)
         return Document(self.headline, blocks)
+
+    def _ending(self) -> list[Block]:
+        """Return what the verdict rests on and what to do next, when it has ended."""
+        if self.completed is None:
+            return []
+        end = self.completed
+        if end.held_out is not None:
+            said = describe_evidence(end.held_out)
+        else:
+            said = describe_flattery(end.score, self.baseline, self.candidates)
+        return [Note(text) for text in (said, say_next(end.next_step) if end.next_step else "") if text]
 
     def _facts(self) -> list[tuple[str, str]]:
         """Return what was found and used, beside the limits."""
         metrics = self.progress.metrics
         facts = [
-            ("best score", self.score),
+            (self._score_name, self.score),
             ("candidates", f"{self.candidates:,}" if self.candidates else ""),
             ("uncached calls", self._spent("lm_calls", "{:,.0f}")),
             ("cache hits", format_or_dash(metrics.get("cache_hits", 0), "{:,.0f}")),

@@ -116,7 +116,7 @@ def test_thousands_of_candidates_leave_the_display_small():
 @pytest.mark.parametrize(
     ("event", "headline", "colour"),
     [
-        (Completed(0.7, 12.3), "MIPROv2 completed after 12 s", "good"),
+        (Completed(0.7, 12.3), "MIPROv2 completed after 12 s", "warn"),
         (
             Completed(0.7, 12.3, "lm_calls"),
             "MIPROv2 stopped by the budget of 150 LM calls after 12 s",
