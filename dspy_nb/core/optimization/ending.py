@@ -220,8 +220,9 @@ def _go_on(end: Ending, voice: Voice) -> str:
     """Return how to go on with a run that was stopped, or what would have made that possible."""
     if voice.run_dir is not None:
         return f"{voice.again} goes on from there without paying twice"
-    larger = ", or a larger budget" if end.stopped_by in _BY_BUDGET else ""
-    return f"{voice.argument('run_dir')} would have kept the answers, to go on without paying twice{larger}"
+    if end.stopped_by in _BY_BUDGET:
+        return f"to go further, raise the budget; {voice.argument('run_dir')} would have kept the answers until then"
+    return f"{voice.argument('run_dir')} would have kept the answers, to go on without paying twice"
 
 
 def _failing(end: Ending, voice: Voice) -> str:

@@ -185,7 +185,7 @@ def test_a_run_that_was_stopped_before_anything_was_scored_has_changed_nothing()
     assert made.origin == "given"
     assert ended.held_out.verdict == "unchanged"
     assert "There is nothing to register" in ended.next_step
-    assert "a larger budget" in ended.next_step
+    assert "raise the budget" in ended.next_step
     with dspy.context(lm=scripted_lm()):
         labelled = optimize(classifier(), trainset=reviews(12, "train"), optimizer="LabeledFewShot")
     assert labelled.held_out is None
