@@ -221,7 +221,7 @@ def _go_on(end: Ending, voice: Voice) -> str:
     if voice.run_dir is not None:
         return f"{voice.again} goes on from there without paying twice"
     if end.stopped_by in _BY_BUDGET:
-        return f"to go further, raise the budget; {voice.argument('run_dir')} would have kept the answers until then"
+        return f"to go further, raise the budget; {voice.argument('run_dir')} would have kept the answers"
     return f"{voice.argument('run_dir')} would have kept the answers, to go on without paying twice"
 
 
