@@ -26,7 +26,7 @@ from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.notebook.display import NotebookProgress
 from dspy_nb.notebook.listeners import notebook_progress
 from dspy_nb.notebook.widgets.progress import ProgressPanel
-from dspy_nb.views.documents import to_html
+from dspy_nb.views.documents import Document, to_html
 from dspy_nb.views.progress import display as progress
 from dspy_nb.views.progress.call_state import CallState
 from dspy_nb.views.progress.display import Display, TerminalProgress
@@ -166,6 +166,7 @@ def test_the_verdict_on_held_out_examples_comes_first_and_colours_the_bar(verdic
             "(95% interval -10.0 to +20.0) on 40 examples; 6 scored higher than before, 4 lower."
         ) in shown
     assert state.meter.remark.startswith("held-out 50.0% -> 55.0%, ")
+    assert read(to_html(Document("", state.blocks))).startswith(first)  # within a pipeline
 
 
 def test_without_held_out_examples_a_search_score_is_said_to_flatter():
