@@ -46,6 +46,7 @@ from .core.events import Completed as Completed
 from .core.events import Evaluated as Evaluated
 from .core.events import Event as Event
 from .core.events import Failed as Failed
+from .core.events import HeldOut as HeldOut
 from .core.events import Progress as Progress
 from .core.events import Standing as Standing
 from .core.events import Started as Started

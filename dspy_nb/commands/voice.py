@@ -37,8 +37,9 @@ class ShellVoice(MagicVoice):
 
     @property
     def register(self) -> str:
-        """What registers the run, when it is made again."""
-        return f"dspy-nb optimize ... --save-as {_word(self.model_id or 'my-model')}{self._at}"
+        """What registers the run, which takes another one: from the answers in its directory, if it has one."""
+        kept = "" if self.run_dir is None else f" --run-dir {_word(self.run_dir)}"
+        return f"dspy-nb optimize ...{kept} --save-as {_word(self.model_id or 'my-model')}{self._at}"
 
     @property
     def deploy(self) -> str:
@@ -47,12 +48,21 @@ class ShellVoice(MagicVoice):
 
     @property
     def score(self) -> str:
-        """What scores the version that it is, or could be."""
+        """What scores the version that it is, or another run."""
+        if self.ref is None and not self.registers:
+            return "dspy-nb optimize ... --test-data FILE"
         return f"dspy-nb evaluate --model {self._version} --test-data FILE{self._at}"
 
     @property
+    def compare(self) -> str:
+        """What scores it, for another program to be scored as well."""
+        return self.score
+
+    @property
     def answers(self) -> str:
-        """What shows the worst answers."""
+        """What shows the answers of the version that it is, or of the program as it was."""
+        if self.ref is None and not self.registers:
+            return "dspy-nb evaluate --program PROGRAM --test-data FILE --report report.json"
         return f"{self.score} --report report.json"
 
     @property

@@ -72,7 +72,7 @@ def describe_end(run: OptimizationRun) -> str:
 
 
 def say_next(step: str) -> str:
-    """Return what to do next as it is said."""
+    """Return what to do next as it is said, on a line of its own."""
     return f"Next: {step}"
 
 

@@ -20,6 +20,7 @@ from dspy_nb.core.events import (
     Evaluated,
     Event,
     Failed,
+    HeldOut,
     Progress,
     Standing,
     Started,
@@ -33,6 +34,12 @@ EVENTS = [
     Progress(3, "scoring", {"lm_calls": 3, "usd": None}),
     CandidateScored(0, 0.5, 10, True, True, "Classify.", 2),
     Completed(0.8, 1.5, "seconds"),
+    Completed(
+        0.8,
+        1.5,
+        held_out=HeldOut(0.5, 0.6, (0.4, 0.6), (0.5, 0.7), 40, 40, "better", 0.1, (0.02, 0.2)),
+        next_step="Register it",
+    ),
     Failed("it broke"),
     Evaluated(3, 10, 1, 2 / 3, 1.5),
     Compared(

@@ -55,7 +55,17 @@ def _score(summary: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
     interval = summary.get("interval")
     range_ = f" (interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
     metric = f", metric {markdown_text(metadata['metric'])}" if metadata.get("metric") else ""
-    return f"**Score {summary['score']:.3f}**{range_} {measured}{metric}."
+    return f"**Score {summary['score']:.3f}**{range_} {measured}{metric}.{_change(metadata)}"
+
+
+def _change(metadata: Mapping[str, Any]) -> str:
+    """Return what the optimization has changed on held-out examples, "" where that is not known."""
+    before, after, gain = (metadata.get(name) for name in ("test_before", "test", "improvement"))
+    try:
+        scores = f"{before['score']:.1%} -> {after['score']:.1%}"  # type: ignore[index]
+        return f" Against the program before: held-out {scores}, {markdown_text(gain['verdict'])}."  # type: ignore[index]
+    except (TypeError, KeyError, ValueError):  # older versions, and metadata of people's own
+        return ""
 
 
 def _made(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ NOT_REGISTRABLE: Final = "KNNFewShot"
 _MANY_ERRORS: Final = 0.05  # as in evaluate(): above this share a score is not reliable
 _MOST_EXAMPLES: Final = 2_000  # nobody labels more to see a difference as small as that
 _FEWEST_EXAMPLES: Final = 30
+_WORTH_SEEING: Final = 0.05  # a difference that is worth an effort
 _NOTHING: Final = 1e-9
 _BY_HAND: Final = ("stop", "interrupt")
 _BY_BUDGET: Final = ("lm_calls", "seconds", "tokens", "usd")
@@ -73,6 +74,11 @@ class Voice:
     def score(self) -> str:
         """What scores the program that the run ended with."""
         return f"{self._package}.evaluate({self.name}.program, examples, metric)"
+
+    @property
+    def compare(self) -> str:
+        """What compares that program with another one."""
+        return f"{self._package}.compare(program, {self.name}.program, examples, metric)"
 
     @property
     def answers(self) -> str:
@@ -147,14 +153,17 @@ class Ending:
 
 
 def advise(end: Ending, voice: Voice) -> str:
-    """Return what to do next, in one sentence; "" where nobody is to be advised."""
+    """Return what to do next, on one line; "" where nobody is to be advised.
+
+    It has no full stop, for it often ends with what is to be typed.
+    """
     if voice.silent:
         return ""
     parts = [_first(end, voice)]
     if end.stopped_by in (*_BY_HAND, *_BY_BUDGET):
         parts.append(_go_on(end, voice))
     text = "; ".join(parts)
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _first(end: Ending, voice: Voice) -> str:
@@ -171,12 +180,12 @@ def _first(end: Ending, voice: Voice) -> str:
         return failing
     if end.verdict == "worse":
         return _drop(end, voice)
-    if end.verdict == "no clear difference" and held is not None:
-        return _undecided(end, held, voice)
     if end.stopped_by is not None:
         return _keep(end, voice)
+    if end.verdict == "no clear difference" and held is not None:
+        return _undecided(end, held, voice)
     if held is not None and held.after is not None:
-        return f"compare it with the program as it was, on the same examples: {voice.score}"
+        return f"compare it with what there was before, on the same examples: {voice.compare}"
     if held is not None or end.score is None:
         return f"score it on examples that it has not seen: {voice.score}"
     return _only_searched(end, voice)
@@ -188,7 +197,7 @@ def _keep(end: Ending, voice: Voice) -> str:
     if end.optimizer == NOT_REGISTRABLE:
         return f"use it as {voice.name}.program: no registry takes a program of {NOT_REGISTRABLE}"
     if voice.ref is None and not (voice.registers and (voice.registers_stopped or not by_hand)):
-        what = "the best until then" if end.stopped_by is not None and end.verdict != "better" else "it"
+        what = "what there is" if end.stopped_by is not None and end.verdict != "better" else "it"
         return f"register {what}: {voice.register}"
     when = "" if voice.ref is not None else " once it is registered"
     if end.verdict == "better":
@@ -211,8 +220,9 @@ def _go_on(end: Ending, voice: Voice) -> str:
     """Return how to go on with a run that was stopped, or what would have made that possible."""
     if voice.run_dir is not None:
         return f"{voice.again} goes on from there without paying twice"
-    larger = ", or a larger budget" if end.stopped_by in _BY_BUDGET else ""
-    return f"{voice.argument('run_dir')} would have kept the answers, to go on without paying twice{larger}"
+    if end.stopped_by in _BY_BUDGET:
+        return f"to go further, raise the budget; {voice.argument('run_dir')} would have kept the answers"
+    return f"{voice.argument('run_dir')} would have kept the answers, to go on without paying twice"
 
 
 def _failing(end: Ending, voice: Voice) -> str:
@@ -235,7 +245,7 @@ def _examples(held: HeldOut) -> str:
 
 def _undecided(end: Ending, held: HeldOut, voice: Voice) -> str:
     """Return what to do where the scores before and after show no clear difference."""
-    kind, difference = _examples(held), held.difference or 0.0
+    difference = held.difference or 0.0
     if held.before == held.after == 1.0:
         return (
             f"there is nothing to gain on these examples, for both programs get all {held.n:,} right: keep the "
@@ -252,13 +262,13 @@ def _undecided(end: Ending, held: HeldOut, voice: Voice) -> str:
         return f"the new prompt changes no score: try {_another(end, voice)}"
     if difference < -_NOTHING:
         return f"keep the program as it was, which scored higher so far; {_another(end, voice)} may do better"
-    more = _more(held)
-    if more is None:
-        return (
-            f"as good as before: a difference this small takes over {_MOST_EXAMPLES:,} more {kind} to see, so "
-            f"keep the program as it was, or try {_another(end, voice)}"
-        )
-    return f"hold out about {_about(more):,} more examples, which would tell whether the gain is more than chance"
+    if (more := _more(held)) is not None:
+        return f"hold out about {_about(more):,} more examples, to tell whether the gain is more than chance"
+    share = max((held.gained + held.lost) / held.n, _WORTH_SEEING)
+    more = plan(_WORTH_SEEING, discordance=min(share, 1.0)).n - held.n
+    small = f"a difference of {100 * _WORTH_SEEING:g} points"
+    rest = f"hold out about {_about(more):,} more examples, which would show {small}" if more > 0 else ""
+    return f"try {_another(end, voice)}{f', or {rest}' if rest else ''}"
 
 
 def _all_alike(end: Ending) -> bool:

@@ -370,11 +370,14 @@ class Search:
 
     def _progress(self) -> Progress:
         usage, best = self._usage(), self._recorder.best
+        unseen = (
+            self._task.valset and not self._task.method.needs_valset
+        )  # the best is of other examples then
         metrics = {
             **usage.to_dict(),
             "errors": self._errors().count,
             "best_score": None if best is None else best.score,
-            "baseline_score": self._baseline_score,
+            "baseline_score": None if unseen else self._baseline_score,
             "elapsed_s": round(time.monotonic() - self._started, 3),
         }
         return Progress(usage.lm_calls + usage.cache_hits, self._phase or self._recorder.phase, metrics)

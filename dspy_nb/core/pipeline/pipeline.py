@@ -248,7 +248,11 @@ class _Pipeline:
         )
         self.folder.write("run.json", {"ref": version.ref, **dict(version.metadata)})
         ended = "" if run.stopped_by is None else f", stopped by {run.stopped_by}"
-        score = "" if run.score is None else f", validation score {run.score:.1%}"
+        score, held = "", run.held_out
+        if held is not None and held.verdict:
+            score = f", held-out {held.before:.1%} -> {held.after:.1%}, {held.verdict}"
+        elif run.score is not None:
+            score = f", validation score {run.score:.1%}"
         message = f"{run.plan.optimizer}{ended}{score}: registered {version.ref}"
         return PipelineStep("optimize", "passed", message, facts={"ref": version.ref})
 

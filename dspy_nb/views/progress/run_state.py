@@ -160,7 +160,11 @@ class RunState(CallState):
 
     @property
     def blocks(self) -> list[Block]:
-        """All but the candidates; when it has ended, what it came to first."""
+        """All but the candidates; when it has ended, the verdict first."""
+        return [*([Note(self.verdict)] if self.verdict else []), *self._blocks]
+
+    @property
+    def _blocks(self) -> list[Block]:
         label, share = self.steps, None
         if self.status == "running" and self.eta_s is not None:
             label += f" · at most {duration(self.eta_s)} left at this rate"
@@ -187,7 +191,7 @@ class RunState(CallState):
 
     def document(self) -> Document:
         """Return everything: with the latest candidates while it runs, with the best ones when it has ended."""
-        blocks = self.blocks
+        blocks = self._blocks
         if self.status == "running" and self.last:
             rows = [event_cells(event, " (new best)" if event.best else "") for event in reversed(self.last)]
             caption = f"the latest of {self.candidates:,} candidates" if self.candidates > len(rows) else ""

@@ -351,6 +351,10 @@ def test_it_is_a_function_too(registry):
     ended = [event for event in seen if isinstance(event, nb.StepEnded)]
     assert [event.name for event in ended] == [*STEPS]
     assert [event.over for event in ended] == [False] * 5 + [True]
+    assert "held-out " in ended[0].message
+    (optimized,) = [event for event in seen if isinstance(event, nb.Completed)]
+    assert optimized.held_out == result.run.held_out
+    assert optimized.next_step == result.run.next_step == ""  # it is for the pipeline to decide
     kinds = [type(event).__name__ for event in seen]
     assert kinds[:2] == ["StepStarted", "Started"]
     assert kinds.index("Completed") < kinds.index("StepEnded")

@@ -16,6 +16,7 @@ from dspy_nb.core.events import (
     Completed,
     Evaluated,
     Failed,
+    HeldOut,
     Progress,
     Started,
     StepEnded,
@@ -25,7 +26,7 @@ from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.notebook.display import NotebookProgress
 from dspy_nb.notebook.listeners import notebook_progress
 from dspy_nb.notebook.widgets.progress import ProgressPanel
-from dspy_nb.views.documents import to_html
+from dspy_nb.views.documents import Document, to_html
 from dspy_nb.views.progress import display as progress
 from dspy_nb.views.progress.call_state import CallState
 from dspy_nb.views.progress.display import Display, TerminalProgress
@@ -133,6 +134,51 @@ def test_the_end_is_said_in_words_and_in_colour(event, headline, colour):
     assert f'class="bar {colour}"' in html(state)
     assert state.text().startswith(headline)
     assert "left at this rate" not in html(state)
+
+
+SCORES = (0.5, 0.55, (0.35, 0.65), (0.4, 0.7), 40, 40)
+ENDS = [
+    ("better", "Better on held-out examples: 50.0% -> 55.0%", "good"),
+    ("worse", "Worse on held-out examples: 50.0% -> 55.0%", "bad"),
+    ("no clear difference", "No clear difference on held-out examples: 50.0% -> 55.0%", "warn"),
+    ("unchanged", "Unchanged on held-out examples: 50.0% -> 55.0%", "warn"),
+    ("", "Held-out examples, scored in part: 50.0% -> 55.0%", "warn"),
+]
+
+
+@pytest.mark.parametrize(("verdict", "first", "colour"), ENDS)
+@pytest.mark.parametrize("stopped_by", [None, "lm_calls"])
+def test_the_verdict_on_held_out_examples_comes_first_and_colours_the_bar(verdict, first, colour, stopped_by):
+    state, change = running(), (0.05, (-0.1, 0.2)) if verdict else (None, None)
+    held = HeldOut(*SCORES, verdict, *change, gained=6, lost=4)
+    state.add(Completed(0.7, 12.3, stopped_by, held_out=held, next_step=f"Register it: {EVIL}"))
+    shown = read(html(state))
+    assert shown.startswith(first)
+    assert state.text().startswith(first)
+    assert f'class="bar {colour}"' in html(state)
+    assert ("stopped by the budget" if stopped_by else "MIPROv2 completed") in shown
+    assert f"Next: Register it: {EVIL}" in shown
+    assert "<script" not in html(state)
+    assert shown.index("Next: ") < shown.index("LM calls answered") < shown.index("best search score")
+    if verdict in ("better", "worse", "no clear difference"):
+        assert (
+            "Before 50.0% [35.0%, 65.0%], after 55.0% [40.0%, 70.0%]: its score changed by +5.0 points "
+            "(95% interval -10.0 to +20.0) on 40 examples; 6 scored higher than before, 4 lower."
+        ) in shown
+    assert state.meter.remark.startswith("held-out 50.0% -> 55.0%, ")
+    assert read(to_html(Document("", state.blocks))).startswith(first)  # within a pipeline
+
+
+def test_without_held_out_examples_a_search_score_is_said_to_flatter():
+    state = running(baseline_score=0.4)
+    state.add(Completed(0.7, 12.3))
+    said = (
+        "Nothing was held out: 40.0% -> 70.0% is the best of 3 scores on examples that the search saw, which"
+    )
+    assert f"MIPROv2 completed after 12 s{said} flatters" in read(html(state))
+    nothing = RunState()
+    nothing.add(Completed(None, 1.0))
+    assert "Nothing was held out, and nothing was scored." in read(html(nothing))
 
 
 def test_markup_in_instructions_phases_and_errors_is_not_run():
