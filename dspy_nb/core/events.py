@@ -124,11 +124,13 @@ class Completed(Event):
         score: score of that program on the validation set, ``None`` where there was none.
         duration_s: wall-clock seconds.
         stopped_by: ``None`` when the optimizer finished by itself, else what ended it early.
+        findings: what stands out in the answers of the run, in words.
     """
 
     score: float | None
     duration_s: float
     stopped_by: str | None = None
+    findings: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 # -- of an evaluation -------------------------------------------------------------------------------------------
@@ -145,6 +147,7 @@ class Evaluated(Event):
         mean: mean of the first metric over them, a failure as 0; ``None`` before the first.
         elapsed_s: wall-clock seconds since it began.
         over: True for the last one.
+        findings: what stands out in the answers so far, in words; all of it in the last one.
     """
 
     done: int
@@ -153,6 +156,7 @@ class Evaluated(Event):
     mean: float | None = None
     elapsed_s: float = 0.0
     over: bool = False
+    findings: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 # -- of a comparison --------------------------------------------------------------------------------------------
@@ -201,6 +205,7 @@ class Compared(Event):
         margin: largest difference that makes no practical difference.
         elapsed_s: wall-clock seconds since it began.
         over: True for the last one.
+        findings: what stands out in the answers of the programs, in words; in the last one.
     """
 
     done: int
@@ -210,6 +215,7 @@ class Compared(Event):
     margin: float = 0.0
     elapsed_s: float = 0.0
     over: bool = False
+    findings: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 # -- of a pipeline, besides those of the calls within its steps ---------------------------------------------------

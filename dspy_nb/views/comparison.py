@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dspy_nb.core.ab.comparison import Comparison, Comparisons, Flip
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
+from dspy_nb.views.findings import finding_blocks
 from dspy_nb.views.wording import (
     count,
     describe_margin,
@@ -34,6 +35,7 @@ def _(found: Comparison) -> Document:
         Note(_verdict(found)),
         *warn(found.warnings),
         Table(columns, arms, frozenset([3, 4, 5, 6])),
+        *_findings(found),
         Facts(_facts(found)),
         *_all_flips(found),
     ]
@@ -68,11 +70,13 @@ def _(found: Comparisons) -> Document:
         Note(_winner(found)),
         *warn(found.warnings),
         Table(columns, [*rows, baseline], frozenset([3, 5, 6, 7, 8])),
+        *_findings(most, "A"),
         Facts([_margin(found.margin), ("method", _method(found)), ("time", duration(found.duration_s))]),
     ]
     for one in ranking:
         details = warn(text for text in one.warnings if text not in found.warnings)
-        details += [Note(_verdict(one)), Facts(_examples(one) + _ratios(one)), *_all_flips(one)]
+        details += [Note(_verdict(one)), Facts(_examples(one) + _ratios(one)), *_findings(one, "B")]
+        details += _all_flips(one)
         blocks.append(Details(one.b_name, details))
     subtitle = f"{found.metric} · at most {count(found.n_planned, 'example')} · seed {found.seed}"
     return Document(f"A/B: {count(len(found), 'candidate')} against {found.baseline} (A)", blocks, subtitle)
@@ -156,6 +160,13 @@ def _ratios(found: Comparison) -> list[tuple[str, str]]:
     if ratios:
         facts.append(("cost", f"B takes {' and '.join(ratios)}"))
     return facts
+
+
+def _findings(found: Comparison, *arms: str) -> list[Block]:
+    """Return what stands out in the answers; of the baseline among several it is said once, with all of them."""
+    results = {"A": found.a.results, "B": found.b.results}
+    told = [finding for finding in found.findings if finding.where in (arms or results)]
+    return finding_blocks(told, lambda finding: results[finding.where])
 
 
 def _all_flips(found: Comparison) -> list[Block]:

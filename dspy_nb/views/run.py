@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from dspy_nb.core.evaluation.scorecard import Evaluation
+from dspy_nb.core.evaluation.diagnosis import Finding
+from dspy_nb.core.evaluation.scorecard import Evaluation, ExampleResult
 from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.candidates import Candidate, Prompt
 from dspy_nb.core.optimization.estimates import Estimate
@@ -13,6 +15,7 @@ from dspy_nb.core.optimization.run import OptimizationRun, readable
 from dspy_nb.core.statistics.sample_sizes import Plan
 from dspy_nb.core.text import error_text
 from dspy_nb.views.documents import Block, Cell, Code, Details, Document, Facts, Note, Score, Table, document
+from dspy_nb.views.findings import finding_blocks
 from dspy_nb.views.wording import count, describe_ending, duration, excerpt, percent, say_rest, usage_facts
 
 CANDIDATE_COLUMNS = ("candidate", "score", "n", "demos", "instruction")
@@ -55,6 +58,7 @@ def _(run: OptimizationRun) -> Document:
     blocks: list[Block] = [
         *_outcome(run),
         *_scores(run),
+        *_findings(run),
         *_candidates(run),
         Facts(_usage_facts(run)),
         *_errors(run),
@@ -162,6 +166,16 @@ def _held_out_notes(run: OptimizationRun) -> list[Block]:
         flips = f"{gain.better:,} scored higher than before, {gain.worse:,} lower"
         blocks.append(Note(f"{verdict}: on the same held-out examples {difference}; {flips}."))
     return blocks
+
+
+def _findings(run: OptimizationRun) -> list[Block]:
+    held_out = {"before": run.test_before, "after": run.test_after}
+
+    def results(finding: Finding) -> Sequence[ExampleResult]:
+        found = held_out.get(finding.where)
+        return () if found is None else found.results
+
+    return finding_blocks(run.findings, results)
 
 
 def _candidates(run: OptimizationRun) -> list[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.attempts import Failure
 from dspy_nb.core.evaluation.classification import Classification, ClassScore, Confusion
+from dspy_nb.core.evaluation.diagnosis import Finding, diagnose
 from dspy_nb.core.evidence import EvaluationEvidence
 from dspy_nb.core.programs.lm_call import LMCall
 from dspy_nb.core.programs.usage import Usage
@@ -237,6 +239,11 @@ class Evaluation(Shown):
         """Expected against predicted labels."""
         return self.classification.confusion if self.classification else None
 
+    @functools.cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What stands out in the answers behind the score, such as nearly all being the same; often nothing."""
+        return diagnose(self.results)
+
     def slowest(self, k: int = 5) -> list[ExampleResult]:
         """Return the examples that took longest, cache hits left out."""
         asked = [result for result in self.results if not result.cached]
@@ -276,7 +283,8 @@ class Evaluation(Shown):
             results: Whether to include the single examples.
         """
         data = plain({f.name: getattr(self, f.name) for f in fields(self) if results or f.name != "results"})
-        return {"schema_version": _SCHEMA_VERSION, "complete": self.complete, **data}
+        findings = plain(self.findings)
+        return {"schema_version": _SCHEMA_VERSION, "complete": self.complete, "findings": findings, **data}
 
     def to_evidence(self) -> EvaluationEvidence:
         """Return what a registry stores of it, see ``Registry.attach`` and ``Registry.promote``."""

@@ -13,8 +13,12 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.evaluation.attempts import split_fields
+from dspy_nb.core.evaluation.diagnosis import Finding, diagnose
+from dspy_nb.core.evaluation.scorecard import ExampleResult
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.spec import parameters_of
+from dspy_nb.core.programs.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,9 @@ class Recorder:
         compared_on: Sequence[dspy.Example] = (),
     ) -> None:
         self.phase = "starting"
+        self.findings: dict[
+            str, tuple[Finding, ...]
+        ] = {}  # by key of the prompt, where it was scored in full
         self._student = student
         self._full_n = full_n
         self._on_scored = on_scored
@@ -211,6 +218,22 @@ class Recorder:
         score = sum(float(result[2]) for result in outputs.results) / len(outputs.results)
         prompt, n, comparable = opened
         self.add(prompt, score, n, comparable)
+        if n == self._full_n and comparable:
+            self.findings[prompt.key] = diagnose([*map(_as_result, range(n), outputs.results)])
+
+    def findings_of(self, program: dspy.Module) -> tuple[Finding, ...]:
+        """Return what stands out in the answers of a candidate that was scored in full; nothing if it was not."""
+        return self.findings.get(Prompt.of(program).key, ())
+
+
+def _as_result(index: int, scored: tuple[Any, Any, Any]) -> ExampleResult:
+    """Return what ``dspy.Evaluate`` says of an example, as far as a diagnosis needs it."""
+    example, prediction, score = scored
+    inputs, expected = split_fields(example)
+    predicted = dict(prediction.items()) if isinstance(prediction, dspy.Example) else {}
+    scores: dict[str, bool | float | None] = {"": float(score)}
+    answer = inputs, expected, predicted, float(score), scores
+    return ExampleResult(index, 0, str(index), *answer, 0.0, False, None, Usage(), Usage())
 
 
 class BatchRecorder(Recorder):

@@ -11,6 +11,7 @@ import dspy
 
 from dspy_nb.core.doors import Shown, through
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.evaluation.diagnosis import Finding
 from dspy_nb.core.evaluation.pairing import Difference, paired_difference
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
 from dspy_nb.core.optimization.candidates import Candidate
@@ -72,6 +73,7 @@ class Result:
     test_after: Evaluation | None = None
     origin: str = "optimizer"
     left_behind: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 class OptimizationRun(Shown):
@@ -214,6 +216,11 @@ class OptimizationRun(Shown):
     def test_after(self) -> Evaluation | None:
         """The optimized program on held-out examples that the search never saw; ``None`` without any."""
         return self.result.test_after
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What stands out in the answers of the whole search and on held-out examples; often nothing."""
+        return self.result.findings
 
     @property
     def improvement(self) -> Difference | None:

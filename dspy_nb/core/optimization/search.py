@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -16,6 +16,12 @@ import dspy
 
 from dspy_nb.core.data.metrics import MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction, OptimizationFailed, failure_text
+from dspy_nb.core.evaluation.diagnosis import (
+    Finding,
+    diagnose_answers,
+    diagnose_candidates,
+    under,
+)
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Progress, Started, warn_of
@@ -30,6 +36,7 @@ from dspy_nb.core.optimization.watched_metric import ending_on_no_score
 from dspy_nb.core.programs import quiet
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.interrupts import Interrupts
+from dspy_nb.core.programs.lm_call import AnswerCount
 from dspy_nb.core.programs.seams import is_compiled, mark_compiled
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.programs.usage import Usage
@@ -99,7 +106,8 @@ class Search:
                 self._phase = "done"
             finally:
                 events.send(self._progress())  # the last throttled one is behind
-            events.send(Completed(result.score, result.duration_s, result.stopped_by))
+            findings = tuple(finding.text for finding in result.findings)
+            events.send(Completed(result.score, result.duration_s, result.stopped_by, findings=findings))
         return result
 
     def _run(self) -> Result:
@@ -147,7 +155,31 @@ class Search:
             test_after=after,
             origin="optimizer" if compiled is not None else "given" if best is None else "candidate",
             left_behind=left_behind,
+            findings=self._findings(program, before, after),
         )
+
+    def _findings(
+        self, program: Any, before: Evaluation | None, after: Evaluation | None
+    ) -> tuple[Finding, ...]:
+        """Return what stands out in the run: of each kind, where it matters most."""
+        seen = "on the examples of the search"
+        sources = [
+            ("after", "held out, after", () if after is None else after.findings),
+            ("before", "held out, before", () if before is None else before.findings),
+        ]
+        if not self._task.method.replaces_program:
+            for title, one in (("the chosen program", program), ("the program as given", self._task.program)):
+                sources.append(("search", f"{title}, {seen}", self._recorder.findings_of(one)))
+        found: dict[str, Finding] = {}
+        for where, title, findings in sources:
+            for finding in findings:
+                found.setdefault(finding.kind, under(finding, where, title))
+        # Those of single calls are counted in all of the run.
+        for finding in diagnose_answers(sum((guard.answers for guard in self._guards), AnswerCount())):
+            known = found.get(finding.kind)
+            found[finding.kind] = finding if known is None else replace(known, **_what(finding))
+        scored = [(candidate.score, candidate.n) for candidate in self._recorder.candidates if candidate.full]
+        return (*diagnose_candidates(scored), *found.values())
 
     # -- the search ----------------------------------------------------------------------------------
 
@@ -373,6 +405,10 @@ class Search:
             )
         )
         self._events.send(self._progress())
+
+
+def _what(finding: Finding) -> dict[str, Any]:
+    return {"text": finding.text, "count": finding.count, "of": finding.of}
 
 
 def _score(evaluation: Evaluation | None) -> float | None:

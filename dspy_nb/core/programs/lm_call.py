@@ -61,6 +61,45 @@ def lm_call(entry: Mapping[str, Any], *, cached: bool, keep_text: bool) -> LMCal
     return LMCall(messages, output, *tokens, entry.get("cost"), False, cut_off, lm, second)
 
 
+@dataclass(slots=True)
+class AnswerCount:
+    """Answers of a language model, counted.
+
+    Attributes:
+        answers: How many there were, cached ones included.
+        truncated: How many were cut off by the limit of tokens.
+        second_tries: How many were asked for a second time, in another format.
+        limit: The most tokens of an answer that was cut off; 0 if that is not known.
+        lms: The language models whose answers were cut off.
+    """
+
+    answers: int = 0
+    truncated: int = 0
+    second_tries: int = 0
+    limit: int = 0
+    lms: tuple[str, ...] = ()
+
+    def take(self, call: LMCall) -> None:
+        """Count an answer."""
+        self.answers += 1
+        self.second_tries += call.second_try
+        if call.truncated:
+            self.truncated += 1
+            self.limit = max(self.limit, call.completion_tokens or 0)
+            if call.lm not in self.lms:
+                self.lms = (*self.lms, call.lm)
+
+    def __add__(self, other: AnswerCount) -> AnswerCount:
+        """Return both together."""
+        return AnswerCount(
+            self.answers + other.answers,
+            self.truncated + other.truncated,
+            self.second_tries + other.second_tries,
+            max(self.limit, other.limit),
+            tuple(dict.fromkeys((*self.lms, *other.lms))),
+        )
+
+
 def as_cached(call: LMCall) -> LMCall:
     """Return the call as it would have been, had its answer come from a cache."""
     return replace(call, prompt_tokens=0, completion_tokens=0, usd=0.0, cached=True)
