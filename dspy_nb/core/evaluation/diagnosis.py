@@ -12,15 +12,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from dspy_nb.core.data.equality import is_gap
+from dspy_nb.core.evaluation.attempts import Failure
 from dspy_nb.core.evaluation.labels import is_categorical, label_text
-from dspy_nb.core.programs.lm_call import AnswerCount
+from dspy_nb.core.programs.lm_call import AnswerCount, LMCall
 from dspy_nb.core.text import one_line
-
-if TYPE_CHECKING:
-    from dspy_nb.core.evaluation.scorecard import ExampleResult
 
 _FEW: Final = 3  # of answers with the same fault that are no coincidence
 _ENOUGH: Final = 10  # answers from which on their distribution says something
@@ -55,7 +53,28 @@ class Finding:
     where: str = ""
 
 
-def diagnose(results: Sequence[ExampleResult]) -> tuple[Finding, ...]:
+class _Result(Protocol):
+    """What is asked of the result of an example: that which an ``ExampleResult`` says under these names."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def example_id(self) -> str: ...
+    @property
+    def expected(self) -> dict[str, Any]: ...
+    @property
+    def predicted(self) -> dict[str, Any]: ...
+    @property
+    def score(self) -> bool | float | None: ...
+    @property
+    def scores(self) -> dict[str, bool | float | None]: ...
+    @property
+    def error(self) -> Failure | None: ...
+    @property
+    def calls(self) -> tuple[LMCall, ...]: ...
+
+
+def diagnose(results: Sequence[_Result]) -> tuple[Finding, ...]:
     """Return what stands out in the results of one program, the most serious first."""
     answered = [result for result in results if result.predicted]
     found = [*_errors(results), *_metric_errors(answered), *_calls(results)]
@@ -82,7 +101,7 @@ _HELP: Final = {
 }
 
 
-def _errors(results: Sequence[ExampleResult]) -> Iterator[Finding]:
+def _errors(results: Sequence[_Result]) -> Iterator[Finding]:
     failed = [result for result in results if result.error and not result.predicted]
     if not failed:
         return
@@ -97,7 +116,7 @@ def _errors(results: Sequence[ExampleResult]) -> Iterator[Finding]:
     yield _finding("errors", text, same, len(results))
 
 
-def _metric_errors(answered: Sequence[ExampleResult]) -> Iterator[Finding]:
+def _metric_errors(answered: Sequence[_Result]) -> Iterator[Finding]:
     for name in dict.fromkeys(name for result in answered for name in result.scores):
         failed = [result for result in answered if result.scores.get(name, 0) is None]
         if failed:
@@ -112,7 +131,7 @@ def _metric_errors(answered: Sequence[ExampleResult]) -> Iterator[Finding]:
 # -- what the language model did --------------------------------------------------------------------------------
 
 
-def _calls(results: Sequence[ExampleResult]) -> Iterator[Finding]:
+def _calls(results: Sequence[_Result]) -> Iterator[Finding]:
     asked = [result for result in results if result.calls]
     answers = AnswerCount()
     for result in asked:
@@ -172,7 +191,7 @@ def _say_second_try(on: str, count: AnswerCount) -> str:
 # -- what the answers say ---------------------------------------------------------------------------------------
 
 
-def _fields(answered: Sequence[ExampleResult]) -> Iterator[Finding]:
+def _fields(answered: Sequence[_Result]) -> Iterator[Finding]:
     expected = dict.fromkeys(name for result in answered for name in result.expected)
     predicted = dict.fromkeys(name for result in answered for name in result.predicted)
     compared = _compared(answered, expected)
@@ -197,13 +216,13 @@ def _fields(answered: Sequence[ExampleResult]) -> Iterator[Finding]:
             yield from _one_text(answered, name)
 
 
-def _compared(answered: Sequence[ExampleResult], expected: Collection[str]) -> list[str]:
+def _compared(answered: Sequence[_Result], expected: Collection[str]) -> list[str]:
     """Return the fields that the first metric compares, as its label says; none if it does not."""
     label = next((name for result in answered[:1] for name in result.scores), "")
     return [name for name in re.findall(r"'([^']+)'", label.partition("(")[2]) if name in expected]
 
 
-def _empty(answered: Sequence[ExampleResult], name: str, label: str | None) -> Iterator[Finding]:
+def _empty(answered: Sequence[_Result], name: str, label: str | None) -> Iterator[Finding]:
     """A field that always comes without a value, although there is a label; without labels, always as ``''``."""
     some = [r for r in answered if label is None or not _is_empty(r.expected.get(label))]
     if label is None:
@@ -216,7 +235,7 @@ def _empty(answered: Sequence[ExampleResult], name: str, label: str | None) -> I
 
 
 def _spelling(
-    answered: Sequence[ExampleResult], pairs: Sequence[tuple[str, str]], compared: Sequence[str]
+    answered: Sequence[_Result], pairs: Sequence[tuple[str, str]], compared: Sequence[str]
 ) -> Iterator[Finding]:
     """Answers that count as wrong, and would be right but for case, white space or a final stop."""
     judged = [pair for pair in pairs if pair[0] in compared] or pairs
@@ -248,7 +267,7 @@ def _spelling(
     yield _finding("spelling", text, near, len(answered))
 
 
-def _one_answer(answered: Sequence[ExampleResult], label: str, name: str) -> Iterator[Finding]:
+def _one_answer(answered: Sequence[_Result], label: str, name: str) -> Iterator[Finding]:
     """Nearly all answers are the same, and far more than should be.
 
     That is at least three quarters, at least 20 points above the share for which it is right, and a difference
@@ -278,7 +297,7 @@ def _one_answer(answered: Sequence[ExampleResult], label: str, name: str) -> Ite
     yield _finding("one_class" if classes else "same_answer", text, wrong or given, len(rows), count)
 
 
-def _one_text(answered: Sequence[ExampleResult], name: str) -> Iterator[Finding]:
+def _one_text(answered: Sequence[_Result], name: str) -> Iterator[Finding]:
     """A text that is the same for every example, whatever its inputs, where no label tells what it should be."""
     values = [result.predicted.get(name) for result in answered]
     if len({result.example_id for result in answered}) < _ENOUGH or not all(
@@ -290,7 +309,7 @@ def _one_text(answered: Sequence[ExampleResult], name: str) -> Iterator[Finding]
         yield _finding("same_answer", text, answered, len(answered))
 
 
-def _all_wrong(answered: Sequence[ExampleResult]) -> Iterator[Finding]:
+def _all_wrong(answered: Sequence[_Result]) -> Iterator[Finding]:
     scores = [result.score for result in answered if result.score is not None]
     if len(scores) == len(answered) >= _ENOUGH and not any(scores):
         text = (
@@ -332,15 +351,13 @@ def diagnose_candidates(scored: Sequence[tuple[float, int]]) -> tuple[Finding, .
 # -- words ------------------------------------------------------------------------------------------------------
 
 
-def _finding(
-    kind: str, text: str, results: Iterable[ExampleResult], of: int, count: int | None = None
-) -> Finding:
+def _finding(kind: str, text: str, results: Iterable[_Result], of: int, count: int | None = None) -> Finding:
     listed = list(results)
     places = tuple(sorted({result.index for result in listed}))
     return Finding(kind, text, len(listed) if count is None else count, of, places)
 
 
-def _n_of(count: int, results: Sequence[ExampleResult]) -> str:
+def _n_of(count: int, results: Sequence[_Result]) -> str:
     repeated = len({result.index for result in results}) < len(results)
     return n_of(count, len(results), "attempts" if repeated else "examples")
 
@@ -350,11 +367,11 @@ def n_of(count: int, of: int, what: str) -> str:
     return f"all {of:,} {what}" if count == of > 1 else f"{count:,} of {of:,} {what}"
 
 
-def _is_right(result: ExampleResult) -> bool:
+def _is_right(result: _Result) -> bool:
     return result.score is not None and result.score >= 1
 
 
-def _differs(result: ExampleResult, pairs: Iterable[tuple[str, str]]) -> bool:
+def _differs(result: _Result, pairs: Iterable[tuple[str, str]]) -> bool:
     def raw(value: Any) -> tuple[str, str]:
         value = value.value if isinstance(value, Enum) else value
         return type(value).__name__, str(value)
@@ -362,7 +379,7 @@ def _differs(result: ExampleResult, pairs: Iterable[tuple[str, str]]) -> bool:
     return any(raw(result.expected.get(label)) != raw(result.predicted.get(name)) for label, name in pairs)
 
 
-def _is_near(result: ExampleResult, label: str, name: str) -> bool:
+def _is_near(result: _Result, label: str, name: str) -> bool:
     expected, predicted = result.expected.get(label), result.predicted.get(name)
     if _is_empty(expected) or _is_empty(predicted):
         return False
