@@ -28,7 +28,8 @@ def finding_blocks(
     for finding in findings:
         blocks += warn([finding.text])
         wanted = set(finding.examples[:_EXAMPLES_SHOWN])
-        rows = [_row(result) for result in results(finding) if result.index in wanted] if wanted else []
+        behind = [result for result in results(finding) if result.index in wanted] if wanted else []
+        rows = [_row(result) for result in sorted(behind, key=lambda result: result.index)]
         if rows:
             shown = rows[:_EXAMPLES_SHOWN]
             more = f" of {len(finding.examples):,}" if len(finding.examples) > len(shown) else ""

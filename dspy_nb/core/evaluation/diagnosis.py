@@ -6,6 +6,7 @@ no finding.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections import Counter
@@ -27,6 +28,8 @@ _EXCESS: Final = 0.2  # by which it exceeds the share that should be so
 _CHANCE: Final = 0.01  # of such an excess, were it only luck
 _SHARE: Final = 0.1  # of all answers with a fault that is worth a line
 _LONGEST_KEY: Final = 1000  # characters by which answers are compared
+_EXPLAINS_0: Final = ("metric", "missing_field", "empty_field", "spelling", "one_class", "same_answer")
+_MOST_EXAMPLES: Final = 1000
 _CUT: Final = "cut off by the limit of tokens"
 
 
@@ -40,7 +43,8 @@ class Finding:
         text: What it is, and what helps, on one line.
         count: How many answers (or LM calls, or candidates) it is about.
         of: Out of how many.
-        examples: Places in the data set (``ExampleResult.index``) of the examples behind it, ascending.
+        examples: Places in the data set (``ExampleResult.index``) of the examples behind it, ascending;
+            the first 1,000.
         where: Of a comparison, the arm: "A" or "B"; of an optimization, "before", "after" (held-out examples) or
             "search".
     """
@@ -77,12 +81,14 @@ class _Result(Protocol):
 def diagnose(results: Sequence[_Result]) -> tuple[Finding, ...]:
     """Return what stands out in the results of one program, the most serious first."""
     answered = [result for result in results if result.predicted]
-    found = [*_errors(results), *_metric_errors(answered), *_calls(results)]
-    faults = list(_fields(answered))
-    found += faults
-    if not faults and not any(finding.kind == "metric" for finding in found):
-        found += _all_wrong(answered)
-    return tuple(found)
+    found: list[Finding] = []
+    rules = (_errors, results), (_metric_errors, answered), (_calls, results), (_fields, answered)
+    for rule, about in (*rules, (_all_wrong, answered)):
+        # Values of somebody's own class may fail at anything; the answers must not be lost because of that.
+        with contextlib.suppress(Exception):
+            found += rule(about)
+    explained = any(finding.kind in _EXPLAINS_0 for finding in found)
+    return tuple(finding for finding in found if not (finding.kind == "all_wrong" and explained))
 
 
 def under(finding: Finding, where: str, title: str) -> Finding:
@@ -353,7 +359,7 @@ def diagnose_candidates(scored: Sequence[tuple[float, int]]) -> tuple[Finding, .
 
 def _finding(kind: str, text: str, results: Iterable[_Result], of: int, count: int | None = None) -> Finding:
     listed = list(results)
-    places = tuple(sorted({result.index for result in listed}))
+    places = tuple(sorted({result.index for result in listed})[:_MOST_EXAMPLES])
     return Finding(kind, text, len(listed) if count is None else count, of, places)
 
 

@@ -19,7 +19,7 @@ from dspy_nb.core.evaluation.attempts import Failure
 from dspy_nb.core.evaluation.classification import Classification, ClassScore, Confusion
 from dspy_nb.core.evaluation.diagnosis import Finding, diagnose
 from dspy_nb.core.evidence import EvaluationEvidence
-from dspy_nb.core.programs.lm_call import LMCall
+from dspy_nb.core.programs.lm_call import LMCall, pack_messages, unpack_messages
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.storage.files import replace_file
 from dspy_nb.core.storage.plain import plain
@@ -279,12 +279,20 @@ class Evaluation(Shown):
     def to_dict(self, *, results: bool = True) -> dict[str, Any]:
         """Return everything as JSON data; what JSON lacks becomes text, and NaN ``None``.
 
+        The messages of LM calls are listed once, and each call says which of them were sent.
+
         Args:
             results: Whether to include the single examples.
         """
         data = plain({f.name: getattr(self, f.name) for f in fields(self) if results or f.name != "results"})
-        findings = plain(self.findings)
-        return {"schema_version": _SCHEMA_VERSION, "complete": self.complete, "findings": findings, **data}
+        head = {
+            "schema_version": _SCHEMA_VERSION,
+            "complete": self.complete,
+            "findings": plain(self.findings),
+        }
+        if results:
+            head["messages"] = pack_messages(data["results"])
+        return {**head, **data}
 
     def to_evidence(self) -> EvaluationEvidence:
         """Return what a registry stores of it, see ``Registry.attach`` and ``Registry.promote``."""
@@ -339,6 +347,11 @@ class Evaluation(Shown):
                 f"{source}: schema version {version} is newer than {_SCHEMA_VERSION}, the newest that "
                 "this dspy-nb reads; upgrade dspy-nb"
             )
+        try:
+            if "messages" in data:
+                data = {**data, "results": unpack_messages(data["results"], data["messages"])}
+        except (LookupError, TypeError, AttributeError):
+            raise InputError(f"{source}: no complete evaluation (its LM calls cannot be read)") from None
         try:
             return TypeAdapter(cls).validate_python({"results": (), **data})
         except ValidationError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
@@ -59,6 +59,34 @@ def lm_call(entry: Mapping[str, Any], *, cached: bool, keep_text: bool) -> LMCal
     usage = entry.get("usage") or {}
     tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
     return LMCall(messages, output, *tokens, entry.get("cost"), False, cut_off, lm, second)
+
+
+def pack_messages(results: Iterable[dict[str, Any]]) -> list[Any]:
+    """Put in the JSON data of results a number for each message, and return the messages: most occur many times."""
+    packed: dict[tuple[str, str], int] = {}
+    for result in results:
+        for call in result["calls"]:
+            if call["messages"] is not None:
+                sent = [(message["role"], message["content"]) for message in call["messages"]]
+                call["messages"] = [packed.setdefault(message, len(packed)) for message in sent]
+    return [{"role": role, "content": content} for role, content in packed]
+
+
+def unpack_messages(results: Any, messages: Any) -> Any:
+    """Return the JSON data of results with the messages that ``pack_messages`` took out.
+
+    Raises:
+        LookupError, TypeError: It is no such data.
+    """
+    return [
+        {**result, "calls": [_unpacked(call, messages) for call in result.get("calls", ())]}
+        for result in results
+    ]
+
+
+def _unpacked(call: Any, messages: Any) -> Any:
+    sent = call["messages"]
+    return call if sent is None else {**call, "messages": [messages[number] for number in sent]}
 
 
 @dataclass(slots=True)
