@@ -116,10 +116,28 @@ def _errors(results: Sequence[_Result]) -> Iterator[Finding]:
         return
     same = [result for result in failed if result.error and result.error.kind == kind]
     assert same[0].error is not None
-    text = f"{_n_of(count, results)} failed with {kind}: {_excerpt(same[0].error.message, 120)}"
-    if kind in _HELP:
-        text += f" ({_HELP[kind]})"
+    text = f"{_n_of(count, results)} failed with {_say_error(kind, same[0].error.message)}"
     yield _finding("errors", text, same, len(results))
+
+
+def diagnose_errors(kinds: Mapping[str, int], first: Mapping[str, str]) -> tuple[Finding, ...]:
+    """Return what stands out in errors of which only their number is known.
+
+    Args:
+        kinds: How many there were of each type.
+        first: The first message of each type.
+    """
+    count = sum(kinds.values())
+    kind = max(kinds, key=lambda name: kinds[name], default="")
+    if count < _FEW or kinds[kind] < count / 2:
+        return ()
+    text = f"{n_of(kinds[kind], count, 'errors')} are {_say_error(kind, first.get(kind, ''))}"
+    return (Finding("errors", text, kinds[kind], count),)
+
+
+def _say_error(kind: str, message: str) -> str:
+    text = f"{kind}: {_excerpt(message, 120)}"
+    return f"{text} ({_HELP[kind]})" if kind in _HELP else text
 
 
 def _metric_errors(answered: Sequence[_Result]) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from dspy_nb.core.evaluation.diagnosis import (
     Finding,
     diagnose_answers,
     diagnose_candidates,
+    diagnose_errors,
     under,
 )
 from dspy_nb.core.evaluation.evaluate import evaluate
@@ -174,6 +175,9 @@ class Search:
         for where, title, findings in sources:
             for finding in findings:
                 found.setdefault(finding.kind, under(finding, where, title))
+        errors = self._errors()
+        for finding in diagnose_errors(errors.kinds, errors.first):
+            found.setdefault(finding.kind, finding)
         # Those of single calls are counted in all of the run.
         for finding in diagnose_answers(sum((guard.answers for guard in self._guards), AnswerCount())):
             known = found.get(finding.kind)

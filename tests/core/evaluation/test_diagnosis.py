@@ -12,7 +12,7 @@ import dspy
 import pytest
 
 from dspy_nb.core.data.metrics import exact_match
-from dspy_nb.core.evaluation.diagnosis import diagnose, diagnose_candidates
+from dspy_nb.core.evaluation.diagnosis import diagnose, diagnose_candidates, diagnose_errors
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.scorecard import Evaluation, ExampleResult
 from dspy_nb.core.events import Evaluated
@@ -213,3 +213,10 @@ def test_candidates_that_all_score_the_same_are_told() -> None:
     assert "harder ones" in diagnose_candidates([(1.0, 20)] * 2)[0].text
     for scored in ([(0.4, 20), (0.5, 20)], [(0.4, 20)] * 2, [(0.0, 20)], [(0.0, 2)] * 5, []):
         assert diagnose_candidates(scored) == ()
+
+
+def test_errors_of_a_search_that_are_of_one_kind_are_told() -> None:
+    (found,) = diagnose_errors({"Timeout": 9, "KeyError": 1}, {"Timeout": "no answer within 2 s"})
+    assert found.text == "9 of 10 errors are Timeout: no answer within 2 s (give more time: timeout_s=…)"
+    assert diagnose_errors({"Timeout": 2}, {}) == diagnose_errors({"A": 1, "B": 1, "C": 1}, {}) == ()
+    assert diagnose_errors({}, {}) == ()
