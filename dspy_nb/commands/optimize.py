@@ -142,6 +142,7 @@ def _facts(run: nb.OptimizationRun, version: nb.ModelVersion | None) -> dict[str
         ],
         "usage": run.usage.to_dict(),
         "errors": run.errors.count,
+        "findings": [asdict(finding) for finding in run.findings],
         "estimated_lm_calls": plan.estimate.lm_calls,
         "stopped_by": run.stopped_by,
         "duration_s": round(run.duration_s, 3),

@@ -165,6 +165,7 @@ class Completed(Event):
         origin: where the program comes from, as in ``OptimizationRun.origin``.
         held_out: what changed on examples that the search never saw; ``None`` where there were none.
         next_step: what to do next, a sentence.
+        findings: what stands out in the answers of the run, in words.
     """
 
     score: float | None
@@ -173,6 +174,7 @@ class Completed(Event):
     origin: str = "optimizer"
     held_out: HeldOut | None = None
     next_step: str = ""
+    findings: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 # -- of an evaluation -------------------------------------------------------------------------------------------
@@ -189,6 +191,7 @@ class Evaluated(Event):
         mean: mean of the first metric over them, a failure as 0; ``None`` before the first.
         elapsed_s: wall-clock seconds since it began.
         over: True for the last one.
+        findings: what stands out in the answers so far, in words; all of it in the last one.
     """
 
     done: int
@@ -197,6 +200,7 @@ class Evaluated(Event):
     mean: float | None = None
     elapsed_s: float = 0.0
     over: bool = False
+    findings: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 # -- of a comparison --------------------------------------------------------------------------------------------
@@ -245,6 +249,7 @@ class Compared(Event):
         margin: largest difference that makes no practical difference.
         elapsed_s: wall-clock seconds since it began.
         over: True for the last one.
+        findings: what stands out in the answers of the programs, in words; in the last one.
     """
 
     done: int
@@ -254,6 +259,7 @@ class Compared(Event):
     margin: float = 0.0
     elapsed_s: float = 0.0
     over: bool = False
+    findings: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 # -- of a pipeline, besides those of the calls within its steps ---------------------------------------------------

@@ -11,6 +11,7 @@ from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
 from dspy_nb.views.examples.blocks import examples_block
 from dspy_nb.views.examples.columns import FOLDED, SMALL, Cap, fields_text
+from dspy_nb.views.findings import finding_blocks
 from dspy_nb.views.wording import (
     count,
     describe_margin,
@@ -35,6 +36,7 @@ def _(found: Comparison) -> Document:
         Note(_verdict(found)),
         *warn(found.warnings),
         Table(columns, arms, frozenset([3, 4, 5, 6])),
+        *_findings(found),
         Facts(_facts(found)),
         *_examples_of(found, FOLDED),
     ]
@@ -70,11 +72,13 @@ def _(found: Comparisons) -> Document:
         Note(_winner(found)),
         *warn(found.warnings),
         Table(columns, [*rows, baseline], frozenset([3, 5, 6, 7, 8])),
+        *_findings(most, "A"),
         Facts([_margin(found.margin), ("method", _method(found)), ("time", duration(found.duration_s))]),
     ]
     for one in ranking:
         details = warn(text for text in one.warnings if text not in found.warnings)
-        details += [Note(_verdict(one)), Facts(_examples(one) + _ratios(one)), *_examples_of(one, SMALL)]
+        details += [Note(_verdict(one)), Facts(_examples(one) + _ratios(one)), *_findings(one, "B")]
+        details += _examples_of(one, SMALL)
         blocks.append(Details(one.b_name, details))
     subtitle = f"{found.metric} · at most {count(found.n_planned, 'example')} · seed {found.seed}"
     title = f"A/B: {count(len(found), 'candidate')} against {found.baseline} (A)"
@@ -166,6 +170,13 @@ def _examples_of(found: Comparison, cap: Cap) -> list[Block]:
     flips = _flips("fixed", found.fixed) + _flips("broke", found.broken)
     table = found.example_table()
     return [examples_block(table, cap, plain_blocks=flips)] if len(table) else flips
+
+
+def _findings(found: Comparison, *arms: str) -> list[Block]:
+    """Return what stands out in the answers; of the baseline among several it is said once, with all of them."""
+    results = {"A": found.a.results, "B": found.b.results}
+    told = [finding for finding in found.findings if finding.where in (arms or results)]
+    return finding_blocks(told, lambda finding: results[finding.where])
 
 
 def _flips(did: str, flips: Sequence[Flip]) -> list[Block]:

@@ -9,6 +9,7 @@ from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
 from dspy_nb.views.examples.blocks import examples_block
+from dspy_nb.views.findings import finding_blocks
 from dspy_nb.views.wording import count, duration, excerpt, level, percent, say_rest, usage_facts
 
 _ROWS_SHOWN = 20
@@ -16,7 +17,8 @@ _ROWS_SHOWN = 20
 
 @document.register
 def _(found: Evaluation) -> Document:
-    blocks = [_scores(found), *_notes(found), *_classes(found.classification), *_slices(found)]
+    blocks = [_scores(found), *_notes(found), *finding_blocks(found.findings, lambda _: found.results)]
+    blocks += [*_classes(found.classification), *_slices(found)]
     model = f" · {found.base_model}" if found.base_model else ""
     examples = count(found.n_examples, "example") + (f", {found.repeats} times" if found.repeats > 1 else "")
     blocks.append(Facts(_facts(found)))

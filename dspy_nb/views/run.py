@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from dspy_nb.core.evaluation.diagnosis import Finding
+from dspy_nb.core.evaluation.examples import ExampleResult
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.candidates import Candidate, Prompt
@@ -17,6 +20,7 @@ from dspy_nb.views.documents import Block, Cell, Code, Details, Document, Facts,
 from dspy_nb.views.ending import describe_evidence, describe_flattery, describe_verdict, say_next
 from dspy_nb.views.examples.blocks import describe, examples_block
 from dspy_nb.views.examples.columns import OPEN, SMALL
+from dspy_nb.views.findings import finding_blocks
 from dspy_nb.views.wording import count, describe_ending, duration, excerpt, percent, say_rest, usage_facts
 
 CANDIDATE_COLUMNS = ("candidate", "score", "n", "demos", "instruction")
@@ -61,6 +65,7 @@ def _(run: OptimizationRun) -> Document:
         *_ending(run),
         *_scores(run),
         *_examples(run),
+        *_findings(run),
         *_candidates(run),
         Facts(_usage_facts(run)),
         *_errors(run),
@@ -194,6 +199,16 @@ def _held_out_notes(run: OptimizationRun) -> list[Block]:
     if not after.score > before.score:
         blocks.append(Note("The optimized program does not score higher on held-out examples.", warning=True))
     return blocks
+
+
+def _findings(run: OptimizationRun) -> list[Block]:
+    held_out = {"before": run.test_before, "after": run.test_after}
+
+    def results(finding: Finding) -> Sequence[ExampleResult]:
+        found = held_out.get(finding.where)
+        return () if found is None else found.results
+
+    return finding_blocks(run.findings, results)
 
 
 def _candidates(run: OptimizationRun) -> list[Block]:

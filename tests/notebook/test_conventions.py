@@ -85,8 +85,9 @@ def test_5_names_in_braces_and_after_dollars_are_expanded(notebook: Notebook) ->
 
 
 def test_6_objects_are_named_and_found_where_the_cell_can_see_them(notebook: Notebook) -> None:
-    local = "def inner():\n    mine = program\n    return %dspy_optimize mine --train train --dry-run\ninner().lm_calls"
-    value, _ = notebook.run(local.replace("--train train", "--train train --metric exact_match:sentiment"))
+    line = "%dspy_optimize mine --train train --metric exact_match:sentiment --dry-run"
+    cell = f"def inner():\n    mine = program\n    return {line}\ninner().lm_calls"
+    value, _ = notebook.run(cell)
     assert value > 0
 
 

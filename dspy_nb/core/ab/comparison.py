@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import NotFound
+from dspy_nb.core.evaluation.diagnosis import Finding, under
 from dspy_nb.core.evaluation.examples import ExampleTable, HasExamples
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.evidence import ComparisonEvidence
@@ -140,6 +141,14 @@ class Comparison(Shown, HasExamples):
         return tuple(sorted((f for f in self.flips if f.difference < 0), key=lambda f: f.difference))
 
     @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What stands out in the answers of each arm, which its text names; ``where`` is "A" or "B"."""
+        arms = (("A", self.a_name, self.a), ("B", self.b_name, self.b))
+        return tuple(
+            under(one, arm, f"{arm} ({name})") for arm, name, found in arms for one in found.findings
+        )
+
+    @property
     def not_worse(self) -> bool:
         """Whether B is shown to be at most ``margin`` worse, which is enough for a cheaper program."""
         return self.interval[0] > -self.margin and (self.sequential or self.complete)
@@ -174,7 +183,9 @@ class Comparison(Shown, HasExamples):
         arms = {name: getattr(self, name).to_dict(results=results) for name in ("a", "b")}
         latency = None if self.latency_ratio is None else self.latency_ratio._asdict()
         path = {"path": [step._asdict() for step in self.path]} if results else {}
-        own = plain({**data, "latency_ratio": latency, "a": None, "b": None, **path})
+        own = plain(
+            {**data, "latency_ratio": latency, "a": None, "b": None, **path, "findings": self.findings}
+        )
         return {"schema_version": _SCHEMA_VERSION, **own, **arms}
 
     def example_table(self) -> ExampleTable:
@@ -240,6 +251,11 @@ class Comparisons(Shown):
     def complete(self) -> bool:
         """False if it was interrupted."""
         return all(one.complete for one in self.comparisons)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What stands out in the answers of the baseline ("A"), and in those of each candidate ("B")."""
+        return tuple(dict.fromkeys(finding for one in self.comparisons for finding in one.findings))
 
     def __len__(self) -> int:
         """Return the number of candidates."""

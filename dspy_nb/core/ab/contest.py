@@ -101,8 +101,6 @@ def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) ->
             raise InputError(f"{next(iter(contest.metrics))} is no metric to compare by: {bad}")
         if opening.error is not None:
             raise opening.error
-        with contextlib.suppress(KeyboardInterrupt):
-            events.send(standing(over=True))
         duration_s = time.perf_counter() - started
         data = fingerprint(contest.examples)
         comparisons = []
@@ -113,7 +111,7 @@ def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) ->
             )
             names = entrants[0].name, one.name
             comparisons.append(comparison_of(duel, finding, scores, names, terms, warnings, duration_s))
-        return Comparisons(
+        found = Comparisons(
             comparisons=tuple(comparisons),
             baseline=entrants[0].name,
             confidence=terms.confidence,
@@ -125,6 +123,10 @@ def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) ->
             warnings=warnings,
             duration_s=duration_s,
         )
+        with contextlib.suppress(KeyboardInterrupt):
+            texts = tuple(finding.text for finding in found.findings)
+            events.send(replace(standing(over=True), findings=texts))
+        return found
 
 
 def _work(contest: Contest, entrants: Sequence[Entrant]) -> tuple[DuelWork, tuple[str, ...]]:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dspy
@@ -17,8 +17,9 @@ from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction
 from dspy_nb.core.programs.calls import check_answer
-from dspy_nb.core.programs.lm_call import LMCall, lm_call
+from dspy_nb.core.programs.lm_call import AnswerCount, LMCall, lm_call
 from dspy_nb.core.programs.meter import Meter
+from dspy_nb.core.programs.quiet import TRUNCATION_IS_TOLD
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text, repaired
 
@@ -107,17 +108,21 @@ class Tally:
         done: How many there are.
         failed: How many of them are failures.
         score: Sum of the scores of the first metric, none as 0.
+        answers: What is wrong with the answers of language models.
     """
 
     done: int = 0
     failed: int = 0
     score: float = 0.0
+    answers: AnswerCount = field(default_factory=AnswerCount)
 
     def take(self, outcome: Outcome) -> None:
         """Count an outcome."""
         self.done += 1
         self.failed += outcome.failure is not None
         self.score += outcome.scores[0] or 0
+        for call in outcome.calls:
+            self.answers.take(call)
 
 
 class Abandoned(BaseException):
@@ -266,7 +271,7 @@ class Work:
         )
 
     def _context(self, job: Job, meter: ExampleMeter) -> dict[str, Any]:
-        return {**self.settings[job.repeat], **meter_settings(meter)}
+        return {**self.settings[job.repeat], **meter_settings(meter), **TRUNCATION_IS_TOLD}
 
     def _scored(self, job: Job, meter: ExampleMeter, prediction: Any, latency_ms: float) -> Outcome:
         usage, calls = meter.take(), meter.take_calls()

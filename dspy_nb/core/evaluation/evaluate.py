@@ -22,6 +22,7 @@ from dspy_nb.core.data.metrics import Metric, MetricLike, as_metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
 from dspy_nb.core.evaluation.attempts import PROMPTS_KEPT, Job, Outcome, Tally, Work, split_fields
+from dspy_nb.core.evaluation.diagnosis import diagnose_answers
 from dspy_nb.core.evaluation.examples import ExampleResult
 from dspy_nb.core.evaluation.executors import run_on
 from dspy_nb.core.evaluation.labels import LabelClasses
@@ -156,7 +157,9 @@ def evaluate(
 
     def standing(tally: Tally) -> Evaluated:
         mean = tally.score / tally.done if tally.done else None
-        return Evaluated(tally.done, len(jobs), tally.failed, mean, time.perf_counter() - started)
+        findings = tuple(finding.text for finding in diagnose_answers(tally.answers))
+        elapsed_s = time.perf_counter() - started
+        return Evaluated(tally.done, len(jobs), tally.failed, mean, elapsed_s, findings=findings)
 
     def build() -> Evaluation:
         found = dict(zip(places, outcomes, strict=True))
@@ -181,7 +184,9 @@ def evaluate(
         errors = sum(outcome.failure is not None for outcome in finished)
         with contextlib.suppress(KeyboardInterrupt):
             mean = evaluation.score if finished else None
-            events.send(Evaluated(len(finished), len(jobs), errors, mean, duration_s, over=True))
+            findings = tuple(finding.text for finding in evaluation.findings)
+            counts = len(finished), len(jobs), errors
+            events.send(Evaluated(*counts, mean, duration_s, over=True, findings=findings))
             warn_of_changes()
     return evaluation
 

@@ -21,6 +21,7 @@ import dspy
 
 from dspy_nb.core.evaluation.attempts import Abandoned, ExampleMeter, Job, Outcome, Tally, Work, timeout
 from dspy_nb.core.evaluation.opening import Opening
+from dspy_nb.core.programs.quiet import install_truncation_filter
 
 _TICK_S = 0.002
 _LONGEST_TICK_S = 0.1
@@ -72,6 +73,7 @@ def run(
         BaseException: What a program raised that is no ``Exception``, such as a budget's stop. No example
             begins after it.
     """
+    install_truncation_filter()
     num_threads = num_threads or dspy.settings.num_threads
     stop = stop or threading.Event()
     loop = _Loop(work, jobs, num_threads, timeout_s, deadline, stop, landed, opening)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -15,8 +16,10 @@ from dspy_nb.core.arguments import DEEPEST, is_too_deep, user_path
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.classification import Classification, ClassScore, Confusion
+from dspy_nb.core.evaluation.diagnosis import Finding, diagnose
 from dspy_nb.core.evaluation.examples import ExampleResult, ExampleTable, HasExamples
 from dspy_nb.core.evidence import EvaluationEvidence
+from dspy_nb.core.programs.lm_call import pack_messages, unpack_messages
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.storage.files import replace_file
 from dspy_nb.core.storage.plain import plain
@@ -196,6 +199,11 @@ class Evaluation(Shown, HasExamples):
         """Expected against predicted labels."""
         return self.classification.confusion if self.classification else None
 
+    @functools.cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What stands out in the answers behind the score, such as nearly all being the same; often nothing."""
+        return diagnose(self.results)
+
     def slowest(self, k: int = 5) -> list[ExampleResult]:
         """Return the examples that took longest, cache hits left out."""
         asked = [result for result in self.results if not result.cached]
@@ -225,11 +233,20 @@ class Evaluation(Shown, HasExamples):
     def to_dict(self, *, results: bool = True) -> dict[str, Any]:
         """Return everything as JSON data; what JSON lacks becomes text, and NaN ``None``.
 
+        The messages of LM calls are listed once, and each call says which of them were sent.
+
         Args:
             results: Whether to include the single examples.
         """
         data = plain({f.name: getattr(self, f.name) for f in fields(self) if results or f.name != "results"})
-        return {"schema_version": _SCHEMA_VERSION, "complete": self.complete, **data}
+        head = {
+            "schema_version": _SCHEMA_VERSION,
+            "complete": self.complete,
+            "findings": plain(self.findings),
+        }
+        if results:
+            head["messages"] = pack_messages(data["results"])
+        return {**head, **data}
 
     def to_evidence(self) -> EvaluationEvidence:
         """Return what a registry stores of it, see ``Registry.attach`` and ``Registry.promote``."""
@@ -284,6 +301,11 @@ class Evaluation(Shown, HasExamples):
                 f"{source}: schema version {version} is newer than {_SCHEMA_VERSION}, the newest that "
                 "this dspy-nb reads; upgrade dspy-nb"
             )
+        try:
+            if "messages" in data:
+                data = {**data, "results": unpack_messages(data["results"], data["messages"])}
+        except (LookupError, TypeError, AttributeError):
+            raise InputError(f"{source}: no complete evaluation (its LM calls cannot be read)") from None
         try:
             return TypeAdapter(cls).validate_python({"results": (), **data})
         except ValidationError as error:

@@ -17,6 +17,7 @@ import dspy
 from dspy_nb.core.data.identity import example_id
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.evaluation.attempts import Failure, split_fields
+from dspy_nb.core.evaluation.diagnosis import Finding, diagnose
 from dspy_nb.core.evaluation.examples import ExampleResult, ExampleTable, HasExamples
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.spec import parameters_of
@@ -294,6 +295,12 @@ class Recorder:
         self.add(prompt, score, n, comparable)
         if comparable:
             self.keep(prompt, outputs.results)
+
+    def findings_of(self, program: dspy.Module) -> tuple[Finding, ...]:
+        """Return what stands out in the answers of a candidate that was scored in full; nothing if it was not."""
+        found, kept = self.find(program), self._answers.get(Prompt.of(program).key, {})
+        results = [] if found is None else [_result(kept[place]) for place in sorted(kept)]
+        return diagnose([result for result in results if result.error is None])  # those are counted elsewhere
 
 
 class BatchRecorder(Recorder):

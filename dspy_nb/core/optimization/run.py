@@ -12,6 +12,7 @@ import dspy
 
 from dspy_nb.core.doors import Shown, through
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.evaluation.diagnosis import Finding
 from dspy_nb.core.evaluation.examples import ExampleTable, HasExamples
 from dspy_nb.core.evaluation.pairing import Difference, paired_difference
 from dspy_nb.core.events import HeldOut
@@ -88,6 +89,7 @@ class Result:
     unseen_before: Evaluation | None = None
     unseen_after: Evaluation | None = None
     changed: bool = True
+    findings: tuple[Finding, ...] = ()
 
 
 class OptimizationRun(Shown, HasExamples):
@@ -230,6 +232,11 @@ class OptimizationRun(Shown, HasExamples):
     def test_after(self) -> Evaluation | None:
         """The optimized program on held-out examples that the search never saw; ``None`` without any."""
         return self.result.test_after
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What stands out in the answers of the whole search and on held-out examples; often nothing."""
+        return self.result.findings
 
     @property
     def improvement(self) -> Difference | None:

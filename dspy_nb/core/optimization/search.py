@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -16,6 +16,13 @@ import dspy
 
 from dspy_nb.core.data.metrics import MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction, OptimizationFailed, failure_text
+from dspy_nb.core.evaluation.diagnosis import (
+    Finding,
+    diagnose_answers,
+    diagnose_candidates,
+    diagnose_errors,
+    under,
+)
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Progress, Started, warn_of
@@ -31,6 +38,7 @@ from dspy_nb.core.optimization.watched_metric import ending_on_no_score
 from dspy_nb.core.programs import quiet
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.interrupts import Interrupts
+from dspy_nb.core.programs.lm_call import AnswerCount
 from dspy_nb.core.programs.seams import is_compiled, mark_compiled
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.programs.usage import Usage
@@ -109,6 +117,7 @@ class Search:
                     result.origin,
                     end.held_out,
                     advise(end, self._plan.voice),
+                    findings=tuple(finding.text for finding in result.findings),
                 )
             )
         return result
@@ -163,7 +172,34 @@ class Search:
             unseen_before=unseen_before,
             unseen_after=unseen_after,
             changed=self._is_changed(program),
+            findings=self._findings(program, before, after),
         )
+
+    def _findings(
+        self, program: Any, before: Evaluation | None, after: Evaluation | None
+    ) -> tuple[Finding, ...]:
+        """Return what stands out in the run: of each kind, where it matters most."""
+        seen = "on the examples of the search"
+        sources = [
+            ("after", "held out, after", () if after is None else after.findings),
+            ("before", "held out, before", () if before is None else before.findings),
+        ]
+        if not self._task.method.replaces_program:
+            for title, one in (("the chosen program", program), ("the program as given", self._task.program)):
+                sources.append(("search", f"{title}, {seen}", self._recorder.findings_of(one)))
+        found: dict[str, Finding] = {}
+        for where, title, findings in sources:
+            for finding in findings:
+                found.setdefault(finding.kind, under(finding, where, title))
+        errors = self._errors()
+        for finding in diagnose_errors(errors.kinds, errors.first):
+            found.setdefault(finding.kind, finding)
+        # Those of single calls are counted in all of the run.
+        for finding in diagnose_answers(sum((guard.answers for guard in self._guards), AnswerCount())):
+            known = found.get(finding.kind)
+            found[finding.kind] = finding if known is None else replace(known, **_what(finding))
+        scored = [(candidate.score, candidate.n) for candidate in self._recorder.candidates if candidate.full]
+        return (*diagnose_candidates(scored), *found.values())
 
     # -- the search ----------------------------------------------------------------------------------
 
@@ -399,6 +435,10 @@ class Search:
             )
         )
         self._events.send(self._progress())
+
+
+def _what(finding: Finding) -> dict[str, Any]:
+    return {"text": finding.text, "count": finding.count, "of": finding.of}
 
 
 def _score(evaluation: Evaluation | None) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
@@ -59,6 +59,73 @@ def lm_call(entry: Mapping[str, Any], *, cached: bool, keep_text: bool) -> LMCal
     usage = entry.get("usage") or {}
     tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
     return LMCall(messages, output, *tokens, entry.get("cost"), False, cut_off, lm, second)
+
+
+def pack_messages(results: Iterable[dict[str, Any]]) -> list[Any]:
+    """Put in the JSON data of results a number for each message, and return the messages: most occur many times."""
+    packed: dict[tuple[str, str], int] = {}
+    for result in results:
+        for call in result["calls"]:
+            if call["messages"] is not None:
+                sent = [(message["role"], message["content"]) for message in call["messages"]]
+                call["messages"] = [packed.setdefault(message, len(packed)) for message in sent]
+    return [{"role": role, "content": content} for role, content in packed]
+
+
+def unpack_messages(results: Any, messages: Any) -> Any:
+    """Return the JSON data of results with the messages that ``pack_messages`` took out.
+
+    Raises:
+        LookupError, TypeError: It is no such data.
+    """
+    return [
+        {**result, "calls": [_unpacked(call, messages) for call in result.get("calls", ())]}
+        for result in results
+    ]
+
+
+def _unpacked(call: Any, messages: Any) -> Any:
+    sent = call["messages"]
+    return call if sent is None else {**call, "messages": [messages[number] for number in sent]}
+
+
+@dataclass(slots=True)
+class AnswerCount:
+    """Answers of a language model, counted.
+
+    Attributes:
+        answers: How many there were, cached ones included.
+        truncated: How many were cut off by the limit of tokens.
+        second_tries: How many were asked for a second time, in another format.
+        limit: The most tokens of an answer that was cut off; 0 if that is not known.
+        lms: The language models whose answers were cut off.
+    """
+
+    answers: int = 0
+    truncated: int = 0
+    second_tries: int = 0
+    limit: int = 0
+    lms: tuple[str, ...] = ()
+
+    def take(self, call: LMCall) -> None:
+        """Count an answer."""
+        self.answers += 1
+        self.second_tries += call.second_try
+        if call.truncated:
+            self.truncated += 1
+            self.limit = max(self.limit, call.completion_tokens or 0)
+            if call.lm not in self.lms:
+                self.lms = (*self.lms, call.lm)
+
+    def __add__(self, other: AnswerCount) -> AnswerCount:
+        """Return both together."""
+        return AnswerCount(
+            self.answers + other.answers,
+            self.truncated + other.truncated,
+            self.second_tries + other.second_tries,
+            max(self.limit, other.limit),
+            tuple(dict.fromkeys((*self.lms, *other.lms))),
+        )
 
 
 def as_cached(call: LMCall) -> LMCall:

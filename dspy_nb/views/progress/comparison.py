@@ -8,6 +8,7 @@ from dspy_nb.core.ab.comparison import Flip, Step
 from dspy_nb.core.events import Compared, Event, Standing
 from dspy_nb.views.comparison import flip_cells
 from dspy_nb.views.documents import Bar, Block, Drawing, Facts, Note, Table
+from dspy_nb.views.findings import finding_notes
 from dspy_nb.views.progress.call_state import CallState, Meter
 from dspy_nb.views.progress.charts import sequence_svg, sequence_text
 from dspy_nb.views.wording import count, duration, points, say_rest
@@ -95,6 +96,7 @@ class ComparisonState(CallState):
         blocks.append(Facts(self._facts(leader), tiles=True))
         if len(self.last.candidates) > 1:
             blocks.append(self._candidates())
+        blocks += finding_notes(self.last.findings)
         if not self._over and leader.flips:
             blocks.append(_flips(leader.flips[:_FLIPS_SHOWN], sum(leader.wins)))
         return blocks

@@ -16,6 +16,7 @@ from dspy_nb.views.ending import (
     say_next,
     verdict_colour,
 )
+from dspy_nb.views.findings import finding_notes
 from dspy_nb.views.progress.call_state import CallState, Meter
 from dspy_nb.views.progress.charts import ScoreTrail, score_svg, score_text
 from dspy_nb.views.run import CANDIDATE_COLUMNS, candidate_cells, prompt_blocks
@@ -175,7 +176,8 @@ class RunState(CallState):
         if self.trail.points:
             chart = score_svg(self.trail, self.baseline)
             blocks.append(Drawing(chart, score_text(self.trail, self.baseline)))
-        return [*blocks, Facts(self._facts(), tiles=True)]
+        findings = () if self.completed is None else self.completed.findings
+        return [*blocks, *finding_notes(findings), Facts(self._facts(), tiles=True)]
 
     @property
     def meter(self) -> Meter:

@@ -17,6 +17,7 @@ from dspy_nb.core.events import (
     StepStarted,
 )
 from dspy_nb.views.documents import Bar, Block, Table
+from dspy_nb.views.findings import finding_notes
 from dspy_nb.views.progress.call_state import CallState, Meter
 from dspy_nb.views.progress.comparison import ComparisonState
 from dspy_nb.views.progress.run_state import RunState
@@ -58,7 +59,8 @@ class EvaluationState(CallState):
     def blocks(self) -> Sequence[Block]:
         """The bar, which says everything."""
         colour = "warn" if self.last.errors and self.status == "completed" else self.colour
-        return [Bar(self.last.done / max(self.last.total, 1), self.text(), colour)]
+        bar = Bar(self.last.done / max(self.last.total, 1), self.text(), colour)
+        return [bar, *finding_notes(self.last.findings)]
 
     @property
     def meter(self) -> Meter:

@@ -10,6 +10,7 @@ import pytest
 from dspy.lm15 import Message, Response, Usage
 
 from dspy_nb.core.data.metrics import exact_match
+from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import evaluate as module
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.scorecard import Evaluation
@@ -120,6 +121,10 @@ def test_calls_are_saved_and_loaded_and_files_without_them_are_read(tmp_path) ->
     file = found.save(tmp_path / "found.json")
     assert Evaluation.load(file).results == found.results
     data = json.loads(file.read_text())
+    assert len(data["messages"]) == 4, "instructions are written once"
+    with pytest.raises(InputError, match="its LM calls cannot be read"):
+        Evaluation.from_dict({**data, "messages": []})
+    del data["messages"]
     for result in data["results"]:
         del result["calls"]
     assert [result.calls for result in Evaluation.from_dict(data).results] == [()] * 3
@@ -131,7 +136,8 @@ def test_no_secret_that_the_process_knows_is_in_a_recorded_text(monkeypatch, tmp
     program.lm = scripted_lm(Says("[[ ## sentiment ## ]]\nof-the-model"))
     program.lm.api_key = "of-the-model"
     text = evaluate(program, reviews(2), SENTIMENT).save(tmp_path / "found.json").read_text()
-    calls = str([result["calls"] for result in json.loads(text)["results"]])
+    data = json.loads(text)
+    calls = str([data["messages"], *(result["calls"] for result in data["results"])])
     assert "of-the-environment" not in calls
     assert "of-the-model" not in calls
     assert "(hidden)" in calls
