@@ -105,6 +105,7 @@ class OptimizationRun(Shown, HasExamples):
         self._ended = threading.Event()
         self._result: Result | None = None
         self._failure: BaseException | None = None
+        self._held_out: tuple[RunSettings, HeldOut | None] | None = None  # of this plan
 
     # -- state ----------------------------------------------------------------------------------------
 
@@ -249,12 +250,14 @@ class OptimizationRun(Shown, HasExamples):
 
         These are the testset; where there is none, the valset if the search does not use it; else ``None``.
         """
-        return held_out_of(self.plan, self.result)
+        if self._held_out is None or self._held_out[0] is not self.plan:
+            self._held_out = self.plan, held_out_of(self.plan, self.result)
+        return self._held_out[1]
 
     @property
     def next_step(self) -> str:
         """What to do next, in one sentence."""
-        return advise(ending_of(self.plan, self.result), self.plan.voice)
+        return advise(ending_of(self.plan, self.result, self.held_out), self.plan.voice)
 
     def example_table(self) -> ExampleTable:
         """Return the held-out examples with what came of them before and after; one of the two if it is alone.
@@ -333,8 +336,10 @@ def held_out_of(plan: RunSettings, result: Result) -> HeldOut | None:
     """Return what a run changed on examples that its search never saw; see :attr:`OptimizationRun.held_out`."""
     before, after, validation = result.test_before, result.test_after, False
     if "test" not in plan.datasets:
+        if "val" not in plan.datasets or get_optimizer(plan.optimizer).needs_valset:
+            return None
         before, after, validation = result.unseen_before, result.unseen_after, True
-        if (before is None and after is None) or get_optimizer(plan.optimizer).needs_valset:
+        if before is None and after is None and result.score is not None:
             return None
     if result.origin == "given":
         after = after or before
@@ -360,7 +365,7 @@ def held_out_of(plan: RunSettings, result: Result) -> HeldOut | None:
     )
 
 
-def ending_of(plan: RunSettings, result: Result) -> Ending:
+def ending_of(plan: RunSettings, result: Result, held_out: HeldOut | None) -> Ending:
     """Return what decides what to do after a run."""
     steps = plan.options["steps"] if get_optimizer(plan.optimizer).made_of_steps else {}
     return Ending(
@@ -369,7 +374,7 @@ def ending_of(plan: RunSettings, result: Result) -> Ending:
         sets={name: int(data["n"]) for name, data in plan.datasets.items()},
         origin=result.origin,
         stopped_by=result.stopped_by,
-        held_out=held_out_of(plan, result),
+        held_out=held_out,
         score=result.score,
         baseline=result.baseline_score,
         candidate_scores=[candidate.score for candidate in result.candidates if candidate.full],

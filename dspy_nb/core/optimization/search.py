@@ -31,7 +31,7 @@ from dspy_nb.core.optimization.calls import SEED_SETTING, Assignment
 from dspy_nb.core.optimization.candidates import BatchRecorder, Candidate, Prompt, Recorder
 from dspy_nb.core.optimization.ending import advise
 from dspy_nb.core.optimization.guard import Guard, StopRun
-from dspy_nb.core.optimization.run import Result, RunSettings, ending_of
+from dspy_nb.core.optimization.run import Result, RunSettings, ending_of, held_out_of
 from dspy_nb.core.optimization.supervisor import Supervisor
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.optimization.watched_metric import ending_on_no_score
@@ -108,15 +108,16 @@ class Search:
                 self._phase = "done"
             finally:
                 events.send(self._progress())  # the last throttled one is behind
-            end = ending_of(self._plan, result)
+            held_out = held_out_of(self._plan, result)
+            step = advise(ending_of(self._plan, result, held_out), self._plan.voice)
             events.send(
                 Completed(
                     result.score,
                     result.duration_s,
                     result.stopped_by,
                     result.origin,
-                    end.held_out,
-                    advise(end, self._plan.voice),
+                    held_out,
+                    step,
                     findings=tuple(finding.text for finding in result.findings),
                 )
             )
@@ -406,9 +407,8 @@ class Search:
 
     def _progress(self) -> Progress:
         usage, best = self._usage(), self._recorder.best
-        unseen = (
-            self._task.valset and not self._task.method.needs_valset
-        )  # the best is of other examples then
+        # Where the search does not use the valset, the best score is not of the examples of the score before.
+        unseen = self._task.valset and not self._task.method.needs_valset
         metrics = {
             **usage.to_dict(),
             "errors": self._errors().count,

@@ -80,7 +80,8 @@ class RunState(CallState):
     @property
     def colour(self) -> str:
         """That of its bar: once it has ended, that of the verdict on held-out examples."""
-        return super().colour if self.completed is None else verdict_colour(self.completed.held_out)
+        over = self.completed if self.status in ("completed", "stopped") else None
+        return super().colour if over is None else verdict_colour(over.held_out)
 
     def _rank(self, event: CandidateScored) -> None:
         self.best_few[event.candidate] = event

@@ -14,7 +14,8 @@ import pytest
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.evaluation.diagnosis import diagnose, diagnose_candidates, diagnose_errors
 from dspy_nb.core.evaluation.evaluate import evaluate
-from dspy_nb.core.evaluation.scorecard import Evaluation, ExampleResult
+from dspy_nb.core.evaluation.examples import ExampleResult
+from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import Evaluated
 from dspy_nb.core.programs.usage import Usage
 from tests.core.evaluation.test_lm_calls import Says
