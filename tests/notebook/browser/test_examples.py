@@ -49,8 +49,8 @@ def _search_sort_and_filter(place: Any, wrong: int) -> None:
     assert len(_shown(box)) == wrong
     box.get_by_role("button", name="All (30)").click()
 
-    box.get_by_role("searchbox").fill("item 2 GOOD")
-    assert set(_shown(box)) == {str(n) for n in (21, 23, 25, 27, 29)}
+    box.get_by_role("searchbox").fill("ITEM 2")
+    assert set(_shown(box)) == {str(n) for n in (2, *range(20, 30))}
     box.get_by_role("searchbox").fill("")
 
     example = box.get_by_role("columnheader", name="example", exact=False).first
