@@ -84,9 +84,9 @@ class Shell(Surface):
 
     def progress(self, *, quiet: bool = False, background: bool = False) -> Display:
         """Return bars on stderr, if that is a terminal."""
-        from dspy_nb.views.progress.display import Display, terminal_progress
+        from dspy_nb.views.progress.listeners import shell_progress
 
-        return Display() if quiet else terminal_progress()
+        return shell_progress(quiet)
 
     @property
     def watched(self) -> bool:

@@ -145,6 +145,10 @@ class Evaluated(Event):
         mean: mean of the first metric over them, a failure as 0; ``None`` before the first.
         elapsed_s: wall-clock seconds since it began.
         over: True for the last one.
+        interval: in which that mean lies, at the confidence of the call; ``None`` before the first.
+        cached: how many of those so far came from a cache alone.
+        at_once: how many are answered at the same time, at most.
+        interrupted: True where an interrupt ended it.
     """
 
     done: int
@@ -153,6 +157,10 @@ class Evaluated(Event):
     mean: float | None = None
     elapsed_s: float = 0.0
     over: bool = False
+    interval: tuple[float, float] | None = None
+    cached: int = 0
+    at_once: int = 1
+    interrupted: bool = False
 
 
 # -- of a comparison --------------------------------------------------------------------------------------------
@@ -201,6 +209,7 @@ class Compared(Event):
         margin: largest difference that makes no practical difference.
         elapsed_s: wall-clock seconds since it began.
         over: True for the last one.
+        interrupted: True where an interrupt ended it.
     """
 
     done: int
@@ -210,6 +219,7 @@ class Compared(Event):
     margin: float = 0.0
     elapsed_s: float = 0.0
     over: bool = False
+    interrupted: bool = False
 
 
 # -- of a pipeline, besides those of the calls within its steps ---------------------------------------------------
