@@ -24,7 +24,8 @@ from tests.scripted import classifier, reviews, scripted_lm
 dspy.configure(lm=scripted_lm())
 sets = {"trainset": reviews(6, "train"), "valset": reviews(6, "val")}
 metric = nb.exact_match("sentiment")
-run = nb.optimize(classifier(), **sets, metric=metric, preset="light", num_threads=2, budget=nb.Budget(lm_calls=500))
+budget = nb.Budget(lm_calls=500)
+run = nb.optimize(classifier(), **sets, metric=metric, preset="light", num_threads=2, budget=budget)
 print("candidates:", len(run.candidates), flush=True)
 """
 _ANSI = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")

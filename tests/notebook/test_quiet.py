@@ -26,6 +26,7 @@ LINES = {
     "dspy_presets": "%dspy_presets",
     "dspy_registry": "%dspy_registry",
 }
+DECIDING = ("dspy_promote", "dspy_deploy", "dspy_rollback")  # not twice
 WATCHED = [name for name, verb in _VERBS.items() if any(param.name == "quiet" for param in verb.params)]
 
 
@@ -37,25 +38,26 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def cell(magics, workplace, monkeypatch):
     """Runs a cell on a terminal; returns what it returned, printed, displayed, and wrote on stderr."""
-    terminal = Terminal()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("DSPY_NB_PROGRESS", raising=False)
     registry = nb.Registry("registry")
     for _ in range(2):
         registry.environment("staging").deploy(registry.register(classifier(), "m"))
-    magics.user_ns.update(
-        program=classifier(), other=classifier(), train=reviews(6, "train"), val=reviews(6, "val"), test=reviews(20),
-        nb=nb,
-    )  # fmt: skip
+    sets = {"train": reviews(6, "train"), "val": reviews(6, "val"), "test": reviews(20)}
+    magics.user_ns.update(program=classifier(), other=classifier(), nb=nb, **sets)
 
     def run(source: str):
-        terminal.truncate(0)
+        terminal = Terminal()
         with capture_output(stderr=False) as captured, dspy.context(lm=scripted_lm()):
             monkeypatch.setattr(sys, "stderr", terminal)
             result = magics.run_cell(source)
         return result, captured.stdout, captured.outputs, terminal.getvalue()
 
     return run
+
+
+def texts(displayed):
+    return [output.data["text/plain"] for output in displayed]
 
 
 def test_the_lines_are_those_of_all_magics():
@@ -69,10 +71,10 @@ def test_a_trailing_semicolon_shows_no_result(cell, name):
     result.raise_error()
     assert result.result is None
     assert displayed == []
-    assert len(printed.splitlines()) <= 1  # what was done, or may cost
-    result, printed, displayed, _ = cell(LINES[name].replace("--to staging", "--to production --force"))
-    assert displayed or printed
-    assert result.result is not None
+    if name not in DECIDING:
+        loud, shown, _, _ = cell(LINES[name])
+        assert loud.result is not None
+        assert len(printed) < len(shown)
 
 
 @pytest.mark.parametrize("name", WATCHED)
@@ -108,8 +110,7 @@ def test_in_a_kernel_python_shows_the_panel_unless_told_otherwise(cell, magics, 
     result.raise_error()
     assert not written
     if progress or (progress is None and not quiet):
-        assert displayed[-1].data["text/plain"].startswith("Evaluated 20 of 20 examples")
-        assert "[" in displayed[-1].data["text/html"]
+        assert any(text.startswith("Evaluated 20 of 20 examples") for text in texts(displayed))
     else:
         assert displayed == []
 
@@ -122,9 +123,8 @@ def test_a_background_call_in_a_kernel_has_its_panel_in_the_cell_that_began_it(c
     )
     result, _, displayed, _ = cell(f"run = {call}\nrun.wait()")
     result.raise_error()
-    assert displayed[0].data["text/plain"] == "waiting to start"
-    last = [output.data["text/plain"] for output in displayed][-2:]
-    assert any(text.startswith("BootstrapFewShotWithRandomSearch completed") for text in last)
+    assert any(text.startswith("waiting to start") for text in texts(displayed))
+    assert any("BootstrapFewShotWithRandomSearch completed" in text for text in texts(displayed))
 
 
 def test_a_display_says_in_one_line_what_it_shows(ipython):

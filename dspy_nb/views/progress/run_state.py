@@ -163,15 +163,6 @@ class RunState(CallState):
         done, total, metrics = self.progress.step, self.started.total_steps, self.progress.metrics
         running = self.status == "running"
         bound = total if running and total is not None and done <= total else None
-        titles = [Form(self.headline, 6)]
-        if not running:
-            titles = (
-                [Form(self.headline, -1)]
-                if self.failed
-                else [*titles, Form(self.headline.split(" after ")[0])]
-            )
-        elif self.started.optimizer:
-            titles.append(Form(self.started.optimizer, 2))
         score: Part = []
         if self.best is not None:
             long = [Form(f"best score {self.score}", 10)] if self.score else []
@@ -182,7 +173,22 @@ class RunState(CallState):
             (1.0 if self.status == "completed" or total is None else done / total) if not running else None
         )
         parts = [counted(done, bound, "LM calls", at_most=True), *time, score, self._budget, errors]
-        return Meter(titles, done / bound if bound else share, parts)
+        return Meter(self._titles, done / bound if bound else share, parts)
+
+    @property
+    def _titles(self) -> Part:
+        optimizer = self.started.optimizer
+        if self.failed:
+            return [Form(self.headline, -1)]
+        if self.status == "running":
+            return [Form(self.headline, 6), Form(optimizer, 2)]
+        how = "interrupted" if self.interrupted else self.status
+        return [
+            Form(self.headline, 6),
+            Form(self.headline.split(" after ")[0], 5),
+            Form(f"{optimizer} {how}", 2),
+            Form(how),
+        ]
 
     def document(self) -> Document:
         """Return everything: with the latest candidates while it runs, with the best ones when it has ended."""
@@ -233,18 +239,16 @@ class RunState(CallState):
     def _budget(self) -> Part:
         """Return what was used of each limit; shorter, of the one that will be reached first."""
         limits = self.started.budget
-        used = {name: (self._used(name) or 0) / limit for name, limit in limits.items() if limit}
-        if not used:
-            return []
+        spent = {name: self._used(name) for name in limits}
+        used = {name: n / limits[name] for name, n in spent.items() if n is not None and limits[name]}
         texts = {
             name: self._spent(name, form) + unit for name, (form, unit) in _LIMITS.items() if name in used
         }
-        nearest = max(used, key=lambda name: used[name])
-        return [
-            Form(f"budget {', '.join(texts.values())}", 7 if len(texts) > 1 else 4),
-            *([Form(f"budget {texts[nearest]}", 4)] if len(texts) > 1 else []),
-            Form(f"budget {used[nearest]:.0%}", 3),
-        ]
+        if not texts:
+            return []
+        nearest = max(texts, key=lambda name: used[name])
+        every = [Form(f"budget {', '.join(texts.values())}", 7)] if len(texts) > 1 else []
+        return [*every, Form(f"budget {texts[nearest]}", 4), Form(f"budget {used[nearest]:.0%}", 3)]
 
 
 def event_cells(event: CandidateScored, remark: str) -> tuple[str, ...]:

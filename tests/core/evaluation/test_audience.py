@@ -101,9 +101,11 @@ def test_in_a_terminal_each_call_shows_one_bar_and_false_none(name, on_terminal)
 @pytest.mark.parametrize(
     ("said", "progress", "tty", "shown"),
     [
-        ("", None, True, True), ("", None, False, False), ("", True, False, True), ("auto", None, False, False),
-        ("0", None, True, False), ("Off", None, True, False), (" no ", None, True, False), ("off", True, True, True),
-        ("1", None, False, True), ("on", False, True, False), ("what?", False, True, False),
+        ("", None, True, True), ("", None, False, False), ("", True, False, True),
+        ("auto", None, False, False),
+        ("0", None, True, False), ("Off", None, True, False), (" no ", None, True, False),
+        ("off", True, True, True), ("1", None, False, True), ("on", False, True, False),
+        ("what?", False, True, False),
     ],
 )  # fmt: skip
 def test_the_call_decides_then_the_environment_then_the_place(
@@ -126,9 +128,9 @@ def test_the_call_decides_then_the_environment_then_the_place(
 def test_a_setting_that_is_none_is_an_error_of_one_line_before_anything_is_spent(monkeypatch, engine):
     monkeypatch.setenv("DSPY_NB_PROGRESS", "loud")
     for call in (CALLS["evaluate"], CALLS["optimize"], CALLS["compare"]):
-        with pytest.raises(nb.InputError, match="^DSPY_NB_PROGRESS must be on, off or auto, got 'loud'$"):
+        with pytest.raises(nb.InputError, match=r"^DSPY_NB_PROGRESS must be on, off or auto, got 'loud'$"):
             call()
-    with pytest.raises(nb.InputError, match="^progress must be True, False or None, got 'yes'$"):
+    with pytest.raises(nb.InputError, match=r"^progress must be True, False or None, got 'yes'$"):
         CALLS["evaluate"](progress="yes")
     assert engine.calls == 0
 

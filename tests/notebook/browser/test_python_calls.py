@@ -34,11 +34,9 @@ def test_evaluate_shows_score_interval_and_time_left_and_stop_ends_it(open_noteb
         lambda: re.search(running, notebook.text()) and re.search(score, notebook.text()), "no progress"
     )
     assert notebook.is_running(1)
-    notebook.page.screenshot(path="/tmp/p1/evaluate.png")
     notebook.page.get_by_role("button", name="Stop").click()
     pace.answer_until_done(1)
     notebook.wait_until(lambda: ", stopped" in notebook.output(1).inner_text(), "not shown as stopped")
     assert notebook.page.get_by_role("button", name="Stop").count() == 0
-    notebook.page.screenshot(path="/tmp/p1/evaluate_end.png")
     notebook.run(2)
     assert notebook.output(2).inner_text().split() == ["False", "True"]

@@ -28,8 +28,8 @@ from dspy_nb.notebook.listeners import notebook_progress
 from dspy_nb.notebook.widgets.progress import ProgressPanel
 from dspy_nb.views.documents import to_html
 from dspy_nb.views.progress import display as progress
-from dspy_nb.views.progress.call_state import CallState
 from dspy_nb.views.progress import terminal
+from dspy_nb.views.progress.call_state import CallState
 from dspy_nb.views.progress.display import Display
 from dspy_nb.views.progress.run_state import RunState
 from dspy_nb.views.progress.states import follow

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dspy_nb.core.events import (
     CandidateScored,
     Compared,
+    Completed,
     Evaluated,
     Event,
     Failed,
@@ -98,6 +99,17 @@ def test_a_failure_says_as_much_of_its_reason_as_there_is_room_for():
     assert str(line(200, *events)).startswith("MIPROv2 failed: OptimizationFailed: every call failed: 401")
     assert line(80, *events).left == "MIPROv2 failed: OptimizationFailed: every call failed: 401… |"
     assert str(line(40, *events)) == "MIPROv2 failed: OptimizationFailed…"
+
+
+@pytest.mark.parametrize(
+    ("stopped_by", "how"), [(None, "completed"), ("lm_calls", "stopped"), ("interrupt", "interrupted")]
+)
+def test_the_last_line_says_how_it_ended_and_the_result_however_long_the_name(stopped_by, how):
+    events = a_run({"lm_calls": 150}, "BootstrapFewShotWithRandomSearch")
+    for width in WIDTHS:
+        shown = str(line(width, *events, Completed(0.7, 185.0, stopped_by)))
+        assert how in shown
+        assert "70.0%" in shown
 
 
 def test_an_evaluation_says_its_score_with_the_interval_and_what_is_left():
