@@ -74,9 +74,7 @@ def test_a_script_on_a_terminal_shows_a_bar_that_fits(script, width):
     shown = [_ANSI.sub("", bar) for bar in bars]
     assert shown[0].startswith("BootstrapFewShot")
     assert all(len(bar) < width for bar in shown)
-    assert re.match(
-        r"BootstrapFewShotWithRandomSearch completed.*\|█{10,}\| \d+ (LM )?calls, best \d+", shown[-1]
-    )
+    assert re.search(r"completed.*\|█{10,}\| \d+ (LM )?calls, best \d+\.\d%", shown[-1])
     assert bars[-1].startswith("\x1b[3")
 
 
@@ -91,7 +89,7 @@ def test_in_ipython_on_a_terminal_there_is_a_bar_too(script):
     command = "-m", "IPython", "--no-banner", "--simple-prompt", "--no-confirm-exit"
     typed = f"%run {script.name}\nexit\n"
     lines = on_terminal(*command, width=100, folder=script.parent, typed=typed, IPYTHONDIR=str(script.parent))
-    assert any("completed after" in line and "█" in line for line in lines), lines
+    assert any("completed" in line and "█" in line for line in lines), lines
     assert any(line.startswith("candidates: ") for line in lines)
 
 

@@ -22,7 +22,7 @@ LINES = {
     "dspy_promote": "%dspy_promote m@1.0.0 --to staging",
     "dspy_deploy": "%dspy_deploy m@1.0.0 --to development",
     "dspy_rollback": "%dspy_rollback staging",
-    "dspy_monitor": "%dspy_monitor staging",
+    "dspy_monitor": "%dspy_monitor staging --no-plot",
     "dspy_presets": "%dspy_presets",
     "dspy_registry": "%dspy_registry",
 }
@@ -43,6 +43,8 @@ def cell(magics, workplace, monkeypatch):
     registry = nb.Registry("registry")
     for _ in range(2):
         registry.environment("staging").deploy(registry.register(classifier(), "m"))
+    with (workplace / "registry" / "config.toml").open("a") as settings:
+        settings.write("[monitor.staging]\nlevel = 0.5\n")
     sets = {"train": reviews(6, "train"), "val": reviews(6, "val"), "test": reviews(20)}
     magics.user_ns.update(program=classifier(), other=classifier(), nb=nb, **sets)
 
