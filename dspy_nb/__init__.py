@@ -23,6 +23,8 @@ FRONTS = {
     "html": "dspy_nb.views.documents:to_html",
     "plot": "dspy_nb.plots.runs:plot_run",
     "called": "dspy_nb.notebook.assigned:called",
+    "progress": "dspy_nb.views.progress.listeners:progress_here",
+    "progress in IPython": "dspy_nb.notebook.listeners:ipython_progress",
 }
 """Who answers at the doors of core (``core/doors.py``), as ``module:function``."""
 

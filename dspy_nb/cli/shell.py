@@ -85,9 +85,9 @@ class Shell(Surface):
 
     def progress(self, *, quiet: bool = False, background: bool = False) -> Display:
         """Return bars on stderr, if that is a terminal."""
-        from dspy_nb.views.progress.display import Display, terminal_progress
+        from dspy_nb.views.progress.listeners import shell_progress
 
-        return Display() if quiet else terminal_progress()
+        return shell_progress(quiet)
 
     def voice(self, model_id: str | None, registry: str) -> Voice:
         """Return how to say in commands what can be done with a run."""

@@ -129,7 +129,7 @@ test_data: Final = option(
 inputs: Final = option(
     "--inputs", "Input fields of files, comma-separated; else the program's own.", Kind("FIELDS")
 )
-quiet: Final = option("-q --quiet", "Show no progress.", bool)
+quiet: Final = option("-q --quiet", "Show neither progress nor what it can cost.", bool)
 bump: Final = option("--bump", "Which part of the version to raise; minor by default.", BUMPS)
 reason: Final = option("--reason", "Why; it is kept in the history.", TEXT)
 by: Final = option("--by", "Who decides; the user by default.", NAME)

@@ -67,7 +67,7 @@ def optimize(
         if dry_run:
             data = {"lm_calls": wanted.estimate.lm_calls, **asdict(wanted.estimate)}
             return Outcome(wanted.estimate, data, cost, aside=True)
-        listeners = here.announce(cost)
+        listeners = [] if quiet else here.announce(cost)
         voice = here.voice(wanted.model_id, root)
         with speaking(voice), here.progress(quiet=quiet, background=background) as progress:
             run = nb.optimize(

@@ -111,7 +111,7 @@ def pipeline(
         )
         folder = Path(out) if out is not None else next_folder(Path("runs"), wanted.model_id)
         budget = wanted.task.budget if wanted.task.budget.limits() else DEFAULT_BUDGET
-        listeners = here.announce(describe_estimate(wanted.estimate, budget))
+        listeners = [] if quiet else here.announce(describe_estimate(wanted.estimate, budget))
         with here.progress(quiet=quiet) as progress:
             result = run_pipeline(
                 wanted.task,

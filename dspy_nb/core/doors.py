@@ -7,9 +7,17 @@ Also from a call to who knows what its result will be called. Core names no fron
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import dspy_nb
+
+
+def front(door: str) -> Callable[..., Any]:
+    """Return who answers at ``door``, a key of ``dspy_nb.FRONTS``."""
+    module, name = dspy_nb.FRONTS[door].split(":")
+    answer: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return answer
 
 
 def through(door: str, result: object) -> Any:
@@ -19,8 +27,7 @@ def through(door: str, result: object) -> Any:
         door: A key of ``dspy_nb.FRONTS``.
         result: What is to be shown; ``None`` for ``called``, where there is no result yet.
     """
-    module, name = dspy_nb.FRONTS[door].split(":")
-    return getattr(importlib.import_module(module), name)(result)
+    return front(door)(result)
 
 
 class Shown:

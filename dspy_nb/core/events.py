@@ -192,6 +192,10 @@ class Evaluated(Event):
         elapsed_s: wall-clock seconds since it began.
         over: True for the last one.
         findings: what stands out in the answers so far, in words; all of it in the last one.
+        interval: in which that mean lies, at the confidence of the call; ``None`` before the first.
+        cached: how many of those so far came from a cache alone.
+        at_once: how many are answered at the same time, at most.
+        interrupted: True where an interrupt ended it.
     """
 
     done: int
@@ -201,6 +205,10 @@ class Evaluated(Event):
     elapsed_s: float = 0.0
     over: bool = False
     findings: tuple[str, ...] = field(default=(), kw_only=True)
+    interval: tuple[float, float] | None = None
+    cached: int = 0
+    at_once: int = 1
+    interrupted: bool = False
 
 
 # -- of a comparison --------------------------------------------------------------------------------------------
@@ -250,6 +258,7 @@ class Compared(Event):
         elapsed_s: wall-clock seconds since it began.
         over: True for the last one.
         findings: what stands out in the answers of the programs, in words; in the last one.
+        interrupted: True where an interrupt ended it.
     """
 
     done: int
@@ -260,6 +269,7 @@ class Compared(Event):
     elapsed_s: float = 0.0
     over: bool = False
     findings: tuple[str, ...] = field(default=(), kw_only=True)
+    interrupted: bool = False
 
 
 # -- of a pipeline, besides those of the calls within its steps ---------------------------------------------------

@@ -14,7 +14,7 @@ class DspyNb(Configurable):
     registry = Unicode("registry", help="Folder of the registry.").tag(config=True)
     num_threads = Int(0, min=0, help="Program calls at a time; 0 for DSPy's own setting.").tag(config=True)
     confidence = Float(0.95, help="Confidence of intervals, between 0 and 1.").tag(config=True)
-    quiet = Bool(False, help="Show no progress.").tag(config=True)
+    quiet = Bool(False, help="Show no progress, also of calls in Python.").tag(config=True)
 
     @validate("confidence")
     def _between_0_and_1(self, proposal: Any) -> Any:

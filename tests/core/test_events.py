@@ -41,7 +41,7 @@ EVENTS = [
         next_step="Register it",
     ),
     Failed("it broke"),
-    Evaluated(3, 10, 1, 2 / 3, 1.5),
+    Evaluated(3, 10, 1, 2 / 3, 1.5, interval=(0.2, 0.9), cached=1, at_once=8),
     Compared(
         4, 40, "old", (Standing("new", 4, effect=0.5, interval=(-0.25, 1.0), wins=(2, 0)),), 0.02, 3.5, True
     ),

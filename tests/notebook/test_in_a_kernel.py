@@ -43,6 +43,12 @@ def cells(tmp_path_factory):
         "background": f"engine.delay_s = 0.01\n{SEARCH} --threads 2 --background -o later\nNone",
         "other": "import time; time.sleep(0.4); print('mine')",
         "waited": "later.wait(60).status",
+        "python": "import dspy_nb as nb\nmetric = nb.exact_match('sentiment')\n"
+        "found = nb.evaluate(program, test, metric)",
+        "python in the background": "sets = {'trainset': train, 'valset': val}\n"
+        "run = nb.optimize(program, **sets, metric=metric, preset='light', background=True)",
+        "python waited": "run.wait(60).status",
+        "python quiet": "%config DspyNb.quiet = True\nfound = nb.evaluate(program, test, metric)",
     }
     notebook = new_notebook(cells=[new_code_cell(source) for source in sources.values()])
     folder = tmp_path_factory.mktemp("notebook")
@@ -129,6 +135,18 @@ def test_in_a_kernel_background_output_stays_in_its_own_cell(cells):
     assert status.data["text/plain"] == "'completed'"
     progress = cells["background"][-1]
     assert progress.data["text/plain"].startswith("BootstrapFewShotWithRandomSearch completed")
+
+
+def test_in_a_kernel_python_calls_show_their_progress_in_their_own_cell(cells):
+    def said(name):
+        return [text for output in cells[name] if (text := output.get("data", {}).get("text/plain"))]
+
+    (progress,) = said("python")
+    assert progress.startswith("Evaluated 30 of 30 examples")
+    (progress,) = said("python in the background")
+    assert "BootstrapFewShotWithRandomSearch completed" in progress
+    assert said("python waited") == ["'completed'"]
+    assert cells["python quiet"] == []
 
 
 def test_nbmake_sees_a_mistake(tmp_path, monkeypatch):

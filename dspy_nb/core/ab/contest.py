@@ -71,16 +71,16 @@ def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) ->
         for _ in entrants[1:]
     ]
     jobs = DuelJobs(drawn, duels)
+    interrupts = Interrupts(contest.stop)
     started = time.perf_counter()
 
     def standing(over: bool = False) -> Compared:
         candidates = tuple(duel.standing(one.name) for one, duel in zip(entrants[1:], duels, strict=True))
         facts = entrants[0].name, candidates, terms.margin, time.perf_counter() - started, over
-        return Compared(examples_compared(duels), terms.planned, *facts)
+        return Compared(examples_compared(duels), terms.planned, *facts, interrupted=interrupts.happened)
 
     opening = Opening([one.name for one in entrants])
     warn_of_changes = watch([one.program for one in entrants])
-    interrupts = Interrupts(contest.stop)
     with events, interrupts.watched():  # from here on an interrupt loses nothing: it ends what is under way
         with contextlib.suppress(KeyboardInterrupt), interrupts.breaking_off():
             events.send(standing())

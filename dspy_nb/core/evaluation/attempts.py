@@ -107,20 +107,27 @@ class Tally:
     Attributes:
         done: How many there are.
         failed: How many of them are failures.
+        cached: How many of them came from a cache alone.
         score: Sum of the scores of the first metric, none as 0.
         answers: What is wrong with the answers of language models.
+        squares: Sum of their squares.
     """
 
     done: int = 0
     failed: int = 0
+    cached: int = 0
     score: float = 0.0
     answers: AnswerCount = field(default_factory=AnswerCount)
+    squares: float = 0.0
 
     def take(self, outcome: Outcome) -> None:
         """Count an outcome."""
         self.done += 1
         self.failed += outcome.failure is not None
-        self.score += outcome.scores[0] or 0
+        self.cached += outcome.cached
+        score = float(outcome.scores[0] or 0)
+        self.score += score
+        self.squares += score * score
         for call in outcome.calls:
             self.answers.take(call)
 

@@ -22,6 +22,7 @@ from dspy_nb.core.data.metrics import Metric, MetricLike, as_metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
 from dspy_nb.core.evaluation.attempts import PROMPTS_KEPT, Job, Outcome, Tally, Work, split_fields
+from dspy_nb.core.evaluation.audience import Audience
 from dspy_nb.core.evaluation.diagnosis import diagnose_answers
 from dspy_nb.core.evaluation.examples import ExampleResult
 from dspy_nb.core.evaluation.executors import run_on
@@ -37,7 +38,7 @@ from dspy_nb.core.evaluation.summary import (
     metric_score,
     slices_of,
 )
-from dspy_nb.core.events import Broadcaster, Evaluated, Listener, now
+from dspy_nb.core.events import Evaluated, Listener, now
 from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
 from dspy_nb.core.programs.lm_call import Redaction, as_cached
@@ -46,6 +47,7 @@ from dspy_nb.core.programs.spec import Program
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.secrecy import scrubber
+from dspy_nb.core.statistics.means import running_interval
 from dspy_nb.core.text import error_text, value_text
 
 
@@ -68,6 +70,7 @@ def evaluate(
     stop: threading.Event | None = None,
     lm: dspy.BaseLM | None = None,
     adapter: dspy.Adapter | None = None,
+    progress: bool | None = None,
 ) -> Evaluation:
     """Run a program on every example and score its answers.
 
@@ -106,6 +109,8 @@ def evaluate(
         stop: Set it, from another thread, to stop.
         lm: The LM to use in place of the configured one; predictors with their own LM keep it.
         adapter: The adapter to use in place of the configured one.
+        progress: Whether to show how it goes, in a notebook with a Stop button, in a terminal as a bar on stderr;
+            by default where there is either, see ``optimize``.
 
     Raises:
         InputError: An argument is wrong. Nothing has been spent then.
@@ -129,7 +134,7 @@ def evaluate(
         num_threads = whole_number("num_threads", num_threads, minimum=1)
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise InputError(f"executor must be a concurrent.futures.Executor, got {type(executor).__name__}")
-    events = Broadcaster(on_event)
+    events = Audience(on_event, progress, stop)
     run = execution.run if executor is None else partial(run_on, executor)
     keys = None if by is None else _slice_keys(by, examples, metrics[first])
     base_model = name_lms(program, lm)
@@ -152,14 +157,20 @@ def evaluate(
 
     started = time.perf_counter()
     opening = Opening()
-    stop = StopAfter(stop, stop_after_s)
+    stop = StopAfter(events.stop, stop_after_s)
     limits: dict[str, Any] = {"num_threads": num_threads, "timeout_s": timeout_s, "stop": stop}
+    at_once = num_threads or dspy.settings.num_threads
+    n_distinct = min(facts["n_distinct"], len(originals))
 
     def standing(tally: Tally) -> Evaluated:
-        mean = tally.score / tally.done if tally.done else None
-        findings = tuple(finding.text for finding in diagnose_answers(tally.answers))
+        mean = interval = None
+        if n := tally.done:
+            mean = tally.score / n
+            interval = running_interval(tally.score, tally.squares, n, min(n, n_distinct), confidence)
         elapsed_s = time.perf_counter() - started
-        return Evaluated(tally.done, len(jobs), tally.failed, mean, elapsed_s, findings=findings)
+        so_far = tally.failed, mean, elapsed_s, False, interval, tally.cached, at_once
+        findings = tuple(finding.text for finding in diagnose_answers(tally.answers))
+        return Evaluated(tally.done, len(jobs), *so_far, findings=findings)
 
     def build() -> Evaluation:
         found = dict(zip(places, outcomes, strict=True))
@@ -183,10 +194,20 @@ def evaluate(
         finished = [outcome for outcome in outcomes if outcome is not None]
         errors = sum(outcome.failure is not None for outcome in finished)
         with contextlib.suppress(KeyboardInterrupt):
-            mean = evaluation.score if finished else None
-            findings = tuple(finding.text for finding in evaluation.findings)
-            counts = len(finished), len(jobs), errors
-            events.send(Evaluated(*counts, mean, duration_s, over=True, findings=findings))
+            last = Evaluated(
+                len(finished),
+                len(jobs),
+                errors,
+                evaluation.score if finished else None,
+                duration_s,
+                over=True,
+                interval=evaluation.interval if finished else None,
+                cached=sum(outcome.cached for outcome in finished),
+                at_once=at_once,
+                interrupted=len(finished) < len(jobs) and not stop.is_set(),
+                findings=tuple(finding.text for finding in evaluation.findings),
+            )
+            events.send(last)
             warn_of_changes()
     return evaluation
 

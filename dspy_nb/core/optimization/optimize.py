@@ -17,8 +17,9 @@ from dspy_nb.core.data.identity import example_id, fingerprint
 from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.doors import through
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.evaluation.audience import Audience
 from dspy_nb.core.event_log import EventLog
-from dspy_nb.core.events import Broadcaster, Listener
+from dspy_nb.core.events import Listener
 from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.ending import SPOKEN, Voice
 from dspy_nb.core.optimization.estimates import Estimate
@@ -59,6 +60,7 @@ def optimize(
     log_file: str | Path | None = None,
     background: bool = False,
     stop: threading.Event | None = None,
+    progress: bool | None = None,
 ) -> OptimizationRun:
     """Optimize a DSPy program with one of DSPy's optimizers.
 
@@ -89,6 +91,9 @@ def optimize(
             ``events.jsonl`` in the run directory, if there is one.
         background: return at once; the run works in a thread.
         stop: an event that ends the run when set, for callers that cannot reach the run.
+        progress: whether to show how the run goes, with a Stop button in a notebook and as a bar on stderr in a
+            terminal; by default where there is either, unless ``%config DspyNb.quiet`` or ``DSPY_NB_PROGRESS=off``
+            say otherwise, or a listener is a display itself.
 
     Returns:
         The run. With ``background=True`` it is going on: see :meth:`OptimizationRun.wait`.
@@ -97,9 +102,7 @@ def optimize(
         InputError: something is wrong with the arguments, or the metric returned what is no score.
         OptimizationFailed: most calls of the program or the metric failed, or the optimizer itself did.
     """
-    events = Broadcaster(on_event)
-    if stop is not None and not callable(getattr(stop, "is_set", None)):
-        raise InputError(f"stop must be a threading.Event, got {type(stop).__name__}")
+    events = Audience(on_event, progress, stop, background=background)
     task = Task.of(
         program,
         {
@@ -115,12 +118,11 @@ def optimize(
     if log is not None:
         log.open()
         events.listeners.insert(0, log)
-    stop = stop or threading.Event()
-    run = OptimizationRun(setup.plan, stop)
+    run = OptimizationRun(setup.plan, events.stop)
 
     def work() -> None:
         try:
-            result = Search(setup, stop, events).run()
+            result = Search(setup, events.stop, events).run()
             _warn_of_changed_inputs(setup)
             run.end(result)
         except BaseException as failure:
@@ -131,6 +133,7 @@ def optimize(
                     side.close()
 
     if background:
+        events.show()
         context = contextvars.copy_context()  # a plain thread would not see the caller's dspy.context
         threading.Thread(target=context.run, args=(work,), name="dspy-nb-optimize", daemon=True).start()
         return run

@@ -24,9 +24,10 @@ from dspy_nb.core.data.metrics import as_metric
 from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.history import Deployment
 from dspy_nb.core.errors import Conflict, InputError, Refused
+from dspy_nb.core.evaluation.audience import Audience
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.scorecard import Evaluation
-from dspy_nb.core.events import Broadcaster, Listener, StepEnded, StepStarted
+from dspy_nb.core.events import Listener, StepEnded, StepStarted
 from dspy_nb.core.evidence import GateResult
 from dspy_nb.core.models.names import check_environment, check_model_id
 from dspy_nb.core.models.version import ModelVersion
@@ -95,6 +96,7 @@ def run_pipeline(
     by: str | None = None,
     on_event: Listener | Sequence[Listener] | None = None,
     stop: threading.Event | None = None,
+    progress: bool | None = None,
 ) -> PipelineResult:
     """Optimize a program and ship it if it is good enough, and not worse than what is in production.
 
@@ -116,6 +118,8 @@ def run_pipeline(
         on_event: One or several listeners: called with ``StepStarted`` and ``StepEnded``, and in between with the
             events of the optimization, the evaluation and the comparison.
         stop: Set it, from another thread, to interrupt.
+        progress: Whether to show how it goes, in a notebook with a Stop button, in a terminal as a bar on stderr;
+            by default where there is either, see ``optimize``.
 
     Raises:
         InputError: Something given is wrong; nothing has been spent or written.
@@ -125,8 +129,8 @@ def run_pipeline(
     check_model_id(model_id)
     if until not in STEPS:
         raise InputError(f"until must be one of {', '.join(STEPS)}, got {value_text(until)}")
-    events = Broadcaster(on_event)
-    path, within = user_path("folder", folder), {"on_event": events.send, "stop": stop}
+    events = Audience(on_event, progress, stop)
+    path, within = user_path("folder", folder), {"on_event": events.send, "stop": events.stop}
     work = _Pipeline(task, model_id, rules, registry, path, bump, metadata, by, within)
     with events:
         for name in STEPS[: STEPS.index(until) + 1]:

@@ -17,14 +17,29 @@ from dspy_nb.views.ending import (
     verdict_colour,
 )
 from dspy_nb.views.findings import finding_notes
-from dspy_nb.views.progress.call_state import CallState, Meter
+from dspy_nb.views.progress.call_state import CallState, Meter, counted, left, passed
 from dspy_nb.views.progress.charts import ScoreTrail, score_svg, score_text
+from dspy_nb.views.progress.line import Form, Part
 from dspy_nb.views.run import CANDIDATE_COLUMNS, candidate_cells, prompt_blocks
-from dspy_nb.views.wording import count, describe_ending, duration, excerpt, format_or_dash, percent
+from dspy_nb.views.wording import (
+    count,
+    describe_ending,
+    duration,
+    format_or_dash,
+    percent,
+    roughly,
+    time_left,
+)
 
 _LAST_CANDIDATES = 5
 _BEST_CANDIDATES = 12
 _UNFOLDED = 5
+_LIMITS = {
+    "lm_calls": ("{:,.0f}", ""),
+    "tokens": ("{:,.0f}", " tokens"),
+    "usd": ("${:,.4f}", ""),
+    "seconds": ("{:,.0f}", " s"),
+}
 
 
 class RunState(CallState):
@@ -76,11 +91,12 @@ class RunState(CallState):
         elif isinstance(event, Completed):
             self.completed = event
             self.status = "stopped" if event.stopped_by else "completed"
+            self.interrupted = event.stopped_by == "interrupt"
 
     @property
     def colour(self) -> str:
         """That of its bar: once it has ended, that of the verdict on held-out examples."""
-        over = self.completed if self.status in ("completed", "stopped") else None
+        over = None if self.interrupted or self.status not in ("completed", "stopped") else self.completed
         return super().colour if over is None else verdict_colour(over.held_out)
 
     def _rank(self, event: CandidateScored) -> None:
@@ -102,15 +118,11 @@ class RunState(CallState):
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until the estimate is used up at the rate observed so far; the run may end sooner."""
-        step, total, elapsed = (
-            self.progress.step,
-            self.started.total_steps,
-            self.progress.metrics.get("elapsed_s"),
-        )
-        if not elapsed or not step or total is None or step >= total:
+        """Seconds until the estimate is used up at the rate of uncached calls so far; the run may end sooner."""
+        step, total, metrics = self.progress.step, self.started.total_steps, self.progress.metrics
+        if total is None:
             return None
-        return float(elapsed) / step * (total - step)
+        return time_left(metrics.get("elapsed_s") or 0.0, step, metrics.get("cache_hits") or 0, total - step)
 
     @property
     def steps(self) -> str:
@@ -169,7 +181,7 @@ class RunState(CallState):
     def _blocks(self) -> list[Block]:
         label, share = self.steps, None
         if self.status == "running" and self.eta_s is not None:
-            label += f" · at most {duration(self.eta_s)} left at this rate"
+            label += f" · at most {roughly(self.eta_s)} left at this rate"
         if self.started.total_steps:
             share = self.progress.step / self.started.total_steps
         bar = Bar(1.0 if self.status == "completed" else share, label, self.colour)
@@ -182,15 +194,39 @@ class RunState(CallState):
 
     @property
     def meter(self) -> Meter:
-        """LM calls answered, best score and budget."""
+        """LM calls answered, best score and budget; the total is an estimate, and none at the end."""
+        done, total, metrics = self.progress.step, self.started.total_steps, self.progress.metrics
+        running = self.status == "running"
+        bound = total if running and total is not None and done <= total else None
+        score: Part = []
         held = None if self.completed is None else self.completed.held_out
-        parts = [f"best {percent(self.best)}"] if self.best is not None else []
         if held is not None:
-            parts = [describe_change(held)]
-        if (most := self.started.budget.get("lm_calls")) is not None:
-            parts.append(f"budget {self.progress.metrics.get('lm_calls', 0):,} of {most:,}")
-        done, total = self.progress.step, self.started.total_steps
-        return Meter(excerpt(self.headline, 50), done, total, "LM calls", ", ".join(parts), bound=True)
+            score = [Form(describe_change(held), 5)]
+        elif self.best is not None:
+            long = [Form(f"best score {self.score}", 10)] if self.score else []
+            score = [*long, Form(f"best {percent(self.best)}", 1)]
+        errors: Part = [Form(count(metrics["errors"], "error"), 3)] if metrics.get("errors") else []
+        time = [passed(metrics.get("elapsed_s") or 0.0), left(self.eta_s, at_most=True)] if running else []
+        share = (
+            (1.0 if self.status == "completed" or total is None else done / total) if not running else None
+        )
+        parts = [counted(done, bound, "LM calls", at_most=True), *time, score, self._budget, errors]
+        return Meter(self._titles, done / bound if bound else share, parts)
+
+    @property
+    def _titles(self) -> Part:
+        optimizer = self.started.optimizer
+        if self.failed:
+            return [Form(self.headline, -1)]
+        if self.status == "running":
+            return [Form(self.headline, 6), Form(optimizer, 2)]
+        how = "interrupted" if self.interrupted else self.status
+        return [
+            Form(self.headline, 6),
+            Form(self.headline.split(" after ")[0], 5),
+            Form(f"{optimizer} {how}", 2),
+            Form(how),
+        ]
 
     def document(self) -> Document:
         """Return everything: with the latest candidates while it runs, with the best ones when it has ended."""
@@ -235,13 +271,35 @@ class RunState(CallState):
 
     def _spent(self, name: str, form: str) -> str:
         """Return what was used of ``name``, and its limit if there is one."""
-        metrics = dict(self.progress.metrics)
-        parts = [metrics.get("prompt_tokens", 0), metrics.get("completion_tokens", 0)]
-        metrics["tokens"] = None if None in parts else sum(parts)
-        metrics["seconds"] = self.completed.duration_s if self.completed else metrics.get("elapsed_s")
-        spent = format_or_dash(metrics.get(name, 0), form)
+        spent = format_or_dash(self._used(name), form)
         limit = self.started.budget.get(name)
         return spent if limit is None else f"{spent} of {format_or_dash(limit, form)}"
+
+    def _used(self, name: str) -> float | None:
+        """Return how much was used of what a budget may limit, ``None`` where that is not known."""
+        metrics = self.progress.metrics
+        if name == "tokens":
+            parts = [metrics.get("prompt_tokens", 0), metrics.get("completion_tokens", 0)]
+            return None if None in parts else sum(parts)
+        if name == "seconds":
+            return self.completed.duration_s if self.completed else metrics.get("elapsed_s", 0)
+        used: float | None = metrics.get(name, 0)
+        return used
+
+    @property
+    def _budget(self) -> Part:
+        """Return what was used of each limit; shorter, of the one that will be reached first."""
+        limits = self.started.budget
+        spent = {name: self._used(name) for name in limits}
+        used = {name: n / limits[name] for name, n in spent.items() if n is not None and limits[name]}
+        texts = {
+            name: self._spent(name, form) + unit for name, (form, unit) in _LIMITS.items() if name in used
+        }
+        if not texts:
+            return []
+        nearest = max(texts, key=lambda name: used[name])
+        every = [Form(f"budget {', '.join(texts.values())}", 7)] if len(texts) > 1 else []
+        return [*every, Form(f"budget {texts[nearest]}", 4), Form(f"budget {used[nearest]:.0%}", 3)]
 
 
 def event_cells(event: CandidateScored, remark: str) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ def test_it_shows_phase_bar_scores_usage_limits_and_memory(panel):
     panel(Progress(50, "scoring", {**numbers, "best_score": 0.7, "baseline_score": 0.4, "elapsed_s": 10.0}))
     text = shown(panel)
     for part in (
-        "MIPROv2: scoring", "50 of at most 200 LM calls answered · at most 30 s left at this rate",
+        "MIPROv2: scoring", "50 of at most 200 LM calls answered · at most 40 s left at this rate",
         "best score70.0% (before: 40.0%)", "uncached calls40 of 150", "cache hits10", "tokens1,000", "errors2",
         " MB", "keeps the best so far",
     ):  # fmt: skip
