@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from IPython import get_ipython
 
+from dspy_nb.core.optimization.run import OptimizationRun
 from dspy_nb.notebook.display import NotebookProgress
 from dspy_nb.views.progress.display import Display, terminal_progress
 
@@ -23,14 +24,27 @@ def notebook_progress(*, quiet: bool = False, background: bool = False) -> Displ
     """
     if quiet:
         return Display()
+    progress = _listener(background)
+    if background:
+        progress.show()
+    return progress
+
+
+def watch(run: OptimizationRun) -> None:
+    """Show a run of this process, from its beginning, in the cell that runs now; its Stop stops the run."""
+    progress = _listener(background=True)
+    if type(progress) is Display:  # in a terminal: the user has asked for a bar
+        progress = terminal_progress()
+    progress.stop = run.stop_event
+    run.watch(progress)
+    progress.refresh()
+
+
+def _listener(background: bool) -> Display:
     if getattr(get_ipython(), "kernel", None) is None:
         return Display() if background else terminal_progress()
     try:
         from dspy_nb.notebook.widgets.progress import ProgressPanel
     except ImportError:  # a kernel without ipywidgets
-        progress = NotebookProgress()
-    else:
-        progress = ProgressPanel()
-    if background:
-        progress.show()
-    return progress
+        return NotebookProgress(in_background=background)
+    return ProgressPanel(in_background=background)

@@ -136,7 +136,7 @@ _VIEWS: Final = {
     "evaluation": "Evaluation",
     "experiment": "ExperimentStatus",
     "gate": "GateResult",
-    "listings": "Deployment HistoryEntry ModelVersion Preset VersionDiff",
+    "listings": "Deployment HistoryEntry KnownRun ModelVersion Preset VersionDiff",
     "monitor": "CanaryStatus HealthReport",
     "pipeline": "PipelineResult",
     "run": "Estimate OptimizationRun Plan",

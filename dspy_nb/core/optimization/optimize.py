@@ -27,7 +27,7 @@ from dspy_nb.core.optimization.replay import (
     describe_schemas,
     text_hash,
 )
-from dspy_nb.core.optimization.run import OptimizationRun, RunSettings, readable
+from dspy_nb.core.optimization.run import OptimizationRun, RunSettings, readable, remember
 from dspy_nb.core.optimization.search import Search, Setup
 from dspy_nb.core.optimization.task import Task, uncompiled
 from dspy_nb.core.programs.spec import predictors_of
@@ -114,7 +114,8 @@ def optimize(
         log.open()
         events.listeners.insert(0, log)
     stop = stop or threading.Event()
-    run = OptimizationRun(setup.plan, stop)
+    run = OptimizationRun(setup.plan, stop, events, task)
+    remember(run)
 
     def work() -> None:
         try:
@@ -186,7 +187,7 @@ def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirector
         directory = RunDirectory(run_dir, _manifest(task, plan, models))
         settings = directory.settings()
         model = _cached(model)
-        plan = replace(plan, options=_with_cached_models(options))
+        plan = replace(plan, options=_with_cached_models(options), run_dir=directory.path)
     return Setup(task, plan, _student(task), model, settings), directory
 
 
