@@ -17,7 +17,7 @@ from dspy_nb.core.optimization.presets import Preset
 from dspy_nb.core.registry.diff import VersionDiff
 from dspy_nb.core.registry.runs import KnownRun, known_runs
 from dspy_nb.views.documents import Block, Cell, Changes, Document, Note, Score, Table, document
-from dspy_nb.views.known_runs import RUN_COLUMNS, list_run
+from dspy_nb.views.known_runs import RUN_COLUMNS, list_run, note_on
 from dspy_nb.views.wording import UNKNOWN, moment, say_rest
 
 T = TypeVar("T")
@@ -50,6 +50,7 @@ class _Kind:
     numbers: frozenset[int] = frozenset()
     limit: int | None = None
     last: bool = False
+    note: Callable[[Iterable[Any]], str] = lambda items: ""
 
 
 @document.register
@@ -61,7 +62,9 @@ def _(items: Listing) -> Document:  # type: ignore[type-arg]  # no dispatch on w
     shown = items[-limit:] if kind.last else items[:limit]
     rows = [kind.row(item) for item in shown]
     caption = say_rest(limit, len(items), kind.title.lower())
-    return Document(items.title or kind.title, [Table(kind.columns, rows, kind.numbers, caption)])
+    note = kind.note(shown)
+    blocks: list[Block] = [Table(kind.columns, rows, kind.numbers, caption), *([Note(note)] if note else [])]
+    return Document(items.title or kind.title, blocks)
 
 
 def _list_preset(preset: Preset) -> tuple[Cell, ...]:
@@ -119,7 +122,7 @@ _KINDS: Final[dict[type, _Kind]] = {
     Deployment: _Kind(
         "Deployment", (*_WHEN, "live", "instead of", "way back", *_WHY), _list_deployment, frozenset([0])
     ),
-    KnownRun: _Kind("Runs", RUN_COLUMNS, list_run, frozenset([0, 4]), limit=50, last=True),
+    KnownRun: _Kind("Runs", RUN_COLUMNS, list_run, frozenset([0, 5]), 50, last=True, note=note_on),
 }
 for _kind in _KINDS:
     document.register(_kind, lambda item: document(Listing([item])))

@@ -96,7 +96,7 @@ def test_a_run_that_goes_on_can_be_watched_from_its_beginning_and_stopped():
     known = next(found for found in nb.runs() if found.run is run)
     assert (known.status, known.optimizer) == ("running", "BootstrapFewShotWithRandomSearch")
     assert "going on" in nb.runs().report()
-    assert f"--attach {known.number}" in nb.runs().report()
+    assert f"%dspy_runs --attach {known.number}" in nb.runs().report()
     said = []
     run.watch(said.append)
     assert isinstance(said[0], Started)
@@ -169,8 +169,10 @@ def test_a_directory_says_scores_and_calls(tmp_path):
     written(tmp_path / "a", Started("MIPROv2", 200), Progress(50, "on", _NUMBERS))
     known = only(tmp_path)
     assert (known.score, known.baseline_score, known.lm_calls) == (0.7, 0.4, 40)
-    assert "70.0% (before: 40.0%)" in nb.runs().report()
-    assert "the same call with run_dir='a' goes on where it ended" in nb.runs().report()
+    report = nb.runs().report()
+    assert "40.0% → 70.0%" in report
+    assert "nb.optimize(..., run_dir='a')" in report
+    assert "goes on where that ended and pays for no answer twice" in " ".join(report.split())
 
 
 def test_a_log_that_somebody_writes_goes_on_until_he_is_gone(tmp_path):
@@ -188,7 +190,8 @@ def test_a_log_that_somebody_writes_goes_on_until_he_is_gone(tmp_path):
 def test_a_run_whose_process_was_killed_is_lost(tmp_path):
     program = (
         "import os, signal\nfrom dspy_nb.core.event_log import EventLog\nfrom dspy_nb.core.events import Started\n"
-        "log = EventLog('a/events.jsonl'); log.open(); log(Started('MIPROv2'))\nos.kill(os.getpid(), signal.SIGKILL)"
+        "log = EventLog('a/events.jsonl'); log.open(); log(Started('MIPROv2'))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", program], check=False, env=environment)
