@@ -85,7 +85,7 @@ def optimize(
             where it ended without paying twice.
         log_file: file to which each event is appended as one JSON object a line; by default
             ``events.jsonl`` in the run directory, if there is one.
-        background: return at once; the run works in a thread.
+        background: return at once; the run works in a thread, and :func:`dspy_nb.runs` finds it again.
         stop: an event that ends the run when set, for callers that cannot reach the run.
 
     Returns:

@@ -42,10 +42,10 @@ class ProgressPanel(NotebookProgress):
         return super()._live()
 
     def _finish(self) -> None:
-        super()._finish()
         if self._button is not None and self._button_output is not None:
             self._button_output.update(NOTHING)
             self._button.close()
+        super()._finish()
 
 
 class ABPanel(ProgressPanel):
