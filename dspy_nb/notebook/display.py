@@ -17,8 +17,8 @@ from IPython.display import display
 from dspy_nb.core.events import CandidateScored, Event
 from dspy_nb.views.documents import (
     STYLE,
+    Drawing,
     Facts,
-    Note,
     markup,
     to_fragment,
     to_html,
@@ -139,10 +139,11 @@ class NotebookProgress(Display):
             for block in self.state.blocks
         )
         how = self._how_to_stop()
-        shown = to_fragment([bar, Note(how), *others], self.state.headline)
+        note = Drawing(f'<p class="soft">{markup(how)}</p>', how)
+        shown = to_fragment([bar, note, *others], self.state.headline)
         return {
             "text/html": f'{STYLE}{_LIVE_STYLE}<div class="dspy-nb-live">{shown}</div>',
-            "text/plain": f"{self.state.text()}; {how}",
+            "text/plain": f"{self.state.text()}. {how}".strip(),
         }
 
     def _how_to_stop(self) -> str:
