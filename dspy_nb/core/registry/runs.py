@@ -22,8 +22,8 @@ from dspy_nb.core.optimization.run import (
     directories_of_this_process,
     runs_of_this_process,
 )
-from dspy_nb.core.optimization.traces import Status, Trace, find_traces, read_trace
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.registry.traces import Status, Trace, find_traces, read_trace
 
 _DEPTH: Final = 3  # folders below the one that is looked into
 
