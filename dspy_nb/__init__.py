@@ -25,6 +25,7 @@ FRONTS = {
     "called": "dspy_nb.notebook.assigned:called",
     "progress": "dspy_nb.views.progress.listeners:progress_here",
     "progress in IPython": "dspy_nb.notebook.listeners:ipython_progress",
+    "watch": "dspy_nb.notebook.listeners:watch",
 }
 """Who answers at the doors of core (``core/doors.py``), as ``module:function``."""
 

@@ -75,6 +75,7 @@ from .core.statistics.sample_sizes import plan as plan
 from .notebook.widgets.progress import ABPanel as ABPanel
 from .notebook.widgets.progress import ProgressPanel as ProgressPanel
 from .notebook.widgets.registry import RegistryBrowser as RegistryBrowser
+from .views.listings import runs as runs
 
 __version__: str
 FRONTS: dict[str, str]

@@ -17,7 +17,7 @@ from dspy_nb.commands.tasks import reading_task, task_options
 @option("--run-dir", "Keep every LM answer, to go on later without paying twice.", common.DIRECTORY)
 @option("--log-file", "Append each event as a line of JSON.", common.FILES)
 @option("--dry-run", "Check everything and say how many LM calls it can take.", bool)
-@option("--background", "Return at once; see run.wait() and run.stop().", bool, only="notebook")
+@option("--background", "Return at once; see run.wait(), run.stop() and %dspy_runs.", bool, only="notebook")
 @common.registry
 @common.quiet
 def optimize(

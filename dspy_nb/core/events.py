@@ -68,11 +68,13 @@ class Started(Event):
         optimizer: name of the optimizer.
         total_steps: LM calls expected, from the estimate; ``None`` where none can be given.
         budget: the limits in force, ``{}`` for none.
+        run_id: of the run, by which a version that was registered from it is recognised.
     """
 
     optimizer: str
     total_steps: int | None = None
     budget: Mapping[str, int | float] = field(default_factory=dict)
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -354,12 +356,22 @@ class Broadcaster:
                 return
             self._sent_at = time.monotonic()
             for position, listener in enumerate(self.listeners):
-                try:
-                    listener(event)
-                except Exception:
-                    if position not in self._broken:
-                        self._broken.add(position)
-                        logger.warning("listener %r failed; the call goes on", listener, exc_info=True)
+                self._tell(position, listener, event)
+
+    def _tell(self, position: int, listener: Listener, event: Event) -> None:
+        try:
+            listener(event)
+        except Exception:
+            if position not in self._broken:
+                self._broken.add(position)
+                logger.warning("listener %r failed; the call goes on", listener, exc_info=True)
+
+    def join(self, listener: Listener, said: Sequence[Event]) -> None:
+        """Hand ``said`` to one more listener, and then all that follows, with nothing in between left out."""
+        with self._lock:
+            self.listeners.append(listener)
+            for event in said:
+                self._tell(len(self.listeners) - 1, listener, event)
 
     def update(self, make: Callable[[], Event]) -> None:
         """Send ``make()``, unless an event has just been sent or is being sent by another thread."""

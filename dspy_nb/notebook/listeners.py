@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from IPython import get_ipython
 
+from dspy_nb.core.optimization.run import OptimizationRun
 from dspy_nb.notebook.defaults import DspyNb
 from dspy_nb.views.progress.display import Display
 from dspy_nb.views.progress.listeners import shell_progress, terminal_progress, wanted_by_user
@@ -29,7 +30,7 @@ def notebook_progress(*, quiet: bool = False, background: bool = False) -> Displ
         return Display()
     if not _in_kernel():
         return Display() if background else shell_progress(quiet)
-    panel = _panel()
+    panel = _panel(background)
     if background:
         panel.show()
     return panel
@@ -49,7 +50,7 @@ def ipython_progress(wanted: bool | None, background: bool) -> Display | None:
         wanted = False if _is_quiet() else wanted_by_user()
     if not _in_kernel():
         return terminal_progress(wanted, background)
-    return None if wanted is False else _panel()
+    return None if wanted is False else _panel(background)
 
 
 def _in_kernel() -> bool:
@@ -63,11 +64,19 @@ def _is_quiet() -> bool:
     return any(one.quiet for one in settings)
 
 
-def _panel() -> Display:
+def _panel(background: bool) -> Display:
     try:
         from dspy_nb.notebook.widgets.progress import ProgressPanel
     except ImportError:  # a kernel without ipywidgets
         from dspy_nb.notebook.display import NotebookProgress
 
-        return NotebookProgress()
-    return ProgressPanel()
+        return NotebookProgress(in_background=background)
+    return ProgressPanel(in_background=background)
+
+
+def watch(run: OptimizationRun) -> None:
+    """Show a run of this process, from its beginning, in the cell that runs now; its Stop stops the run."""
+    progress = _panel(background=True) if _in_kernel() else shell_progress(False)
+    progress.stop = run.stop_event
+    run.watch(progress)
+    progress.refresh()

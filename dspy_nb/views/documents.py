@@ -159,7 +159,7 @@ _VIEWS: Final = {
     "examples.blocks": "ExampleTable",
     "experiment": "ExperimentStatus",
     "gate": "GateResult",
-    "listings": "Deployment HistoryEntry ModelVersion Preset VersionDiff",
+    "listings": "Deployment HistoryEntry KnownRun ModelVersion Preset VersionDiff",
     "monitor": "CanaryStatus HealthReport",
     "pipeline": "PipelineResult",
     "run": "Candidate Estimate OptimizationRun Plan",

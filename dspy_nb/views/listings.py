@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -15,7 +15,9 @@ from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.presets import Preset
 from dspy_nb.core.registry.diff import VersionDiff
+from dspy_nb.core.registry.runs import KnownRun, known_runs
 from dspy_nb.views.documents import Block, Cell, Changes, Document, Note, Score, Table, document
+from dspy_nb.views.known_runs import RUN_COLUMNS, list_run, note_on
 from dspy_nb.views.wording import UNKNOWN, count, moment, say_rest
 
 T = TypeVar("T")
@@ -40,13 +42,15 @@ class Listing(Shown, list[T]):
 
 @dataclass(frozen=True)
 class _Kind:
-    """How one kind of item is listed; of more than ``limit`` only the first are shown."""
+    """How one kind of item is listed; of more than ``limit`` only the first are shown, or the last."""
 
     title: str
     columns: Sequence[str]
     row: Callable[[Any], tuple[Cell, ...]]
     numbers: frozenset[int] = frozenset()
     limit: int | None = None
+    last: bool = False
+    note: Callable[[Iterable[Any]], str] = lambda items: ""
 
 
 @document.register
@@ -57,12 +61,13 @@ def _(items: Listing) -> Document:  # type: ignore[type-arg]  # no dispatch on w
         )
     kind = _KINDS[type(items[0])]
     limit = kind.limit or len(items)
-    rows = [kind.row(item) for item in items[:limit]]
+    shown = items[-limit:] if kind.last else items[:limit]
+    rows = [kind.row(item) for item in shown]
     caption = say_rest(limit, len(items), kind.title.lower())
     title = items.title or kind.title
-    return Document(
-        title, [Table(kind.columns, rows, kind.numbers, caption)], headline=f"{title}: {len(items):,} in all"
-    )
+    note = kind.note(shown)
+    blocks: list[Block] = [Table(kind.columns, rows, kind.numbers, caption), *([Note(note)] if note else [])]
+    return Document(title, blocks, headline=f"{title}: {len(items):,} in all")
 
 
 def _alone(item: object) -> Document:
@@ -128,6 +133,7 @@ _KINDS: Final[dict[type, _Kind]] = {
     Deployment: _Kind(
         "Deployment", (*_WHEN, "live", "instead of", "way back", *_WHY), _list_deployment, frozenset([0])
     ),
+    KnownRun: _Kind("Runs", RUN_COLUMNS, list_run, frozenset([0, 5]), 50, last=True, note=note_on),
 }
 for _kind in _KINDS:
     document.register(_kind, _alone)
@@ -145,6 +151,29 @@ def _(diff: VersionDiff) -> Document:
         [Changes([("---", diff.a), ("+++", diff.b)]), *(sections or [Note("no difference")])],
         headline=f"{diff.a} → {diff.b}: {lines or 'no difference'}",
     )
+
+
+def runs(
+    *folders: str | Path, registry: str | Path = "registry", names: Mapping[str, Any] | None = None
+) -> Listing[KnownRun]:
+    """List the optimizations that are known here, and what can be done with each; nothing is written.
+
+    They are the runs of this process, in the foreground and in the background, as long as anybody holds them, and
+    those of run directories: finished, stopped, going on, killed, or damaged. ``runs()[2]`` is number 2, with
+    ``attach()`` (show how it goes), ``stop()``, ``register(model_id)``, ``resume()`` and ``run``.
+
+    Args:
+        folders: Where to look for run directories, three folders deep; by default the current folder, and
+            wherever this process has put some.
+        registry: Folder of the registry in which to look for what was registered from them.
+        names: The names by which to call runs of this process; by default those of the notebook or the script.
+
+    Raises:
+        InputError: A folder that was named is none.
+    """
+    found = known_runs(folders or None, registry=registry, names=names)
+    where = ", ".join(map(str, folders)) or "this process or below the current folder"
+    return Listing(found, nothing=f"No runs of {where}." if not folders else f"No runs in {where}.")
 
 
 def short_path(path: Path) -> str:

@@ -30,7 +30,7 @@ from dspy_nb.core.optimization.replay import (
     describe_schemas,
     text_hash,
 )
-from dspy_nb.core.optimization.run import OptimizationRun, RunSettings, readable
+from dspy_nb.core.optimization.run import OptimizationRun, RunSettings, readable, remember
 from dspy_nb.core.optimization.search import Search, Setup
 from dspy_nb.core.optimization.task import Task, uncompiled
 from dspy_nb.core.programs.spec import predictors_of
@@ -89,7 +89,7 @@ def optimize(
             where it ended without paying twice.
         log_file: file to which each event is appended as one JSON object a line; by default
             ``events.jsonl`` in the run directory, if there is one.
-        background: return at once; the run works in a thread.
+        background: return at once; the run works in a thread, and :func:`dspy_nb.runs` finds it again.
         stop: an event that ends the run when set, for callers that cannot reach the run.
         progress: whether to show how the run goes, with a Stop button in a notebook and as a bar on stderr in a
             terminal; by default where there is either, unless ``%config DspyNb.quiet`` or ``DSPY_NB_PROGRESS=off``
@@ -118,7 +118,8 @@ def optimize(
     if log is not None:
         log.open()
         events.listeners.insert(0, log)
-    run = OptimizationRun(setup.plan, events.stop)
+    run = OptimizationRun(setup.plan, events.stop, events, task)
+    remember(run)
 
     def work() -> None:
         try:
@@ -192,7 +193,7 @@ def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirector
         directory = RunDirectory(run_dir, _manifest(task, plan, models))
         settings = directory.settings()
         model = _cached(model)
-        plan = replace(plan, options=_with_cached_models(options))
+        plan = replace(plan, options=_with_cached_models(options), run_dir=directory.path)
     return Setup(task, plan, _student(task), model, settings), directory
 
 

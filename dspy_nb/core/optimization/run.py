@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import dspy
 
@@ -15,7 +18,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.diagnosis import Finding
 from dspy_nb.core.evaluation.examples import ExampleTable, HasExamples
 from dspy_nb.core.evaluation.pairing import Difference, paired_difference
-from dspy_nb.core.events import HeldOut
+from dspy_nb.core.events import Broadcaster, Event, HeldOut, Listener, Progress, now
 from dspy_nb.core.optimization.budget import Budget, ErrorCount
 from dspy_nb.core.optimization.candidates import Candidate
 from dspy_nb.core.optimization.ending import NOT_REGISTRABLE, Ending, Voice, advise
@@ -47,6 +50,8 @@ class RunSettings:
         given: the options that were given, those of the preset included; the others have their defaults.
         adapter: class and options of the DSPy adapter in force.
         voice: how what to do next is said where the run was started.
+        run_dir: the run directory, if there is one.
+        run_id: twelve characters, others for each run; its log and versions that are registered from it have it.
     """
 
     optimizer: str
@@ -62,6 +67,8 @@ class RunSettings:
     given: Mapping[str, Any] = field(default_factory=dict)
     adapter: Mapping[str, Any] = field(default_factory=describe_adapter)
     voice: Voice = field(default_factory=Voice)
+    run_dir: Path | None = None
+    run_id: str = field(default_factory=lambda: secrets.token_hex(6))
 
 
 @dataclass(frozen=True)
@@ -96,12 +103,24 @@ class OptimizationRun(Shown, HasExamples):
     """One optimization: its plan, its state, and its result once there is one.
 
     While the run works, which only a background run does where one can see it, everything but
-    :attr:`plan`, :attr:`status`, :meth:`stop` and :meth:`wait` raises an InputError.
+    :attr:`plan`, :attr:`status`, :meth:`stop`, :meth:`watch` and :meth:`wait` raises an InputError.
+
+    Attributes:
+        plan: what it is.
+        task: what it was asked to do, ``None`` where that is not known.
+        began_at: when it was made, ISO 8601 in UTC.
+        stop_event: set when somebody has asked it to stop.
     """
 
-    def __init__(self, plan: RunSettings, stop: threading.Event) -> None:
-        self.plan = plan
-        self._stop = stop
+    def __init__(
+        self, plan: RunSettings, stop: threading.Event, events: Broadcaster | None = None, task: Any = None
+    ) -> None:
+        self.plan, self.task = plan, task
+        self.began_at = now()
+        self.stop_event = stop
+        self._events = Broadcaster(None) if events is None else events
+        self._said: list[Event] = []
+        self._events.listeners.append(self._note)
         self._ended = threading.Event()
         self._result: Result | None = None
         self._failure: BaseException | None = None
@@ -120,7 +139,16 @@ class OptimizationRun(Shown, HasExamples):
 
     def stop(self) -> None:
         """Stop at the next LM call and keep the best candidate so far; from any thread, at any time."""
-        self._stop.set()
+        self.stop_event.set()
+
+    def watch(self, listener: Listener) -> None:
+        """Send a listener what the run has said so far, and then whatever it says; of progress the latest alone."""
+        self._events.join(listener, self._said)
+
+    def _note(self, event: Event) -> None:
+        if self._said and isinstance(event, Progress) and isinstance(self._said[-1], Progress):
+            self._said.pop()
+        self._said.append(event)
 
     def wait(self, timeout_s: float | None = None) -> OptimizationRun:
         """Wait for a background run to end, and return it.
@@ -137,6 +165,17 @@ class OptimizationRun(Shown, HasExamples):
         if self._failure is not None:
             raise self._failure
         return self
+
+    @property
+    def progress(self) -> Mapping[str, Any]:
+        """The numbers that it said last, as in ``Progress.metrics``; ``{}`` before it said any."""
+        said = [event.metrics for event in [*self._said] if isinstance(event, Progress)]
+        return said[-1] if said else {}
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What it failed with, ``None`` if it did not."""
+        return self._failure
 
     def end(self, result: Result | None, failure: BaseException | None = None) -> None:
         """Set how the run ended; called once, by the run itself."""
@@ -299,6 +338,7 @@ class OptimizationRun(Shown, HasExamples):
         before, test, gain = self.test_before, self.test_after, self.improvement
         metadata = {
             "optimizer": self.plan.optimizer,
+            "run_id": self.plan.run_id,
             "base_model": self.plan.base_model,
             "adapter": dict(self.plan.adapter),
             "num_training_examples": self.plan.datasets.get("train", {}).get("n"),
@@ -382,6 +422,27 @@ def ending_of(plan: RunSettings, result: Result, held_out: HeldOut | None) -> En
         errors=result.errors.count,
         calls=result.usage.lm_calls + result.usage.cache_hits,
     )
+
+
+_KNOWN: Final[weakref.WeakSet[OptimizationRun]] = weakref.WeakSet()
+_DIRECTORIES: Final[dict[Path, None]] = {}
+
+
+def remember(run: OptimizationRun) -> None:
+    """Let :func:`runs_of_this_process` know of a run, for as long as anybody holds it, and of its directory."""
+    _KNOWN.add(run)
+    if run.plan.run_dir is not None:
+        _DIRECTORIES[run.plan.run_dir.absolute()] = None
+
+
+def runs_of_this_process() -> list[OptimizationRun]:
+    """Return the runs that somebody still holds; one that goes on holds itself."""
+    return sorted(_KNOWN, key=lambda run: run.began_at)
+
+
+def directories_of_this_process() -> list[Path]:
+    """Return the run directories that runs of this process have had, also of runs that nobody holds any more."""
+    return list(_DIRECTORIES)
 
 
 def readable(value: Any) -> Any:

@@ -101,7 +101,8 @@ class Search:
         """
         estimate = self._plan.estimate.lm_calls
         with self._events as events:
-            events.send(Started(self._plan.optimizer, estimate or None, self._plan.budget.limits()))
+            plan = self._plan
+            events.send(Started(plan.optimizer, estimate or None, plan.budget.limits(), plan.run_id))
             try:
                 with self._interrupts.watched():
                     result = self._run()

@@ -67,6 +67,12 @@ class Display:
     def show(self) -> None:
         """Begin to show something, before the first event."""
 
+    def refresh(self) -> None:
+        """Show what is known by now, however short ago something was shown."""
+        with self._lock:
+            if self._shown:
+                self._show()
+
     def _show(self) -> None:
         """Show the state."""
 

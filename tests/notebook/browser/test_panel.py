@@ -35,6 +35,11 @@ def _calls(notebook) -> int:
     return int(found[1].replace(",", "")) if found else 0
 
 
+def _rows(notebook: Notebook) -> str:
+    """What the rows of candidates say."""
+    return " ".join(notebook.page.locator("details.candidate summary").all_inner_texts())
+
+
 def _answer_until_candidates(notebook: Notebook, pace: Pace) -> None:
     pace.answer_until(lambda: notebook.page.locator("details.candidate").count() >= 2, "no candidates")
 
@@ -58,6 +63,8 @@ def test_the_panel_moves_stop_keeps_the_best_and_a_reload_still_shows_it(opened)
     _answer_until_candidates(notebook, pace)
     calls = _calls(notebook)
     pace.answer_until(lambda: _calls(notebook) > calls, "the panel does not move")
+    stable = notebook.page.get_by_text("the best of all")
+    pace.answer_until(lambda: stable.count() and "75.0%" not in _rows(notebook), "no stable best")
     row = notebook.page.locator("details.candidate").first
     row.locator("summary").click()
     assert "Classify the review." in row.locator("pre").first.inner_text()
