@@ -67,9 +67,8 @@ class _Kind:
 def _(items: Listing) -> Document:  # type: ignore[type-arg]  # no dispatch on what is in a list
     if not items:
         return Document(items.title, [Note(items.nothing)])
-    if isinstance(items[0], ModelVersion):
-        return Document(items.title or "Versions", [versions_table(items, items.columns, items.live)])
-    kind = _KINDS[type(items[0])]
+    of_versions = isinstance(items[0], ModelVersion)
+    kind = _version_kind(items.columns, items.live) if of_versions else _KINDS[type(items[0])]
     limit = kind.limit or len(items)
     rows = [kind.row(item) for item in items[:limit]]
     caption = say_rest(limit, len(items), kind.title.lower())
@@ -110,7 +109,6 @@ COLUMNS: Final[Mapping[str, Column]] = {
 """What can be said of a version, by the name that chooses it."""
 
 _USUAL: Final = ("version", "stage", "live", "score", "measured", "optimizer", "model", "created")
-_MOST_VERSIONS: Final = 50
 
 
 def check_columns(text: str) -> list[str]:
@@ -130,21 +128,18 @@ def check_columns(text: str) -> list[str]:
     return chosen
 
 
-def versions_table(
-    versions: Sequence[ModelVersion], columns: Sequence[str] | None = None, live: Live | None = None
-) -> Table:
-    """Return versions as a table, of more than 50 the first; what is live where only if something is."""
-    live = live or {}
+def _version_kind(columns: Sequence[str] | None, live: Live) -> _Kind:
+    """Return how versions are listed: in the usual columns by default, where they are live only if one is."""
     if columns is None:
         columns = [name for name in _USUAL if live or name != "live"]
     chosen = [COLUMNS[name] for name in columns]
-    rows = [
-        [column.cell(version, live.get(version.ref, ())) for column in chosen]
-        for version in versions[:_MOST_VERSIONS]
-    ]
-    numbers = frozenset(place for place, column in enumerate(chosen) if column.number)
-    caption = say_rest(_MOST_VERSIONS, len(versions), "versions")
-    return Table([column.title for column in chosen], rows, numbers, caption)
+    return _Kind(
+        "Versions",
+        [column.title for column in chosen],
+        lambda version: tuple(column.cell(version, live.get(version.ref, ())) for column in chosen),
+        frozenset(place for place, column in enumerate(chosen) if column.number),
+        limit=50,
+    )
 
 
 def _size(size_bytes: int) -> str:
@@ -188,13 +183,14 @@ _WHEN: Final = ("no", "when (UTC)", "what")
 _WHY: Final = ("who", "why", "evidence")
 _KINDS: Final[dict[type, _Kind]] = {
     Preset: _Kind("Presets", ("name", "optimizer and options", "what for"), _list_preset),
+    ModelVersion: _version_kind(None, {}),
     Requirement: _Kind("Requirements", ("requirement", "met", "by what"), _list_requirement),
     HistoryEntry: _Kind("History", (*_WHEN, "version", "stage", *_WHY), _list_decision, frozenset([0])),
     Deployment: _Kind(
         "Deployment", (*_WHEN, "live", "instead of", "way back", *_WHY), _list_deployment, frozenset([0])
     ),
 }
-for _kind in (ModelVersion, *_KINDS):
+for _kind in _KINDS:
     document.register(_kind, lambda item: document(Listing([item])))
 
 

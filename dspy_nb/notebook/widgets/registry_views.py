@@ -29,7 +29,7 @@ BROWSER_STYLE: Final = """<style>
  --soft:color-mix(in srgb,var(--jp-content-font-color1,currentColor) 68%,transparent);
  font-family:var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-content-font-color1,inherit)}
 .dspy-nb-browser .widget-html{margin:0;height:auto;min-width:0}
-.dspy-nb-browser .widget-html-content{line-height:1.45;font-size:13px;overflow:visible;
+.dspy-nb-browser .widget-html-content{line-height:1.45;font-size:13px;overflow:visible;min-width:0;
  color:var(--jp-content-font-color1,inherit)}
 .dspy-nb-browser .dspy-nb-bar{flex-flow:row wrap;align-items:center;gap:2px 6px;overflow:visible}
 .dspy-nb-browser .dspy-nb-bar>*{flex:0 0 auto}
@@ -52,11 +52,12 @@ BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser .dspy-nb-row.is-open{box-shadow:inset 4px 0 var(--jp-brand-color1,#1976d2)}
 .dspy-nb-browser :is(.dspy-nb-row,tr).is-open{background:var(--jp-layout-color2,rgba(128,128,128,.14))}
 .dspy-nb-browser .dspy-nb-cells{flex:1 0 auto;overflow:visible}
+.dspy-nb-browser .dspy-nb-cells>.widget-html-content{min-width:max-content}
 .dspy-nb-browser table.versions{border-collapse:separate;border-spacing:0;width:100%;margin:0;font-size:13px;
  color:inherit;table-layout:auto;font-variant-numeric:tabular-nums}
 .dspy-nb-browser table.versions tr{background:none}
-.dspy-nb-browser table.versions :is(th,td){height:34px;box-sizing:border-box;padding:0 12px;text-align:left;
- white-space:nowrap;border:0;border-bottom:1px solid var(--line);vertical-align:middle;max-width:22em;
+.dspy-nb-browser table.versions :is(th,td){height:34px;box-sizing:border-box;padding:0 8px;text-align:left;
+ white-space:nowrap;border:0;border-bottom:1px solid var(--line);vertical-align:middle;line-height:1.2;max-width:13em;
  overflow:hidden;text-overflow:ellipsis}
 .dspy-nb-browser table.versions thead th{background:var(--jp-layout-color2,Canvas);font-weight:500;
  color:var(--soft);position:sticky;top:0;z-index:1}
@@ -82,6 +83,8 @@ BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser .dspy-nb-say.no{border-left-color:var(--jp-error-color1,#d32f2f)}
 .dspy-nb-browser .widget-tab-contents{max-height:32em;overflow:auto}
 .dspy-nb-browser .dspy-nb-columns .widget-checkbox{width:auto}
+@container (max-width:700px){.dspy-nb-browser table.versions td.score{white-space:normal;max-width:8em}
+ .dspy-nb-browser table.versions :is(th,td){padding:0 6px}}
 </style>"""
 
 _SAVED_STYLE: Final = """<style>
@@ -127,7 +130,8 @@ def _cell_html(name: str, version: ModelVersion, live: Sequence[LiveIn]) -> str:
         inside = f'<span class="stage-{markup(version.stage)}">{mark} {markup(version.stage)}</span>'
     elif name == "live" and live:
         inside = badges_html(live)
-    return f"<td{_num(column.number)}>{inside}</td>"
+    kind = ' class="score"' if name == "score" else _num(column.number)
+    return f"<td{kind}>{inside}</td>"
 
 
 def _num(number: bool) -> str:

@@ -25,7 +25,7 @@ _ORDERS: Final[dict[str, Callable[[ModelVersion], Any]]] = {
     "version number": lambda version: sort_key(version.version),
 }
 
-_DEFAULT: Final = ("stage", "live", "score", "measured", "optimizer", "created", "parent", "size")
+_DEFAULT: Final = ("stage", "live", "score", "measured", "optimizer", "created")
 
 
 class VersionList:

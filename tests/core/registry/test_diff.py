@@ -29,7 +29,7 @@ def registry(tmp_path: Path) -> Registry:
 
 def test_a_diff_shows_everything_that_changed(registry: Registry) -> None:
     diff = registry.diff("m@1.0.0", "m")
-    lines = str(diff).splitlines()
+    lines = diff.report().splitlines()
     start = lines.index("score on         m@1.0.0 (older)       m@1.1.0 (newer)  change")
     assert lines[start:] == [
         "score on         m@1.0.0 (older)       m@1.1.0 (newer)  change",
@@ -75,7 +75,7 @@ def test_the_html_of_a_diff_is_escaped(registry: Registry) -> None:
 def test_a_version_does_not_differ_from_itself(registry: Registry) -> None:
     diff = registry.diff("m", "m")
     assert diff.changes == ()
-    assert str(diff).endswith("no difference")
+    assert diff.report().endswith("no difference")
     assert "no difference" in diff.to_html()
 
 
@@ -114,7 +114,7 @@ def test_the_prompt_of_a_program_with_a_class_needs_only_plain_fields(tmp_path: 
         registry.rendered_prompt("m", question="?")
     assert "query" in registry.rendered_prompt("m", predictor="a", question="?")
     registry.register(QA("question -> answer"), "m")
-    assert "predictor" not in str(registry.diff("m@1.0.0", "m")).splitlines()
+    assert "predictor" not in registry.diff("m@1.0.0", "m").report().splitlines()
     sections = registry.diff("m@1.0.0", "m").sections()
     assert "fields a" in sections
     assert "fields answer.predict" in sections
@@ -152,8 +152,8 @@ def test_a_comparison_goes_from_the_older_to_the_newer_in_either_order(
 ) -> None:
     diff = scored.diff(*order)
     assert (diff.a, diff.b) == ("m@1.0.0", "m@1.1.0")
-    assert "m@1.0.0 is the older, made 20" in str(diff)
-    assert "- Know 8.\n+ Know 18." in str(diff)
+    assert "m@1.0.0 is the older, made 20" in diff.report()
+    assert "- Know 8.\n+ Know 18." in diff.report()
 
 
 def test_a_patch_of_an_old_version_is_older_than_what_was_made_before_it(registry: Registry) -> None:
@@ -167,7 +167,7 @@ def test_the_same_examples_are_compared_one_by_one_and_class_by_class(scored: Re
     diff = scored.diff("m@1.0.0", "m@1.1.0")
     assert diff.measured.paired is not None
     assert diff.measured.paired.difference.verdict == "better"
-    text, html = " ".join(str(diff).split()), diff.to_html()
+    text, html = " ".join(diff.report().split()), diff.to_html()
     assert "better by 50.0 points [+" in text
     assert "higher on 10, lower on 0, the same on 10" in text
     assert "What the newer fixed (10):" in text
@@ -195,7 +195,7 @@ def test_other_data_are_not_compared_and_the_reason_is_said(scored: Registry, tm
     for n in (20, 10):
         made = program(f"{n}")
         registry.register(made, "m", evaluation=evaluated(made, range(5), n).to_dict())
-    assert "m@1.0.0 was evaluated on other data: 20 examples" in str(registry.diff("m@1.0.0", "m@1.1.0"))
+    assert "m@1.0.0 was evaluated on other data: 20 examples" in registry.diff("m@1.0.0", "m@1.1.0").report()
 
 
 def test_a_stored_evaluation_that_contradicts_itself_is_no_evaluation(
@@ -208,4 +208,4 @@ def test_a_stored_evaluation_that_contradicts_itself_is_no_evaluation(
         registry.register(program(str(change)), "m", evaluation={**stored, **change})
     registry.register(program("sound"), "m", evaluation={**stored})
     for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"):
-        assert "Not compared example by example" in str(registry.diff(f"m@{version}", "m@1.4.0"))
+        assert "Not compared example by example" in registry.diff(f"m@{version}", "m@1.4.0").report()

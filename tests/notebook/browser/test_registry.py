@@ -61,7 +61,7 @@ def test_versions_are_browsed_compared_promoted_and_rolled_back(open_notebook, r
     says("✗ not met: the stage production (it is in deprecated)")  # a refusal explains itself beforehand
     confirm = button("Confirm: deploy sentiment@1.0.0 to production")
     assert confirm.is_disabled()
-    name = page.locator(".dspy-nb-form .widget-combobox input")
+    name = page.locator(".dspy-nb-form input[list]")
     name.fill("prodution")
     name.blur()
     says("no environment 'prodution': did you mean production?")
@@ -139,10 +139,20 @@ def test_a_comparison_reads_from_the_older_to_the_newer_and_nothing_is_cut_off(
     ]
     assert places[0] == pytest.approx(places[1], abs=1)  # names and rows stand side by side
     page.get_by_role("button", name="Columns…").click()
-    page.get_by_role("checkbox", name="size").uncheck()
-    notebook.wait_until(lambda: "kB" not in table.inner_text(), "the column is still there")
+    page.get_by_role("checkbox", name="made from").check()
+    notebook.wait_until(lambda: "made from" in table.inner_text(), "the column is not there")
+    page.get_by_role("checkbox", name="made from").uncheck()
+    notebook.wait_until(lambda: "made from" not in table.inner_text(), "the column is still there")
+    seen = page.locator(".dspy-nb-browser").bounding_box()
+    right = seen["x"] + seen["width"]
+    last = table.get_by_role("columnheader", name="score" if width == 640 else "created (UTC)").bounding_box()
+    assert last["x"] + last["width"] <= right + 1
+    for shown in (page.locator(".dspy-nb-browser .added").first, page.get_by_text("Both answered the same")):
+        box = shown.bounding_box()
+        assert box["x"] + box["width"] <= right
     page.get_by_role("button", name="sentiment@1.1.0").click()
     page.get_by_role("button", name="Deploy…").click()
+    notebook.wait_for(".dspy-nb-form .met")
     label = page.locator(".dspy-nb-form .widget-label", has_text="environment").first
     assert label.evaluate("label => label.scrollWidth <= label.clientWidth")
     page.mouse.move(0, 0)
