@@ -57,8 +57,8 @@ BROWSER_STYLE: Final = """<style>
  color:inherit;table-layout:auto;font-variant-numeric:tabular-nums}
 .dspy-nb-browser table.versions tr{background:none}
 .dspy-nb-browser table.versions :is(th,td){height:34px;box-sizing:border-box;padding:0 8px;text-align:left;
- white-space:nowrap;border:0;border-bottom:1px solid var(--line);vertical-align:middle;line-height:1.2;max-width:13em;
- overflow:hidden;text-overflow:ellipsis}
+ white-space:nowrap;border:0;border-bottom:1px solid var(--line);vertical-align:middle;line-height:1.2;
+ max-width:13em;overflow:hidden;text-overflow:ellipsis}
 .dspy-nb-browser table.versions thead th{background:var(--jp-layout-color2,Canvas);font-weight:500;
  color:var(--soft);position:sticky;top:0;z-index:1}
 .dspy-nb-browser table.versions tbody th{padding:0;width:0;max-width:0;position:relative}
@@ -83,7 +83,7 @@ BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser .dspy-nb-say.no{border-left-color:var(--jp-error-color1,#d32f2f)}
 .dspy-nb-browser .widget-tab-contents{max-height:32em;overflow:auto}
 .dspy-nb-browser .dspy-nb-columns .widget-checkbox{width:auto}
-@container (max-width:700px){.dspy-nb-browser table.versions td.score{white-space:normal;max-width:8em}
+@container (max-width:700px){.dspy-nb-browser table.versions td.score{white-space:normal;min-width:9em}
  .dspy-nb-browser table.versions :is(th,td){padding:0 6px}}
 </style>"""
 
