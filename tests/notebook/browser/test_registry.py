@@ -145,7 +145,7 @@ def test_a_comparison_reads_from_the_older_to_the_newer_and_nothing_is_cut_off(
     notebook.wait_until(lambda: "made from" not in table.inner_text(), "the column is still there")
     seen = page.locator(".dspy-nb-browser").bounding_box()
     right = seen["x"] + seen["width"]
-    last = table.get_by_role("columnheader", name="score" if width == 640 else "created (UTC)").bounding_box()
+    last = table.get_by_role("columnheader", name="live" if width == 640 else "created (UTC)").bounding_box()
     assert last["x"] + last["width"] <= right + 1
     for shown in (page.locator(".dspy-nb-browser .added").first, page.get_by_text("Both answered the same")):
         box = shown.bounding_box()
