@@ -83,7 +83,8 @@ BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser .dspy-nb-say.no{border-left-color:var(--jp-error-color1,#d32f2f)}
 .dspy-nb-browser .widget-tab-contents{max-height:32em;overflow:auto}
 .dspy-nb-browser .dspy-nb-columns .widget-checkbox{width:auto}
-@container (max-width:700px){.dspy-nb-browser table.versions td.score{white-space:normal;min-width:9em;max-width:9em}
+@container (max-width:700px){.dspy-nb-browser table.versions
+  td.score{white-space:normal;min-width:9em;max-width:9em}
  .dspy-nb-browser table.versions :is(th,td){padding:0 4px}}
 </style>"""
 
