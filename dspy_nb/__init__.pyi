@@ -55,6 +55,7 @@ from .core.events import StepStarted as StepStarted
 from .core.evidence import GateResult as GateResult
 from .core.local.engine import local_lm as local_lm
 from .core.local.install import install_model as install_model
+from .core.models.requirements import Requirement as Requirement
 from .core.models.version import ModelVersion as ModelVersion
 from .core.optimization.budget import Budget as Budget
 from .core.optimization.optimize import estimate as estimate

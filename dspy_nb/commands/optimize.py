@@ -7,6 +7,7 @@ from typing import Any
 
 import dspy_nb as nb
 from dspy_nb.commands import common
+from dspy_nb.commands.common import note_new_model
 from dspy_nb.commands.declaration import command, given, option
 from dspy_nb.commands.surface import Outcome, Surface
 from dspy_nb.commands.tasks import reading_task, task_options
@@ -107,10 +108,13 @@ def _register(
         return None, f"not registered, because the run was interrupted; it is kept as {kept}"
     try:
         facts = {"command": wanted.command}
-        return nb.Registry(root).register(run, wanted.model_id, bump=bump, metadata=facts), ""
+        found = nb.Registry(root)
+        version = found.register(run, wanted.model_id, bump=bump, metadata=facts)
     except nb.DspyNbError:
         here.rescue(run.program.save, "program.json", "Not registered; the optimized program")
         raise
+    note_new_model(here, version, found)
+    return version, ""
 
 
 def _facts(run: nb.OptimizationRun, version: nb.ModelVersion | None) -> dict[str, Any]:

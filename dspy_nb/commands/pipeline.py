@@ -41,6 +41,7 @@ _UNTIL: Final = ("optimize", "evaluate", "gate", "staging", "ab-test", "producti
 )
 @option("--staging", "Environment.", common.ENVIRONMENTS, default="staging")
 @option("--environment production", "Environment.", common.ENVIRONMENTS, default="production")
+@common.create
 @option(
     "--until",
     "End with this step; the same command with the same --out does the rest.",
@@ -66,6 +67,7 @@ def pipeline(
     inconclusive: Any,
     staging: str,
     production: str,
+    create: bool,
     until: str,
     out: str | None,
     by: str | None,
@@ -108,6 +110,7 @@ def pipeline(
             inconclusive=inconclusive,
             staging=staging,
             production=production,
+            create=create,
         )
         folder = Path(out) if out is not None else next_folder(Path("runs"), wanted.model_id)
         budget = wanted.task.budget if wanted.task.budget.limits() else DEFAULT_BUDGET

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dspy_nb.core.events import Listener
     from dspy_nb.core.models.version import ModelVersion
     from dspy_nb.core.optimization.ending import Voice
+    from dspy_nb.views.listings import Live
     from dspy_nb.views.progress.display import Display
 
 
@@ -183,11 +184,28 @@ class Surface(ABC):
         """Write a file of results that were paid for, as :func:`write_late`."""
         return write_late(write, target, self.rescue)
 
-    def listing(self, versions: Sequence[ModelVersion], title: str, registry: nb.Registry, model: str) -> Any:
-        """Return a list of versions as it is shown here; ``model`` is "" for those of all models."""
+    def listing(
+        self,
+        versions: Sequence[ModelVersion],
+        title: str,
+        registry: nb.Registry,
+        model: str,
+        columns: Sequence[str] | None = None,
+        live: Live | None = None,
+    ) -> Any:
+        """Return a list of versions as it is shown here.
+
+        Args:
+            versions: The versions.
+            title: Of the list.
+            registry: Where they are.
+            model: Their model; "" for those of all models.
+            columns: Names of columns; the usual ones by default.
+            live: Where those are live that are, by reference.
+        """
         from dspy_nb.views.listings import Listing
 
-        return Listing(versions, title, "No versions yet.")
+        return Listing(versions, title, "No versions yet.", columns=columns, live=live)
 
 
 def write_late(

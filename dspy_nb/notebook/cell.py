@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dspy_nb.core.events import Listener
     from dspy_nb.core.models.version import ModelVersion
     from dspy_nb.core.optimization.ending import Voice
+    from dspy_nb.views.listings import Live
     from dspy_nb.views.progress.display import Display
 
 
@@ -184,11 +185,19 @@ class Cell(Surface):
         """Say under which name it is kept."""
         self.say(f"{what} is kept as {self._kept_as}")
 
-    def listing(self, versions: Sequence[ModelVersion], title: str, registry: nb.Registry, model: str) -> Any:
+    def listing(
+        self,
+        versions: Sequence[ModelVersion],
+        title: str,
+        registry: nb.Registry,
+        model: str,
+        columns: Sequence[str] | None = None,
+        live: Live | None = None,
+    ) -> Any:
         """Return a list that a notebook with a front end shows as a browser."""
         from dspy_nb.notebook.widgets.browsable import Browsable
 
-        return Browsable(versions, title, registry, model)
+        return Browsable(versions, title, registry, model, columns=columns, live=live)
 
 
 def _no_file(word: str) -> str:

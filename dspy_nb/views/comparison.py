@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from dspy_nb.core.ab.comparison import Comparison, Comparisons, Flip
+from dspy_nb.core.ab.comparison import Comparison, Comparisons
+from dspy_nb.core.evaluation.pairing import Flip
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
 from dspy_nb.views.examples.blocks import examples_block

@@ -40,7 +40,19 @@ class Score:
         return f"{percent(self.value)} [{percent(self.interval[0])}, {percent(self.interval[1])}]"
 
 
-Cell: TypeAlias = str | int | Score | None
+@dataclass(frozen=True)
+class Toned:
+    """Text that says what is good or bad; ``tone`` (good, bad, "") colours it."""
+
+    text: str
+    tone: str = ""
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return self.text
+
+
+Cell: TypeAlias = str | int | Score | Toned | None
 
 
 @dataclass(frozen=True)
@@ -155,11 +167,12 @@ def warn(texts: Iterable[str]) -> list[Block]:
 
 _VIEWS: Final = {
     "comparison": "Comparison Comparisons",
+    "diff": "VersionDiff",
     "evaluation": "Evaluation",
     "examples.blocks": "ExampleTable",
     "experiment": "ExperimentStatus",
     "gate": "GateResult",
-    "listings": "Deployment HistoryEntry KnownRun ModelVersion Preset VersionDiff",
+    "listings": "Deployment HistoryEntry KnownRun ModelVersion Preset Requirement",
     "monitor": "CanaryStatus HealthReport",
     "pipeline": "PipelineResult",
     "run": "Candidate Estimate OptimizationRun Plan",
@@ -418,6 +431,8 @@ def _html_cell(cell: Cell, tag: str, number: bool) -> str:
     if isinstance(cell, Score):
         return f'<{tag} class="score">{markup(str(cell))}{_interval_svg(cell)}</{tag}>'
     kind = ' class="num"' if number else ""
+    if isinstance(cell, Toned) and cell.tone:
+        kind = f' class="{"added" if cell.tone == "good" else "removed"}{" num" if number else ""}"'
     return f"<{tag}{kind}>{markup(_cell_text(cell))}</{tag}>"
 
 

@@ -6,19 +6,22 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from dspy_nb.core.deployment.history import Deployment
+from dspy_nb.core.deployment.serving import LiveIn
 from dspy_nb.core.doors import Shown
+from dspy_nb.core.errors import InputError
 from dspy_nb.core.evidence import Evidence
+from dspy_nb.core.models.requirements import Requirement
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.presets import Preset
-from dspy_nb.core.registry.diff import VersionDiff
 from dspy_nb.core.registry.runs import KnownRun, known_runs
-from dspy_nb.views.documents import Block, Cell, Changes, Document, Note, Score, Table, document
+from dspy_nb.core.text import did_you_mean, value_text
+from dspy_nb.views.documents import Block, Cell, Document, Note, Score, Table, Toned, document
 from dspy_nb.views.known_runs import RUN_COLUMNS, list_run, note_on
-from dspy_nb.views.wording import UNKNOWN, count, moment, say_rest
+from dspy_nb.views.wording import UNKNOWN, moment, say_rest
 
 T = TypeVar("T")
 
@@ -30,11 +33,22 @@ class Listing(Shown, list[T]):
         items: All of one kind.
         title: The title; that of their kind if it is left out.
         nothing: What is said where there are none.
+        columns: Of versions: names of columns, as ``check_columns`` returns them; by default the usual ones.
+        live: Of versions: where those are live that are, by reference.
     """
 
-    def __init__(self, items: Iterable[T], title: str = "", nothing: str = "Nothing yet.") -> None:
+    def __init__(
+        self,
+        items: Iterable[T],
+        title: str = "",
+        nothing: str = "Nothing yet.",
+        *,
+        columns: Sequence[str] | None = None,
+        live: Live | None = None,
+    ) -> None:
         super().__init__(items)
         self.title, self.nothing = title, nothing
+        self.columns, self.live = columns, live or {}
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # IPython's printer of lists would come first
         printer.text(self.report())
@@ -59,7 +73,8 @@ def _(items: Listing) -> Document:  # type: ignore[type-arg]  # no dispatch on w
         return Document(
             items.title, [Note(items.nothing)], headline=f"{items.title or 'A list'}: {items.nothing}"
         )
-    kind = _KINDS[type(items[0])]
+    of_versions = isinstance(items[0], ModelVersion)
+    kind = _version_kind(items.columns, items.live) if of_versions else _KINDS[type(items[0])]
     limit = kind.limit or len(items)
     shown = items[-limit:] if kind.last else items[:limit]
     rows = [kind.row(item) for item in shown]
@@ -85,9 +100,72 @@ def _list_preset(preset: Preset) -> tuple[Cell, ...]:
     return name, f"{preset.optimizer}: {options}", "; ".join(filter(None, (preset.description, uses)))
 
 
-def _list_version(version: ModelVersion) -> tuple[Cell, ...]:
-    v, score = version, Score(version.score, version.interval)
-    return v.ref, v.stage, score, v.score_kind, v.optimizer, v.base_model, moment(v.created_at)
+Live: TypeAlias = Mapping[str, Sequence[LiveIn]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a table of versions says of each: its title, and the cell of a version and of where that is live."""
+
+    title: str
+    cell: Callable[[ModelVersion, Sequence[LiveIn]], Cell]
+    number: bool = False
+
+
+COLUMNS: Final[Mapping[str, Column]] = {
+    "version": Column("version", lambda version, live: version.ref),
+    "stage": Column("stage", lambda version, live: version.stage),
+    "live": Column("live", lambda version, live: ", ".join(map(str, live)) or UNKNOWN),
+    "score": Column("score", lambda version, live: Score(version.score, version.interval)),
+    "measured": Column("measured on", lambda version, live: version.score_kind),
+    "optimizer": Column("optimizer", lambda version, live: version.optimizer),
+    "model": Column("language model", lambda version, live: version.base_model),
+    "created": Column("created (UTC)", lambda version, live: moment(version.created_at)),
+    "parent": Column("made from", lambda version, live: version.parent),
+    "size": Column("size", lambda version, live: _size(version.size_bytes), number=True),
+}
+"""What can be said of a version, by the name that chooses it."""
+
+_USUAL: Final = ("version", "stage", "live", "score", "measured", "optimizer", "model", "created")
+
+
+def check_columns(text: str) -> list[str]:
+    """Return the names of columns in a comma-separated list.
+
+    Raises:
+        InputError: One is not known or occurs twice, or there is none.
+    """
+    chosen = [name.strip().lower() for name in text.split(",")]
+    for name in chosen:
+        if name not in COLUMNS:
+            hint = did_you_mean(name, COLUMNS)
+            words = f"{hint}? There are" if hint else "use"
+            raise InputError(f"column {value_text(name, 80)} is not known: {words} {', '.join(COLUMNS)}")
+        if chosen.count(name) > 1:
+            raise InputError(f"column {name!r} is given twice")
+    return chosen
+
+
+def _version_kind(columns: Sequence[str] | None, live: Live) -> _Kind:
+    """Return how versions are listed: in the usual columns by default, where they are live only if one is."""
+    if columns is None:
+        columns = [name for name in _USUAL if live or name != "live"]
+    chosen = [COLUMNS[name] for name in columns]
+    return _Kind(
+        "Versions",
+        [column.title for column in chosen],
+        lambda version: tuple(column.cell(version, live.get(version.ref, ())) for column in chosen),
+        frozenset(place for place, column in enumerate(chosen) if column.number),
+        limit=50,
+    )
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e3:.1f} kB" if size_bytes < 1e6 else f"{size_bytes / 1e6:.1f} MB"
+
+
+def _list_requirement(one: Requirement) -> tuple[Cell, ...]:
+    return one.name, Toned("✓ met", "good") if one.met else Toned("✗ not met", "bad"), one.evidence
 
 
 def _list_decision(entry: HistoryEntry) -> tuple[Cell, ...]:
@@ -123,12 +201,8 @@ _WHEN: Final = ("no", "when (UTC)", "what")
 _WHY: Final = ("who", "why", "evidence")
 _KINDS: Final[dict[type, _Kind]] = {
     Preset: _Kind("Presets", ("name", "optimizer and options", "what for"), _list_preset),
-    ModelVersion: _Kind(
-        "Versions",
-        ("version", "stage", "score", "measured on", "optimizer", "language model", "created (UTC)"),
-        _list_version,
-        limit=50,
-    ),
+    ModelVersion: _version_kind(None, {}),
+    Requirement: _Kind("Requirements", ("requirement", "met", "by what"), _list_requirement),
     HistoryEntry: _Kind("History", (*_WHEN, "version", "stage", *_WHY), _list_decision, frozenset([0])),
     Deployment: _Kind(
         "Deployment", (*_WHEN, "live", "instead of", "way back", *_WHY), _list_deployment, frozenset([0])
@@ -137,20 +211,6 @@ _KINDS: Final[dict[type, _Kind]] = {
 }
 for _kind in _KINDS:
     document.register(_kind, _alone)
-
-
-@document.register
-def _(diff: VersionDiff) -> Document:
-    sections: list[Block] = [
-        Changes([(change.sign, change.text) for change in changes], section)
-        for section, changes in diff.sections().items()
-    ]
-    lines = ", ".join(f"{count(len(changes), 'line')} of {name}" for name, changes in diff.sections().items())
-    return Document(
-        "",
-        [Changes([("---", diff.a), ("+++", diff.b)]), *(sections or [Note("no difference")])],
-        headline=f"{diff.a} → {diff.b}: {lines or 'no difference'}",
-    )
 
 
 def runs(

@@ -141,9 +141,9 @@ def test_the_magic_returns_the_report_and_shows_the_figure_and_the_canary(
 
 def test_the_magic_fails_in_one_line(shell: InteractiveShell) -> None:
     with capture_output() as captured:
-        result = shell.run_cell("%dspy_monitor nowhere")
+        result = shell.run_cell("%dspy_monitor production")
     assert not result.success
-    assert captured.stdout.strip() == "NotFound: nothing is live in nowhere: deploy a version first"
+    assert captured.stdout.strip() == "NotFound: nothing is live in production: deploy a version first"
 
 
 # -- the commands -------------------------------------------------------------------------------------------------
@@ -164,7 +164,8 @@ def test_the_command_ends_with_the_verdict(staging: Environment, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["monitor", "nowhere", "--once"], "nothing is live in nowhere"),
+        (["monitor", "production", "--once"], "nothing is live in production"),
+        (["monitor", "nowhere", "--once"], "no environment 'nowhere'"),
         (["monitor"], "Missing argument"),
         (["monitor", "staging", "--every", "0"], "--every must be above 0"),
         (["canary", "start", "--environment", "staging"], "name the version"),

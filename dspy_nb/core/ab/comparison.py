@@ -11,6 +11,7 @@ from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import NotFound
 from dspy_nb.core.evaluation.diagnosis import Finding, under
 from dspy_nb.core.evaluation.examples import ExampleTable, HasExamples
+from dspy_nb.core.evaluation.pairing import Flip
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.evidence import ComparisonEvidence
 from dspy_nb.core.statistics.means import Ratio
@@ -31,27 +32,6 @@ class Step(NamedTuple):
     effect: float
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class Flip:
-    """An example on which the two differ.
-
-    Attributes:
-        index: Its place in the data set, from 0.
-        inputs: What both were given.
-        expected: The labels.
-        a: The fields of A's answer; empty if it failed.
-        b: Those of B's.
-        difference: Score of B less that of A: positive where B fixed something, negative where it broke it.
-    """
-
-    index: int
-    inputs: dict[str, Any]
-    expected: dict[str, Any]
-    a: dict[str, Any]
-    b: dict[str, Any]
-    difference: float
 
 
 @dataclass(frozen=True)

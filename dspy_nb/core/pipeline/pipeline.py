@@ -62,6 +62,7 @@ class PipelineRules:
         inconclusive: Whether a comparison that cannot tell refuses the new version, or ships it.
         staging: The environment that it goes to after the gate.
         production: The environment that it goes to after the comparison.
+        create: Whether these may be new ones, beside development, staging and production.
 
     Raises:
         InputError: One of them is not valid.
@@ -73,6 +74,7 @@ class PipelineRules:
     inconclusive: Inconclusive = "refuse"
     staging: str = "staging"
     production: str = "production"
+    create: bool = False
 
     def __post_init__(self) -> None:
         number_between("margin", self.margin, 0, 1)
@@ -194,7 +196,7 @@ class _Pipeline:
         if isinstance(self.rules.gate.not_worse_than, str):
             self.registry.get(self.rules.gate.not_worse_than)
         for name in (self.rules.staging, self.rules.production):
-            live = self.registry.environment(name).current
+            live = self.registry.environment(name, create=self.rules.create).current
             if live is not None and live.model_id != self.model_id:
                 words = f"{live.ref} is live in {name}, another model: an environment serves one"
                 raise InputError(f"{words}, name another such as {name}-{self.model_id}")

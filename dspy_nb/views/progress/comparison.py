@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dspy_nb.core.ab.comparison import Flip, Step
+from dspy_nb.core.ab.comparison import Step
+from dspy_nb.core.evaluation.pairing import Flip
 from dspy_nb.core.events import Compared, Event, Standing
 from dspy_nb.views.comparison import flip_cells
 from dspy_nb.views.documents import Bar, Block, Drawing, Facts, Note, Table

@@ -419,3 +419,23 @@ def test_a_torn_record_of_a_pipeline_is_said_and_nothing_is_done(registry, capsy
         assert error.count("\n") == 1
     assert engine.calls == calls
     assert registry.environments() == []
+
+
+def test_an_environment_that_is_mistyped_is_found_before_anything_is_spent(registry, tmp_path):
+    task, rules = shipping()
+    seen = []
+    with pytest.raises(nb.NotFound, match=r"did you mean production\?"):
+        run_pipeline(
+            task,
+            "sentiment",
+            replace(rules, production="prodution"),
+            registry=registry,
+            folder="typo",
+            on_event=seen.append,
+        )
+    assert (seen, registry.models()) == ([], [])
+    shipped = run_pipeline(
+        task, "sentiment", replace(rules, production="beta", create=True), registry=registry, folder="new"
+    )
+    assert shipped.shipped
+    assert live(registry, "beta") == "sentiment@1.0.0"
