@@ -165,7 +165,8 @@ def evaluate(
     return Outcome(
         evaluation,
         lambda: {**evaluation.to_dict(results=False), "gate": None if result is None else result.to_dict()},
-        note="\n".join(filter(None, (note, "" if result is None else result.report()))),
+        note=note,
+        below=() if result is None else (result,),
         refusal=nb.GateFailed(list(result.reasons)) if result is not None and refused else None,
         status=0 if evaluation.complete and evaluation.errors.count < evaluation.n else 1,
         failure=failure,

@@ -100,11 +100,14 @@ def show(here: Surface, ref: str, root: str) -> Outcome:
       dspy-nb show sentiment@production
     """
     from dspy_nb.core.models.version import verified_files
+    from dspy_nb.views.card import card_document
 
     version = open_registry(root).get(ref)
     card = verified_files(version.path, version.files, version.ref)["README.md"]
     return Outcome(
-        version, {**version.metadata, **version_facts(version)}, lambda: card.decode("utf-8").rstrip()
+        version,
+        {**version.metadata, **version_facts(version)},
+        lambda: card_document(card.decode("utf-8", "replace")),
     )
 
 

@@ -63,6 +63,8 @@ class Cell(Surface):
                 display(shown)
         if outcome.note:
             self.say(outcome.note)
+        for shown in outcome.below:
+            self.say(shown.report())
         if failure is not None:
             raise failure
         return None if self._silent else outcome.value

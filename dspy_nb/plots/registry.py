@@ -21,6 +21,7 @@ from dspy_nb.plots.figures import (
     BLUE,
     GREY,
     ORANGE,
+    PAPER,
     WIDTH,
     axes_of,
     draw_intervals,
@@ -56,7 +57,10 @@ def plot_history(registry: Registry, model_id: str, *, ax: Axes | None = None) -
     every = -(-len(registered) // _MOST_LABELS)
     ax = axes_of(ax, max(5.2, min(10.0, 2.0 + 1.1 * len(registered))), 3.4)
     _draw_production(ax, history, versions, places)
-    for seen, fill, label in ((False, BLUE, "score, held out"), (True, "white", "score that the search saw")):
+    for seen, fill, label in (
+        (False, BLUE, "score, held out"),
+        (True, PAPER["facecolor"], "score that the search saw"),
+    ):
         of_kind = [one for one in registered if (one[1].score_kind == "validation") == seen]
         _draw_scores(ax, of_kind, fill, label)
     names = [

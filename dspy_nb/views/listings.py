@@ -40,13 +40,14 @@ class Listing(Shown, list[T]):
 
 @dataclass(frozen=True)
 class _Kind:
-    """How one kind of item is listed; of more than ``limit`` only the first are shown."""
+    """How one kind of item is listed; of more than ``limit`` only the first are shown; ``spare``: see ``Table``."""
 
     title: str
     columns: Sequence[str]
     row: Callable[[Any], tuple[Cell, ...]]
     numbers: frozenset[int] = frozenset()
     limit: int | None = None
+    spare: Sequence[str] = ()
 
 
 @document.register
@@ -57,7 +58,7 @@ def _(items: Listing) -> Document:  # type: ignore[type-arg]  # no dispatch on w
     limit = kind.limit or len(items)
     rows = [kind.row(item) for item in items[:limit]]
     caption = say_rest(limit, len(items), kind.title.lower())
-    return Document(items.title or kind.title, [Table(kind.columns, rows, kind.numbers, caption)])
+    return Document(items.title or kind.title, [Table(kind.columns, rows, kind.numbers, caption, kind.spare)])
 
 
 def _list_preset(preset: Preset) -> tuple[Cell, ...]:
@@ -110,6 +111,7 @@ _KINDS: Final[dict[type, _Kind]] = {
         ("version", "stage", "score", "measured on", "optimizer", "language model", "created (UTC)"),
         _list_version,
         limit=50,
+        spare=("language model", "optimizer", "created (UTC)"),
     ),
     HistoryEntry: _Kind("History", (*_WHEN, "version", "stage", *_WHY), _list_decision, frozenset([0])),
     Deployment: _Kind(

@@ -12,12 +12,20 @@ from ipywidgets import HTML, Layout, VBox
 
 from dspy_nb.core.events import CandidateScored
 from dspy_nb.notebook.display import NotebookProgress
-from dspy_nb.notebook.widgets.live import LIVE_STYLE, StopButton, close_widgets, live_bundle, soft
-from dspy_nb.views.documents import STYLE, Facts, markup, to_fragment
+from dspy_nb.notebook.widgets.live import (
+    CONTROLS_STYLE,
+    LIVE_STYLE,
+    StopButton,
+    close_widgets,
+    live_bundle,
+    soft,
+)
+from dspy_nb.views.documents import Facts, markup, to_fragment
 from dspy_nb.views.progress.call_state import CallState
 from dspy_nb.views.progress.comparison import ComparisonState
 from dspy_nb.views.progress.run_state import RunState, candidate_title, event_cells, prompt_of
 from dspy_nb.views.run import CANDIDATE_COLUMNS
+from dspy_nb.views.style import STYLE
 from dspy_nb.views.wording import say_rest
 
 _PANEL_STYLE = """<style>
@@ -127,7 +135,7 @@ class _View:
         self._slots: dict[int, HTML] = {}  # one for each candidate that is shown
         self._drawn: dict[int, tuple[CandidateScored, bool]] = {}
         self._process = psutil.Process()
-        style = HTML(STYLE + LIVE_STYLE + _PANEL_STYLE)
+        style = HTML(STYLE + LIVE_STYLE + CONTROLS_STYLE + _PANEL_STYLE)
         self.box = VBox([style, self._head, self.stop_button.box, self._parts, self._rows, self._caption])
         self.box.add_class("dspy-nb-panel")
 

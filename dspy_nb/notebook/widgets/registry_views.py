@@ -64,7 +64,6 @@ BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser .dspy-nb-form{border:1px solid var(--jp-warn-color1,#d9822b);border-radius:4px;padding:8px 12px}
 .dspy-nb-browser .dspy-nb-say{margin:4px 0;padding:3px 10px;border-left:4px solid var(--jp-success-color1,#2e8b57)}
 .dspy-nb-browser .dspy-nb-say.no{border-left-color:var(--jp-error-color1,#d32f2f)}
-.dspy-nb-browser .widget-tab-contents{max-height:32em;overflow:auto}
 @container (max-width:1180px){.dspy-nb-browser .wide{display:none}
  .dspy-nb-browser .dspy-nb-cells{grid-template-columns:7.8em minmax(10.5em,1fr) minmax(5em,1fr)}}
 @container (max-width:640px){.dspy-nb-browser .middle{display:none}

@@ -92,6 +92,8 @@ class ComparisonState(CallState):
             if len(self.last.candidates) > 1:
                 name = self.names[1 + self.last.candidates.index(leader)]
                 blocks.append(Note(f"the chart is that of {name}"))
+        if self._over and not self.failed:
+            return blocks  # the comparison that is returned shows the numbers
         blocks.append(Facts(self._facts(leader), tiles=True))
         if len(self.last.candidates) > 1:
             blocks.append(self._candidates())
