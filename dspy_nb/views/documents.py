@@ -195,7 +195,7 @@ def to_text(result: object, width: int | None = None, *, colours: bool = False) 
     titles: list[_Line] = [
         (kind, line)
         for kind, text in (("title", shown.title), ("soft", shown.subtitle))
-        for line in wrap(one_line(text), width or _WIDTH)
+        for line in ([one_line(text)] if text and width is None else wrap(text, width or _WIDTH))
     ]
     parts = [titles, *(_text(block, width) for block in shown.blocks)]
     paint = painted if colours else lambda line, kind: line
@@ -370,9 +370,7 @@ def _html_table(table: Table) -> str:
 
 def _html_cell(cell: Cell, tag: str, number: bool) -> str:
     if isinstance(cell, Score):
-        value, _, interval = markup(str(cell)).partition(" ")
-        text = f'{value} <span class="whole">{interval}</span>' if interval else value
-        return f'<{tag} class="score">{text}{_interval_svg(cell)}</{tag}>'
+        return f'<{tag} class="score">{markup(str(cell))}{_interval_svg(cell)}</{tag}>'
     kind = ' class="num"' if number else ""
     return f"<{tag}{kind}>{_DATE.sub(_WHOLE, markup(_cell_text(cell)))}</{tag}>"
 

@@ -21,7 +21,7 @@ from dspy_nb.views.wording import (
 def _(found: ExperimentStatus) -> Document:
     columns = (
         "", "program", f"success rate [{level(found.confidence)} interval]", "requests", "units", "counted",
-        "errors", "mean ms", "p50 ms", "p95 ms",
+        "errors", "mean ms", "median ms", "95% within ms",
     )  # fmt: skip
     blocks: list[Block] = [
         Note(_verdict(found)),
@@ -74,7 +74,7 @@ def _facts(found: ExperimentStatus) -> list[tuple[str, str]]:
     margin = describe_margin(found.margin, "none: equal programs would never be told to be equal")
     facts = [("outcomes", outcomes), ("margin", margin), ("arms", sizes)]
     if cached:
-        facts.append(("cache", f"{count(cached, 'answer')} came from it and are left out of the latency"))
+        facts.append(("cache", f"{count(cached, 'answer')} came from it and are left out of the times"))
     return [*facts, ("method", found.method), ("z-test", _fixed(found))]
 
 

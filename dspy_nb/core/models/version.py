@@ -92,8 +92,8 @@ class ModelVersion(Shown):
     def __repr__(self) -> str:
         facts = [self.ref, self.stage]
         if self.score is not None:
-            interval = f" [{self.interval[0]:.3f}, {self.interval[1]:.3f}]" if self.interval else ""
-            facts.append(f"{self.score_kind} score {self.score:.3f}{interval}")
+            interval = f" [{self.interval[0]:.1%}, {self.interval[1]:.1%}]" if self.interval else ""
+            facts.append(f"{self.score_kind} score {self.score:.1%}{interval}")
         if self.optimizer:
             facts.append(self.optimizer)
         return f"ModelVersion({', '.join(facts)})"

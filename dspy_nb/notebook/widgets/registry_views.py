@@ -23,7 +23,7 @@ _COLUMNS: Final = ("stage", "score", "optimizer", "created (UTC)", "made from", 
 BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser.dspy-nb-browser{container-type:inline-size;max-width:100em;
  --line:color-mix(in srgb,var(--jp-content-font-color1,currentColor) 16%,transparent);
- --soft:color-mix(in srgb,var(--jp-content-font-color1,currentColor) 68%,transparent);
+ --soft:color-mix(in srgb,var(--jp-content-font-color1,currentColor) 74%,transparent);
  font-family:var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-content-font-color1,inherit)}
 .dspy-nb-browser .widget-html{margin:0;height:auto;min-width:0}
 .dspy-nb-browser .widget-html-content{line-height:1.45;font-size:13px;overflow:visible;

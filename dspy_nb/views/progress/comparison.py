@@ -73,7 +73,8 @@ class ComparisonState(CallState):
         else:
             title = f"A/B: {count(len(self.names) - 1, 'candidate')} against {self.names[0]} (A)"
             if settled:
-                return f"{title}: {len(settled)} settled"
+                better = sum(one.verdict == "B better" for one in settled)
+                return f"{title}: {better} better, {len(settled)} settled"
         if self.failed:
             return f"{title}: failed: {self.failed}"
         return f"{title}: {'no verdict' if self.done else 'stopped' if self._over else 'comparing'}"
