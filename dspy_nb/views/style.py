@@ -49,6 +49,7 @@ STYLE: Final = """<style>
 @container (max-width:46em){.dspy-nb.dspy-nb svg.scores{font-size:16px}
  .dspy-nb.dspy-nb :is(th,td){font-size:12px;padding-right:.75em}
  .dspy-nb.dspy-nb th{white-space:normal;vertical-align:bottom}
+ .dspy-nb.dspy-nb .score{white-space:normal;min-width:8em}
  .dspy-nb.dspy-nb .score svg{width:100px}}
 </style>"""
 """The doubled class wins over the notebook's own rules for tables and lists.

@@ -16,6 +16,7 @@ from dspy_nb.views.documents import markup
 from dspy_nb.views.wording import count, percent, points
 
 _ACCENT = "var(--accent)"
+_DOT = "h.01"  # of no length at all, a line whose width does not scale is not drawn
 _WIDTH, _HEIGHT = 760, 200
 _LEFT, _TOP, _BOTTOM = 54, 12, 28
 
@@ -180,7 +181,7 @@ def score_svg(trail: ScoreTrail, baseline: float | None) -> str:
     if crosses := "".join(f"M{at(point)}m-3-3l6 6m0-6l-6 6" for point in points if not point.full):
         chart.draw(crosses, stroke_width=1.3, stroke_opacity=0.6)
         key += ", × on some of them"
-    if dots := "".join(f"M{at(point)}h0" for point in points if point.full):
+    if dots := "".join(f"M{at(point)}{_DOT}" for point in points if point.full):
         chart.draw(dots, stroke=_ACCENT, stroke_width=7, stroke_linecap="round")
     key += "; solid line: the best so far" + (
         "" if baseline is None else ", dashed line: the program as given"
@@ -249,7 +250,7 @@ def sequence_svg(path: Sequence[Step], margin: float, planned: int) -> str:
         "M" + "L".join(chart.at(step.n, step.effect) for step in steps), stroke=_ACCENT, stroke_width=2
     )
     chart.draw(
-        f"M{chart.at(steps[-1].n, steps[-1].effect)}h0",
+        f"M{chart.at(steps[-1].n, steps[-1].effect)}{_DOT}",
         stroke=_ACCENT,
         stroke_width=8,
         stroke_linecap="round",
