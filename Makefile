@@ -31,6 +31,7 @@ help:
 	@echo "make record     write down what the embedded model answers in tests and notebooks"
 	@echo "make bench      the benchmarks"
 	@echo "make screenshots  the pictures in notebooks/images, from the widgets themselves"
+	@echo "make gallery    the notebooks executed, as HTML to browse: gallery/index.html"
 	@echo "make clean      remove what the other targets made, but neither .venv nor the language model"
 
 .PHONY: demo
@@ -82,13 +83,17 @@ record: model
 screenshots: model
 	@$(ISOLATED) $(BIN)/python -m tests.screenshots
 
+.PHONY: gallery
+gallery: model
+	@$(ISOLATED) $(BIN)/python -m tests.gallery
+
 .PHONY: bench
 bench: model
 	@$(ISOLATED) for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 .PHONY: clean
 clean:
-	rm -rf demo build dist .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf demo gallery build dist .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf notebooks/registry notebooks/runs notebooks/demo notebooks/result.json
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
