@@ -13,7 +13,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.plots import figures
 from dspy_nb.plots.figures import BLUE, GREEN, GREY, ORANGE, axes_of, finish, shorten
-from dspy_nb.views.wording import percent
+from dspy_nb.views.wording import count, percent
 
 _MOST_ROWS = 20
 
@@ -83,14 +83,14 @@ def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     if any(found.unanswered[:size]):
         columns.append("(no answer)")
         counts = [[*row, missing] for row, missing in zip(counts, found.unanswered, strict=False)]
-    shares = [[count / (sum(row) or 1) for count in row] for row in counts]
+    shares = [[number / (sum(row) or 1) for number in row] for row in counts]
     ax = axes_of(ax, 2.2 + 0.7 * len(columns), 1.6 + 0.55 * size)
     shades = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for y, row in enumerate(counts):
-        for x, count in enumerate(row):
+        for x, number in enumerate(row):
             colour = figures.ink_on(shades.to_rgba(shares[y][x]))
             weight = "bold" if x == y else "normal"
-            ax.text(x, y, f"{count:,}", ha="center", va="center", color=colour, fontweight=weight)
+            ax.text(x, y, f"{number:,}", ha="center", va="center", color=colour, fontweight=weight)
     ax.set_xticks(range(len(columns)), columns)
     if max(map(len, columns)) * len(columns) > 40:
         ax.tick_params(axis="x", labelrotation=35)
@@ -121,7 +121,7 @@ def plot_latency(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     ax.set_ylabel("examples")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     figures.legend_below(ax, 3, 3.6)
-    along_x = f"{unit}, {len(times):,} answers, waiting included, those from a cache left out"
+    along_x = f"{unit}, {count(len(times), 'answer')}, waiting included, those from a cache left out"
     return finish(ax, "Time per answer", along_x)
 
 

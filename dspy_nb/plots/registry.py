@@ -165,7 +165,7 @@ def _draw(report: HealthReport, item: ObjectiveHealth, ax: Axes) -> Figure:
     intervals = [wilson_interval(round(part.total), part.n) for part in item.bins]
     ax.axhline(item.level, color=GREY, linestyle="--", linewidth=1.2, label=f"promised {percent(item.level)}")
     ax.axhline(item.tolerated, color=ORANGE, linewidth=2.4, label=f"tolerated {percent(item.tolerated)}")
-    each = f"{max(part.n for part in item.bins):,} requests each"
+    each = f"{count(max(part.n for part in item.bins), 'request')} each"
     style = {"capsize": 0, "linewidth": 1, "markersize": 4, "alpha": 0.9}
     draw_intervals(ax, places, means, intervals, upright=True, label=each, **style)
     if item.alarm_at is not None:

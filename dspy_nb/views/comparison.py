@@ -114,7 +114,7 @@ def _method(found: Comparisons) -> str:
             f"{level(found.confidence)} at every look"
         )
     return (
-        f"one look: p-values adjusted by Holm for {len(found)} candidates, held against "
+        f"one look: p-values adjusted by Holm for {count(len(found), 'candidate')}, held against "
         f"{1 - found.confidence:.2g}; intervals at the confidence of each candidate's step"
     )
 

@@ -101,7 +101,8 @@ def _data(given: Any) -> str:
         return json.dumps(given, ensure_ascii=False)
     rest = {key: value for key, value in given.items() if key not in ("n", "fingerprint")}
     more = f", {json.dumps(rest, ensure_ascii=False)}" if rest else ""
-    return f"{_number(given['n'])} examples, fingerprint {str(given['fingerprint'])[:12]}{more}"
+    what = "example" if given["n"] == 1 else "examples"
+    return f"{_number(given['n'])} {what}, fingerprint {str(given['fingerprint'])[:12]}{more}"
 
 
 def _options(metadata: Mapping[str, Any]) -> list[str]:
