@@ -178,7 +178,7 @@ def score_svg(trail: ScoreTrail, baseline: float | None) -> str:
         steps = "".join(f"H{chart.x(point.number + 0.5)}V{chart.y(point.score)}" for point in records[1:])
         end = chart.x(max(trail.total - 0.5, records[-1].number + 0.9))
         chart.draw(f"M{at(records[0])}{steps}H{end}", stroke=_ACCENT, stroke_width=2, stroke_opacity=0.75)
-    if crosses := "".join(f"M{at(point)}m-3-3l6 6m0-6l-6 6" for point in points if not point.full):
+    if crosses := "".join(f"M{at(point)}m-4-4l8 8m0-8l-8 8" for point in points if not point.full):
         chart.draw(crosses, stroke_width=1.3, stroke_opacity=0.6)
         key += ", × on some of them"
     if dots := "".join(f"M{at(point)}{_DOT}" for point in points if point.full):

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from dspy_nb.core.registry.registry import Registry
+from dspy_nb.plots.registry import plot_history
+from dspy_nb.views.documents import Bar, Code, Details, Document, Facts, Note, to_html
+from dspy_nb.views.listings import Listing
 from tests import ROOT
 from tests.accessibility import OUTPUTS, violations
 from tests.browser import Notebook
@@ -91,17 +95,41 @@ def test_axe_finds_nothing_serious_in_what_is_shown(open_notebook, tmp_path: Pat
     notebook.wait_until(lambda: "+ optimizer: Boot" in notebook.text(), "nothing is compared")
     page.get_by_role("button", name="sentiment@1.0.0").click()
     page.get_by_role("button", name="Promote…").click()
-    for tab in ("Model card", "Evaluation", "Compare"):
+    for tab in ("Model card", "Evaluation", "History", "Compare"):
         page.get_by_role("tab", name=tab).click()
         look(f"registry-{tab[:5].strip().lower()}", browser)
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("colours", ["background:#fff;color:#000", "background:#111;color:#eee"])
+def test_axe_finds_nothing_serious_in_a_page_without_jupyter(_browser, colours: str) -> None:  # noqa: PT019 - the fixture
+    registry = Registry(ROOT / "registry")
+    blocks = [
+        Note("It is so.", warning=True),
+        Bar(0.4, "40 of 100", "warn"),
+        Facts([("cost", "–")], tiles=True),
+    ]
+    shown = (
+        Listing(registry.list("sentiment")),
+        Listing(registry.history("sentiment")),
+        registry.diff("sentiment@1.0.0", "sentiment@1.1.0"),
+        Document("All kinds", [*blocks, Details("More", [Code("x = 1")])], "soft"),
+    )
+    page = _browser.new_page(viewport={"width": 640, "height": 900})
+    body = "".join(map(to_html, shown)) + plot_history(registry, "sentiment")._repr_html_()
+    page.set_content(f'<!doctype html><html lang="en"><title>t</title><body style="{colours}">{body}</body>')
+    page.locator("summary").click()
+    assert violations(page) == []
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    page.close()
 
 
 def _look(notebook: Notebook, name: str, cells: tuple[int, ...]) -> list[str]:
     """Return what axe finds in both themes and widths, each with the name of the scene."""
     page = notebook.page
     found = []
-    for theme, width in itertools.product(_THEMES, _WIDTHS):
+    now = page.evaluate("() => document.body.dataset.jpThemeName")
+    for theme, width in itertools.product(sorted(_THEMES, key=lambda name: name != now), _WIDTHS):
         _show_in(page, theme, width)
         scene = f"{name}-{theme[11:].lower()}-{width}"
         where = ", ".join(
