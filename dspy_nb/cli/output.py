@@ -9,15 +9,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TextIO
 
 import click
 
 import dspy_nb as nb
 from dspy_nb.core.text import json_text, visible
-
-if TYPE_CHECKING:
-    from typing import TextIO
 
 
 _WIDTH = 100  # columns of a terminal that does not say

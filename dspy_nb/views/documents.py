@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 
 from dspy_nb.core.text import markdown_text, one_line, visible
 from dspy_nb.views.style import STYLE
-from dspy_nb.views.terminal import painted, table_lines, wrap
+from dspy_nb.views.terminal import painted, table_lines, width_of, wrap
 from dspy_nb.views.wording import UNKNOWN, format_or_dash, percent, sentence
 
 _WIDTH = 100  # characters of a line of text
@@ -218,22 +218,18 @@ def _text(block: Block, width: int | None) -> list[_Line]:
             _wrap("warn", f"Warning: {block.text}", width) if block.warning else _wrap("", block.text, width)
         )
     if isinstance(block, Code):
-        return [("plain", line) for text in block.text.splitlines() for line in _code(text, width)]
+        return [("plain", line) for text in block.text.splitlines() for line in _kept(text, width, "    ")]
     if isinstance(block, Changes):
         kinds = {"+": "good", "-": "bad"}
         title = [("title", one_line(block.title))] if block.title else []
         lines = ((kinds.get(sign[0], "plain"), f"{sign} ", text) for sign, text in block.lines)
-        return title + [
-            (kind, line)
-            for kind, sign, text in lines
-            for line in ([sign + text] if width is None else wrap(text, width, sign) or [sign])
-        ]
+        return title + [(kind, line) for kind, sign, text in lines for line in _kept(text, width, sign)]
     if block.wide:
         return []
     inner = (_text(part, None if width is None else width - 2) for part in block.blocks)
     return [
         ("title", f"{one_line(block.title)}:"),
-        *((k, f"  {line}") for lines in inner for k, line in lines),
+        *((kind, f"  {line}".rstrip()) for lines in inner for kind, line in lines),
     ]
 
 
@@ -251,12 +247,16 @@ def _cell_text(cell: Cell) -> str:
 
 def _wrap(kind: str, text: str, width: int | None, start: str = "") -> list[_Line]:
     """Return the text as lines beside its name, with paths and references whole."""
-    return [(kind, line) for line in wrap(text, width or _WIDTH, start)]
+    return [(kind, line) for line in wrap(visible(text), width or _WIDTH, start)]
 
 
-def _code(line: str, width: int | None) -> list[str]:
-    indent = "    " + line[: len(line) - len(line.lstrip())]
-    return [f"    {line}"] if width is None else wrap(line, width, indent) or [""]
+def _kept(line: str, width: int | None, start: str) -> list[str]:
+    """Return a line whose blanks matter: as it is, if it fits."""
+    line = visible(line)
+    if width is None or width_of(start + line.expandtabs()) <= width:
+        return [start + line]
+    indent = line[: len(line) - len(line.lstrip())].expandtabs()
+    return wrap(line, width, start + indent, " " * len(start + indent))
 
 
 def _signed(changes: Changes) -> list[str]:

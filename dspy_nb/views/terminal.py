@@ -204,5 +204,6 @@ def _paragraphs(names: Sequence[str], rows: Sequence[Sequence[str]], width: int)
         lines += [""] if lines else []
         for name, value in zip(names, row, strict=True):
             start = name + " " * (wide - width_of(name)) + _GAP
-            lines += wrap(value, width, start) if value else []
+            for number, line in enumerate(_in_column(value, width - len(start), _soft) if value else []):
+                lines.append((" " * len(start) if number else start) + line)
     return lines
