@@ -16,7 +16,6 @@ import click
 import dspy_nb as nb
 from dspy_nb.core.text import json_text, visible
 
-
 _WIDTH = 100  # columns of a terminal that does not say
 _NARROWEST = 40
 
