@@ -45,7 +45,7 @@ STYLE: Final = """<style>
 .dspy-nb.dspy-nb svg{display:block;margin:.15em 0 .1em}
 .dspy-nb.dspy-nb .chart{container-type:inline-size}
 .dspy-nb.dspy-nb svg.scores{width:100%;margin:.7em 0 0;font-size:11px;font-variant-numeric:tabular-nums}
-.dspy-nb.dspy-nb svg.scores path{vector-effect:non-scaling-stroke}
+.dspy-nb.dspy-nb svg.scores path:not([stroke-linecap]){vector-effect:non-scaling-stroke}
 @container (max-width:46em){.dspy-nb.dspy-nb svg.scores{font-size:16px}
  .dspy-nb.dspy-nb :is(th,td){font-size:12px;padding-right:.75em}
  .dspy-nb.dspy-nb th{white-space:normal;vertical-align:bottom}

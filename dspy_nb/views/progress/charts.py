@@ -16,7 +16,7 @@ from dspy_nb.views.documents import markup
 from dspy_nb.views.wording import count, percent, points
 
 _ACCENT = "var(--accent)"
-_DOT = "h.01"  # of no length at all, a line whose width does not scale is not drawn
+_DOT = "h0"  # a line of no length with round ends
 _WIDTH, _HEIGHT = 760, 200
 _LEFT, _TOP, _BOTTOM = 54, 12, 28
 

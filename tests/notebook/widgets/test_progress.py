@@ -276,7 +276,7 @@ def test_every_point_lies_inside_the_chart(scores):
     svg = score_svg(trail(*scores), None)
     dots = svg.split('<path d="')[-1].split('"')[0].split("M")[1:]
     for dot in dots:
-        x, y = map(float, dot.removesuffix("h.01").split())
+        x, y = map(float, dot.removesuffix("h0").split())
         assert 54 <= x <= 750
         assert 12 <= y <= 172
 
