@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import dspy_nb as nb
-from dspy_nb.cli.output import as_json_text, echo, keep_elsewhere
+from dspy_nb.cli.output import as_json_text, echo, keep_elsewhere, show
 from dspy_nb.commands import words
 from dspy_nb.commands.surface import Outcome, Surface
 
@@ -44,10 +44,8 @@ class Shell(Surface):
             data = outcome.data() if callable(outcome.data) else outcome.data
             echo(as_json_text(data, None if outcome.one_line else 2))
         else:
-            text = outcome.value.report if outcome.text is None else outcome.text
-            said = text() if callable(text) else text
-            if shown := "\n\n".join(filter(None, (said, outcome.note))):
-                echo(shown)
+            text = outcome.value if outcome.text is None else outcome.text
+            show([text() if callable(text) else text, outcome.note, *outcome.below])
         if outcome.failure is not None:
             raise outcome.failure
         if outcome.refusal is not None:

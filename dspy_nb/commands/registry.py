@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import dspy_nb as nb
@@ -138,6 +139,7 @@ def show(here: Surface, ref: str, root: str) -> Outcome:
       dspy-nb show sentiment@production
     """
     from dspy_nb.core.models.version import verified_files
+    from dspy_nb.views.card import card_document
 
     found = open_registry(root)
     version = found.get(ref)
@@ -147,7 +149,7 @@ def show(here: Surface, ref: str, root: str) -> Outcome:
     return Outcome(
         version,
         {**version.metadata, **version_facts(version, live)},
-        lambda: f"{standing}\n\n{card.decode('utf-8').rstrip()}",
+        lambda: replace(card_document(card.decode("utf-8", "replace")), subtitle=standing),
     )
 
 

@@ -29,9 +29,10 @@ class Outcome:
     Attributes:
         value: The result: what a magic returns, and what is shown.
         data: The result as JSON can hold it, for ``--json``; a function that makes it, where that costs.
-        text: The result as text for a terminal; by default that of ``value``.
+        text: The result for a terminal, as text or as what there is a view of; by default ``value``.
         also: What else a notebook shows, before the result.
         note: A sentence to say after it, such as where it was kept.
+        below: What else is shown after it, such as what a gate says.
         refusal: Why a rule said no: the exit status is 1, the cell fails.
         status: The exit status where no rule was asked, with ``complaint`` on stderr.
         complaint: See ``status``.
@@ -43,9 +44,10 @@ class Outcome:
 
     value: Any = None
     data: Any = None
-    text: str | Callable[[], str] | None = None
+    text: Any = None
     also: Sequence[Any] = ()
     note: str = ""
+    below: Sequence[Any] = ()
     refusal: DspyNbError | None = None
     status: int = 0
     complaint: str = ""

@@ -72,6 +72,8 @@ class Cell(Surface):
             self.say(str(outcome.value))
         if outcome.note:
             self.say(outcome.note)
+        for shown in outcome.below:
+            self.say(shown.report())
         if failure is not None:
             raise failure
         return None if self._silent and displayed else outcome.value

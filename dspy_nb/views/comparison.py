@@ -31,7 +31,7 @@ _EXCERPT = 120
 @document.register
 def _(found: Comparison) -> Document:
     score = f"score [{level(found.a.confidence)} interval]"
-    columns = ("arm", "program", score, "errors", "p50 ms", "LM calls", "cost")
+    columns = ("arm", "program", score, "errors", "median ms", "LM calls", "cost")
     arms = [_arm("A", found.a_name, found.a), _arm("B", found.b_name, found.b)]
     blocks: list[Block] = [
         Note(_verdict(found)),
@@ -122,7 +122,7 @@ def _method(found: Comparisons) -> str:
             f"{level(found.confidence)} at every look"
         )
     return (
-        f"one look: p-values adjusted by Holm for {len(found)} candidates, held against "
+        f"one look: p-values adjusted by Holm for {count(len(found), 'candidate')}, held against "
         f"{1 - found.confidence:.2g}; intervals at the confidence of each candidate's step"
     )
 
@@ -155,7 +155,8 @@ def _ratios(found: Comparison) -> list[tuple[str, str]]:
     if found.latency_ratio is not None:
         median, low, high = found.latency_ratio
         ends = f" [{low:.2f}, {high:.2f}]" if low > 0 and math.isfinite(high) else ""
-        facts.append(("latency", f"B takes {median:.2f}{ends} times as long, cache hits left out"))
+        text = f"B takes {median:.2f}{ends} times as long, answers from a cache left out"
+        facts.append(("time per answer", text))
     ratios = [
         f"{ratio:.2f} times the {what}"
         for ratio, what in ((found.usd_ratio, "price"), (found.tokens_ratio, "tokens"))

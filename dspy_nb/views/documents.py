@@ -13,12 +13,14 @@ import functools
 import html
 import importlib
 import math
-import textwrap
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from dspy_nb.core.text import markdown_text, one_line, visible
+from dspy_nb.views.style import STYLE
+from dspy_nb.views.terminal import painted, table_lines, width_of, wrap
 from dspy_nb.views.wording import UNKNOWN, format_or_dash, percent, sentence
 
 _WIDTH = 100  # characters of a line of text
@@ -57,12 +59,16 @@ Cell: TypeAlias = str | int | Score | Toned | None
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under column names; ``numbers`` are the columns aligned to the right, ``None`` is not known."""
+    """Rows under column names; ``numbers`` are the columns aligned to the right, ``None`` is not known.
+
+    ``spare`` names columns that a narrow terminal leaves out, the first to go first.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     numbers: frozenset[int] = frozenset()
     caption: str = ""
+    spare: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -214,60 +220,92 @@ def to_line(result: object) -> str:
     return one_line(shown.headline or ", ".join(filter(None, (shown.title, shown.subtitle))))
 
 
-def to_text(result: object) -> str:
-    """Return a result or a document as text for a terminal, 100 columns wide except for tables with long cells."""
+_Line: TypeAlias = tuple[str, str]
+"""A line of text, and what kind it is: see :func:`painted`."""
+
+
+def to_text(result: object, width: int | None = None, *, colours: bool = False) -> str:
+    """Return a result or a document as text for a terminal.
+
+    Args:
+        result: What there is a view of.
+        width: Columns of the terminal, which no line exceeds but for words that are longer; by default 100, and
+            tables are as wide as they are.
+        colours: Whether to add the codes that make a terminal show colours.
+    """
     shown = document(result)
-    head = [one_line(line) for line in (shown.title, shown.subtitle) if line]
-    parts = [head, *(_text(block) for block in shown.blocks)]
-    return "\n\n".join("\n".join(map(visible, lines)) for lines in parts if lines)
+    titles: list[_Line] = [
+        (kind, line)
+        for kind, text in (("title", shown.title), ("soft", shown.subtitle))
+        for line in ([one_line(text)] if text and width is None else wrap(text, width or _WIDTH))
+    ]
+    parts = [titles, *(_text(block, width) for block in shown.blocks)]
+    paint = painted if colours else lambda line, kind: line
+    return "\n\n".join("\n".join(paint(visible(line), kind) for kind, line in part) for part in parts if part)
 
 
-def _text(block: Block) -> list[str]:
+def _text(block: Block, width: int | None) -> list[_Line]:
     if isinstance(block, Table):
-        cells = [[one_line(_cell_text(cell)) for cell in row] for row in block.rows]
-        return _columns(block.columns, cells, block.numbers) + ([block.caption] if block.caption else [])
+        return _table_text(block, width)
     if isinstance(block, Facts):
-        width = max((len(name) for name, _ in block.items), default=0)
-        return [line for name, value in block.items for line in _wrap(value, f"{name:{width}}  ") or [name]]
-    if isinstance(block, Bar | Drawing):
-        return _wrap(block.label)
+        wide = max((len(name) for name, _ in block.items), default=0)
+        facts = (_wrap("", value, width, f"{name:{wide}}  ") or [("", name)] for name, value in block.items)
+        return [line for lines in facts for line in lines]
+    if isinstance(block, Bar):
+        return _wrap(block.state, block.label, width)
+    if isinstance(block, Drawing):
+        return _wrap("", block.label, width)
     if isinstance(block, Note):
-        return _wrap(f"Warning: {block.text}" if block.warning else block.text)
+        return (
+            _wrap("warn", f"Warning: {block.text}", width) if block.warning else _wrap("", block.text, width)
+        )
     if isinstance(block, Code):
-        return [f"    {line}" for line in block.text.splitlines()]
+        return [("plain", line) for text in block.text.splitlines() for line in _kept(text, width, "    ")]
     if isinstance(block, Changes):
-        return [*([one_line(block.title)] if block.title else []), *_signed(block)]
+        kinds = {"+": "good", "-": "bad"}
+        title = [("title", one_line(block.title))] if block.title else []
+        lines = ((kinds.get(sign[0], "plain"), f"{sign} ", text) for sign, text in block.lines)
+        return title + [(kind, line) for kind, sign, text in lines for line in _kept(text, width, sign)]
     if isinstance(block, Interactive):
-        parts = [lines for inner in block.blocks if (lines := _text(inner))]
-        return "\n\n".join("\n".join(lines) for lines in parts).split("\n") if parts else []
+        parts = [part for inner in block.blocks if (part := _text(inner, width))]
+        return [line for part in parts for line in [*part, ("", "")]][:-1]
     if block.wide:
         return []
-    lines = [f"{one_line(block.title)}:"]
-    for inner in block.blocks:
-        lines += [f"  {line}" for line in _text(inner)]
-    return lines
+    inner = (_text(part, None if width is None else width - 2) for part in block.blocks)
+    return [
+        ("title", f"{one_line(block.title)}:"),
+        *((kind, f"  {line}".rstrip()) for lines in inner for kind, line in lines),
+    ]
+
+
+def _table_text(table: Table, width: int | None) -> list[_Line]:
+    cells = [[one_line(_cell_text(cell)) for cell in row] for row in table.rows]
+    head, body, left_out = table_lines(table.columns, cells, table.numbers, table.spare, width)
+    more = f"not shown, for lack of room: {', '.join(left_out)}" if left_out else ""
+    caption = _wrap("soft", "; ".join(filter(None, (table.caption, more))), width)
+    return [*(("soft", line) for line in head), *(("", line) for line in body), *caption]
 
 
 def _cell_text(cell: Cell) -> str:
     return format_or_dash(cell) if cell is None or isinstance(cell, int) else str(cell)
 
 
-def _wrap(text: str, name: str = "") -> list[str]:
+def _wrap(kind: str, text: str, width: int | None, start: str = "") -> list[_Line]:
     """Return the text as lines beside its name, with paths and references whole."""
-    return textwrap.wrap(
-        text, _WIDTH, initial_indent=name, subsequent_indent=" " * len(name), break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
+    return [(kind, line) for line in wrap(visible(text), width or _WIDTH, start)]
+
+
+def _kept(line: str, width: int | None, start: str) -> list[str]:
+    """Return a line whose blanks matter: as it is, if it fits."""
+    line = visible(line)
+    if width is None or width_of(start + line.expandtabs()) <= width:
+        return [start + line]
+    indent = line[: len(line) - len(line.lstrip())].expandtabs()
+    return wrap(line, width, start + indent, " " * len(start + indent))
 
 
 def _signed(changes: Changes) -> list[str]:
     return [f"{sign} {text}" for sign, text in changes.lines]
-
-
-def _columns(names: Sequence[str], rows: Sequence[Sequence[str]], numbers: frozenset[int]) -> list[str]:
-    widths = [max(len(row[i]) for row in (names, *rows)) for i in range(len(names))]
-    forms = [f"{'>' if i in numbers else '<'}{width}" for i, width in enumerate(widths)]
-    return ["  ".join(map(format, row, forms)).rstrip() for row in (names, *rows)]
 
 
 # -- Markdown -----------------------------------------------------------------------------------------------
@@ -307,48 +345,9 @@ def _markdown(block: Block) -> str:
 
 # -- HTML ---------------------------------------------------------------------------------------------------
 
-# The doubled class wins over the notebook's own rules for tables and lists.
-STYLE = """<style>
-.dspy-nb.dspy-nb{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;
- color:var(--jp-content-font-color1,inherit);
- --line:color-mix(in srgb,currentColor 22%,transparent);--soft:color-mix(in srgb,currentColor 66%,transparent);
- --good:var(--jp-success-color1,#2e8b57);--bad:var(--jp-error-color1,#d32f2f);
- --warn:var(--jp-warn-color1,#d9822b);--accent:var(--jp-brand-color1,#1976d2)}
-.dspy-nb.dspy-nb>:not(.scroll){max-width:72em}
-.dspy-nb.dspy-nb h4{font-size:1.15em;font-weight:600;line-height:1.3;margin:.2em 0 0;color:inherit}
-.dspy-nb.dspy-nb p{margin:.4em 0}
-.dspy-nb.dspy-nb .soft,.dspy-nb.dspy-nb caption,.dspy-nb.dspy-nb dt,.dspy-nb.dspy-nb th{color:var(--soft)}
-.dspy-nb.dspy-nb .scroll{overflow-x:auto;margin:.7em 0}
-.dspy-nb.dspy-nb table{border-collapse:collapse;border:0;margin:0;font-size:inherit;color:inherit;table-layout:auto;
- font-variant-numeric:tabular-nums}
-.dspy-nb.dspy-nb tbody tr:nth-child(n){background:none}
-.dspy-nb.dspy-nb th,.dspy-nb.dspy-nb td{text-align:left;vertical-align:top;padding:.25em 1.4em .25em 0;border:0;
- border-bottom:1px solid var(--line);white-space:normal;max-width:38em;overflow-wrap:break-word}
-.dspy-nb.dspy-nb th{font-weight:500;white-space:nowrap}
-.dspy-nb.dspy-nb .num{text-align:right;white-space:nowrap}
-.dspy-nb.dspy-nb .score{white-space:nowrap}
-.dspy-nb.dspy-nb caption{caption-side:bottom;text-align:left;padding:.35em 0 0}
-.dspy-nb.dspy-nb dl{display:grid;grid-template-columns:max-content 1fr;gap:.15em 1.4em;margin:.7em 0}
-.dspy-nb.dspy-nb dt{font-weight:500;float:none;width:auto;margin:0}
-.dspy-nb.dspy-nb dd{margin:0;padding:0;width:auto;overflow-wrap:anywhere}
-.dspy-nb.dspy-nb dl.tiles{display:flex;flex-wrap:wrap;gap:.4em 2.2em}
-.dspy-nb.dspy-nb .warning{border-left:3px solid var(--warn);padding-left:.7em}
-.dspy-nb.dspy-nb details{margin:.5em 0}
-.dspy-nb.dspy-nb summary{cursor:pointer}
-.dspy-nb.dspy-nb details>div{padding-left:1em;border-left:1px solid var(--line)}
-.dspy-nb.dspy-nb pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:.3em 0;font-size:12px;background:none;
- color:inherit;font-family:var(--jp-code-font-family,monospace)}
-.dspy-nb.dspy-nb .added{background:#2ea04340}
-.dspy-nb.dspy-nb .removed{background:#f8514940}
-.dspy-nb.dspy-nb .bar{height:8px;max-width:44em;margin:.7em 0 .3em;border-radius:4px;overflow:hidden;
- background:var(--line)}
-.dspy-nb.dspy-nb .bar>div{height:100%;background:var(--accent)}
-.dspy-nb.dspy-nb .bar.good>div{background:var(--good)}
-.dspy-nb.dspy-nb .bar.bad>div{background:var(--bad)}
-.dspy-nb.dspy-nb .bar.warn>div{background:var(--warn)}
-.dspy-nb.dspy-nb svg{display:block;margin:.15em 0 .1em}
-.dspy-nb.dspy-nb svg.scores{width:100%;max-width:52em;margin:.7em 0 0;font-variant-numeric:tabular-nums}
-</style>"""
+_FEW: Final = 5
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_WHOLE: Final = r'<span class="whole">\g<0></span>'
 
 
 def markup(text: str) -> str:
@@ -424,7 +423,9 @@ def _html_table(table: Table) -> str:
     caption = f"<caption>{markup(table.caption)}</caption>" if table.caption else ""
     body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in table.rows)
     head = f"<thead><tr>{row(table.columns, 'th')}</tr></thead>"
-    return f'<div class="scroll"><table>{caption}{head}<tbody>{body}</tbody></table></div>'
+    # A keyboard scrolls what it can reach; few columns fit.
+    reach = ' tabindex="0" role="region" aria-label="table"' if len(table.columns) > _FEW else ""
+    return f'<div class="scroll"{reach}><table>{caption}{head}<tbody>{body}</tbody></table></div>'
 
 
 def _html_cell(cell: Cell, tag: str, number: bool) -> str:
@@ -433,7 +434,7 @@ def _html_cell(cell: Cell, tag: str, number: bool) -> str:
     kind = ' class="num"' if number else ""
     if isinstance(cell, Toned) and cell.tone:
         kind = f' class="{"added" if cell.tone == "good" else "removed"}{" num" if number else ""}"'
-    return f"<{tag}{kind}>{markup(_cell_text(cell))}</{tag}>"
+    return f"<{tag}{kind}>{_DATE.sub(_WHOLE, markup(_cell_text(cell)))}</{tag}>"
 
 
 def _interval_svg(score: Score) -> str:
@@ -453,7 +454,7 @@ def _interval_svg(score: Score) -> str:
             'stroke-width="4" stroke-opacity=".45"/>'
         )
     return (
-        f'<svg width="{width}" height="10" aria-hidden="true">'
+        f'<svg width="{width}" height="10" viewBox="0 0 {width} 10" aria-hidden="true">'
         f'<line x1="3" x2="{width - 3}" y1="{middle}" y2="{middle}" stroke="currentColor" stroke-opacity=".25"/>'
         f'{bar}<circle cx="{x(score.value)}" cy="{middle}" r="3" fill="currentColor"/></svg>'
     )

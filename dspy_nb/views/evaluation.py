@@ -114,5 +114,6 @@ def _facts(found: Evaluation) -> list[tuple[str, str]]:
     if found.latency is not None:
         names = ("mean", "p50", "p95", "p99")
         times = ", ".join(f"{name} {getattr(found.latency, f'{name}_ms'):,.0f} ms" for name in names)
-        facts.insert(0, ("latency", f"{times} (n {found.latency.n:,}, cache hits left out)"))
+        kept = f"{count(found.latency.n, 'answer')}, waiting for the language model included"
+        facts.insert(0, ("time per answer", f"{times} ({kept}, those from a cache left out)"))
     return [*facts, ("time", duration(found.duration_s))]

@@ -56,7 +56,10 @@ class Listing(Shown, list[T]):
 
 @dataclass(frozen=True)
 class _Kind:
-    """How one kind of item is listed; of more than ``limit`` only the first are shown, or the last."""
+    """How one kind of item is listed.
+
+    Of more than ``limit`` only the first are shown, or the ``last``; for ``spare`` see ``Table``.
+    """
 
     title: str
     columns: Sequence[str]
@@ -65,6 +68,7 @@ class _Kind:
     limit: int | None = None
     last: bool = False
     note: Callable[[Iterable[Any]], str] = lambda items: ""
+    spare: Sequence[str] = ()
 
 
 @document.register
@@ -81,7 +85,10 @@ def _(items: Listing) -> Document:  # type: ignore[type-arg]  # no dispatch on w
     caption = say_rest(limit, len(items), kind.title.lower())
     title = items.title or kind.title
     note = kind.note(shown)
-    blocks: list[Block] = [Table(kind.columns, rows, kind.numbers, caption), *([Note(note)] if note else [])]
+    blocks: list[Block] = [
+        Table(kind.columns, rows, kind.numbers, caption, kind.spare),
+        *([Note(note)] if note else []),
+    ]
     return Document(title, blocks, headline=f"{title}: {len(items):,} in all")
 
 
@@ -148,8 +155,10 @@ def check_columns(text: str) -> list[str]:
 
 def _version_kind(columns: Sequence[str] | None, live: Live) -> _Kind:
     """Return how versions are listed: in the usual columns by default, where they are live only if one is."""
+    spare: tuple[str, ...] = ()
     if columns is None:
         columns = [name for name in _USUAL if live or name != "live"]
+        spare = ("language model", "optimizer", "created (UTC)")
     chosen = [COLUMNS[name] for name in columns]
     return _Kind(
         "Versions",
@@ -157,6 +166,7 @@ def _version_kind(columns: Sequence[str] | None, live: Live) -> _Kind:
         lambda version: tuple(column.cell(version, live.get(version.ref, ())) for column in chosen),
         frozenset(place for place, column in enumerate(chosen) if column.number),
         limit=50,
+        spare=spare,
     )
 
 

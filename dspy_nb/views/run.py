@@ -188,7 +188,7 @@ def _held_out_notes(run: OptimizationRun) -> list[Block]:
     blocks: list[Block] = []
     for when, evaluation in (("before", before), ("after", after)):
         if not evaluation.complete:
-            text = f"The held-out score {when} covers {evaluation.n:,} of {evaluation.n_planned:,} examples."
+            text = f"The held-out score {when} covers {evaluation.n:,} of {count(evaluation.n_planned, 'example')}."
             blocks.append(Note(text, warning=True))
         if evaluation.errors.count:
             text = f"{evaluation.errors.count:,} of {evaluation.n:,} held-out examples failed {when}"
@@ -284,7 +284,7 @@ def _errors(run: OptimizationRun) -> list[Block]:
         return []
     kinds = errors.kinds.most_common(10)
     rows = [(kind, n, excerpt(errors.first[kind], _EXCERPT)) for kind, n in kinds]
-    text = f"{errors.count:,} calls of the program or the metric failed and counted as wrong answers."
+    text = f"{count(errors.count, 'call')} of the program or the metric failed, counted as wrong."
     return [Note(text, warning=True), Table(("error", "times", "first message"), rows, frozenset([1]))]
 
 

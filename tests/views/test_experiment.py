@@ -36,7 +36,7 @@ def test_the_verdict_comes_first_and_the_z_test_says_that_it_is_for_one_look(exp
     text = flat(to_text(status))
     assert f"settled after {status.n_at_verdict} of 390 units" in text
     assert "winner: <new>; valid for one look" in text
-    assert "10 units are without one" in text
+    assert "10 units without one" in text
 
 
 def test_an_open_question_says_how_many_more_units_it_takes(experiment: Experiment) -> None:

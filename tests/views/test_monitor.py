@@ -126,6 +126,8 @@ def test_the_magic_returns_the_report_and_shows_the_figure_and_the_canary(
 ) -> None:
     report, shown = run(shell, "%dspy_monitor staging")
     assert (report.verdict, shown) == ("too early", [])  # there is nothing to draw yet
+    assert "Too early: no request has counted yet." in to_text(report)
+    assert "has too few requests to be judged" in to_text(report)
     serve(staging, 100, 0.9)
     staging.canary("m@1.2.0")
     report, shown = run(shell, "%dspy_monitor staging -o health")

@@ -133,8 +133,8 @@ def render_prompt(stored: StoredProgram, inputs: Mapping[str, Any], predictor: s
 def _scores(version: ModelVersion) -> dict[str, Any]:
     if version.score is None:
         return {}
-    interval = f" [{version.interval[0]:.3f}, {version.interval[1]:.3f}]" if version.interval else ""
-    return {f"{version.score_kind} score": f"{version.score:.3f}{interval}"}
+    interval = f" [{version.interval[0]:.1%}, {version.interval[1]:.1%}]" if version.interval else ""
+    return {f"{version.score_kind} score": f"{version.score:.1%}{interval}"}
 
 
 def _options(stored: StoredProgram) -> dict[str, Any]:

@@ -7,6 +7,20 @@ from typing import Any
 
 from ipywidgets import Button
 
+CONTROLS_STYLE = """<style>
+.dspy-nb-panel,.dspy-nb-browser{--confirm-back:#ffa726;--confirm-text:#1c1c1c;
+ --quiet:color-mix(in srgb,var(--jp-content-font-color1,currentColor) 74%,transparent)}
+:is(.dspy-nb-panel,.dspy-nb-browser) .jupyter-button.mod-warning:not(:disabled):is(*,:hover,:focus,:active){
+ background:var(--confirm-back);color:var(--confirm-text)}
+:is(.dspy-nb-panel,.dspy-nb-browser) :is(button,input,select):disabled{opacity:1;cursor:not-allowed;
+ color:var(--quiet);background:transparent;
+ box-shadow:inset 0 0 0 1px color-mix(in srgb,currentColor 35%,transparent)}
+:is(.dspy-nb-panel,.dspy-nb-browser) ::placeholder{opacity:1;color:var(--quiet)}
+:is(.dspy-nb-panel,.dspy-nb-browser) .lm-TabBar-tab{color:var(--jp-ui-font-color1,inherit)!important}
+.dspy-nb-form.dspy-nb-form>*>.widget-label{width:7.5em!important}
+</style>"""
+"""For what ipywidgets draws too faint to read, or cuts off: at least 4.5 : 1, in light and dark."""
+
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 

@@ -16,6 +16,7 @@ from dspy_nb.core.errors import DspyNbError
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.text import error_text
+from dspy_nb.notebook.widgets.live import CONTROLS_STYLE
 from dspy_nb.notebook.widgets.model_card import card_html
 from dspy_nb.notebook.widgets.registry_actions import ActionForm
 from dspy_nb.notebook.widgets.registry_views import (
@@ -95,7 +96,7 @@ class RegistryBrowser:
         self.actions = ActionForm(self.registry, self._tell)
         self.tabs = widgets.Tab([widgets.HTML() for _ in range(4)])
         self.tabs.titles = ("Model card", "Evaluation", "History", "Compare")
-        style = widgets.HTML(BROWSER_STYLE, layout={"display": "none"})
+        style = widgets.HTML(BROWSER_STYLE + CONTROLS_STYLE, layout={"display": "none"})
         below = [self._chosen, self.actions.view, self.message, self.tabs]
         self.view = widgets.VBox([style, self._heading, self._warning, *self.list.parts, *below])
         self.view.add_class("dspy-nb-browser").add_class(self._name)

@@ -26,7 +26,7 @@ BROWSER_COLUMNS: Final = tuple(name for name in COLUMNS if name != "version")
 BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser.dspy-nb-browser{container-type:inline-size;max-width:100em;
  --line:color-mix(in srgb,var(--jp-content-font-color1,currentColor) 16%,transparent);
- --soft:color-mix(in srgb,var(--jp-content-font-color1,currentColor) 68%,transparent);
+ --soft:color-mix(in srgb,var(--jp-content-font-color1,currentColor) 74%,transparent);
  font-family:var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-content-font-color1,inherit)}
 .dspy-nb-browser .widget-html{margin:0;height:auto;min-width:0}
 .dspy-nb-browser .widget-html-content{line-height:1.45;font-size:13px;overflow:visible;min-width:0;
@@ -81,7 +81,6 @@ BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser .dspy-nb-form{border:1px solid var(--jp-warn-color1,#d9822b);border-radius:4px;padding:8px 12px}
 .dspy-nb-browser .dspy-nb-say{margin:4px 0;padding:3px 10px;border-left:4px solid var(--jp-success-color1,#2e8b57)}
 .dspy-nb-browser .dspy-nb-say.no{border-left-color:var(--jp-error-color1,#d32f2f)}
-.dspy-nb-browser .widget-tab-contents{max-height:32em;overflow:auto}
 .dspy-nb-browser .dspy-nb-columns .widget-checkbox{width:auto}
 @container (max-width:700px){.dspy-nb-browser table.versions
   td.score{white-space:normal;min-width:9em;max-width:9em}

@@ -77,7 +77,8 @@ class ComparisonState(CallState):
         else:
             title = f"A/B: {count(len(self.names) - 1, 'candidate')} against {self.names[0]} (A)"
             if settled:
-                return f"{title}: {len(settled)} settled"
+                better = sum(one.verdict == "B better" for one in settled)
+                return f"{title}: {better} better, {len(settled)} settled"
         return f"{title}: {self._how}"
 
     @property
@@ -94,6 +95,8 @@ class ComparisonState(CallState):
             if len(self.last.candidates) > 1:
                 name = self.names[1 + self.last.candidates.index(leader)]
                 blocks.append(Note(f"the chart is that of {name}"))
+        if self._over and not self.failed:
+            return blocks  # the comparison that is returned shows the numbers
         blocks.append(Facts(self._facts(leader), tiles=True))
         if len(self.last.candidates) > 1:
             blocks.append(self._candidates())

@@ -164,7 +164,7 @@ def test_several_candidates_are_a_table_with_the_chart_of_the_one_ahead(clock):
     text = to_text(panel.state.document())
     assert "2 candidates against old (A)" in text
     assert "the chart is that of y" in text
-    assert "B better" in text
+    assert "1 better" in text
 
 
 def test_one_look_has_no_interval_before_its_end(clock):
