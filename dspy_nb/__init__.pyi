@@ -57,7 +57,6 @@ from .core.local.engine import local_lm as local_lm
 from .core.local.install import install_model as install_model
 from .core.models.requirements import Requirement as Requirement
 from .core.models.version import ModelVersion as ModelVersion
-from .core.optimization.budget import Budget as Budget
 from .core.optimization.optimize import estimate as estimate
 from .core.optimization.optimize import optimize as optimize
 from .core.optimization.presets import Preset as Preset
@@ -73,6 +72,7 @@ from .core.pipeline.pipeline import run_pipeline as run_pipeline
 from .core.registry.registry import Registry as Registry
 from .core.statistics.sample_sizes import Plan as Plan
 from .core.statistics.sample_sizes import plan as plan
+from .core.supervision.budget import Budget as Budget
 from .notebook.widgets.progress import ABPanel as ABPanel
 from .notebook.widgets.progress import ProgressPanel as ProgressPanel
 from .notebook.widgets.registry import RegistryBrowser as RegistryBrowser

@@ -46,7 +46,7 @@ def show(parts: Sequence[Any]) -> None:
         OutputClosed: Nobody reads stdout any more.
         OSError: It cannot be written, as on a full disk.
     """
-    from dspy_nb.views.documents import to_text
+    from dspy_nb.views.rendering.text import to_text
 
     terminal = sys.stdout.isatty()
     width = max(shutil.get_terminal_size((_WIDTH, 24)).columns, _NARROWEST) if terminal else None

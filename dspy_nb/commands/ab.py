@@ -249,7 +249,7 @@ def _writing(result: Any, baseline: str, report: Path) -> Callable[[Path], None]
 
 
 def _page(title: str, body: str) -> str:
-    from dspy_nb.views.documents import markup
+    from dspy_nb.views.rendering.html import markup
 
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{markup(title)}</title></head>'

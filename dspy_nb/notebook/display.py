@@ -15,17 +15,12 @@ import psutil
 from IPython.display import display
 
 from dspy_nb.core.events import CandidateScored, Event
-from dspy_nb.views.documents import (
-    STYLE,
-    Drawing,
-    Facts,
-    markup,
-    to_fragment,
-    to_html,
-)
+from dspy_nb.views.documents import Drawing, Facts
 from dspy_nb.views.progress.call_state import CallState
 from dspy_nb.views.progress.display import Display
 from dspy_nb.views.progress.run_state import RunState, candidate_title, event_cells, prompt_of
+from dspy_nb.views.rendering.html import markup, to_fragment, to_html
+from dspy_nb.views.rendering.style import STYLE
 from dspy_nb.views.run import CANDIDATE_COLUMNS
 
 NOTHING: Final[Mapping[str, Any]] = {"text/html": "", "text/plain": ""}

@@ -9,12 +9,12 @@ from typing import Any
 from dspy_nb.core.evaluation.diagnosis import Finding
 from dspy_nb.core.evaluation.examples import ExampleResult
 from dspy_nb.core.evaluation.scorecard import Evaluation
-from dspy_nb.core.optimization.budget import Budget
-from dspy_nb.core.optimization.candidates import Candidate, Prompt
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.optimizers import get_optimizer
 from dspy_nb.core.optimization.run import OptimizationRun, readable
 from dspy_nb.core.statistics.sample_sizes import Plan
+from dspy_nb.core.supervision.budget import Budget
+from dspy_nb.core.supervision.candidates import Candidate, Prompt
 from dspy_nb.core.text import error_text
 from dspy_nb.views.documents import Block, Cell, Code, Details, Document, Facts, Note, Score, Table, document
 from dspy_nb.views.ending import describe_evidence, describe_flattery, describe_verdict, say_next

@@ -15,7 +15,7 @@ import pytest
 import dspy_nb as nb
 from dspy_nb.cli import main as command
 from dspy_nb.cli.main import main
-from dspy_nb.views.terminal import width_of
+from dspy_nb.views.rendering.terminal import width_of
 
 NASTY = "a\x1b]0;PWN\x07\x1b[2J \x9b1m \u202e é 😀"
 HIDDEN = "\x1b\x07\x9b\u202e"

@@ -18,7 +18,7 @@ import pytest
 from IPython.utils.capture import capture_output
 
 from dspy_nb.commands import COMMANDS
-from dspy_nb.core.errors import InputError
+from dspy_nb.core.errors import DspyNbError
 from tests import ROOT
 from tests.notebook.test_optimize import OPTIMIZE, Notebook
 
@@ -41,7 +41,7 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, magics: object) ->
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DSPY_NB_CONFIG_DIR", str(tmp_path / "config"))
     yield Notebook(magics)  # type: ignore[arg-type]
-    InputError.short = True
+    DspyNbError.short = True
 
 
 def test_1_a_plain_import_changes_nothing() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dspy_nb.views.card import LONGEST, card_document
-from dspy_nb.views.documents import to_text
+from dspy_nb.views.rendering.text import to_text
 
 CARD = r"""# a\_model 1.0.0
 

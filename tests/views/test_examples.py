@@ -14,7 +14,7 @@ import pytest
 import dspy_nb as nb
 from dspy_nb.core.programs.lm_call import LMCall
 from dspy_nb.views.examples.columns import FOLDED, OPEN, field_text
-from dspy_nb.views.style import STYLE
+from dspy_nb.views.rendering.style import STYLE
 from tests.scripted import classifier, reviews, scripted_lm
 
 HOSTILE = '</script><script>alert(1)</script><b onclick="x">\u202egnp\x1b[31m\x00'

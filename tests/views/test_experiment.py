@@ -10,7 +10,9 @@ import pytest
 
 from dspy_nb.core.ab.experiment import Experiment
 from dspy_nb.core.statistics.assignment import place_of
-from dspy_nb.views.documents import to_html, to_markdown, to_text
+from dspy_nb.views.rendering.html import to_html
+from dspy_nb.views.rendering.markdown import to_markdown
+from dspy_nb.views.rendering.text import to_text
 from tests.core.ab.test_assignment import assign_many
 from tests.core.ab.test_experiment import a, b
 

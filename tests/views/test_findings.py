@@ -6,9 +6,11 @@ from dspy_nb.core.ab.compare import compare
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.events import Event
-from dspy_nb.views.documents import to_html, to_markdown, to_text
 from dspy_nb.views.progress.call_state import CallState
 from dspy_nb.views.progress.states import follow
+from dspy_nb.views.rendering.html import to_html
+from dspy_nb.views.rendering.markdown import to_markdown
+from dspy_nb.views.rendering.text import to_text
 from tests.core.evaluation.test_lm_calls import Says
 from tests.scripted import classifier, reviews, scripted_lm
 

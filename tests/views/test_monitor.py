@@ -18,7 +18,9 @@ from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.health import HealthReport
 from dspy_nb.core.deployment.objectives import MonitorSettings
 from dspy_nb.core.errors import InputError
-from dspy_nb.views.documents import to_html, to_markdown, to_text
+from dspy_nb.views.rendering.html import to_html
+from dspy_nb.views.rendering.markdown import to_markdown
+from dspy_nb.views.rendering.text import to_text
 from tests.registry_samples import EVALUATION, registry_of
 
 ALL = MonitorSettings(max_latency_ms=1000, max_error_rate=0.05)

@@ -14,29 +14,20 @@ from hypothesis import strategies as st
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.errors import OptimizationFailed
 from dspy_nb.core.evaluation.evaluate import evaluate
-from dspy_nb.core.optimization.budget import Budget, ErrorCount
-from dspy_nb.core.optimization.candidates import Candidate, Prompt
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.core.optimization.presets import Preset, list_presets
 from dspy_nb.core.optimization.run import OptimizationRun, Result, RunSettings
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.supervision.budget import Budget, ErrorCount
+from dspy_nb.core.supervision.candidates import Candidate, Prompt
 from dspy_nb.core.text import visible
-from dspy_nb.views.documents import (
-    Bar,
-    Code,
-    Details,
-    Document,
-    Facts,
-    Note,
-    Score,
-    Table,
-    to_html,
-    to_markdown,
-    to_text,
-)
+from dspy_nb.views.documents import Bar, Code, Details, Document, Facts, Note, Score, Table
 from dspy_nb.views.listings import Listing
+from dspy_nb.views.rendering.html import to_html
+from dspy_nb.views.rendering.markdown import to_markdown
+from dspy_nb.views.rendering.text import to_text
 from dspy_nb.views.run import describe_estimate
 from tests.properties import tries
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm

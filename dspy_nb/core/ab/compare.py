@@ -16,11 +16,11 @@ from dspy_nb.core.ab.contest import Contest, Entrant, fight
 from dspy_nb.core.ab.definition import check_arm, name_program
 from dspy_nb.core.ab.judging import Terms
 from dspy_nb.core.arguments import number_between, probability, time_limit, whole_number
+from dspy_nb.core.audience import Audience
 from dspy_nb.core.data.examples import check_examples
 from dspy_nb.core.data.identity import example_id
 from dspy_nb.core.data.metrics import MetricLike
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation.audience import Audience
 from dspy_nb.core.evaluation.evaluate import check_metrics
 from dspy_nb.core.events import Listener
 from dspy_nb.core.models.version import ModelVersion

@@ -15,6 +15,7 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.arguments import number_between, probability, time_limit, whole_number
+from dspy_nb.core.audience import Audience
 from dspy_nb.core.data.copying import own_copy
 from dspy_nb.core.data.examples import check_examples
 from dspy_nb.core.data.identity import example_id, fingerprint, value_key
@@ -22,7 +23,6 @@ from dspy_nb.core.data.metrics import Metric, MetricLike, as_metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
 from dspy_nb.core.evaluation.attempts import PROMPTS_KEPT, Job, Outcome, Tally, Work, split_fields
-from dspy_nb.core.evaluation.audience import Audience
 from dspy_nb.core.evaluation.diagnosis import diagnose_answers
 from dspy_nb.core.evaluation.examples import ExampleResult
 from dspy_nb.core.evaluation.executors import run_on

@@ -13,14 +13,13 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.audience import Audience
 from dspy_nb.core.data.identity import example_id, fingerprint
 from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.doors import through
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation.audience import Audience
 from dspy_nb.core.event_log import EventLog
 from dspy_nb.core.events import Listener
-from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.ending import SPOKEN, Voice
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.replay import (
@@ -34,6 +33,7 @@ from dspy_nb.core.optimization.run import OptimizationRun, RunSettings, readable
 from dspy_nb.core.optimization.search import Search, Setup
 from dspy_nb.core.optimization.task import Task, uncompiled
 from dspy_nb.core.programs.spec import predictors_of
+from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.text import value_text
 
 logger = logging.getLogger(__name__)

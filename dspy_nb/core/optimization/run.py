@@ -19,14 +19,14 @@ from dspy_nb.core.evaluation.diagnosis import Finding
 from dspy_nb.core.evaluation.examples import ExampleTable, HasExamples
 from dspy_nb.core.evaluation.pairing import Difference, paired_difference
 from dspy_nb.core.events import Broadcaster, Event, HeldOut, Listener, Progress, now
-from dspy_nb.core.optimization.budget import Budget, ErrorCount
-from dspy_nb.core.optimization.candidates import Candidate
 from dspy_nb.core.optimization.ending import NOT_REGISTRABLE, Ending, Voice, advise
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.optimizers import get_optimizer
 from dspy_nb.core.programs.adapters import describe_adapter, describe_value
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.secrecy import without_secrets
+from dspy_nb.core.supervision.budget import Budget, ErrorCount
+from dspy_nb.core.supervision.candidates import Candidate
 
 if TYPE_CHECKING:
     from dspy_nb.core.evaluation.scorecard import Evaluation

@@ -26,15 +26,10 @@ from dspy_nb.core.evaluation.diagnosis import (
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Progress, Started, warn_of
-from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.optimization.calls import SEED_SETTING, Assignment
-from dspy_nb.core.optimization.candidates import BatchRecorder, Candidate, Prompt, Recorder
 from dspy_nb.core.optimization.ending import advise
-from dspy_nb.core.optimization.guard import Guard, StopRun
 from dspy_nb.core.optimization.run import Result, RunSettings, ending_of, held_out_of
-from dspy_nb.core.optimization.supervisor import Supervisor
 from dspy_nb.core.optimization.task import Task
-from dspy_nb.core.optimization.watched_metric import ending_on_no_score
 from dspy_nb.core.programs import quiet
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.interrupts import Interrupts
@@ -42,6 +37,11 @@ from dspy_nb.core.programs.lm_call import AnswerCount
 from dspy_nb.core.programs.seams import is_compiled, mark_compiled
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.supervision.budget import Budget, ErrorCount, remaining
+from dspy_nb.core.supervision.candidates import BatchRecorder, Candidate, Prompt, Recorder
+from dspy_nb.core.supervision.guard import Guard, StopRun
+from dspy_nb.core.supervision.supervisor import Supervisor
+from dspy_nb.core.supervision.watched_metric import ending_on_no_score
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, as_metric
 from dspy_nb.core.errors import InputError, RegistryWarning
 from dspy_nb.core.evaluation.attempts import is_asynchronous
-from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.estimates import Estimate, Sizes, calls_per_run
 from dspy_nb.core.optimization.optimizers import Optimizer, get_optimizer, resolve_options
 from dspy_nb.core.optimization.presets import get_preset
@@ -27,6 +26,7 @@ from dspy_nb.core.programs.seams import DEMO_NAMES, is_compiled, mark_compiled
 from dspy_nb.core.programs.spec import check_named, parameters_of, predictors_of
 from dspy_nb.core.programs.state import dump_state
 from dspy_nb.core.storage.files import dump_json
+from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.text import value_text
 
 _SEEDS = 2**32  # NumPy's and optuna's range

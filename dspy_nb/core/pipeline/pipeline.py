@@ -19,19 +19,18 @@ from msgspec import structs
 from dspy_nb.core.ab.compare import compare
 from dspy_nb.core.ab.comparison import Comparison
 from dspy_nb.core.arguments import number_between, probability, user_path
+from dspy_nb.core.audience import Audience
 from dspy_nb.core.data.identity import fingerprint
 from dspy_nb.core.data.metrics import as_metric
 from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.history import Deployment
 from dspy_nb.core.errors import Conflict, InputError, Refused
-from dspy_nb.core.evaluation.audience import Audience
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import Listener, StepEnded, StepStarted
 from dspy_nb.core.evidence import GateResult
 from dspy_nb.core.models.names import check_environment, check_model_id
 from dspy_nb.core.models.version import ModelVersion
-from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.ending import Voice, speaking
 from dspy_nb.core.optimization.optimize import estimate, optimize
 from dspy_nb.core.optimization.replay import describe_program, text_hash
@@ -40,6 +39,7 @@ from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.pipeline.folder import PipelineFolder, PipelineResult, PipelineStep
 from dspy_nb.core.pipeline.gate import QualityGate
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.text import value_text
 
 STEPS: Final = ("optimize", "evaluate", "gate", "staging", "ab-test", "production")

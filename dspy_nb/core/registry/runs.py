@@ -15,7 +15,6 @@ from dspy_nb.core.doors import Shown, through
 from dspy_nb.core.errors import DspyNbError, InputError, failure_text
 from dspy_nb.core.events import Listener
 from dspy_nb.core.models.version import ModelVersion
-from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.core.optimization.run import (
     OptimizationRun,
@@ -24,6 +23,7 @@ from dspy_nb.core.optimization.run import (
 )
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.registry.traces import Status, Trace, find_traces, read_trace
+from dspy_nb.core.supervision.budget import Budget
 
 _DEPTH: Final = 3  # folders below the one that is looked into
 

@@ -6,8 +6,8 @@ from typing import Final
 
 from dspy_nb.core.models.version import ModelVersion, verified_files
 from dspy_nb.views.card import LONGEST, card_parser
-from dspy_nb.views.documents import markup
-from dspy_nb.views.style import STYLE
+from dspy_nb.views.rendering.html import markup
+from dspy_nb.views.rendering.style import STYLE
 
 _CARD_STYLE: Final = """<style>
 .dspy-nb.dspy-nb.card{overflow-wrap:anywhere}

@@ -29,8 +29,10 @@ from dspy_nb.notebook.widgets.registry_views import (
 )
 from dspy_nb.notebook.widgets.registry_watch import RegistryWatch
 from dspy_nb.notebook.widgets.version_list import VersionList
-from dspy_nb.views.documents import Document, Note, document, markup, to_html, to_text
+from dspy_nb.views.documents import Document, Note, document
 from dspy_nb.views.listings import Listing, Live, check_columns, short_path
+from dspy_nb.views.rendering.html import markup, to_html
+from dspy_nb.views.rendering.text import to_text
 
 _NOTHING: Final = "<span></span>"
 

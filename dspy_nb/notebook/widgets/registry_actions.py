@@ -17,7 +17,7 @@ from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.log import current_user
 from dspy_nb.core.text import error_text
 from dspy_nb.notebook.widgets.registry_views import checklist_html, evidence_html
-from dspy_nb.views.documents import markup
+from dspy_nb.views.rendering.html import markup
 
 _ACTIONS: Final = {
     "promote": ("Promote…", "stage", "force"),

@@ -10,7 +10,6 @@ from typing import Any, Final
 from dspy_nb.core.evaluation.examples import ExampleResult, ExampleTable, flip_of, has_error, is_wrong
 from dspy_nb.core.programs.lm_call import LMCall, Message
 from dspy_nb.core.text import one_line
-from dspy_nb.views.documents import markup
 from dspy_nb.views.examples.columns import (
     CELL,
     Cap,
@@ -25,6 +24,7 @@ from dspy_nb.views.examples.columns import (
     without_files,
     wrong_word,
 )  # fmt: skip
+from dspy_nb.views.rendering.html import markup
 from dspy_nb.views.wording import UNKNOWN, count, dollars, format_or_dash
 
 _FIELD: Final = 2000  # characters of a field, or of a message, that is opened

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dspy_nb.core.ab.comparison import Step
 from dspy_nb.core.ab.duel import thin
-from dspy_nb.views.documents import markup
+from dspy_nb.views.rendering.html import markup
 from dspy_nb.views.wording import count, percent, points
 
 _ACCENT = "var(--accent)"

@@ -23,8 +23,9 @@ from dspy_nb.core.errors import Corrupt, Refused
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.entry import Entry
 from dspy_nb.core.storage.log import Log
-from dspy_nb.views.documents import to_html, to_text
 from dspy_nb.views.listings import Listing
+from dspy_nb.views.rendering.html import to_html
+from dspy_nb.views.rendering.text import to_text
 from tests.children import Children
 from tests.properties import tries
 from tests.registry_samples import VERSIONS, TwoViews, registry_of

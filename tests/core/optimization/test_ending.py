@@ -12,11 +12,11 @@ from dspy_nb.commands.voice import MagicVoice, ShellVoice
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.event_log import read_events
 from dspy_nb.core.events import Completed, HeldOut
-from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.ending import Ending, Voice, advise
 from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.core.optimization.optimizers import another_optimizer
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.supervision.budget import Budget
 from tests.scripted import classifier, reviews, scripted_lm
 
 SETS = {"train": 20, "val": 20, "test": 40}

@@ -8,7 +8,7 @@ from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.events import Completed, Event
 from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.core.optimization.run import OptimizationRun
-from dspy_nb.views.documents import to_text
+from dspy_nb.views.rendering.text import to_text
 from tests.core.evaluation.test_lm_calls import Says
 from tests.scripted import classifier, reviews, scripted_lm
 

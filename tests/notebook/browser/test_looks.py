@@ -11,8 +11,9 @@ import pytest
 
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.plots.registry import plot_history
-from dspy_nb.views.documents import Bar, Code, Details, Document, Facts, Note, to_html
+from dspy_nb.views.documents import Bar, Code, Details, Document, Facts, Note
 from dspy_nb.views.listings import Listing
+from dspy_nb.views.rendering.html import to_html
 from tests import ROOT
 from tests.accessibility import OUTPUTS, violations
 from tests.browser import Notebook

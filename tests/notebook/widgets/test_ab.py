@@ -15,10 +15,11 @@ import dspy_nb as nb
 from dspy_nb.core.ab.comparison import Step
 from dspy_nb.core.events import Compared, Standing
 from dspy_nb.notebook.widgets.progress import ABPanel
-from dspy_nb.views.documents import to_html, to_text
 from dspy_nb.views.progress import display as progress
 from dspy_nb.views.progress.charts import sequence_svg, sequence_text
 from dspy_nb.views.progress.comparison import ComparisonState
+from dspy_nb.views.rendering.html import to_html
+from dspy_nb.views.rendering.text import to_text
 from tests.moments import HANG_S, Clock
 from tests.notebook.widgets.test_progress import button, values
 from tests.views.test_run import EVIL, read

@@ -12,8 +12,8 @@ from ipywidgets.widgets.widget import _instances
 
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.events import CandidateScored, Completed, Failed, Progress, Started
-from dspy_nb.core.optimization.candidates import Prompt
 from dspy_nb.core.optimization.optimize import optimize
+from dspy_nb.core.supervision.candidates import Prompt
 from dspy_nb.notebook.widgets.live import deliver_at_once
 from dspy_nb.notebook.widgets.progress import ProgressPanel
 from dspy_nb.views.progress import display as progress

@@ -13,7 +13,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.notebook.widgets.registry import RegistryBrowser
 from dspy_nb.notebook.widgets.version_list import ROWS_A_PAGE
-from dspy_nb.views.style import STYLE
+from dspy_nb.views.rendering.style import STYLE
 from tests import ROOT
 from tests.browser import python_notebook
 from tests.children import Children

@@ -27,7 +27,7 @@ from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.notebook.display import NotebookProgress
 from dspy_nb.notebook.listeners import notebook_progress
 from dspy_nb.notebook.widgets.progress import ProgressPanel
-from dspy_nb.views.documents import Document, to_html
+from dspy_nb.views.documents import Document
 from dspy_nb.views.progress import display as progress
 from dspy_nb.views.progress import terminal
 from dspy_nb.views.progress.call_state import CallState
@@ -35,6 +35,7 @@ from dspy_nb.views.progress.display import Display
 from dspy_nb.views.progress.run_state import RunState
 from dspy_nb.views.progress.states import follow
 from dspy_nb.views.progress.terminal import TerminalProgress
+from dspy_nb.views.rendering.html import to_html
 from tests.moments import Clock
 from tests.scripted import classifier, reviews, scripted_lm
 from tests.views.test_run import EVIL, read

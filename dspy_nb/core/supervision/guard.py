@@ -22,12 +22,12 @@ from dspy import AdapterParseError, ContextWindowExceededError, LMError
 from dspy.utils import BaseCallback
 
 from dspy_nb.core.errors import NoPrediction
-from dspy_nb.core.optimization.budget import Budget, ErrorCount
-from dspy_nb.core.optimization.candidates import Recorder
 from dspy_nb.core.programs.lm_call import AnswerCount, lm_call
 from dspy_nb.core.programs.meter import CallTimeout, Meter
 from dspy_nb.core.programs.seams import answer_of, current_call
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.supervision.budget import Budget, ErrorCount
+from dspy_nb.core.supervision.candidates import Recorder
 from dspy_nb.core.text import repaired, sayable
 
 

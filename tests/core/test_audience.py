@@ -11,7 +11,7 @@ import dspy
 import pytest
 
 import dspy_nb as nb
-from dspy_nb.core.evaluation.audience import Audience
+from dspy_nb.core.audience import Audience
 from dspy_nb.core.events import Evaluated
 from dspy_nb.views.progress.display import Display
 from dspy_nb.views.progress.terminal import TerminalProgress

@@ -9,7 +9,7 @@ import pytest
 from dspy_nb.notebook.widgets.live import CONTROLS_STYLE
 from dspy_nb.notebook.widgets.registry_views import BROWSER_STYLE
 from dspy_nb.plots.figures import ink_on
-from dspy_nb.views.style import STYLE
+from dspy_nb.views.rendering.style import STYLE
 
 # Of JupyterLab 4: the colour of text, and the backgrounds that it stands on.
 THEMES = {

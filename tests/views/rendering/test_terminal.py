@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspy_nb.views.documents import Changes, Code, Details, Document, Facts, Note, Table, to_text
-from dspy_nb.views.terminal import painted, table_lines, width_of, wrap
+from dspy_nb.views.documents import Changes, Code, Details, Document, Facts, Note, Table
+from dspy_nb.views.rendering.terminal import painted, table_lines, width_of, wrap
+from dspy_nb.views.rendering.text import to_text
 
 WIDTHS = (60, 80, 100, 200)
 NAMES = ("version", "stage", "score", "optimizer", "language model", "created (UTC)", "why")

@@ -6,8 +6,8 @@ import dspy
 import pytest
 
 import dspy_nb as nb
-from dspy_nb.core.optimization import candidates
-from dspy_nb.core.optimization.candidates import Prompt, Recorder
+from dspy_nb.core.supervision import candidates
+from dspy_nb.core.supervision.candidates import Prompt, Recorder
 from tests.scripted import classifier, reviews, scripted_lm
 
 
