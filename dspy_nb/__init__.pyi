@@ -76,7 +76,7 @@ from .core.supervision.budget import Budget as Budget
 from .notebook.widgets.progress import ABPanel as ABPanel
 from .notebook.widgets.progress import ProgressPanel as ProgressPanel
 from .notebook.widgets.registry import RegistryBrowser as RegistryBrowser
-from .views.listings import runs as runs
+from .views.known_runs import runs as runs
 
 __version__: str
 FRONTS: dict[str, str]
