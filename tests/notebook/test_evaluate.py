@@ -222,7 +222,8 @@ def test_nbmake_fails_a_notebook_whose_gate_says_no(tmp_path, monkeypatch, least
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, file)
     result = NotebookRun(file, 120).execute()
-    _, progress, _, *others = result.nb.cells[1].outputs  # before and after it what is empty by now: button, prompts
+    outputs = result.nb.cells[1].outputs
+    _, progress, _, *others = outputs  # button and prompts are emptied
     assert "Evaluated 30 of 30 examples" in progress.data["text/plain"]
     if least > 0.9:
         assert result.error is not None

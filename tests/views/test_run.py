@@ -24,6 +24,7 @@ from dspy_nb.core.supervision.budget import Budget, ErrorCount
 from dspy_nb.core.supervision.candidates import Candidate, Prompt
 from dspy_nb.core.text import visible
 from dspy_nb.views.documents import Bar, Code, Details, Document, Facts, Note, Score, Table
+from dspy_nb.views.examples.columns import FOLDED
 from dspy_nb.views.listings import Listing
 from dspy_nb.views.rendering.html import to_html
 from dspy_nb.views.rendering.markdown import to_markdown
