@@ -25,7 +25,7 @@ def registry(tmp_path: Path) -> Registry:
     registry.register(program(), "other")
     registry.promote("m@1.1.0", "staging")
     for name in ("e", "live"):
-        registry.environment(name).deploy("m@1.0.0")
+        registry.environment(name, create=True).deploy("m@1.0.0")
         registry.environment(name).deploy("m@1.1.0")
     assert registry.check() == []
     return registry
