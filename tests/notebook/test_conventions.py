@@ -10,12 +10,12 @@ import ast
 import re
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import dspy
 import pytest
+from IPython.core.completer import provisionalcompleter
 from IPython.utils.capture import capture_output
 
 from dspy_nb.commands import COMMANDS
@@ -109,9 +109,9 @@ def test_9_defaults_are_configured_and_checked(notebook: Notebook) -> None:
 
 
 def test_10_tab_completes_names_and_options(notebook: Notebook) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PendingDeprecationWarning)  # IPython's, of its own method
-        _, found = notebook.shell.complete("--tr", "%dspy_optimize program --tr")
+    line = "%dspy_optimize program --tr"
+    with provisionalcompleter():
+        found = [one.text for one in notebook.shell.Completer.completions(line, len(line))]
     assert "--train" in found
 
 
