@@ -32,8 +32,9 @@ def runs(
     r"""List optimizations, and what can be done with each.
 
     The list says how each ended, or that it goes on. They are the runs of this kernel and those of the run
-    directories in each FOLDER, by default in the current one, down to three folders below. While a run goes on in the foreground, a notebook runs no other cell: interrupt the
-    kernel to stop it; what is run in the background can be shown again and stopped from here.
+    directories in each FOLDER, by default in the current one, down to three folders below. While a run goes on
+    in the foreground, a notebook runs no other cell: interrupt the kernel to stop it; what is run in the background
+    can be shown again and stopped from here.
 
     \b
     Examples:

@@ -34,7 +34,6 @@ def _results(folder: Path) -> Iterator[Any]:
     yield nb.QualityGate(min_score=2 / 3).check(evaluation, raises=False)
     yield nb.plan(0.1)
     yield run.plan.estimate
-    yield next(one for one in nb.runs(folder, names={HOSTILE: run}) if one.run is run)
     registry = registry_of(folder, 2)
     environment = registry.environment("staging")
     environment._advance_at = math.inf
@@ -46,9 +45,10 @@ def _results(folder: Path) -> Iterator[Any]:
     yield environment.canary_status()
     yield environment.history()[0]
     yield registry.get("m@1.0.0")
-    yield registry.requirements("m@1.0.0", "staging")[0]
     yield registry.history("m")[0]
     yield registry.diff("m@1.0.0", "m@1.1.0")
+    yield registry.requirements("m@1.0.0", "production")[0]
+    yield next(one for one in nb.runs(folder, registry=folder, names={HOSTILE: run}) if one.run is run)
     yield nb.list_presets()[0]
     step = PipelineStep("gate", "refused", HOSTILE)
     yield nb.PipelineResult(False, "m@1.0.0", None, (step,), folder)
