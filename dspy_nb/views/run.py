@@ -15,13 +15,13 @@ from dspy_nb.core.optimization.run import OptimizationRun, readable
 from dspy_nb.core.statistics.sample_sizes import Plan
 from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.supervision.candidates import Candidate, Prompt
-from dspy_nb.core.text import error_text
+from dspy_nb.core.text import error_text, excerpt
 from dspy_nb.views.documents import Block, Cell, Code, Details, Document, Facts, Note, Score, Table, document
 from dspy_nb.views.ending import describe_evidence, describe_flattery, describe_verdict, say_next
 from dspy_nb.views.examples.blocks import describe, examples_block
 from dspy_nb.views.examples.columns import OPEN, SMALL
 from dspy_nb.views.findings import finding_blocks
-from dspy_nb.views.wording import count, describe_ending, duration, excerpt, percent, say_rest, usage_facts
+from dspy_nb.views.wording import count, describe_ending, duration, percent, say_rest, usage_facts
 
 CANDIDATE_COLUMNS = ("candidate", "score", "n", "demos", "instruction")
 _CANDIDATES_SHOWN = 10
