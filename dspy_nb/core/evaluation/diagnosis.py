@@ -174,11 +174,6 @@ def _calls(results: Sequence[_Result]) -> Iterator[Finding]:
         yield _finding("second_try", text, again, len(asked))
 
 
-def is_often(n: int) -> float:
-    """Return how many of ``n`` second tries are more than a slip."""
-    return max(2, n / 20)
-
-
 def diagnose_answers(count: AnswerCount) -> tuple[Finding, ...]:
     """Return what stands out in the answers of a language model where only their number is known."""
     findings, all_answers = [], f"{count.answers:,} LM calls"
