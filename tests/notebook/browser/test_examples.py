@@ -126,8 +126,7 @@ def test_examples_are_searched_sorted_and_filtered_live_saved_and_exported(
     notebook.screenshot(tmp_path / "untrusted.png")
 
 
-@pytest.mark.parametrize("width", [640, 1200])
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+@pytest.mark.parametrize(("theme", "width"), [("JupyterLab Light", 640), ("JupyterLab Dark", 1200)])
 def test_a_table_fits_its_cell_in_both_themes(
     open_notebook, lab: Lab, tmp_path: Path, theme: str, width: int
 ) -> None:

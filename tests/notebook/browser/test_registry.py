@@ -104,8 +104,7 @@ def test_versions_are_browsed_compared_promoted_and_rolled_back(open_notebook, r
     notebook.wait_until(lambda: table.is_visible(), "the table is hidden after a restart")
 
 
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-@pytest.mark.parametrize("width", [640, 1200])
+@pytest.mark.parametrize(("theme", "width"), [("JupyterLab Light", 640), ("JupyterLab Dark", 1200)])
 def test_a_comparison_reads_from_the_older_to_the_newer_and_nothing_is_cut_off(
     lab, open_notebook, registry, tmp_path, theme, width
 ):
