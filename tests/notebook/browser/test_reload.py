@@ -67,7 +67,9 @@ def test_after_a_reload_a_run_in_the_foreground_shows_its_last_state_and_how_to_
     assert _STAYS in notebook.output(1).inner_text()
 
 
-@pytest.mark.parametrize("saved", [True, False], ids=["saved", "unsaved"])
+@pytest.mark.parametrize(
+    "saved", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["saved", "unsaved"]
+)
 def test_after_a_reload_a_run_in_the_background_is_shown_again_in_another_cell_and_stopped(opened, saved):
     notebook, pace = opened(
         f"{_OPTIMIZE} --background;", "%dspy_runs", "%dspy_runs --attach 0", "run.status", dark=not saved
