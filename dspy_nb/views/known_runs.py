@@ -13,10 +13,11 @@ from dspy_nb.views.ending import describe_change, verdict_colour
 from dspy_nb.views.listings import Kind, Listing, add_kind, short_path
 from dspy_nb.views.wording import UNKNOWN, describe_ending, format_or_dash, moment, percent
 
-_COLUMNS: Final = ("no", "run", "state", "score", "LM calls", "began (UTC)", "what can be done")
+_COLUMNS: Final = ("no", "run", "state", "score", "what can be done", "LM calls", "began (UTC)")
 
 _SPARE: Final = ("began (UTC)", "LM calls")
 
+_ARROW: Final = "\N{NO-BREAK SPACE}→ "  # a narrow column breaks after it, and never within
 _OVER: Final = ("completed", "stopped")
 
 
@@ -49,17 +50,18 @@ def _list_run(run: KnownRun) -> tuple[Cell, ...]:
     if run.versions or run.status in _OVER:
         state += f"; registered as {', '.join(run.versions)}" if run.versions else "; not registered"
     calls, began = format_or_dash(run.lm_calls), moment(run.began_at) or UNKNOWN
-    return str(run.number), _called(run), state, _score_of(run), calls, began, what_to_do(run)
+    return str(run.number), _called(run), state, _score_of(run), what_to_do(run), calls, began
 
 
 def _score_of(run: KnownRun) -> Cell:
     """Return what a run came to: on held-out examples where there are some, for a search flatters."""
     if run.held_out is not None:
         colour = verdict_colour(run.held_out)
-        return Toned(describe_change(run.held_out), "" if colour == "warn" else colour)
+        said = describe_change(run.held_out).replace(" -> ", _ARROW)
+        return Toned(said, "" if colour == "warn" else colour)
     if run.score is None:
         return UNKNOWN
-    before = "" if run.baseline_score is None else f"{percent(run.baseline_score)} -> "
+    before = "" if run.baseline_score is None else f"{percent(run.baseline_score)}{_ARROW}"
     return f"search {before}{percent(run.score)}"
 
 
@@ -130,5 +132,5 @@ def _standing(run: KnownRun) -> tuple[bool, bool, str]:
 
 add_kind(
     KnownRun,
-    Kind("Runs", _COLUMNS, _list_run, frozenset([0, 4]), 50, standing=_standing, note=_note_on, spare=_SPARE),
+    Kind("Runs", _COLUMNS, _list_run, frozenset([0, 5]), 50, standing=_standing, note=_note_on, spare=_SPARE),
 )

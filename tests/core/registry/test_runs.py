@@ -107,7 +107,7 @@ def test_a_run_that_got_worse_says_so_and_is_not_offered_to_be_registered(tmp_pa
     known = only(tmp_path)
     assert (known.score, known.held_out) == (1.0, worse)
     report = nb.runs(tmp_path).report()
-    assert "held-out 60.0% -> 50.0%, worse" in report
+    assert "held-out 60.0% → 50.0%, worse" in report
     assert "100.0%" not in report
     run = optimize()
     (mine,) = [found for found in nb.runs() if found.run is run]
@@ -214,7 +214,7 @@ def test_a_directory_says_scores_and_calls(tmp_path):
     known = only(tmp_path)
     assert (known.score, known.baseline_score, known.lm_calls) == (0.7, 0.4, 40)
     report = nb.runs().report()
-    assert "search 40.0% -> 70.0%" in report
+    assert "search 40.0% → 70.0%" in report
     assert "nb.optimize(..., run_dir='a')" in report
     assert "goes on where that ended and pays for no answer twice" in " ".join(report.split())
 
