@@ -39,6 +39,7 @@ _FLAGS: Final = (
     os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 )
 _LONGEST: Final = 4096
+_BEGINS: Final = b'{"number": '
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,9 @@ def _opened(path: Path) -> int:
 
 
 def _parsed(content: bytes, path: Path) -> Anchor | None:
-    if not content.strip(b"\0"):
-        return None  # a power cut may leave that
+    content = content.rstrip(b"\0")  # a power cut may leave those
+    if _BEGINS.startswith(content[: len(_BEGINS)]) and not content.rstrip().endswith(b"}"):
+        return None  # nothing, or the beginning of a first one
     values = parse_json(content, path)
     try:
         anchor = fit(values, Anchor)
