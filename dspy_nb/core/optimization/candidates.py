@@ -13,6 +13,7 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.optimization.racing import Abandoned, Racing
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.spec import parameters_of
 
@@ -72,11 +73,13 @@ class Candidate:
 
     Attributes:
         number: from 0, in the order in which candidates were first scored.
-        score: mean of the metric, as a fraction; from all ``n`` examples it was scored on.
+        score: mean of the metric, as a fraction; from all ``n`` examples it was scored on. Of one that a race gave
+            up it is an estimate for the whole set.
         n: how many.
         full: True when it was scored on the whole set that candidates are compared on.
         prompt: its instructions and demos.
         program: the candidate itself, ready to call.
+        abandoned: what is known of it, if a race gave it up.
     """
 
     number: int
@@ -85,6 +88,7 @@ class Candidate:
     full: bool
     prompt: Prompt
     program: dspy.Module
+    abandoned: Abandoned | None = None
 
     @property
     def instructions(self) -> dict[str, str]:
@@ -98,7 +102,7 @@ class Candidate:
 
     def __repr__(self) -> str:
         """Return number, score and size; the program itself would fill the screen."""
-        kind = "full" if self.full else "partial"
+        kind = "full" if self.full else "partial" if self.abandoned is None else "abandoned"
         return f"Candidate({self.number}, score={self.score:.3f}, n={self.n}, {kind}, demos={self.num_demos})"
 
 
@@ -111,6 +115,7 @@ class Recorder:
         on_scored: called with each candidate when it was scored, and whether it is the best so far.
         compared_on: the set that candidates are compared on, where some may be scored on another one (a step
             of BetterTogether may compare on the training set); those scores are partial, however many they are.
+        racing: the races of its candidates, if they race.
     """
 
     def __init__(
@@ -119,12 +124,14 @@ class Recorder:
         full_n: int | None,
         on_scored: Callable[[Candidate, bool], None] = lambda candidate, best: None,
         compared_on: Sequence[dspy.Example] = (),
+        racing: Racing | None = None,
     ) -> None:
         self.phase = "starting"
         self._student = student
         self._full_n = full_n
         self._on_scored = on_scored
         self._compared_on = {id(example): example for example in compared_on}
+        self._racing = racing
         self._lock = threading.RLock()
         self._candidates: dict[str, Candidate] = {}
         self._open: dict[str, tuple[Prompt, int, bool]] = {}  # prompt, examples, comparable
@@ -160,14 +167,30 @@ class Recorder:
                     score, n = (known.score * known.n + score * n) / (known.n + n), known.n + n
             self._put(prompt, score, n, full)
 
-    def _put(self, prompt: Prompt, score: float, n: int, full: bool, *, announce: bool = True) -> None:
+    def give_up(self, prompt: Prompt, abandoned: Abandoned) -> None:
+        """Take note that a race gave ``prompt`` up."""
+        with self._lock:
+            known = self._candidates.get(prompt.key)
+            if known is None or not known.full:
+                self._put(prompt, abandoned.score, abandoned.n, full=False, abandoned=abandoned)
+
+    def _put(
+        self,
+        prompt: Prompt,
+        score: float,
+        n: int,
+        full: bool,
+        *,
+        announce: bool = True,
+        abandoned: Abandoned | None = None,
+    ) -> None:
         best_before = self.best
         known = self._candidates.get(prompt.key)
         if known is None:
             number, program = len(self._candidates), prompt.applied_to(self._student)
-            candidate = Candidate(number, score, n, full, prompt, program)
+            candidate = Candidate(number, score, n, full, prompt, program, abandoned)
         else:
-            candidate = replace(known, score=score, n=n, full=full)
+            candidate = replace(known, score=score, n=n, full=full, abandoned=abandoned)
         self._candidates[prompt.key] = candidate
         best = self.best
         if announce:
@@ -182,6 +205,8 @@ class Recorder:
     def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Take note of what the optimizer, or an optimizer within it, begins to do."""
         self._compiling[call_id] = type(instance).__name__
+        if self._racing is not None:
+            self._racing.enter_optimizer(type(instance).__name__.lstrip("_"))
         if len(self._compiling) == 1:
             self.phase = f"{type(instance).__name__}: preparing"
         else:
@@ -190,6 +215,8 @@ class Recorder:
     def on_compile_end(self, call_id: str) -> None:
         """Take note that it ended."""
         self._compiling.pop(call_id, None)
+        if self._racing is not None:
+            self._racing.leave_optimizer()
         if self._compiling:
             self.phase = "writing instructions or building the next candidate"
 
@@ -205,7 +232,11 @@ class Recorder:
         """Keep the candidate with its score; one whose scoring was cut short has none."""
         opened = self._open.pop(call_id, None)
         self.phase = "building the next candidate"
+        abandoned = None if self._racing is None else self._racing.end(call_id)
         if opened is None or exception is not None or not outputs.results:
+            return
+        if abandoned is not None:
+            self.give_up(opened[0], abandoned)
             return
         # outputs.score is rounded to two decimals of a percent
         score = sum(float(result[2]) for result in outputs.results) / len(outputs.results)

@@ -23,6 +23,8 @@ from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.optimization.calls import SEED_SETTING, Assignment
 from dspy_nb.core.optimization.candidates import BatchRecorder, Candidate, Prompt, Recorder
 from dspy_nb.core.optimization.guard import Guard, StopRun
+from dspy_nb.core.optimization.optimizers import OPTIMIZERS
+from dspy_nb.core.optimization.racing import RACING_SETTING, Racing, Rule
 from dspy_nb.core.optimization.run import Result, RunSettings
 from dspy_nb.core.optimization.supervisor import Supervisor
 from dspy_nb.core.optimization.task import Task
@@ -30,7 +32,7 @@ from dspy_nb.core.optimization.watched_metric import ending_on_no_score
 from dspy_nb.core.programs import quiet
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.interrupts import Interrupts
-from dspy_nb.core.programs.seams import is_compiled, mark_compiled
+from dspy_nb.core.programs.seams import is_compiled, mark_compiled, route_evaluations
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.programs.usage import Usage
 
@@ -81,6 +83,7 @@ class Search:
         self._interrupts = Interrupts(stop)
         self._supervisor = Supervisor(self._interrupts, self._plan.budget.grace)
         self._phase: str | None = None
+        self._racing: Racing | None = None
         self._recorder = self._make_recorder()
 
     def run(self) -> Result:
@@ -173,7 +176,7 @@ class Search:
             return None, self._keep_or_raise(guard, "failure", failure, error)
 
     def _compile(self, job: Assignment, guard: Guard) -> Any:
-        with self._in_force(guard):
+        with self._in_force(guard), dspy.context(**{RACING_SETTING: self._racing}):
             optimizer, arguments = self._task.method.build(job)
             return optimizer.compile(job.student, **arguments)
 
@@ -230,7 +233,12 @@ class Search:
         most = method.compares_at_most(options) or len(compared)
         # Only its steps may score on other examples than those that candidates are compared on.
         steps = compared if method.made_of_steps else ()
-        return Recorder(task.program, min(len(compared), most) or None, self._on_candidate, steps)
+        full_n = min(len(compared), most) or None
+        if task.race is not None and full_n is not None:
+            racers = [one.name for one in OPTIMIZERS.values() if one.can_race]
+            self._racing = Racing(cast("Rule", task.race), compared, full_n, task.seed, racers)
+            route_evaluations(RACING_SETTING)
+        return Recorder(task.program, full_n, self._on_candidate, steps, self._racing)
 
     def _finish(self, compiled: Any) -> Any:
         """Return the optimizer's program on the caller's own: with its class state and its pinned models."""
