@@ -21,6 +21,7 @@ FRONTS = {
     "markdown": "dspy_nb.views.documents:to_markdown",
     "html": "dspy_nb.views.documents:to_html",
     "plot": "dspy_nb.plots.runs:plot_run",
+    "plot_sweep": "dspy_nb.plots.sweeps:plot_sweep",
 }
 """Who answers at the doors of core (``core/doors.py``), as ``module:function``."""
 

@@ -40,6 +40,8 @@ from .core.evaluation.evaluate import evaluate as evaluate
 from .core.evaluation.scorecard import Evaluation as Evaluation
 from .core.event_log import read_events as read_events
 from .core.events import CandidateScored as CandidateScored
+from .core.events import CellEnded as CellEnded
+from .core.events import CellStarted as CellStarted
 from .core.events import Compared as Compared
 from .core.events import Completed as Completed
 from .core.events import Evaluated as Evaluated
@@ -50,6 +52,8 @@ from .core.events import Standing as Standing
 from .core.events import Started as Started
 from .core.events import StepEnded as StepEnded
 from .core.events import StepStarted as StepStarted
+from .core.events import SweepEnded as SweepEnded
+from .core.events import SweepStarted as SweepStarted
 from .core.evidence import GateResult as GateResult
 from .core.local.engine import local_lm as local_lm
 from .core.local.install import install_model as install_model
@@ -70,6 +74,9 @@ from .core.pipeline.pipeline import run_pipeline as run_pipeline
 from .core.registry.registry import Registry as Registry
 from .core.statistics.sample_sizes import Plan as Plan
 from .core.statistics.sample_sizes import plan as plan
+from .core.sweep.result import SweepCell as SweepCell
+from .core.sweep.result import SweepResult as SweepResult
+from .core.sweep.sweep import sweep as sweep
 from .notebook.widgets.progress import ABPanel as ABPanel
 from .notebook.widgets.progress import ProgressPanel as ProgressPanel
 from .notebook.widgets.registry import RegistryBrowser as RegistryBrowser

@@ -15,7 +15,7 @@ from dspy_nb.commands import common, words
 from dspy_nb.commands.declaration import given, name_of, option, option_group
 from dspy_nb.commands.surface import Surface
 
-_BUDGET: Final = ("lm_calls", "seconds", "tokens", "usd", "call_seconds")
+BUDGET: Final = ("lm_calls", "seconds", "tokens", "usd", "call_seconds")
 _SETS: Final = ("trainset", "valset", "testset")
 _STORED: Final = {"trainset": "train_data", "valset": "val_data", "testset": "test_data"}
 """The names that versions store the files of the sets under."""
@@ -130,7 +130,7 @@ def reading_task(
             **sets,
             metric=None if metric is None else here.metric(metric, "--metric"),
             options=own if isinstance(own, dict) else here.options(own),
-            budget=nb.Budget(**{name: settings[name] for name in _BUDGET}),
+            budget=nb.Budget(**{name: settings[name] for name in BUDGET}),
             **{name: settings[name] for name in ("optimizer", "preset", "seed", "num_threads", "recompile")},
         )
         command = {
@@ -162,7 +162,7 @@ def _repeated(options: Mapping[str, Any], root: str) -> tuple[dict[str, Any], di
         "seed": metadata.get("seed") or 0,
         "num_threads": metadata.get("num_threads"),
         "model_id": version.model_id,
-        **{name: budget.get(name) for name in _BUDGET},
+        **{name: budget.get(name) for name in BUDGET},
     }
     there = set(given())
     settings = {**options, **{name: value for name, value in stored.items() if name not in there}}

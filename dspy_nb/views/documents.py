@@ -140,6 +140,7 @@ _VIEWS: Final = {
     "monitor": "CanaryStatus HealthReport",
     "pipeline": "PipelineResult",
     "run": "Estimate OptimizationRun Plan",
+    "sweep": "SweepResult",
 }
 """The views, each with the types that it has a document for: a new type of result is named here."""
 

@@ -109,7 +109,7 @@ def optimize(
         },
     )  # fmt: skip
     setup, directory = _prepare(task, run_dir)
-    _warn_of_overlap(task)
+    warn_of_overlap(task)
     file = log_file or (directory.event_log if directory is not None else None)
     log = None if file is None else EventLog(file)
     if log is not None:
@@ -193,7 +193,7 @@ def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirector
     return Setup(task, plan, _student(task), model, settings), directory
 
 
-def _warn_of_overlap(task: Task) -> None:
+def warn_of_overlap(task: Task) -> None:
     """Warn of held-out examples that are none: their score would be too good."""
     sets = {"test": (), **task.sets}
     held_out = sets.pop("test")

@@ -16,6 +16,7 @@ from dspy_nb.core.errors import failure_text
 from dspy_nb.core.events import Event, Failed
 from dspy_nb.views.progress.call_state import CallState
 from dspy_nb.views.progress.states import PipelineState, follow
+from dspy_nb.views.progress.sweep import SweepState
 
 _UPDATE_EVERY_S = 0.25
 
@@ -90,12 +91,21 @@ class TerminalProgress(Display):
         self._said = 0
 
     def _show(self) -> None:
-        if isinstance(self.state, PipelineState):
+        if isinstance(self.state, PipelineState | SweepState):
             for line in self.state.lines[self._said :]:
-                sys.stderr.write(f"{line}\n")
+                self._say(line)
             self._said = len(self.state.lines)
-        if self._bars and self.state.innermost.meter is not None:
-            self._draw(self.state.innermost)
+        # The calls within a sweep are short and many: it has a bar of its own.
+        state = self.state if isinstance(self.state, SweepState) else self.state.innermost
+        if self._bars and state.meter is not None:
+            self._draw(state)
+
+    def _say(self, line: str) -> None:
+        """Write a line, above the bar if there is one."""
+        if self._bar is None or self._bar.disable:
+            sys.stderr.write(f"{line}\n")
+        else:
+            self._bar.write(line, file=sys.stderr)
 
     def _draw(self, state: CallState) -> None:
         from tqdm import tqdm

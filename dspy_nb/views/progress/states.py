@@ -7,6 +7,8 @@ from typing import Final
 
 from dspy_nb.core.events import (
     CandidateScored,
+    CellEnded,
+    CellStarted,
     Compared,
     Completed,
     Evaluated,
@@ -15,11 +17,14 @@ from dspy_nb.core.events import (
     Started,
     StepEnded,
     StepStarted,
+    SweepEnded,
+    SweepStarted,
 )
 from dspy_nb.views.documents import Bar, Block, Table
 from dspy_nb.views.progress.call_state import CallState, Meter
 from dspy_nb.views.progress.comparison import ComparisonState
 from dspy_nb.views.progress.run_state import RunState
+from dspy_nb.views.progress.sweep import SweepState
 from dspy_nb.views.wording import count, duration, excerpt, percent
 
 
@@ -148,6 +153,7 @@ _STATES: Final[Mapping[type[Event], type[CallState]]] = {
     Evaluated: EvaluationState,
     Compared: ComparisonState,
     **dict.fromkeys((StepStarted, StepEnded), PipelineState),
+    **dict.fromkeys((SweepStarted, CellStarted, CellEnded, SweepEnded), SweepState),
 }
 
 
