@@ -311,12 +311,14 @@ class SweepEnded(Event):
     Attributes:
         best: name of the best cell, ``None`` if there is none.
         message: what was found, in one line.
+        lm_calls: what it has used.
         duration_s: wall-clock seconds.
         stopped_by: what ended it early; ``None`` if nothing did.
     """
 
     best: str | None
     message: str = ""
+    lm_calls: int = 0
     duration_s: float = 0.0
     stopped_by: str | None = None
 

@@ -61,7 +61,7 @@ def plot_sweep(found: SweepResult, *, margin: float = MARGIN, ax: Axes | None = 
     ax.set_xlim(max(0.0, low - room), high + room)
     figures.in_percent(ax, "y")
     ax.set_ylabel(f"score with {level(found.confidence)} interval", fontsize=9)
-    figures.legend_below(ax, 1, 3.2)
+    figures.legend_below(ax, 1, 4.0)
     words = {
         "usd": "US dollars for 1,000 calls",
         "tokens": "tokens a call",
@@ -69,7 +69,9 @@ def plot_sweep(found: SweepResult, *, margin: float = MARGIN, ax: Axes | None = 
     }
     if found.cost is None:
         ax.set_xticks([])
-    return finish(ax, f"{found.n_test:,} test examples that no cell has seen", words[found.cost])
+    return finish(
+        ax, f"Score and cost, on {found.n_test:,} test examples that no cell has seen", words[found.cost]
+    )
 
 
 def _join(ax: Axes, finalists: list[SweepCell], costs: dict[str, float]) -> None:

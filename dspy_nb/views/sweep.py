@@ -131,44 +131,49 @@ def _usd(cost: float) -> str:
 def _finalists(found: SweepResult) -> Table:
     columns = (
         "finalist", f"score [{level(found.confidence)} interval]", "to the leader", "to the best, points",
-        "$ per 1,000 calls", "tokens a call", "latency", "prompt, characters",
+        "$ / 1,000 calls", "tokens", "ms", "prompt",
     )  # fmt: skip
-    rows = [_finalist(found, cell) for cell in found.finalists]
-    return Table(columns, rows, frozenset([4, 5, 6, 7]))
+    rows = [_finalist(found, cell) for cell in found.finalists if cell.like is None]
+    caption = "tokens, milliseconds of the language model, and characters of the prompts are those of a call"
+    return Table(columns, rows, frozenset([4, 5, 6, 7]), caption)
 
 
 def _finalist(found: SweepResult, cell: SweepCell) -> Sequence[Cell]:
     final = cell.final
     assert final is not None
-    name = cell.name if cell.like is None else f"{cell.name} (the same as {cell.like})"
-    if cell.name == found.best_name:
-        name += " ★"
+    best = cell.name == found.best_name
     low, high = final.difference_interval
-    gap = "best" if cell.name == found.best_name else f"{100 * final.difference:+.1f} {points(low, high)}"
-    latency = None if final.latency_ms is None else duration(final.latency_ms / 1000)
+    gap = "best" if best else f"{100 * final.difference:+.1f} {points(low, high)}"
     usd = None if final.usd_per_call is None else f"{1000 * final.usd_per_call:,.3g}"
-    tokens = None if final.tokens_per_call is None else round(final.tokens_per_call)
+    tokens, ms = (None if n is None else round(n) for n in (final.tokens_per_call, final.latency_ms))
     score = Score(final.score, final.interval)
-    return name, score, final.verdict, gap, usd, tokens, latency, round(final.prompt_characters)
+    return (
+        f"{cell.name} ★" if best else cell.name,
+        score,
+        final.verdict,
+        gap,
+        usd,
+        tokens,
+        ms,
+        round(final.prompt_characters),
+    )
 
 
 def _cells(found: SweepResult) -> Block:
     columns = ("cell", "validation", "rung", "LM calls", "cached", "tokens", "cost", "how it ended")
-    rows = [
-        (
-            cell.name,
-            None if cell.validation_score is None else percent(cell.validation_score),
-            f"{cell.rung} of {len(found.rungs)}" if found.rungs and cell.number else None,
-            cell.usage.lm_calls,
-            cell.usage.cache_hits,
-            format_or_dash(cell.usage.tokens),
-            dollars(cell.usage.usd),
-            excerpt(f"{cell.status}: {cell.reason}", 160),
-        )
-        for cell in found
-    ]
+    rows = [_row(found, cell) for cell in found if cell.number]
     table = Table(columns, rows, frozenset([1, 2, 3, 4, 5, 6]))
     return table if found.rungs or not found.finalists else Details("What each cell took", [table], wide=True)
+
+
+def _row(found: SweepResult, cell: SweepCell) -> Sequence[Cell]:
+    validation = None if cell.validation_score is None else percent(cell.validation_score)
+    rung = f"{cell.rung} of {len(found.rungs)}" if found.rungs else None
+    used = cell.usage
+    alike = "" if cell.like is None else f"; the same program as {cell.like}"
+    ended = excerpt(f"{cell.status}: {cell.reason}{alike}", 200)
+    calls = used.lm_calls, used.cache_hits, format_or_dash(used.tokens), dollars(used.usd)
+    return cell.name, validation, rung, *calls, ended
 
 
 def _method(found: SweepResult) -> str:

@@ -60,7 +60,7 @@ def test_one_panel_shows_all_cells_and_the_one_under_way():
     assert "one   under way" in text
     assert "two   waiting" in text
     assert "10 of at most 100 LM calls" in text
-    assert state.innermost is state.inner
+    assert state.innermost is state
     for event in (
         CellEnded("one", "failed", "the model is down", None, 12, {"lm_calls": 12}),
         CellStarted("", 2),
@@ -69,7 +69,8 @@ def test_one_panel_shows_all_cells_and_the_one_under_way():
         state = follow(state, event)
     assert "failed: the model is down" in to_text(state.document())
     assert "comparing the finalists" in state.headline
-    state = follow(state, SweepEnded("two", "best is two", 3.0))
+    state = follow(state, SweepEnded("two", "best is two", 90, 3.0))
     assert state.status == "completed"
     assert state.headline == "Sweep: best is two"
     assert state.lines[-1] == "best: two"
+    assert "90 of at most 100 LM calls" in to_text(state.document())

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dspy
 
@@ -20,9 +20,6 @@ from dspy_nb.core.optimization.guard import StopRun
 from dspy_nb.core.programs.lms import mark_of
 from dspy_nb.core.programs.meter import Meter
 from dspy_nb.core.programs.seams import Took, what_it_took
-
-if TYPE_CHECKING:
-    from dspy.clients.cache import Cache
 
 Prices = Mapping[str, tuple[float, float]]
 
@@ -74,7 +71,7 @@ class SharedAnswers:
     """Stands where DSPy's cache stands while a sweep works.
 
     Args:
-        cache: The cache that keeps the answers.
+        cache: The cache that keeps the answers, as ``seams.answer_cache`` makes it.
         prices: By model, US dollars for a million tokens sent, and received; they win over DSPy's own.
 
     Attributes:
@@ -83,7 +80,7 @@ class SharedAnswers:
         accounts: What the answers for each arm took.
     """
 
-    cache: Cache
+    cache: Any
     prices: Prices = field(default_factory=dict)
     replayed: int = 0
     closed: bool = False

@@ -85,13 +85,13 @@ def _unfinished(entry: Entry) -> bool:
 
 
 def _cells(grid: Grid, entries: Sequence[Entry], found: Finals | None) -> tuple[SweepCell, ...]:
-    place_of = (
-        {}
-        if found is None
-        else {number: place for place, arm in enumerate(found.arms) for number in arm.cells}
-    )
+    place_of: dict[int, int] = {}
+    if found is not None:
+        place_of = {number: place for place, arm in enumerate(found.arms) for number in arm.cells}
+        as_given = next((e.cell.number for e in entries if e.cell.name == found.arms[place_of[0]].name), 0)
+        place_of.setdefault(as_given, place_of[0])  # it was dropped, and is compared all the same
     cells = [_cell(entry, found, place_of.get(entry.cell.number)) for entry in entries]
-    if found is not None and found.arms[place_of[0]].cells == (0,):
+    if found is not None and not as_given and found.arms[place_of[0]].cells == (0,):
         first = grid.cells[0].model
         given = SweepCell(
             0, AS_GIVEN, {"lm": first.name}, "finalist", "the program as it was given", program=first.program
@@ -125,9 +125,13 @@ def _with_final(cell: SweepCell, found: Finals, place: int, run: OptimizationRun
     if run is not None:
         run = _with_test(run, evaluation, _given_evaluation(found, place))
     gap = found.gaps[place]
+    dropped = cell.status == "dropped"
     return replace(
         cell,
-        status="finalist",
+        status=cell.status if dropped else "finalist",
+        reason=f"{cell.reason}; compared all the same, as the program that was given"
+        if dropped
+        else cell.reason,
         final=Final(
             score=evaluation.score,
             interval=evaluation.interval,
@@ -139,7 +143,7 @@ def _with_final(cell: SweepCell, found: Finals, place: int, run: OptimizationRun
             difference_confidence=gap.confidence,
             **_costs(found.accounts[place], evaluation.n),
         ),
-        like=None if cell.number == arm.cells[0] else arm.name,
+        like=None if cell.name == arm.name else arm.name,
         program_sha256=evaluation.program_sha256,
         base_model=evaluation.base_model,
         evaluation=evaluation,
@@ -182,8 +186,7 @@ def _with_test(run: OptimizationRun, after: Evaluation, before: Evaluation | Non
 def _given(cells: Sequence[SweepCell], found: Finals | None) -> str:
     if found is None:
         return next((cell.name for cell in cells if cell.settings.get("optimizer") is None), AS_GIVEN)
-    arm = found.arms[_given_place(found)]
-    return arm.name if arm.cells[0] else AS_GIVEN
+    return found.arms[_given_place(found)].name
 
 
 def _best(cells: Sequence[SweepCell], entries: Sequence[Entry], found: Finals | None) -> str | None:

@@ -155,8 +155,12 @@ def sweep(
                 )  # fmt: skip
                 result = work.run(tuple(over))
                 if run_dir is not None:
-                    result.save(directory.path / "result.json")
-                events.send(SweepEnded(result.best_name, repr(result), result.duration_s, result.stopped_by))
+                    try:
+                        result.save(directory.path / "result.json")
+                    except InputError as error:  # what was paid for is not lost with it
+                        warn_of(str(error))
+                calls, duration_s = result.usage.lm_calls, result.duration_s
+                events.send(SweepEnded(result.best_name, repr(result), calls, duration_s, result.stopped_by))
         finally:
             for side in (log, directory):
                 if side is not None:
@@ -279,7 +283,9 @@ class _Sweep:
             found = self._entries
         arms = [Arm(one.cell.name, one.program, one.cell.model, (one.cell.number,)) for one in found]
         first = self._grid.cells[0].model
-        return merge([*arms, Arm(AS_GIVEN, first.program, first, (0,))])
+        cells = [cell for cell in self._grid.cells if cell.task is None and cell.model is first]
+        given = Arm(cells[0].name if cells else AS_GIVEN, first.program, first, (0,))
+        return merge([*arms, given])
 
     def _compare(self, arms: Sequence[Arm]) -> Finals | str:
         by_number = {entry.cell.number: entry for entry in self._entries}

@@ -95,10 +95,8 @@ class TerminalProgress(Display):
             for line in self.state.lines[self._said :]:
                 self._say(line)
             self._said = len(self.state.lines)
-        # The calls within a sweep are short and many: it has a bar of its own.
-        state = self.state if isinstance(self.state, SweepState) else self.state.innermost
-        if self._bars and state.meter is not None:
-            self._draw(state)
+        if self._bars and self.state.innermost.meter is not None:
+            self._draw(self.state.innermost)
 
     def _say(self, line: str) -> None:
         """Write a line, above the bar if there is one."""

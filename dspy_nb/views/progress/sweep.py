@@ -75,17 +75,14 @@ class SweepState(CallState):
             self._follow(event)
         else:
             super().add(event)
+            if self.failed:
+                self._begun, self.inner = None, None
 
     def _follow(self, event: Event) -> None:
         kind = _WITHIN[type(event)]
         if self.inner is None or (type(self.inner) is not kind) or self.inner.status != "running":
             self.inner = kind()
         self.inner.add(event)
-
-    @property
-    def innermost(self) -> CallState:
-        """The state of the call within; its own where there is none."""
-        return self if self.inner is None else self.inner.innermost
 
     @property
     def stage(self) -> object:
@@ -116,6 +113,8 @@ class SweepState(CallState):
     def blocks(self) -> Sequence[Block]:
         """The bar, all cells, and the call that is under way."""
         blocks: list[Block] = [Bar(self._share, self._used, self.colour)]
+        if self._ended is not None:  # the result says the rest
+            return blocks
         names = list(self._started.cells)
         # Those that were worked on last, if there are too many.
         shown = sorted(names, key=lambda name: (name not in self._rungs, names.index(name)))[:_SHOWN]
@@ -125,7 +124,7 @@ class SweepState(CallState):
             columns = ("cell", "", "rung", "validation", "LM calls")
             blocks.append(Table(columns, rows, frozenset([2, 3, 4]), caption))
         if self.inner is not None:
-            blocks += [Note(self.headline), *self.inner.blocks]
+            blocks += [Note(f"{self.headline.removeprefix('Sweep: ')}:"), *self.inner.blocks]
         return blocks
 
     def _row(self, name: str) -> tuple[str, str, str, str, str]:
@@ -140,12 +139,14 @@ class SweepState(CallState):
 
     @property
     def _calls(self) -> int:
+        if self._ended is not None:
+            return self._ended.lm_calls
         inner = self.inner.progress.metrics.get("lm_calls", 0) if isinstance(self.inner, RunState) else 0
         return int(self._usage.get("lm_calls", 0)) + int(inner)
 
     @property
     def _share(self) -> float | None:
-        if self.status != "running":
+        if self._ended is not None:
             return 1.0
         limit = self._started.budget.get("lm_calls")
         return None if not limit else min(self._calls / limit, 1.0)

@@ -135,13 +135,17 @@ def test_a_cache_knows_what_its_answers_took(tmp_path: Path) -> None:
         put(request, value, *args, **kwargs)
 
     cache.put = remember
-    with dspy.context(lm=scripted_lm(ScriptedEngine(), "scripted/what", cache=True, n=2), dspy_nb_cache=cache):
+    with dspy.context(
+        lm=scripted_lm(ScriptedEngine(), "scripted/what", cache=True, n=2), dspy_nb_cache=cache
+    ):
         classifier()(review="it is good")
     (key,) = kept
     for one in (cache, seams.answer_cache(tmp_path / "cache")):
         assert seams.what_it_took(one, key) == (2, 20, 10, None)
     answer = SimpleNamespace(
-        usage={"prompt_tokens": 7, "completion_tokens": 3}, choices=["a"], _hidden_params={"response_cost": 0.5}
+        usage={"prompt_tokens": 7, "completion_tokens": 3},
+        choices=["a"],
+        _hidden_params={"response_cost": 0.5},
     )
     cache.memory_cache["litellm"] = answer  # an answer as litellm gives it
     assert seams.what_it_took(cache, "litellm") == (1, 7, 3, 0.5)
