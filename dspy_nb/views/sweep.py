@@ -77,7 +77,7 @@ def summary(found: SweepResult) -> list[str]:
     final = best.final
     assert final is not None
     lines = [
-        f"Best: {best.name}, {Score(final.score, final.interval)}{_price(found, best)}. {_why_best(final)}"
+        f"Best: {best.name}, {Score(final.score, final.interval)}{_price(found, best)}. {_why_best(found, final)}"
     ]
     if found.cost is not None:
         cheap = found.cheapest(MARGIN)
@@ -95,14 +95,14 @@ def summary(found: SweepResult) -> list[str]:
 
 def _no_cheaper(found: SweepResult) -> str:
     """Return that no cheaper finalist is shown not to be worse, and by how much the closest one may be."""
-    none = f"No cheaper one is shown to be worse by less than {100 * MARGIN:g} points"
     own = found.cost_of(found.best) or 0.0
     cheaper = [cell for cell in found.finalists if (found.cost_of(cell) or 0.0) < own]
     closest = max(cheaper, key=_lowest, default=None)
     if closest is None:
-        return f"{none}: it is the cheapest."
+        return "It is also the cheapest of the finalists."
     low = 100 * _lowest(closest)
-    return f"{none}: {closest.name}{_price(found, closest)} may be worse by up to {abs(min(low, 0.0)):.1f}."
+    none = f"No cheaper one is shown to be worse by less than {100 * MARGIN:g} points"
+    return f"{none}: {closest.name}{_price(found, closest)} may be worse by up to {abs(min(low, 0.0)):.1f} points."
 
 
 def _lowest(cell: SweepCell) -> float:
@@ -110,7 +110,10 @@ def _lowest(cell: SweepCell) -> float:
     return cell.final.difference_interval[0]
 
 
-def _why_best(final: Final) -> str:
+def _why_best(found: SweepResult, final: Final) -> str:
+    if not found.n_validation:
+        first = "It is the first of them, and no other one is shown to be better."
+        return first if final.verdict == "leader" else "It is shown to be better than the first of them."
     if final.verdict == "leader":
         return "It led on other examples, and none of the others is shown to be better."
     return "It is shown to be better than the one that led on the validation examples."

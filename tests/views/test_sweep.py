@@ -31,6 +31,12 @@ def test_the_best_and_the_cheapest_come_first():
     assert "failed: the model <is> down" in text
 
 
+def test_where_nothing_is_optimized_the_first_model_is_what_the_others_are_compared_with():
+    text = one_line(to_text(result(n_validation=0, rungs=())))
+    assert "It is the first of them, and no other one is shown to be better." in text
+    assert "validation" not in text.split("What each cell took")[0]
+
+
 def test_without_prices_and_without_finals_nothing_is_claimed():
     assert "tokens a call" in one_line(to_text(result(usd=False)))
     text = one_line(to_text(result(finals=False)))

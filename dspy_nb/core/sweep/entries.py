@@ -99,6 +99,7 @@ class Runner:
                 self._optimize(entry, share)
             else:
                 entry.program, entry.over = entry.cell.model.program, True
+                entry.reason = "as it was given"
             if entry.program is not None:
                 self._score(entry)
             entry.status = "waiting" if entry.program is None else "done"

@@ -108,7 +108,7 @@ def _cell(entry: Entry, found: Finals | None, place: int | None) -> SweepCell:
         name=cell.name,
         settings=cell.settings,
         status=status,
-        reason=entry.reason or ("as it was given" if entry.program is not None else "its turn never came"),
+        reason=entry.reason or "its turn never came",
         rung=entry.rung,
         validation_score=entry.score,
         usage=entry.usage,

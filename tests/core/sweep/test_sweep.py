@@ -21,7 +21,7 @@ from dspy_nb.core.sweep import race
 from dspy_nb.core.sweep.result import SweepResult
 from dspy_nb.core.sweep.sweep import sweep
 from tests.children import Children
-from tests.moments import HANG_S
+from tests.moments import HANG_S, interrupting
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 
 pytestmark = pytest.mark.heavy
@@ -265,6 +265,17 @@ def test_a_result_is_read_again(tmp_path):
 
 
 # -- ends -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [60, 400])
+def test_an_interrupt_ends_all_of_it_and_keeps_what_there_is(at):
+    engine = ScriptedEngine()
+    with interrupting(at) as engine.on_call, pytest.warns(UserWarning, match="ended before the finalists"):
+        found = run(grid(engine, [0]), num_threads=2)
+    assert found.stopped_by == "interrupt"
+    assert engine.calls <= at + 2
+    assert found.best.program is not None
+    assert {cell.status for cell in found} - {"waiting", "done", "dropped"} == set()
 
 
 class Down(ScriptedEngine):
