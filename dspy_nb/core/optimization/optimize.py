@@ -182,6 +182,7 @@ def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirector
         estimate=task.estimate,
         datasets={name: {"n": len(e), "fingerprint": fingerprint(e)} for name, e in task.sets.items()},
         given=task.options or {},
+        race=task.rule,
     )
     directory = None
     settings: dict[str, Any] = {}

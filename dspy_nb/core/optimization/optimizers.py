@@ -132,7 +132,7 @@ class Optimizer:
         if not self.made_of_steps:
             return self.estimate_search(sizes, options)
         order = options["strategy"].split(" -> ")
-        total = Estimate(evaluation=(1 + len(order)) * sizes.val * sizes.calls)
+        total = estimates.estimate_steps(1 + len(order), sizes)
         for step, step_options in (options["steps"][name] for name in order):
             total += step.estimate(step_options, sizes)
         return total

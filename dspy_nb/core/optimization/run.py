@@ -40,6 +40,7 @@ class RunSettings:
         datasets: "train", "val", "test" (those given) to {"n", "fingerprint"}.
         given: the options that were given, those of the preset included; the others have their defaults.
         adapter: class and options of the DSPy adapter in force.
+        race: the rule by which candidates race; ``None`` if they do not.
     """
 
     optimizer: str
@@ -54,6 +55,7 @@ class RunSettings:
     datasets: Mapping[str, Mapping[str, Any]]
     given: Mapping[str, Any] = field(default_factory=dict)
     adapter: Mapping[str, Any] = field(default_factory=describe_adapter)
+    race: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Result:
     test_after: Evaluation | None = None
     origin: str = "optimizer"
     left_behind: tuple[str, ...] = ()
+    skipped: int = 0
 
 
 class OptimizationRun(Shown):
@@ -192,6 +195,11 @@ class OptimizationRun(Shown):
         return self.result.left_behind
 
     @property
+    def skipped(self) -> int:
+        """Examples that were not asked of candidates, because a race had given those up."""
+        return self.result.skipped
+
+    @property
     def origin(self) -> str:
         """Where the program comes from, which :attr:`stopped_by` alone does not tell.
 
@@ -255,6 +263,7 @@ class OptimizationRun(Shown):
             "metric": self.plan.metric,
             "seed": self.plan.seed,
             "num_threads": self.plan.num_threads,
+            "race": self.plan.race,
             "budget": self.plan.budget.to_dict(),
             "usage": self.usage.to_dict(),
             "errors": self.errors.count,

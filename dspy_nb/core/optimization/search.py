@@ -150,6 +150,7 @@ class Search:
             test_after=after,
             origin="optimizer" if compiled is not None else "given" if best is None else "candidate",
             left_behind=left_behind,
+            skipped=0 if self._racing is None else self._racing.skipped,
         )
 
     # -- the search ----------------------------------------------------------------------------------
@@ -234,9 +235,9 @@ class Search:
         # Only its steps may score on other examples than those that candidates are compared on.
         steps = compared if method.made_of_steps else ()
         full_n = min(len(compared), most) or None
-        if task.race is not None and full_n is not None:
+        if task.rule is not None and full_n is not None:
             racers = [one.name for one in OPTIMIZERS.values() if one.can_race]
-            self._racing = Racing(cast("Rule", task.race), compared, full_n, task.seed, racers)
+            self._racing = Racing(cast("Rule", task.rule), compared, full_n, task.seed, racers)
             route_evaluations(RACING_SETTING)
         return Recorder(task.program, full_n, self._on_candidate, steps, self._racing)
 
@@ -361,6 +362,7 @@ class Search:
             "best_score": None if best is None else best.score,
             "baseline_score": self._baseline_score,
             "elapsed_s": round(time.monotonic() - self._started, 3),
+            "skipped": 0 if self._racing is None else self._racing.skipped,
         }
         return Progress(usage.lm_calls + usage.cache_hits, self._phase or self._recorder.phase, metrics)
 
@@ -377,6 +379,8 @@ class Search:
                 best=best,
                 instruction=" ".join(instruction.split())[:_EXCERPT],
                 demos=candidate.num_demos,
+                abandoned=candidate.abandoned is not None,
+                interval=None if candidate.abandoned is None else candidate.abandoned.interval,
                 prompt=candidate.prompt,
             )
         )
