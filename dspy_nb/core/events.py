@@ -85,7 +85,7 @@ class Progress(Event):
         step: LM calls answered so far, cache hits included.
         message: what the optimizer is doing, in words.
         metrics: lm_calls, cache_hits, errors, prompt_tokens, completion_tokens, usd, best_score,
-            baseline_score, elapsed_s.
+            baseline_score, elapsed_s, skipped (examples that a race did not ask).
     """
 
     step: int
@@ -105,6 +105,8 @@ class CandidateScored(Event):
         best: True when it is the best candidate so far.
         instruction: beginning of its first predictor's instruction.
         demos: how many demos its predictors carry together.
+        abandoned: True if a race gave it up; its score is then an estimate.
+        interval: of such a score.
         prompt: its whole prompt (a ``Prompt``) for listeners in the process; not in the log.
     """
 
@@ -115,6 +117,8 @@ class CandidateScored(Event):
     best: bool
     instruction: str = ""
     demos: int = 0
+    abandoned: bool = False
+    interval: tuple[float, float] | None = None
     prompt: Any = field(default=None, repr=False, compare=False, kw_only=True, metadata=_IN_PROCESS)
 
 

@@ -18,7 +18,9 @@ class DspyNb(Configurable):
     confidence = Float(0.95, help="Confidence of intervals, between 0 and 1.").tag(config=True)
     quiet = Bool(False, help="Show no progress, also of calls in Python.").tag(config=True)
 
-    short_errors = Bool(True, help="Show mistakes as one line; False for the whole traceback.").tag(config=True)
+    short_errors = Bool(True, help="Show mistakes as one line; False for the whole traceback.").tag(
+        config=True
+    )
 
     @observe("short_errors")
     def _show_errors(self, change: Any) -> None:

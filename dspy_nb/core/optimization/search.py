@@ -28,18 +28,20 @@ from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Progress, Started, warn_of
 from dspy_nb.core.optimization.calls import SEED_SETTING, Assignment
 from dspy_nb.core.optimization.ending import advise
+from dspy_nb.core.optimization.optimizers import OPTIMIZERS
 from dspy_nb.core.optimization.run import Result, RunSettings, ending_of, held_out_of
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.programs import quiet
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.interrupts import Interrupts
 from dspy_nb.core.programs.lm_call import AnswerCount
-from dspy_nb.core.programs.seams import is_compiled, mark_compiled
+from dspy_nb.core.programs.seams import is_compiled, mark_compiled, route_evaluations
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.supervision.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.supervision.candidates import BatchRecorder, Candidate, Prompt, Recorder
 from dspy_nb.core.supervision.guard import Guard, StopRun
+from dspy_nb.core.supervision.racing import RACING_SETTING, Racing, Rule
 from dspy_nb.core.supervision.supervisor import Supervisor
 from dspy_nb.core.supervision.watched_metric import ending_on_no_score
 
@@ -90,6 +92,7 @@ class Search:
         self._interrupts = Interrupts(stop)
         self._supervisor = Supervisor(self._interrupts, self._plan.budget.grace)
         self._phase: str | None = None
+        self._racing: Racing | None = None
         self._recorder = self._make_recorder()
 
     def run(self) -> Result:
@@ -175,6 +178,7 @@ class Search:
             unseen_after=unseen_after,
             changed=self._is_changed(program),
             findings=self._findings(program, before, after),
+            skipped=0 if self._racing is None else self._racing.skipped,
         )
 
     def _findings(
@@ -227,7 +231,7 @@ class Search:
             return None, self._keep_or_raise(guard, "failure", failure, error)
 
     def _compile(self, job: Assignment, guard: Guard) -> Any:
-        with self._in_force(guard):
+        with self._in_force(guard), dspy.context(**{RACING_SETTING: self._racing}):
             optimizer, arguments = self._task.method.build(job)
             return optimizer.compile(job.student, **arguments)
 
@@ -285,7 +289,12 @@ class Search:
         most = method.compares_at_most(options) or len(compared)
         # Only its steps may score on other examples than those that candidates are compared on.
         steps = compared if method.made_of_steps else ()
-        return Recorder(task.program, min(len(compared), most) or None, self._on_candidate, steps, compared)
+        full_n = min(len(compared), most) or None
+        if task.rule is not None and full_n is not None:
+            racers = [one.name for one in OPTIMIZERS.values() if one.can_race]
+            self._racing = Racing(cast("Rule", task.rule), compared, full_n, task.seed, racers)
+            route_evaluations(RACING_SETTING)
+        return Recorder(task.program, full_n, self._on_candidate, steps, compared, self._racing)
 
     def _finish(self, compiled: Any) -> Any:
         """Return the optimizer's program on the caller's own: with its class state and its pinned models."""
@@ -416,6 +425,7 @@ class Search:
             "best_score": None if best is None else best.score,
             "baseline_score": None if unseen else self._baseline_score,
             "elapsed_s": round(time.monotonic() - self._started, 3),
+            "skipped": 0 if self._racing is None else self._racing.skipped,
         }
         return Progress(usage.lm_calls + usage.cache_hits, self._phase or self._recorder.phase, metrics)
 
@@ -432,6 +442,8 @@ class Search:
                 best=best,
                 instruction=" ".join(instruction.split())[:_EXCERPT],
                 demos=candidate.num_demos,
+                abandoned=candidate.abandoned is not None,
+                interval=None if candidate.abandoned is None else candidate.abandoned.interval,
                 prompt=candidate.prompt,
             )
         )

@@ -324,3 +324,33 @@ def seed_optuna(setting: str) -> None:
 
     import_seeded_optuna.dspy_nb = True  # type: ignore[attr-defined]
     teleprompt_optuna._import_optuna = import_seeded_optuna
+
+
+# -- evaluations ----------------------------------------------------------------------------------------------
+
+
+def route_evaluations(setting: str) -> None:
+    """Let ``dspy.Evaluate`` ask as the DSPy setting of this name says, where there is one.
+
+    The setting holds an object with ``begin(call_id, data)``, which returns ``None``, or what has
+    ``run(execute, ask, data)`` and is called in place of ``execute(ask, data)``. Calling this again does no harm.
+    """
+    from dspy.evaluate import evaluate
+
+    usual = evaluate.ParallelExecutor
+    if hasattr(usual, "dspy_nb"):
+        return
+
+    class RoutedExecutor(usual):  # type: ignore[valid-type,misc]
+        dspy_nb = True
+
+        def execute(self, function: Any, data: Any) -> Any:
+            import dspy
+
+            router = dspy.settings.get(setting)
+            race = None if router is None else router.begin(current_call(), data)
+            return (
+                super().execute(function, data) if race is None else race.run(super().execute, function, data)
+            )
+
+    evaluate.ParallelExecutor = RoutedExecutor
