@@ -17,11 +17,16 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 FRONTS = {
-    "text": "dspy_nb.views.documents:to_text",
-    "markdown": "dspy_nb.views.documents:to_markdown",
-    "html": "dspy_nb.views.documents:to_html",
+    "line": "dspy_nb.views.rendering.text:to_line",
+    "text": "dspy_nb.views.rendering.text:to_text",
+    "markdown": "dspy_nb.views.rendering.markdown:to_markdown",
+    "html": "dspy_nb.views.rendering.html:to_html",
     "plot": "dspy_nb.plots.runs:plot_run",
     "plot_sweep": "dspy_nb.plots.sweeps:plot_sweep",
+    "called": "dspy_nb.notebook.assigned:called",
+    "progress": "dspy_nb.views.progress.listeners:progress_here",
+    "progress in IPython": "dspy_nb.notebook.listeners:ipython_progress",
+    "watch": "dspy_nb.notebook.listeners:watch",
 }
 """Who answers at the doors of core (``core/doors.py``), as ``module:function``."""
 

@@ -37,28 +37,26 @@ from .core.errors import OptimizationFailed as OptimizationFailed
 from .core.errors import Refused as Refused
 from .core.errors import RegistryError as RegistryError
 from .core.evaluation.evaluate import evaluate as evaluate
+from .core.evaluation.examples import ExampleTable as ExampleTable
 from .core.evaluation.scorecard import Evaluation as Evaluation
 from .core.event_log import read_events as read_events
 from .core.events import CandidateScored as CandidateScored
-from .core.events import CellEnded as CellEnded
-from .core.events import CellStarted as CellStarted
 from .core.events import Compared as Compared
 from .core.events import Completed as Completed
 from .core.events import Evaluated as Evaluated
 from .core.events import Event as Event
 from .core.events import Failed as Failed
+from .core.events import HeldOut as HeldOut
 from .core.events import Progress as Progress
 from .core.events import Standing as Standing
 from .core.events import Started as Started
 from .core.events import StepEnded as StepEnded
 from .core.events import StepStarted as StepStarted
-from .core.events import SweepEnded as SweepEnded
-from .core.events import SweepStarted as SweepStarted
 from .core.evidence import GateResult as GateResult
 from .core.local.engine import local_lm as local_lm
 from .core.local.install import install_model as install_model
+from .core.models.requirements import Requirement as Requirement
 from .core.models.version import ModelVersion as ModelVersion
-from .core.optimization.budget import Budget as Budget
 from .core.optimization.optimize import estimate as estimate
 from .core.optimization.optimize import optimize as optimize
 from .core.optimization.presets import Preset as Preset
@@ -74,12 +72,18 @@ from .core.pipeline.pipeline import run_pipeline as run_pipeline
 from .core.registry.registry import Registry as Registry
 from .core.statistics.sample_sizes import Plan as Plan
 from .core.statistics.sample_sizes import plan as plan
+from .core.supervision.budget import Budget as Budget
 from .core.sweep.result import SweepCell as SweepCell
 from .core.sweep.result import SweepResult as SweepResult
 from .core.sweep.sweep import sweep as sweep
+from .core.sweep_events import CellEnded as CellEnded
+from .core.sweep_events import CellStarted as CellStarted
+from .core.sweep_events import SweepEnded as SweepEnded
+from .core.sweep_events import SweepStarted as SweepStarted
 from .notebook.widgets.progress import ABPanel as ABPanel
 from .notebook.widgets.progress import ProgressPanel as ProgressPanel
 from .notebook.widgets.registry import RegistryBrowser as RegistryBrowser
+from .views.listings import runs as runs
 
 __version__: str
 FRONTS: dict[str, str]

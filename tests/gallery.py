@@ -18,7 +18,7 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from dspy_nb.cli.notebooks import run_notebook
-from dspy_nb.views.documents import STYLE
+from dspy_nb.views.rendering.style import STYLE
 from tests import ROOT
 from tests.recorded import ANSWERS, FILE
 

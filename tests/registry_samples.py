@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dspy
 from hypothesis.stateful import RuleBasedStateMachine
 
+import dspy_nb as nb
 from dspy_nb.core.errors import DspyNbError
 from dspy_nb.core.registry.registry import Registry
 
@@ -67,6 +69,23 @@ def program(instructions: str = "Say it.") -> dspy.Predict:
     return made
 
 
+def evaluated(made: dspy.Module, right: range, n: int) -> nb.Evaluation:
+    """Return the evaluation of a program that knows some of n examples and answers all others wrong."""
+    labels = ["good" if number % 2 else "bad" for number in range(n)]
+    data = [
+        dspy.Example(review=f"review {number}", sentiment=label).with_inputs("review")
+        for number, label in enumerate(labels)
+    ]
+
+    def answer(review: str) -> dspy.Prediction:
+        number = int(review.split()[1])
+        wrong = {"good": "bad", "bad": "good"}[labels[number]]
+        return dspy.Prediction(sentiment=labels[number] if number in right else wrong)
+
+    found = nb.evaluate(answer, data, nb.exact_match("sentiment"))
+    return replace(found, program_sha256=None)
+
+
 def registry_of(root: Path | str, n: int = len(VERSIONS)) -> Registry:
     """Return a registry with n versions of m, 1.0.0, 1.1.0, ...; their instructions and demos tell which."""
     registry = Registry(root)
@@ -91,7 +110,7 @@ class TwoViews(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.flush, os.fsync = os.fsync, lambda _: None
         first = registry_of(Path(self.folder.name) / "registry")
-        self.views = [first.environment("e"), Registry(first.root).environment("e")]
+        self.views = [first.environment("e", create=True), Registry(first.root).environment("e", create=True)]
         self.live: list[str] = []
         self.ever: list[str] = []
 

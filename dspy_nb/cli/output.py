@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 import dspy_nb as nb
 from dspy_nb.core.text import json_text, visible
+
+_WIDTH = 100  # columns of a terminal that does not say
+_NARROWEST = 40
 
 
 class OutputClosed(Exception):
@@ -29,10 +34,35 @@ def echo(text: str, err: bool = False) -> None:
         OSError: It cannot be written, as on a full disk.
     """
     with contextlib.suppress(OSError) if err else contextlib.nullcontext():
-        try:
-            click.echo(visible(text), file=sys.stderr if err else sys.stdout)
-        except BrokenPipeError as error:  # which click would take for exit status 1
-            raise OutputClosed from error
+        _write(visible(text), sys.stderr if err else sys.stdout)
+
+
+def show(parts: Sequence[Any]) -> None:
+    """Print results and texts on stdout: fitted to a terminal and in its colours, plain and whole to anything else.
+
+    There is no colour where ``NO_COLOR`` is set or ``TERM`` is ``dumb``; ``COLUMNS`` sets the width.
+
+    Raises:
+        OutputClosed: Nobody reads stdout any more.
+        OSError: It cannot be written, as on a full disk.
+    """
+    from dspy_nb.views.rendering.text import to_text
+
+    terminal = sys.stdout.isatty()
+    width = max(shutil.get_terminal_size((_WIDTH, 24)).columns, _NARROWEST) if terminal else None
+    colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    texts = (
+        visible(part) if isinstance(part, str) else to_text(part, width, colours=colours) for part in parts
+    )
+    if shown := "\n\n".join(filter(None, texts)):
+        _write(shown, sys.stdout)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    try:
+        click.echo(text, file=stream)
+    except BrokenPipeError as error:  # which click would take for exit status 1
+        raise OutputClosed from error
 
 
 def as_json_text(data: Any, indent: int | None = 2) -> str:

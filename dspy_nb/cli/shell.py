@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import dspy_nb as nb
-from dspy_nb.cli.output import as_json_text, echo, keep_elsewhere
+from dspy_nb.cli.output import as_json_text, echo, keep_elsewhere, show
 from dspy_nb.commands import words
 from dspy_nb.commands.surface import Outcome, Surface
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import dspy
 
     from dspy_nb.core.events import Listener
+    from dspy_nb.core.optimization.ending import Voice
     from dspy_nb.views.progress.display import Display
 
 
@@ -43,10 +44,8 @@ class Shell(Surface):
             data = outcome.data() if callable(outcome.data) else outcome.data
             echo(as_json_text(data, None if outcome.one_line else 2))
         else:
-            text = outcome.value.report if outcome.text is None else outcome.text
-            said = text() if callable(text) else text
-            if shown := "\n\n".join(filter(None, (said, outcome.note))):
-                echo(shown)
+            text = outcome.value if outcome.text is None else outcome.text
+            show([text() if callable(text) else text, outcome.note, *outcome.below])
         if outcome.failure is not None:
             raise outcome.failure
         if outcome.refusal is not None:
@@ -84,9 +83,18 @@ class Shell(Surface):
 
     def progress(self, *, quiet: bool = False, background: bool = False) -> Display:
         """Return bars on stderr, if that is a terminal."""
-        from dspy_nb.views.progress.display import Display, terminal_progress
+        from dspy_nb.views.progress.listeners import shell_progress
 
-        return Display() if quiet else terminal_progress()
+        return shell_progress(quiet)
+
+    def voice(self, model_id: str | None, registry: str) -> Voice:
+        """Return how to say in commands what can be done with a run."""
+        from dspy_nb.commands.voice import ShellVoice
+
+        registers = model_id is not None
+        return ShellVoice(
+            model_id=model_id, registry=registry, registers=registers, registers_stopped=registers
+        )
 
     @property
     def watched(self) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import click
+
 import dspy_nb as nb
 from dspy_nb.commands import common
 from dspy_nb.commands.declaration import argument, command, given, name_of, option
@@ -48,6 +50,11 @@ _ONLINE: Final = (
 @common.stop_after
 @common.seed
 @common.lm
+@option(
+    "--examples which",
+    "Also show the examples, or those that B fixed or broke, that are wrong or failed.",
+    click.Choice(["fixed", "broken", "wrong", "errors", "all"]),
+)
 @option("--report reports", "Also write it to .md, .html or .json; repeatable.", common.FILES, multiple=True)
 @option(
     "--attach",
@@ -120,6 +127,7 @@ def _compare(
     one_look: bool,
     not_worse: bool,
     lm: str | None,
+    which: Any,
     reports: tuple[str, ...],
     quiet: bool,
     **terms: Any,
@@ -185,9 +193,18 @@ def _compare(
     verdicts = ", ".join(f"{one.b_name}: {one.verdict}" for one in compared)
     wanted = "not to be worse" if not_worse else "to be better"
     accepted = any(_accepted(one, not_worse) for one in compared)
+    flips = which if which in ("fixed", "broken") else None
+    tables = [
+        one.examples(wrong=which == "wrong", errors=which == "errors", flips=flips)
+        for one in compared
+        if which is not None
+    ]
+    data = {"examples": [table.to_list() for table in tables]} if tables else {}
     return Outcome(
         result,
-        lambda: result.to_dict(results=False),
+        lambda: {**result.to_dict(results=False), **data},
+        common.with_examples(result, tables),
+        tables,
         status=0 if accepted else 1,
         complaint="" if accepted else f"nothing is shown {wanted} than {compared.baseline} ({verdicts})",
         failure=next(filter(None, failures), None),
@@ -232,7 +249,7 @@ def _writing(result: Any, baseline: str, report: Path) -> Callable[[Path], None]
 
 
 def _page(title: str, body: str) -> str:
-    from dspy_nb.views.documents import markup
+    from dspy_nb.views.rendering.html import markup
 
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{markup(title)}</title></head>'

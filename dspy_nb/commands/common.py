@@ -17,7 +17,9 @@ import dspy_nb as nb
 from dspy_nb.commands.declaration import Kind, argument, given, name_of, option
 from dspy_nb.commands.surface import Surface
 from dspy_nb.commands.words import input_fields
+from dspy_nb.core.deployment.serving import LiveIn
 from dspy_nb.core.models import names
+from dspy_nb.core.text import did_you_mean
 
 
 def _registry(ctx: click.Context) -> nb.Registry:
@@ -81,7 +83,7 @@ MODELS: Final = Kind("NAME", lambda here, ctx: _registry(ctx).models())
 REFERENCES: Final = Kind("REF", _references)
 STAGES: Final = Kind("STAGE", lambda here, ctx: names.STAGES)
 ENVIRONMENTS: Final = Kind(
-    "NAME", lambda here, ctx: sorted({"development", "staging", "production", *_registry(ctx).environments()})
+    "NAME", lambda here, ctx: sorted({*names.ENVIRONMENTS, *_registry(ctx).environments()})
 )
 EXPERIMENTS: Final = Kind("NAME", _experiments)
 CONDITIONS: Final = Kind("NAME=VALUE", _conditions)
@@ -129,10 +131,12 @@ test_data: Final = option(
 inputs: Final = option(
     "--inputs", "Input fields of files, comma-separated; else the program's own.", Kind("FIELDS")
 )
-quiet: Final = option("-q --quiet", "Show no progress.", bool)
+quiet: Final = option("-q --quiet", "Show neither progress nor what it can cost.", bool)
 bump: Final = option("--bump", "Which part of the version to raise; minor by default.", BUMPS)
 reason: Final = option("--reason", "Why; it is kept in the history.", TEXT)
 by: Final = option("--by", "Who decides; the user by default.", NAME)
+create: Final = option("--create", "Make the environment, if there is none of that name yet.", bool)
+dry_run: Final = option("--dry-run", "Say what is required and what of it is met; nothing is done.", bool)
 evidence: Final = option(
     "--evidence",
     "A gate's result, a comparison or an evaluation, or a file with its JSON.",
@@ -155,6 +159,11 @@ def program_argument(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(here, **options)
 
     return argument("first", PROGRAMS, "[PROGRAM]", required=False)(merged)
+
+
+def with_examples(result: Any, tables: Sequence[Any]) -> Callable[[], str] | None:
+    """Return what makes the text of a result with tables of its examples, ``None`` for that of the result alone."""
+    return (lambda: "\n\n".join(one.report() for one in (result, *tables))) if tables else None
 
 
 def require(options: Mapping[str, Any], needed: Iterable[str]) -> None:
@@ -180,10 +189,23 @@ def open_registry(root: str) -> nb.Registry:
     return nb.Registry(root)
 
 
-def version_facts(version: nb.ModelVersion) -> dict[str, Any]:
-    """Return what ``--json`` says about a version."""
+def version_facts(version: nb.ModelVersion, live: Sequence[LiveIn] | None = None) -> dict[str, Any]:
+    """Return what ``--json`` says about a version, and where it is live if that is given."""
     facts = {field.name: getattr(version, field.name) for field in fields(version) if field.name != "files"}
-    return {"ref": version.ref, **facts, "path": str(version.path)}
+    found = {"ref": version.ref, **facts, "path": str(version.path)}
+    if live is not None:
+        found["live_in"] = [place.environment for place in live if place.share is None]
+        found["canary_in"] = {place.environment: place.share for place in live if place.share is not None}
+    return found
+
+
+def note_new_model(here: Surface, version: nb.ModelVersion, found: nb.Registry) -> None:
+    """Say that a version began a new model, and whether another one may have been meant."""
+    with contextlib.suppress(nb.DspyNbError):  # it is done, whatever the disk says now
+        if len(found.list(version.model_id)) == 1:
+            others = [name for name in found.folder_names() if name != version.model_id]
+            hint = did_you_mean(version.model_id, others)
+            here.say(f"Note: {version.model_id} is a new model" + (f"; {hint}?" if hint else ""))
 
 
 def resolve(

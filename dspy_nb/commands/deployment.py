@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import dspy_nb as nb
@@ -16,25 +17,33 @@ from dspy_nb.commands.surface import Outcome, Surface
 @common.version_argument
 @option("--to stage", "Such as staging or production.", common.STAGES, required=True)
 @common.evidence
+@common.dry_run
 @option("--force", "Override the rules; needs --reason, and the history shows it.", bool)
 @common.reason
 @common.by
 @common.registry
-def promote(here: Surface, ref: str, stage: str, evidence: str | None, root: str, **decision: Any) -> Outcome:
+def promote(
+    here: Surface, ref: str, stage: str, evidence: str | None, dry_run: bool, root: str, **decision: Any
+) -> Outcome:
     r"""Move a version to another stage.
 
-    The exit status is 1 if a rule says no, such as evidence that is missing.
+    The exit status is 1 if a rule says no, such as evidence that is missing; --dry-run tells beforehand which ones
+    are met, and by what.
 
     \b
     Examples:
       dspy-nb promote sentiment@1.1.0 --to staging
       dspy-nb gate report.json --min-score 0.85 --json > gate.json
       dspy-nb promote sentiment@1.1.0 --to production --evidence gate.json
+      dspy-nb promote sentiment@1.1.0 --to production --dry-run
       %dspy_promote sentiment@1.1.0 --to production --evidence _dspy_evaluation
     """
     from dspy_nb.views.listings import advice_on_promotion
 
     registry, proof = open_registry(root), None if evidence is None else here.evidence(evidence)
+    if dry_run:
+        found = registry.requirements(ref, stage, evidence=proof)
+        return _requirements(found, registry.get(ref), f"to promote {{}} to {stage}")
     version = registry.promote(ref, stage, evidence=proof, **decision)
     with contextlib.suppress(nb.RegistryError):  # it is done, whatever the disk says now
         if advice := advice_on_promotion(registry.history(version.model_id)):
@@ -67,23 +76,37 @@ def archive(here: Surface, ref: str, root: str, **decision: Any) -> Outcome:
 @command("deploy", magic="dspy_deploy")
 @common.version_argument
 @option("--to environment", "Such as production.", common.ENVIRONMENTS, metavar="ENVIRONMENT", required=True)
+@common.create
 @common.evidence
+@common.dry_run
 @common.reason
 @common.by
 @common.registry
 def deploy(
-    here: Surface, ref: str, environment: str, evidence: str | None, root: str, **decision: Any
+    here: Surface,
+    ref: str,
+    environment: str,
+    create: bool,
+    evidence: str | None,
+    dry_run: bool,
+    root: str,
+    **decision: Any,
 ) -> Outcome:
     r"""Make a version live in an environment.
 
-    The exit status is 1 if the environment does not accept it.
+    There is development, staging and production; another one is made with --create. The exit status is 1 if the
+    environment does not accept the version; --dry-run tells beforehand what it requires.
 
     \b
     Examples:
       dspy-nb deploy sentiment@1.1.0 --to production --reason "beats 1.0.0 by 6 points"
+      dspy-nb deploy sentiment@1.1.0 --to beta --create
       %dspy_deploy sentiment@production --to production
     """
-    where = open_registry(root).environment(environment)
+    registry = open_registry(root)
+    where = registry.environment(environment, create=create)
+    if dry_run:
+        return _requirements(where.requirements(ref), registry.get(ref), f"to deploy {{}} to {environment}")
     proof = None if evidence is None else here.evidence(evidence)
     return _outcome(here, environment, where.deploy(ref, evidence=proof, **decision))
 
@@ -107,6 +130,20 @@ def rollback(here: Surface, environment: str, root: str, **decision: Any) -> Out
     """
     where = open_registry(root).environment(environment)
     return _outcome(here, environment, where.rollback(**decision))
+
+
+def _requirements(found: Sequence[nb.Requirement], version: nb.ModelVersion, what: str) -> Outcome:
+    """Return what a decision requires; nothing was done."""
+    from dspy_nb.views.listings import Listing
+
+    possible = all(one.met for one in found)
+    title = f"What it takes {what.format(version.ref)}: {'all is met' if possible else 'not all is met'}"
+    data = {
+        "ref": version.ref,
+        "possible": possible,
+        "requirements": [one.to_dict() for one in found],
+    }
+    return Outcome(Listing(found, title), data, status=int(not possible))
 
 
 def _outcome(here: Surface, environment: str, made: nb.Deployment) -> Outcome:

@@ -14,6 +14,8 @@ from dspy_nb.commands import common
 from dspy_nb.commands.declaration import Kind, argument, command, given, name_of, option, option_group
 from dspy_nb.commands.surface import Outcome, Surface
 
+EXAMPLES: Final = click.Choice(["wrong", "errors", "all"])
+
 _condition_options: Final = option_group(
     option("--min-score", "The least score, held against the lower end of its interval.", float),
     option("--max-error-rate", "The largest share of examples without an answer or a score.", float),
@@ -73,6 +75,7 @@ _condition_options: Final = option_group(
     common.FILES,
     shell_names=("--out",),
 )
+@option("--examples which", "Also show the examples, or those that are wrong or failed.", EXAMPLES)
 @option("--attach", "Record the result with the version, as evidence for promotion.", bool)
 @option("--register-with", "Record the result with this version, of the same program.", common.REFERENCES)
 @option("--plan effect", "Evaluate nothing: say how many examples show a difference of this size.", float)
@@ -90,6 +93,7 @@ def evaluate(
     lm: str | None,
     conditions: tuple[str, ...],
     report: str | None,
+    which: str | None,
     attach: bool,
     register_with: str | None,
     effect: float | None,
@@ -162,10 +166,17 @@ def evaluate(
     result = None if reference is None else reference.check(evaluation, raises=False)
     note = "" if target is None else _attach(registry, target, evaluation, result)
     refused = result is not None and not result.passed
+    tables = [] if which is None else [evaluation.examples(wrong=which == "wrong", errors=which == "errors")]
+    data: dict[str, Any] = {"gate": None if result is None else result.to_dict()}
+    if which is not None:
+        data["examples"] = tables[0].to_list()
     return Outcome(
         evaluation,
-        lambda: {**evaluation.to_dict(results=False), "gate": None if result is None else result.to_dict()},
-        note="\n".join(filter(None, (note, "" if result is None else result.report()))),
+        lambda: {**evaluation.to_dict(results=False), **data},
+        common.with_examples(evaluation, tables),
+        tables,
+        note=note,
+        below=() if result is None else (result,),
         refusal=nb.GateFailed(list(result.reasons)) if result is not None and refused else None,
         status=0 if evaluation.complete and evaluation.errors.count < evaluation.n else 1,
         failure=failure,

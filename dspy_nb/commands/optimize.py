@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import dspy_nb as nb
 from dspy_nb.commands import common
+from dspy_nb.commands.common import note_new_model
 from dspy_nb.commands.declaration import command, given, option
 from dspy_nb.commands.surface import Outcome, Surface
 from dspy_nb.commands.tasks import reading_task, task_options
@@ -17,7 +18,7 @@ from dspy_nb.commands.tasks import reading_task, task_options
 @option("--run-dir", "Keep every LM answer, to go on later without paying twice.", common.DIRECTORY)
 @option("--log-file", "Append each event as a line of JSON.", common.FILES)
 @option("--dry-run", "Check everything and say how many LM calls it can take.", bool)
-@option("--background", "Return at once; see run.wait() and run.stop().", bool, only="notebook")
+@option("--background", "Return at once; see run.wait(), run.stop() and %dspy_runs.", bool, only="notebook")
 @common.registry
 @common.quiet
 def optimize(
@@ -47,6 +48,8 @@ def optimize(
       dspy-nb optimize --like sentiment@1.2.0 --seed 1
       %dspy_optimize program --train train --val val --test test --metric exact_match:label -o run
     """
+    from dspy_nb.core.optimization.ending import speaking
+    from dspy_nb.views.ending import describe_change, describe_end, say_next
     from dspy_nb.views.listings import short_path
     from dspy_nb.views.run import describe_estimate
 
@@ -65,8 +68,9 @@ def optimize(
         if dry_run:
             data = {"lm_calls": wanted.estimate.lm_calls, **asdict(wanted.estimate)}
             return Outcome(wanted.estimate, data, cost, aside=True)
-        listeners = here.announce(cost)
-        with here.progress(quiet=quiet, background=background) as progress:
+        listeners = [] if quiet else here.announce(cost)
+        voice = here.voice(wanted.model_id, root)
+        with speaking(voice), here.progress(quiet=quiet, background=background) as progress:
             run = nb.optimize(
                 task,
                 run_dir=run_dir,
@@ -79,10 +83,17 @@ def optimize(
     if background:
         return Outcome(run)
     version, why = (None, "") if wanted.model_id is None else _register(here, run, wanted, bump, root)
-    known = why if version is None else f"Registered {version.ref} in {short_path(version.path)}"
+    ref = None if version is None else version.ref
+    run.plan = replace(run.plan, voice=replace(run.plan.voice, ref=ref, registers=False))
     status = 1 if why and not here.keeps_results else 0
+    said = [why] if why and not status else []
+    if version is not None:
+        changed = "" if run.held_out is None else f": {describe_change(run.held_out)};"
+        said.append(f"Registered {version.ref}{changed} in {short_path(version.path)}")
+    if not here.shows_ends(quiet):
+        said += [*([] if ref else [describe_end(run)]), say_next(run.next_step)]
     return Outcome(
-        run, lambda: _facts(run, version), note="" if status else known, status=status, complaint=why
+        run, lambda: _facts(run, version), note="\n".join(said), status=status, complaint=why, line=False
     )
 
 
@@ -93,13 +104,17 @@ def _register(
     if run.origin == "given":
         return None, f"stopped by {run.stopped_by} before any candidate was scored: nothing is registered"
     if here.keeps_results and run.stopped_by in ("interrupt", "stop"):
-        return None, "not registered, because the run was interrupted; it is kept as _dspy_run"
+        kept = run.plan.voice.name
+        return None, f"not registered, because the run was interrupted; it is kept as {kept}"
     try:
         facts = {"command": wanted.command}
-        return nb.Registry(root).register(run, wanted.model_id, bump=bump, metadata=facts), ""
+        found = nb.Registry(root)
+        version = found.register(run, wanted.model_id, bump=bump, metadata=facts)
     except nb.DspyNbError:
         here.rescue(run.program.save, "program.json", "Not registered; the optimized program")
         raise
+    note_new_model(here, version, found)
+    return version, ""
 
 
 def _facts(run: nb.OptimizationRun, version: nb.ModelVersion | None) -> dict[str, Any]:
@@ -107,7 +122,11 @@ def _facts(run: nb.OptimizationRun, version: nb.ModelVersion | None) -> dict[str
     from dspy_nb.core.optimization.run import readable
 
     plan, gain = run.plan, run.improvement
+    held_out = run.held_out
     return {
+        "verdict": None if held_out is None else held_out.verdict or None,
+        "held_out": None if held_out is None else asdict(held_out),
+        "next_step": run.next_step,
         "model": None if version is None else version.ref,
         "path": None if version is None else str(version.path),
         "optimizer": plan.optimizer,
@@ -127,6 +146,7 @@ def _facts(run: nb.OptimizationRun, version: nb.ModelVersion | None) -> dict[str
         ],
         "usage": run.usage.to_dict(),
         "errors": run.errors.count,
+        "findings": [asdict(finding) for finding in run.findings],
         "estimated_lm_calls": plan.estimate.lm_calls,
         "stopped_by": run.stopped_by,
         "duration_s": round(run.duration_s, 3),

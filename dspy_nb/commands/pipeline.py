@@ -41,6 +41,7 @@ _UNTIL: Final = ("optimize", "evaluate", "gate", "staging", "ab-test", "producti
 )
 @option("--staging", "Environment.", common.ENVIRONMENTS, default="staging")
 @option("--environment production", "Environment.", common.ENVIRONMENTS, default="production")
+@common.create
 @option(
     "--until",
     "End with this step; the same command with the same --out does the rest.",
@@ -66,6 +67,7 @@ def pipeline(
     inconclusive: Any,
     staging: str,
     production: str,
+    create: bool,
     until: str,
     out: str | None,
     by: str | None,
@@ -108,10 +110,11 @@ def pipeline(
             inconclusive=inconclusive,
             staging=staging,
             production=production,
+            create=create,
         )
         folder = Path(out) if out is not None else next_folder(Path("runs"), wanted.model_id)
         budget = wanted.task.budget if wanted.task.budget.limits() else DEFAULT_BUDGET
-        listeners = here.announce(describe_estimate(wanted.estimate, budget))
+        listeners = [] if quiet else here.announce(describe_estimate(wanted.estimate, budget))
         with here.progress(quiet=quiet) as progress:
             result = run_pipeline(
                 wanted.task,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import dspy_nb as nb
@@ -11,11 +12,32 @@ from dspy_nb.commands.common import open_registry, version_facts
 from dspy_nb.commands.declaration import Kind, argument, command, given, name_of, option
 from dspy_nb.commands.surface import Outcome, Surface
 
+_columns = option(
+    "--columns",
+    "Columns of the table, comma-separated: version, stage, live, score, measured, optimizer, model, created, "
+    "parent, size.",
+    Kind("NAMES", lambda here, ctx: _column_names()),
+)
+
+
+def _column_names() -> Iterable[str]:
+    from dspy_nb.views.listings import COLUMNS
+
+    return COLUMNS
+
+
+def _chosen(columns: str | None) -> list[str] | None:
+    """Return the names of the columns that were typed."""
+    from dspy_nb.views.listings import check_columns
+
+    return None if columns is None else check_columns(columns)
+
 
 @command("list")
 @argument("model_id", common.MODELS, "[MODEL]", required=False)
+@_columns
 @common.registry
-def list_versions(here: Surface, model_id: str | None, root: str) -> Outcome:
+def list_versions(here: Surface, model_id: str | None, columns: str | None, root: str) -> Outcome:
     r"""List the versions of one model, or of all.
 
     A model that cannot be read is named on stderr, with exit status 2; the others are listed.
@@ -24,12 +46,15 @@ def list_versions(here: Surface, model_id: str | None, root: str) -> Outcome:
     Examples:
       dspy-nb list
       dspy-nb list sentiment --json
+      dspy-nb list --columns version,stage,live,score
     """
-    found = open_registry(root)
+    found, shown = open_registry(root), _chosen(columns)
     versions, damage = found.survey() if model_id is None else (found.list(model_id), [])
+    live, broken = found.live()
+    damage = [*damage, *broken]
     return Outcome(
-        here.listing(versions, "Versions", found, model_id or ""),
-        [version_facts(version) for version in versions],
+        here.listing(versions, "Versions", found, model_id or "", shown, live),
+        [version_facts(version, live.get(version.ref, ())) for version in versions],
         status=2 if damage else 0,
         complaint="\n".join(map(str, damage)),
     )
@@ -39,7 +64,14 @@ def list_versions(here: Surface, model_id: str | None, root: str) -> Outcome:
 @argument("model", common.MODELS, "[MODEL]", required=False)
 @option("--history", "Everything that was ever decided about the model.", bool)
 @option("--environment", "What was live there, and what is.", common.ENVIRONMENTS)
-@option("--diff compared", "What changed from A to B.", common.REFERENCES, nargs=2, metavar="A B")
+@option(
+    "--diff compared",
+    "What changed between two versions, from the older to the newer.",
+    common.REFERENCES,
+    nargs=2,
+    metavar="A B",
+)
+@_columns
 @common.registry
 def registry(
     here: Surface,
@@ -47,6 +79,7 @@ def registry(
     history: bool,
     environment: str | None,
     compared: tuple[str, str] | None,
+    columns: str | None,
     root: str,
 ) -> Outcome:
     r"""List the versions in the registry, the newest of each model first; or what was decided.
@@ -56,6 +89,7 @@ def registry(
     \b
     Examples:
       %dspy_registry
+      %dspy_registry --columns version,stage,live,score
       %dspy_registry sentiment --history
       %dspy_registry --diff sentiment@1.0.0 sentiment@1.1.0
     """
@@ -66,7 +100,9 @@ def registry(
         raise nb.InputError(f"give either {typed[0]} or {typed[1]}, not both")
     if model and typed and not history:
         raise nb.InputError(f"{typed[0]} does not go with {model!r}")
-    found = nb.Registry(root)
+    if typed and columns is not None:
+        raise nb.InputError(f"--columns goes with a list of versions, not with {typed[0]}")
+    found, shown = nb.Registry(root), _chosen(columns)
     if compared:
         return Outcome(found.diff(*compared))
     if environment:
@@ -77,13 +113,16 @@ def registry(
             raise nb.InputError("--history needs a model, or write --environment NAME")
         return Outcome(Listing(found.history(model), f"History of {model}"))
     title = f"Registry: {short_path(found.root)}"
+    live, broken = found.live()
     if model and "@" in model:
-        return Outcome(Listing([found.get(model)], title))
+        return Outcome(Listing([found.get(model)], title, columns=shown, live=live))
     if model:
-        return Outcome(here.listing(found.list(model), title, found, model))
+        return Outcome(here.listing(found.list(model), title, found, model, shown, live))
     versions, damage = found.survey()
-    shown = Listing(versions, title) if damage else here.listing(versions, title, found, "")
-    return Outcome(shown, refusal=damage[0] if damage else None)
+    damage = [*damage, *broken]
+    if damage:
+        return Outcome(Listing(versions, title, columns=shown, live=live), refusal=damage[0])
+    return Outcome(here.listing(versions, title, found, "", shown, live))
 
 
 @command("show")
@@ -100,11 +139,17 @@ def show(here: Surface, ref: str, root: str) -> Outcome:
       dspy-nb show sentiment@production
     """
     from dspy_nb.core.models.version import verified_files
+    from dspy_nb.views.card import card_document
 
-    version = open_registry(root).get(ref)
+    found = open_registry(root)
+    version = found.get(ref)
+    live = found.live()[0].get(version.ref, ())
     card = verified_files(version.path, version.files, version.ref)["README.md"]
+    standing = " · ".join([version.ref, f"stage {version.stage}", *map(str, live)])
     return Outcome(
-        version, {**version.metadata, **version_facts(version)}, lambda: card.decode("utf-8").rstrip()
+        version,
+        {**version.metadata, **version_facts(version, live)},
+        lambda: replace(card_document(card.decode("utf-8", "replace")), subtitle=standing),
     )
 
 
@@ -161,9 +206,11 @@ def history(here: Surface, model_id: str | None, environment: str | None, root: 
 @option("--predictor", "Whose prompt, where the programs have several predictors.", Kind("PATH"))
 @common.registry
 def diff(here: Surface, a: str, b: str, inputs: tuple[str, ...], predictor: str | None, root: str) -> Outcome:
-    r"""Show what changed from version A to version B.
+    r"""Show what changed between two versions, from the older to the newer.
 
-    Instructions, demos, fields, options and scores are compared, with --input the exact prompts too.
+    In whichever order they are named: of one model the lower version is the older, of two models the one that was
+    made earlier. Instructions, demos, fields, options and scores are compared, with --input the exact prompts too;
+    where both were evaluated on the same examples, also example by example and class by class.
 
     \b
     Examples:
@@ -173,7 +220,7 @@ def diff(here: Surface, a: str, b: str, inputs: tuple[str, ...], predictor: str 
     registry = open_registry(root)
     values = words.parse_options(inputs, as_text=_text_inputs(registry.get(a))) if inputs else None
     found = registry.diff(a, b, inputs=values, predictor=predictor)
-    return Outcome(found, lambda: asdict(found))
+    return Outcome(found, found.to_dict)
 
 
 def _text_inputs(version: nb.ModelVersion) -> set[str]:
@@ -204,5 +251,7 @@ def register(here: Surface, program: str, root: str, **arguments: Any) -> Outcom
       dspy-nb register --program my_package.programs:Classifier --model-id sentiment --bump major
     """
     common.require({"program": program}, ("program",))
-    made = nb.Registry(root).register(here.program(program, name_of("program")), **arguments)
+    found = nb.Registry(root)
+    made = found.register(here.program(program, name_of("program")), **arguments)
+    common.note_new_model(here, made, found)
     return Outcome(made, version_facts(made), f"Registered {made.ref} in {made.path}")

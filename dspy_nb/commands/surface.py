@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import dspy_nb as nb
     from dspy_nb.core.events import Listener
     from dspy_nb.core.models.version import ModelVersion
+    from dspy_nb.core.optimization.ending import Voice
+    from dspy_nb.views.listings import Live
     from dspy_nb.views.progress.display import Display
 
 
@@ -27,27 +29,31 @@ class Outcome:
     Attributes:
         value: The result: what a magic returns, and what is shown.
         data: The result as JSON can hold it, for ``--json``; a function that makes it, where that costs.
-        text: The result as text for a terminal; by default that of ``value``.
+        text: The result for a terminal, as text or as what there is a view of; by default ``value``.
         also: What else a notebook shows, before the result.
         note: A sentence to say after it, such as where it was kept.
+        below: What else is shown after it, such as what a gate says.
         refusal: Why a rule said no: the exit status is 1, the cell fails.
         status: The exit status where no rule was asked, with ``complaint`` on stderr.
         complaint: See ``status``.
         failure: What went wrong at the very end: shown after the result.
         one_line: Whether the JSON is one line, for a log.
+        line: Whether a notebook that does not show the value, as where it is assigned, says it in a line.
         aside: Whether this is not what the command is for, so that it does not take the place of the last result.
     """
 
     value: Any = None
     data: Any = None
-    text: str | Callable[[], str] | None = None
+    text: Any = None
     also: Sequence[Any] = ()
     note: str = ""
+    below: Sequence[Any] = ()
     refusal: DspyNbError | None = None
     status: int = 0
     complaint: str = ""
     failure: DspyNbError | None = None
     one_line: bool = False
+    line: bool = True
     aside: bool = False
 
 
@@ -136,6 +142,19 @@ class Surface(ABC):
     # -- what is said and kept -----------------------------------------------------------------------------
 
     @abstractmethod
+    def voice(self, model_id: str | None, registry: str) -> Voice:
+        """Return how to say here what can be done with a run.
+
+        Args:
+            model_id: The model that it is registered as when it has ended, if it is.
+            registry: Folder of the registry.
+        """
+
+    def shows_ends(self, quiet: bool) -> bool:
+        """Whether the end of a call is to be read here anyway, so that it need not be said again."""
+        return True
+
+    @abstractmethod
     def announce(self, cost: str) -> list[Listener]:
         """Say what a call may cost, at the latest when it begins.
 
@@ -167,11 +186,28 @@ class Surface(ABC):
         """Write a file of results that were paid for, as :func:`write_late`."""
         return write_late(write, target, self.rescue)
 
-    def listing(self, versions: Sequence[ModelVersion], title: str, registry: nb.Registry, model: str) -> Any:
-        """Return a list of versions as it is shown here; ``model`` is "" for those of all models."""
+    def listing(
+        self,
+        versions: Sequence[ModelVersion],
+        title: str,
+        registry: nb.Registry,
+        model: str,
+        columns: Sequence[str] | None = None,
+        live: Live | None = None,
+    ) -> Any:
+        """Return a list of versions as it is shown here.
+
+        Args:
+            versions: The versions.
+            title: Of the list.
+            registry: Where they are.
+            model: Their model; "" for those of all models.
+            columns: Names of columns; the usual ones by default.
+            live: Where those are live that are, by reference.
+        """
         from dspy_nb.views.listings import Listing
 
-        return Listing(versions, title, "No versions yet.")
+        return Listing(versions, title, "No versions yet.", columns=columns, live=live)
 
 
 def write_late(

@@ -163,7 +163,7 @@ def sweep(
                 "comparison": comparison,
             }
             return Outcome(Estimate(evaluation=made.calls, scoring=comparison), data, cost, aside=True)
-        listeners = here.announce(cost)
+        listeners = [] if quiet else here.announce(cost)
         with here.progress(quiet=quiet) as progress:
             result = nb.sweep(
                 program,
@@ -199,10 +199,13 @@ def _register(
         return None, "not registered: the finalists were not compared"
     cell = result.best if margin is None else result.cheapest(margin)
     try:
-        return nb.Registry(root).register(cell, model_id, bump=settings["bump"]), ""
+        found = nb.Registry(root)
+        version = found.register(cell, model_id, bump=settings["bump"])
     except nb.DspyNbError:
         here.rescue(cell.program.save, "program.json", "Not registered; the program of the best cell")
         raise
+    common.note_new_model(here, version, found)
+    return version, ""
 
 
 # -- what varies ------------------------------------------------------------------------------------------------

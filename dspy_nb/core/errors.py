@@ -19,18 +19,29 @@ not: it writes to stderr only, and nbmake and papermill then report success.
 
 from __future__ import annotations
 
+import traceback
+from typing import ClassVar
+
 from dspy_nb.core.text import error_text, one_line, visible
 
 
 class DspyNbError(Exception):
-    """Base of every error that dspy_nb raises on purpose."""
+    """Base of every error that dspy_nb raises on purpose.
+
+    Attributes:
+        short: Whether a notebook shows one line of it; the whole traceback otherwise.
+    """
+
+    short: ClassVar[bool] = True
 
     def __str__(self) -> str:
         """Return the message, with what it quotes from outside fit for a terminal."""
         return visible(super().__str__())
 
     def _render_traceback_(self) -> list[str]:
-        """Return the traceback that IPython shows: one line, no frames."""
+        """Return the traceback that IPython shows: one line, no frames, unless somebody wants to see them."""
+        if not self.short:
+            return "".join(traceback.format_exception(self)).splitlines()
         return [one_line(f"{type(self).__name__}: {self}")]
 
 

@@ -8,10 +8,12 @@ import json
 import logging
 import os
 import stat
+import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import dspy_nb.core.sweep_events  # noqa: F401 (so that its kinds are read too)
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.events import EVENT_KINDS, Event
@@ -55,6 +57,7 @@ class EventLog:
                 raise InputError(f"log file {self.path} cannot be read: {_reason(error)}") from None
             raise
         self._descriptor = descriptor
+        _hold(descriptor)
 
     def __call__(self, event: Event) -> None:
         """Append ``event`` and hand it to the operating system."""
@@ -135,6 +138,38 @@ def _drop_torn_line(descriptor: int, path: Path) -> None:
         raise InputError(f"log file {path} holds something else than the events of runs: name another")
     if torn:
         os.ftruncate(descriptor, size - len(torn))
+
+
+def _hold(descriptor: int) -> None:
+    """Let :func:`is_held` see that the log is in use, until the descriptor is closed, by a crash too."""
+    if sys.platform != "win32":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process has a log open for writing; ``False`` also where the system cannot tell.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY | _AT_ONCE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    else:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def read_events(path: str | Path) -> list[Event]:

@@ -68,11 +68,13 @@ class Started(Event):
         optimizer: name of the optimizer.
         total_steps: LM calls expected, from the estimate; ``None`` where none can be given.
         budget: the limits in force, ``{}`` for none.
+        run_id: of the run, by which a version that was registered from it is recognised.
     """
 
     optimizer: str
     total_steps: int | None = None
     budget: Mapping[str, int | float] = field(default_factory=dict)
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Progress(Event):
         step: LM calls answered so far, cache hits included.
         message: what the optimizer is doing, in words.
         metrics: lm_calls, cache_hits, errors, prompt_tokens, completion_tokens, usd, best_score,
-            baseline_score, elapsed_s.
+            baseline_score, elapsed_s, skipped (examples that a race did not ask).
     """
 
     step: int
@@ -103,6 +105,8 @@ class CandidateScored(Event):
         best: True when it is the best candidate so far.
         instruction: beginning of its first predictor's instruction.
         demos: how many demos its predictors carry together.
+        abandoned: True if a race gave it up; its score is then an estimate.
+        interval: of such a score.
         prompt: its whole prompt (a ``Prompt``) for listeners in the process; not in the log.
     """
 
@@ -113,7 +117,47 @@ class CandidateScored(Event):
     best: bool
     instruction: str = ""
     demos: int = 0
+    abandoned: bool = False
+    interval: tuple[float, float] | None = None
     prompt: Any = field(default=None, repr=False, compare=False, kw_only=True, metadata=_IN_PROCESS)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a run has changed on examples that its search never saw.
+
+    Attributes:
+        before: score of the program as it was given, a fraction; ``None`` where it was not scored.
+        after: score of the program that the run ended with; ``None`` as well.
+        before_interval: in which the score before lies.
+        after_interval: in which the score after lies.
+        n: examples that were scored: after, or before where there is no score after.
+        planned: examples that there are.
+        verdict: "better", "worse" or "no clear difference"; "unchanged" where the program is the one that was
+            given; "" where a score is missing, or is of a part of the examples.
+        difference: score after less that before, paired by example; ``None`` without a verdict.
+        interval: in which the difference lies.
+        confidence: of all intervals.
+        gained: examples that scored higher than before.
+        lost: examples that scored lower.
+        errors: examples that failed before, and after.
+        validation: True where they are the validation set, which the search did not use.
+    """
+
+    before: float | None = None
+    after: float | None = None
+    before_interval: tuple[float, float] | None = None
+    after_interval: tuple[float, float] | None = None
+    n: int = 0
+    planned: int = 0
+    verdict: str = ""
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    confidence: float = 0.95
+    gained: int = 0
+    lost: int = 0
+    errors: tuple[int, int] = (0, 0)
+    validation: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,11 +168,19 @@ class Completed(Event):
         score: score of that program on the validation set, ``None`` where there was none.
         duration_s: wall-clock seconds.
         stopped_by: ``None`` when the optimizer finished by itself, else what ended it early.
+        origin: where the program comes from, as in ``OptimizationRun.origin``.
+        held_out: what changed on examples that the search never saw; ``None`` where there were none.
+        next_step: what to do next, a sentence.
+        findings: what stands out in the answers of the run, in words.
     """
 
     score: float | None
     duration_s: float
     stopped_by: str | None = None
+    origin: str = "optimizer"
+    held_out: HeldOut | None = None
+    next_step: str = ""
+    findings: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 # -- of an evaluation -------------------------------------------------------------------------------------------
@@ -145,6 +197,11 @@ class Evaluated(Event):
         mean: mean of the first metric over them, a failure as 0; ``None`` before the first.
         elapsed_s: wall-clock seconds since it began.
         over: True for the last one.
+        findings: what stands out in the answers so far, in words; all of it in the last one.
+        interval: in which that mean lies, at the confidence of the call; ``None`` before the first.
+        cached: how many of those so far came from a cache alone.
+        at_once: how many are answered at the same time, at most.
+        interrupted: True where an interrupt ended it.
     """
 
     done: int
@@ -153,6 +210,11 @@ class Evaluated(Event):
     mean: float | None = None
     elapsed_s: float = 0.0
     over: bool = False
+    findings: tuple[str, ...] = field(default=(), kw_only=True)
+    interval: tuple[float, float] | None = None
+    cached: int = 0
+    at_once: int = 1
+    interrupted: bool = False
 
 
 # -- of a comparison --------------------------------------------------------------------------------------------
@@ -201,6 +263,8 @@ class Compared(Event):
         margin: largest difference that makes no practical difference.
         elapsed_s: wall-clock seconds since it began.
         over: True for the last one.
+        findings: what stands out in the answers of the programs, in words; in the last one.
+        interrupted: True where an interrupt ended it.
     """
 
     done: int
@@ -210,6 +274,8 @@ class Compared(Event):
     margin: float = 0.0
     elapsed_s: float = 0.0
     over: bool = False
+    findings: tuple[str, ...] = field(default=(), kw_only=True)
+    interrupted: bool = False
 
 
 # -- of a pipeline, besides those of the calls within its steps ---------------------------------------------------
@@ -245,82 +311,6 @@ class StepEnded(Event):
     message: str
     duration_s: float = 0.0
     over: bool = False
-
-
-# -- of a sweep, besides those of the calls within its cells -------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SweepStarted(Event):
-    """A sweep began.
-
-    Attributes:
-        cells: names of its cells.
-        rungs: how many of them each rung of the race is to have.
-        budget: the limits in force, ``{}`` for none.
-        folder: where its answers are kept, "" if nowhere.
-    """
-
-    cells: tuple[str, ...]
-    rungs: tuple[int, ...] = ()
-    budget: Mapping[str, int | float] = field(default_factory=dict)
-    folder: str = ""
-
-
-@dataclass(frozen=True)
-class CellStarted(Event):
-    """A cell goes on, in a rung of the race; or the finalists are compared, which is no cell.
-
-    Attributes:
-        name: of the cell; "" for the comparison.
-        rung: which one, from 1.
-        lm_calls: LM calls that it may make at most in this rung, ``None`` if there is no limit.
-    """
-
-    name: str
-    rung: int = 0
-    lm_calls: int | None = None
-
-
-@dataclass(frozen=True)
-class CellEnded(Event):
-    """A cell is over for this rung, or for good.
-
-    Attributes:
-        name: of the cell; "" for the comparison.
-        status: "done", "dropped", "failed", "finalist" or "waiting".
-        reason: how it ended, in one line.
-        score: of its best program on the validation examples; of a finalist that was compared on the test examples,
-            on those.
-        lm_calls: what it has used so far.
-        usage: what the whole sweep has used so far, as in ``Progress``.
-    """
-
-    name: str
-    status: str
-    reason: str = ""
-    score: float | None = None
-    lm_calls: int = 0
-    usage: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class SweepEnded(Event):
-    """A sweep is over.
-
-    Attributes:
-        best: name of the best cell, ``None`` if there is none.
-        message: what was found, in one line.
-        lm_calls: what it has used.
-        duration_s: wall-clock seconds.
-        stopped_by: what ended it early; ``None`` if nothing did.
-    """
-
-    best: str | None
-    message: str = ""
-    lm_calls: int = 0
-    duration_s: float = 0.0
-    stopped_by: str | None = None
 
 
 # -- sending ----------------------------------------------------------------------------------------------------
@@ -370,12 +360,22 @@ class Broadcaster:
                 return
             self._sent_at = time.monotonic()
             for position, listener in enumerate(self.listeners):
-                try:
-                    listener(event)
-                except Exception:
-                    if position not in self._broken:
-                        self._broken.add(position)
-                        logger.warning("listener %r failed; the call goes on", listener, exc_info=True)
+                self._tell(position, listener, event)
+
+    def _tell(self, position: int, listener: Listener, event: Event) -> None:
+        try:
+            listener(event)
+        except Exception:
+            if position not in self._broken:
+                self._broken.add(position)
+                logger.warning("listener %r failed; the call goes on", listener, exc_info=True)
+
+    def join(self, listener: Listener, said: Sequence[Event]) -> None:
+        """Hand ``said`` to one more listener, and then all that follows, with nothing in between left out."""
+        with self._lock:
+            self.listeners.append(listener)
+            for event in said:
+                self._tell(len(self.listeners) - 1, listener, event)
 
     def update(self, make: Callable[[], Event]) -> None:
         """Send ``make()``, unless an event has just been sent or is being sent by another thread."""

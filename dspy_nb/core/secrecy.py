@@ -15,7 +15,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -148,22 +148,43 @@ def scrubbed(text: str, error: BaseException | None = None) -> str:
         text: What the error says.
         error: The error, for the calls that it passed through.
     """
-    own = [v for name, v in os.environ.items() if len(v) >= _SHORTEST_VARIABLE and _is_credential(name)]
-    values = {
+    return _without(_forms({*_of_environment(), *_made_with(error)}), text)
+
+
+def scrubber(parts: Iterable[Any] = ()) -> Callable[[str], str]:
+    """Return what takes the secrets that are known to the process out of many texts, as ``scrubbed`` does.
+
+    Args:
+        parts: Language models and predictors, besides the configured one.
+    """
+    return functools.partial(_without, _forms({*_of_environment(), *_made_with(None, parts)}))
+
+
+def _of_environment() -> list[str]:
+    return [v for name, v in os.environ.items() if len(v) >= _SHORTEST_VARIABLE and _is_credential(name)]
+
+
+def _forms(values: Iterable[str]) -> list[str]:
+    """Return how secrets may be written, the longest first."""
+    forms = {
         form
-        for value in {*own, *_made_with(error)}
+        for value in values
         for form in (value, json.dumps(value)[1:-1], quote(value), quote(value, safe=""))
     }
-    for value in sorted(values, key=len, reverse=True):
+    return sorted(forms, key=len, reverse=True)
+
+
+def _without(values: Iterable[str], text: str) -> str:
+    for value in values:
         text = text.replace(value, _HIDDEN)
     return _BEARER.sub(rf"\1 {_HIDDEN}", _hide_in_urls(text))
 
 
-def _made_with(error: BaseException | None) -> Iterator[str]:
+def _made_with(error: BaseException | None, parts: Iterable[Any] = ()) -> Iterator[str]:
     dspy: Any = sys.modules.get("dspy")
     if dspy is None:
         return
-    found = {id(dspy.settings.lm): dspy.settings.lm}
+    found = {id(part): part for part in (dspy.settings.lm, *parts)}
     for variables in _variables_of_frames(error):
         for name, value in list(variables.items()):
             if isinstance(value, dspy.BaseLM | dspy.Predict):

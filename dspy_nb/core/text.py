@@ -10,7 +10,8 @@ import contextlib
 import html
 import json
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from dspy_nb.core.secrecy import scrubbed
@@ -126,3 +127,18 @@ def _repaired(value: Any) -> Any:
 
 def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return ``did you mean production`` for ``prodution``, ``Production`` or ``prod``; ``""`` if none is near.
+
+    Case, blanks around it and forms of Unicode that look alike make no difference.
+    """
+    if not isinstance(word, str) or not (said := unicodedata.normalize("NFKC", word).strip().casefold()):
+        return ""
+    import difflib
+
+    names = {name.casefold(): name for name in sorted(known, key=len, reverse=True)}
+    begun = [name for name in names if len(said) > 2 and name.startswith(said)]
+    near = [said] if said in names else begun[-1:] or difflib.get_close_matches(said[:200], names, n=1)
+    return f"did you mean {names[near[0]]}" if near else ""

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import dspy_nb as nb
 from dspy_nb.commands import words
 from dspy_nb.commands.surface import Outcome, Surface
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.text import visible
 
 if TYPE_CHECKING:
     from dspy_nb.core.events import Listener
     from dspy_nb.core.models.version import ModelVersion
+    from dspy_nb.core.optimization.ending import Voice
+    from dspy_nb.views.listings import Live
     from dspy_nb.views.progress.display import Display
 
 
@@ -26,13 +29,14 @@ class Cell(Surface):
     Args:
         shell: IPython.
         namespace: What has a name there.
-        silent: Whether the line ends with ``;``: the value is not returned.
+        silent: Whether the line ends with ``;``: nothing is shown.
     """
 
     keeps_results = True
 
     def __init__(self, shell: Any, namespace: Mapping[str, Any], silent: bool = False) -> None:
         self._shell, self._namespace, self._silent = shell, namespace, silent
+        self._assigned = ""
         self._kept: str | None = None
         self._kept_as: str | None = None
 
@@ -54,6 +58,8 @@ class Cell(Surface):
         """
         from IPython.display import display
 
+        from dspy_nb.notebook.assigned import is_displayed
+
         if outcome.aside:
             self._kept_as = None
         self.hold(outcome.value)
@@ -61,11 +67,16 @@ class Cell(Surface):
         if not self._silent:
             for shown in (*outcome.also, *([outcome.value] if failure is not None else [])):
                 display(shown)
+        displayed = is_displayed()
+        if isinstance(outcome.value, Shown) and outcome.line and not (self._silent or displayed or failure):
+            self.say(str(outcome.value))
         if outcome.note:
             self.say(outcome.note)
+        for shown in outcome.below:
+            self.say(shown.report())
         if failure is not None:
             raise failure
-        return None if self._silent else outcome.value
+        return None if self._silent and displayed else outcome.value
 
     # -- what words stand for ------------------------------------------------------------------------------
 
@@ -140,6 +151,25 @@ class Cell(Surface):
 
         return notebook_progress(quiet=quiet, background=background)
 
+    def voice(self, model_id: str | None, registry: str) -> Voice:
+        """Return how to say with the names of the notebook what can be done with a run."""
+        from dspy_nb.commands.voice import MagicVoice
+        from dspy_nb.notebook.assigned import called
+
+        self._assigned, package = called()
+        return MagicVoice(
+            self._kept or self._assigned or self._kept_as or "run",
+            package,
+            model_id=model_id,
+            registry=registry,
+            registers=model_id is not None,
+        )
+
+    def shows_ends(self, quiet: bool) -> bool:
+        """Whether a panel shows them, or the value of the cell, which is its report."""
+        panel = getattr(self._shell, "kernel", None) is not None and not quiet
+        return panel or not (self._silent or self._assigned)
+
     def announce(self, cost: str) -> list[Listener]:
         """Print it at once: a call in the background begins in another thread, which has no cell."""
         self.say(cost)
@@ -157,11 +187,19 @@ class Cell(Surface):
         """Say under which name it is kept."""
         self.say(f"{what} is kept as {self._kept_as}")
 
-    def listing(self, versions: Sequence[ModelVersion], title: str, registry: nb.Registry, model: str) -> Any:
+    def listing(
+        self,
+        versions: Sequence[ModelVersion],
+        title: str,
+        registry: nb.Registry,
+        model: str,
+        columns: Sequence[str] | None = None,
+        live: Live | None = None,
+    ) -> Any:
         """Return a list that a notebook with a front end shows as a browser."""
         from dspy_nb.notebook.widgets.browsable import Browsable
 
-        return Browsable(versions, title, registry, model)
+        return Browsable(versions, title, registry, model, columns=columns, live=live)
 
 
 def _no_file(word: str) -> str:

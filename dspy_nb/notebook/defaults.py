@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from traitlets import Bool, Float, Int, TraitError, Unicode, validate
+from traitlets import Bool, Float, Int, TraitError, Unicode, observe, validate
 from traitlets.config import Configurable
+
+from dspy_nb.core.errors import DspyNbError
 
 
 class DspyNb(Configurable):
@@ -14,7 +16,15 @@ class DspyNb(Configurable):
     registry = Unicode("registry", help="Folder of the registry.").tag(config=True)
     num_threads = Int(0, min=0, help="Program calls at a time; 0 for DSPy's own setting.").tag(config=True)
     confidence = Float(0.95, help="Confidence of intervals, between 0 and 1.").tag(config=True)
-    quiet = Bool(False, help="Show no progress.").tag(config=True)
+    quiet = Bool(False, help="Show no progress, also of calls in Python.").tag(config=True)
+
+    short_errors = Bool(True, help="Show mistakes as one line; False for the whole traceback.").tag(
+        config=True
+    )
+
+    @observe("short_errors")
+    def _show_errors(self, change: Any) -> None:
+        DspyNbError.short = change["new"]
 
     @validate("confidence")
     def _between_0_and_1(self, proposal: Any) -> Any:

@@ -109,7 +109,7 @@ def plot_sequence(
     ax.plot(n, effect, color=BLUE, linewidth=2, label="difference so far")
     if n_at_verdict is not None:
         label = f"{verdict}, n = {n_at_verdict:,}"
-        ax.axvline(n_at_verdict, color="black", linestyle="--", linewidth=1.2, label=label)
+        ax.axvline(n_at_verdict, color="#000000", linestyle="--", linewidth=1.2, label=label)
     ax.set_xlim(0, n[-1] * 1.02)
     reach = _reach(low, high, margin)
     ax.set_ylim(-reach, reach)

@@ -13,7 +13,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.plots import figures
 from dspy_nb.plots.figures import BLUE, GREEN, GREY, ORANGE, axes_of, finish, shorten
-from dspy_nb.views.wording import percent
+from dspy_nb.views.wording import count, percent
 
 _MOST_ROWS = 20
 
@@ -83,14 +83,14 @@ def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     if any(found.unanswered[:size]):
         columns.append("(no answer)")
         counts = [[*row, missing] for row, missing in zip(counts, found.unanswered, strict=False)]
-    shares = [[count / (sum(row) or 1) for count in row] for row in counts]
+    shares = [[number / (sum(row) or 1) for number in row] for row in counts]
     ax = axes_of(ax, 2.2 + 0.7 * len(columns), 1.6 + 0.55 * size)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    shades = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for y, row in enumerate(counts):
-        for x, count in enumerate(row):
-            colour = "white" if shares[y][x] > 0.55 else "black"
+        for x, number in enumerate(row):
+            colour = figures.ink_on([float(part) for part in shades.to_rgba(shares[y][x])])
             weight = "bold" if x == y else "normal"
-            ax.text(x, y, f"{count:,}", ha="center", va="center", color=colour, fontweight=weight)
+            ax.text(x, y, f"{number:,}", ha="center", va="center", color=colour, fontweight=weight)
     ax.set_xticks(range(len(columns)), columns)
     if max(map(len, columns)) * len(columns) > 40:
         ax.tick_params(axis="x", labelrotation=35)
@@ -113,15 +113,16 @@ def plot_latency(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     latency = _need(evaluation.latency, "latencies")
     ax = axes_of(ax, 5.2, 2.8)
     scale, unit = (1000, "s") if latency.p99_ms >= 2000 else (1, "ms")
-    ax.hist([time / scale for time in times], bins="auto" if len(times) > 5 else 5, color=BLUE, alpha=0.75)
+    ax.hist([time / scale for time in times], bins="auto" if len(times) > 5 else 5, color=BLUE)
     marks = (("p50", latency.p50_ms, "-"), ("p95", latency.p95_ms, "--"), ("p99", latency.p99_ms, ":"))
     for name, value, style in marks:
         label = f"{name} {value / scale:,.3g} {unit}"
-        ax.axvline(value / scale, color="black", linestyle=style, linewidth=1.3, label=label)
+        ax.axvline(value / scale, color="#000000", linestyle=style, linewidth=1.3, label=label)
     ax.set_ylabel("examples")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(loc="upper right", framealpha=0.9, edgecolor="none", fontsize=9)
-    return finish(ax, "Latency", f"{unit}, {len(times):,} answers, cache hits left out")
+    figures.legend_below(ax, 3, 3.6)
+    along_x = f"{unit}, {count(len(times), 'answer')}, waiting included, those from a cache left out"
+    return finish(ax, "Time per answer", along_x)
 
 
 def plot_slices(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
-from io import BytesIO
-from typing import Any, Literal
+from io import BytesIO, StringIO
+from typing import Any, Final, Literal
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from dspy_nb.views.rendering.html import markup
 from dspy_nb.views.wording import excerpt
 
 # Okabe and Ito (2008), "Color Universal Design": told apart by people who confuse some colours. Nothing is said
 # by colour alone.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#595959"
-PAPER: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
+BLACK, WHITE = "#010101", "#ffffff"  # upon a colour of the figure, so the same in light and dark
+PAPER: dict[str, Any] = {"facecolor": "#fefefe", "edgecolor": "none", "alpha": 0.75, "pad": 1}
 WIDTH = 7.2  # inches of a figure as wide as a notebook
 _LABEL_LENGTH = 24
 
+_THEMED: Final = {
+    "#000000": "currentColor",
+    GREY.lower(): "color-mix(in srgb,currentColor 74%,transparent)",
+    PAPER["facecolor"]: "var(--jp-layout-color0,Canvas)",
+}
+"""The colours that follow the theme of the page."""
+_COLOUR: Final = re.compile(rf"(?<=: )({'|'.join(_THEMED)})(?=[;\"])")
+
 
 class _ShownFigure(Figure):
-    """A figure that a notebook shows when a cell returns it, also where pyplot was never imported."""
+    """A figure that a notebook shows when a cell returns it, also where pyplot was never imported.
+
+    As HTML it is a drawing without a background, in the colours of the page around it, light or dark; as a PNG
+    it is dark on white.
+    """
 
     def __init__(self, width: float, height: float) -> None:
         # Not pyplot's: it would keep the figure open, and a notebook would show it twice.
@@ -33,6 +49,16 @@ class _ShownFigure(Figure):
         file = BytesIO()
         self.savefig(file, format="png")
         return file.getvalue()
+
+    def _repr_html_(self) -> str:
+        file = StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        with rc_context({"svg.fonttype": "none"}):  # text stays text
+            self.savefig(file, format="svg", transparent=True, metadata=nothing)
+        _, start, drawing = file.getvalue().partition("<svg ")
+        says = markup("; ".join(filter(None, (ax.get_title("left") for ax in self.axes))))
+        start += f'role="img" aria-label="{says}" fill="currentColor" style="max-width:100%;height:auto" '
+        return start + _COLOUR.sub(lambda match: _THEMED[match[0]], drawing)
 
 
 def axes_of(ax: Axes | None, width: float, height: float) -> Axes:
@@ -109,6 +135,13 @@ def span_0_to_1(ax: Axes, room: float = 1.02) -> None:
     ax.set_xlim(0, room)
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1])
     in_percent(ax, "x")
+
+
+def ink_on(colour: Sequence[float]) -> str:
+    """Return black or white, whichever is read better on a colour (red, green, blue, each in [0, 1])."""
+    linear = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3])
+    luminance = sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return WHITE if luminance < 0.179 else BLACK  # where both have the same contrast, as WCAG counts it
 
 
 def shorten(label: str) -> str:

@@ -21,6 +21,7 @@ from dspy_nb.plots.figures import (
     BLUE,
     GREY,
     ORANGE,
+    PAPER,
     WIDTH,
     axes_of,
     draw_intervals,
@@ -56,7 +57,10 @@ def plot_history(registry: Registry, model_id: str, *, ax: Axes | None = None) -
     every = -(-len(registered) // _MOST_LABELS)
     ax = axes_of(ax, max(5.2, min(10.0, 2.0 + 1.1 * len(registered))), 3.4)
     _draw_production(ax, history, versions, places)
-    for seen, fill, label in ((False, BLUE, "score, held out"), (True, "white", "score that the search saw")):
+    for seen, fill, label in (
+        (False, BLUE, "score, held out"),
+        (True, PAPER["facecolor"], "score that the search saw"),
+    ):
         of_kind = [one for one in registered if (one[1].score_kind == "validation") == seen]
         _draw_scores(ax, of_kind, fill, label)
     names = [
@@ -161,7 +165,7 @@ def _draw(report: HealthReport, item: ObjectiveHealth, ax: Axes) -> Figure:
     intervals = [wilson_interval(round(part.total), part.n) for part in item.bins]
     ax.axhline(item.level, color=GREY, linestyle="--", linewidth=1.2, label=f"promised {percent(item.level)}")
     ax.axhline(item.tolerated, color=ORANGE, linewidth=2.4, label=f"tolerated {percent(item.tolerated)}")
-    each = f"{max(part.n for part in item.bins):,} requests each"
+    each = f"{count(max(part.n for part in item.bins), 'request')} each"
     style = {"capsize": 0, "linewidth": 1, "markersize": 4, "alpha": 0.9}
     draw_intervals(ax, places, means, intervals, upright=True, label=each, **style)
     if item.alarm_at is not None:

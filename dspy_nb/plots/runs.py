@@ -12,7 +12,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.optimization.run import OptimizationRun
 from dspy_nb.plots.comparisons import plot_arms
 from dspy_nb.plots.figures import BLUE, GREY, ORANGE, WIDTH, axes_of, finish, in_percent, legend_below, stack
-from dspy_nb.views.wording import describe_ending, percent
+from dspy_nb.views.wording import count, describe_ending, percent
 
 
 def plot_run(run: OptimizationRun) -> Figure:
@@ -44,7 +44,7 @@ def plot_candidates(run: OptimizationRun, *, ax: Axes | None = None) -> Figure:
         best = [max(c.score for c in full[: i + 1]) for i in range(len(full))]
         numbers = [c.number for c in full]
         ax.step(numbers, best, where="post", color=BLUE, linewidth=1.6, alpha=0.6, label="best so far")
-        name = f"on all {max(c.n for c in full):,} examples"
+        name = f"on {count(max(c.n for c in full), 'example')}"
         ax.plot(numbers, [c.score for c in full], "o", color=BLUE, markersize=5.5, label=name)
     if partial:
         ax.plot(

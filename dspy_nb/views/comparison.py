@@ -6,16 +6,19 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from dspy_nb.core.ab.comparison import Comparison, Comparisons, Flip
+from dspy_nb.core.ab.comparison import Comparison, Comparisons
+from dspy_nb.core.evaluation.pairing import Flip
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
+from dspy_nb.views.examples.blocks import examples_block
+from dspy_nb.views.examples.columns import FOLDED, SMALL, Cap, fields_text
+from dspy_nb.views.findings import finding_blocks
 from dspy_nb.views.wording import (
     count,
     describe_margin,
     describe_verdict,
     dollars,
     duration,
-    excerpt,
     level,
     points,
     say_rest,
@@ -28,17 +31,19 @@ _EXCERPT = 120
 @document.register
 def _(found: Comparison) -> Document:
     score = f"score [{level(found.a.confidence)} interval]"
-    columns = ("arm", "program", score, "errors", "p50 ms", "LM calls", "cost")
+    columns = ("arm", "program", score, "errors", "median ms", "LM calls", "cost")
     arms = [_arm("A", found.a_name, found.a), _arm("B", found.b_name, found.b)]
     blocks: list[Block] = [
         Note(_verdict(found)),
         *warn(found.warnings),
         Table(columns, arms, frozenset([3, 4, 5, 6])),
+        *_findings(found),
         Facts(_facts(found)),
-        *_all_flips(found),
+        *_examples_of(found, FOLDED),
     ]
     subtitle = f"{found.metric} · {found.n:,} of {count(found.n_planned, 'example')} · seed {found.seed}"
-    return Document(f"A/B: {found.a_name} (A) and {found.b_name} (B)", blocks, subtitle)
+    title = f"A/B: {found.a_name} (A) and {found.b_name} (B)"
+    return Document(title, blocks, subtitle, f"{title}: {_verdict(found)}")
 
 
 def _verdict(found: Comparison) -> str:
@@ -68,14 +73,17 @@ def _(found: Comparisons) -> Document:
         Note(_winner(found)),
         *warn(found.warnings),
         Table(columns, [*rows, baseline], frozenset([3, 5, 6, 7, 8])),
+        *_findings(most, "A"),
         Facts([_margin(found.margin), ("method", _method(found)), ("time", duration(found.duration_s))]),
     ]
     for one in ranking:
         details = warn(text for text in one.warnings if text not in found.warnings)
-        details += [Note(_verdict(one)), Facts(_examples(one) + _ratios(one)), *_all_flips(one)]
+        details += [Note(_verdict(one)), Facts(_examples(one) + _ratios(one)), *_findings(one, "B")]
+        details += _examples_of(one, SMALL)
         blocks.append(Details(one.b_name, details))
     subtitle = f"{found.metric} · at most {count(found.n_planned, 'example')} · seed {found.seed}"
-    return Document(f"A/B: {count(len(found), 'candidate')} against {found.baseline} (A)", blocks, subtitle)
+    title = f"A/B: {count(len(found), 'candidate')} against {found.baseline} (A)"
+    return Document(title, blocks, subtitle, f"{title}: {_winner(found)}")
 
 
 def _winner(found: Comparisons) -> str:
@@ -114,7 +122,7 @@ def _method(found: Comparisons) -> str:
             f"{level(found.confidence)} at every look"
         )
     return (
-        f"one look: p-values adjusted by Holm for {len(found)} candidates, held against "
+        f"one look: p-values adjusted by Holm for {count(len(found), 'candidate')}, held against "
         f"{1 - found.confidence:.2g}; intervals at the confidence of each candidate's step"
     )
 
@@ -147,7 +155,8 @@ def _ratios(found: Comparison) -> list[tuple[str, str]]:
     if found.latency_ratio is not None:
         median, low, high = found.latency_ratio
         ends = f" [{low:.2f}, {high:.2f}]" if low > 0 and math.isfinite(high) else ""
-        facts.append(("latency", f"B takes {median:.2f}{ends} times as long, cache hits left out"))
+        text = f"B takes {median:.2f}{ends} times as long, answers from a cache left out"
+        facts.append(("time per answer", text))
     ratios = [
         f"{ratio:.2f} times the {what}"
         for ratio, what in ((found.usd_ratio, "price"), (found.tokens_ratio, "tokens"))
@@ -158,8 +167,18 @@ def _ratios(found: Comparison) -> list[tuple[str, str]]:
     return facts
 
 
-def _all_flips(found: Comparison) -> list[Block]:
-    return _flips("fixed", found.fixed) + _flips("broke", found.broken)
+def _examples_of(found: Comparison, cap: Cap) -> list[Block]:
+    """Return the examples side by side; in text and Markdown those on which the two differ."""
+    flips = _flips("fixed", found.fixed) + _flips("broke", found.broken)
+    table = found.example_table()
+    return [examples_block(table, cap, plain_blocks=flips)] if len(table) else flips
+
+
+def _findings(found: Comparison, *arms: str) -> list[Block]:
+    """Return what stands out in the answers; of the baseline among several it is said once, with all of them."""
+    results = {"A": found.a.results, "B": found.b.results}
+    told = [finding for finding in found.findings if finding.where in (arms or results)]
+    return finding_blocks(told, lambda finding: results[finding.where])
 
 
 def _flips(did: str, flips: Sequence[Flip]) -> list[Block]:
@@ -177,8 +196,4 @@ def flip_cells(flip: Flip) -> tuple[str, str, str, str]:
 
 
 def _fields(values: dict[str, object]) -> str:
-    if not values:
-        return "(no answer)"
-    if len(values) == 1:
-        return excerpt(next(iter(values.values())), _EXCERPT)
-    return excerpt(", ".join(f"{name}: {value}" for name, value in values.items()), _EXCERPT)
+    return fields_text(values, _EXCERPT) if values else "(no answer)"

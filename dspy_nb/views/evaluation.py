@@ -8,6 +8,8 @@ from dspy_nb.core.evaluation.classification import Classification, Confusion
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
+from dspy_nb.views.examples.blocks import examples_block
+from dspy_nb.views.findings import finding_blocks
 from dspy_nb.views.wording import count, duration, excerpt, level, percent, say_rest, usage_facts
 
 _ROWS_SHOWN = 20
@@ -15,11 +17,27 @@ _ROWS_SHOWN = 20
 
 @document.register
 def _(found: Evaluation) -> Document:
-    blocks = [_scores(found), *_notes(found), *_classes(found.classification), *_slices(found)]
+    blocks = [_scores(found), *_notes(found), *finding_blocks(found.findings, lambda _: found.results)]
+    blocks += [*_classes(found.classification), *_slices(found)]
     model = f" · {found.base_model}" if found.base_model else ""
     examples = count(found.n_examples, "example") + (f", {found.repeats} times" if found.repeats > 1 else "")
     blocks.append(Facts(_facts(found)))
-    return Document(f"{found.program} on {examples}", blocks, f"{found.metric}{model}")
+    if found.results:
+        blocks.append(examples_block(found.example_table(), plain_blocks=[]))
+    title = f"{found.program} on {examples}"
+    return Document(title, blocks, f"{found.metric}{model}", f"{title}: {headline(found)}")
+
+
+def headline(found: Evaluation) -> str:
+    """Return ``exact_match 82.5% [68.1%, 91.3%], 33 of 40 right, 2 errors``."""
+    said = [f"{found.metric} {Score(found.score, found.interval)}"]
+    if found.correct is not None:
+        said.append(f"{found.correct:,} of {found.n:,} right")
+    if found.errors.count:
+        said.append(count(found.errors.count, "error"))
+    if not found.complete:
+        said.append(f"PARTIAL: {found.n:,} of {found.n_planned:,} finished")
+    return ", ".join(said)
 
 
 def _scores(found: Evaluation) -> Table:
@@ -96,5 +114,6 @@ def _facts(found: Evaluation) -> list[tuple[str, str]]:
     if found.latency is not None:
         names = ("mean", "p50", "p95", "p99")
         times = ", ".join(f"{name} {getattr(found.latency, f'{name}_ms'):,.0f} ms" for name in names)
-        facts.insert(0, ("latency", f"{times} (n {found.latency.n:,}, cache hits left out)"))
+        kept = f"{count(found.latency.n, 'answer')}, waiting for the language model included"
+        facts.insert(0, ("time per answer", f"{times} ({kept}, those from a cache left out)"))
     return [*facts, ("time", duration(found.duration_s))]

@@ -21,7 +21,7 @@ from dspy_nb.views.wording import (
 def _(found: ExperimentStatus) -> Document:
     columns = (
         "", "program", f"success rate [{level(found.confidence)} interval]", "requests", "units", "counted",
-        "errors", "mean ms", "p50 ms", "p95 ms",
+        "errors", "mean ms", "median ms", "95% within ms",
     )  # fmt: skip
     blocks: list[Block] = [
         Note(_verdict(found)),
@@ -31,7 +31,8 @@ def _(found: ExperimentStatus) -> Document:
         Facts(_facts(found)),
     ]
     subtitle = f"{count(found.total, 'request')} · {percent(found.split)} of new units go to B"
-    return Document(f"Experiment {found.name}: {found.a.name} (A) and {found.b.name} (B)", blocks, subtitle)
+    title = f"Experiment {found.name}: {found.a.name} (A) and {found.b.name} (B)"
+    return Document(title, blocks, subtitle, f"{title}: {_verdict(found)}")
 
 
 def _verdict(found: ExperimentStatus) -> str:
@@ -66,15 +67,17 @@ def _arm(letter: str, arm: Arm) -> tuple[Cell, ...]:
 def _facts(found: ExperimentStatus) -> list[tuple[str, str]]:
     waiting, expired = found.a.waiting + found.b.waiting, found.a.expired + found.b.expired
     cached = found.a.cached + found.b.cached
-    outcomes = f"{waiting:,} units are without one, {found.held_back:,} more wait for those to count; "
+    outcomes = (
+        f"{count(waiting, 'unit')} without one, {found.held_back:,} more that wait for those to count; "
+    )
     outcomes += (
-        f"{expired:,} got none within {duration(found.outcome_within_s)} and count as {found.missing:g}"
+        f"{expired:,} that got none within {duration(found.outcome_within_s)}, counted as {found.missing:g}"
     )
     sizes = f"their sizes against the split: p {found.srm_p_value:.2g} (below .001 nothing would be said)"
     margin = describe_margin(found.margin, "none: equal programs would never be told to be equal")
     facts = [("outcomes", outcomes), ("margin", margin), ("arms", sizes)]
     if cached:
-        facts.append(("cache", f"{count(cached, 'answer')} came from it and are left out of the latency"))
+        facts.append(("cache", f"{count(cached, 'answer')} came from it and are left out of the times"))
     return [*facts, ("method", found.method), ("z-test", _fixed(found))]
 
 
@@ -86,7 +89,7 @@ def _fixed(found: ExperimentStatus) -> str:
     if fixed.significant:
         text += f"significant at {level(fixed.confidence)} confidence, winner: {fixed.winner}"
     elif min(found.a.counted, found.b.counted) < fixed.min_samples:
-        text += f"not significant: each arm needs {fixed.min_samples:,} units"
+        text += f"not significant: each arm needs {count(fixed.min_samples, 'unit')}"
     else:
         text += f"not significant at {level(fixed.confidence)} confidence"
     return f"{text}; {fixed.warning}"

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from dspy_nb.core.deployment.history import Deployment
+from dspy_nb.core.deployment.serving import LiveIn
 from dspy_nb.core.doors import Shown
+from dspy_nb.core.errors import InputError
 from dspy_nb.core.evidence import Evidence
+from dspy_nb.core.models.requirements import Requirement
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.presets import Preset
-from dspy_nb.core.registry.diff import VersionDiff
-from dspy_nb.views.documents import Block, Cell, Changes, Document, Note, Score, Table, document
+from dspy_nb.core.registry.runs import KnownRun, known_runs
+from dspy_nb.core.text import did_you_mean, value_text
+from dspy_nb.views.documents import Block, Cell, Document, Note, Score, Table, Toned, document
+from dspy_nb.views.known_runs import RUN_COLUMNS, list_run, note_on
 from dspy_nb.views.wording import UNKNOWN, moment, say_rest
 
 T = TypeVar("T")
@@ -28,11 +33,22 @@ class Listing(Shown, list[T]):
         items: All of one kind.
         title: The title; that of their kind if it is left out.
         nothing: What is said where there are none.
+        columns: Of versions: names of columns, as ``check_columns`` returns them; by default the usual ones.
+        live: Of versions: where those are live that are, by reference.
     """
 
-    def __init__(self, items: Iterable[T], title: str = "", nothing: str = "Nothing yet.") -> None:
+    def __init__(
+        self,
+        items: Iterable[T],
+        title: str = "",
+        nothing: str = "Nothing yet.",
+        *,
+        columns: Sequence[str] | None = None,
+        live: Live | None = None,
+    ) -> None:
         super().__init__(items)
         self.title, self.nothing = title, nothing
+        self.columns, self.live = columns, live or {}
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # IPython's printer of lists would come first
         printer.text(self.report())
@@ -40,24 +56,48 @@ class Listing(Shown, list[T]):
 
 @dataclass(frozen=True)
 class _Kind:
-    """How one kind of item is listed; of more than ``limit`` only the first are shown."""
+    """How one kind of item is listed.
+
+    Of more than ``limit`` only the first are shown, or the ``last``; for ``spare`` see ``Table``.
+    """
 
     title: str
     columns: Sequence[str]
     row: Callable[[Any], tuple[Cell, ...]]
     numbers: frozenset[int] = frozenset()
     limit: int | None = None
+    last: bool = False
+    note: Callable[[Iterable[Any]], str] = lambda items: ""
+    spare: Sequence[str] = ()
 
 
 @document.register
 def _(items: Listing) -> Document:  # type: ignore[type-arg]  # no dispatch on what is in a list
     if not items:
-        return Document(items.title, [Note(items.nothing)])
-    kind = _KINDS[type(items[0])]
+        return Document(
+            items.title, [Note(items.nothing)], headline=f"{items.title or 'A list'}: {items.nothing}"
+        )
+    of_versions = isinstance(items[0], ModelVersion)
+    kind = _version_kind(items.columns, items.live) if of_versions else _KINDS[type(items[0])]
     limit = kind.limit or len(items)
-    rows = [kind.row(item) for item in items[:limit]]
+    shown = items[-limit:] if kind.last else items[:limit]
+    rows = [kind.row(item) for item in shown]
     caption = say_rest(limit, len(items), kind.title.lower())
-    return Document(items.title or kind.title, [Table(kind.columns, rows, kind.numbers, caption)])
+    title = items.title or kind.title
+    note = kind.note(shown)
+    blocks: list[Block] = [
+        Table(kind.columns, rows, kind.numbers, caption, kind.spare),
+        *([Note(note)] if note else []),
+    ]
+    return Document(title, blocks, headline=f"{title}: {len(items):,} in all")
+
+
+def _alone(item: object) -> Document:
+    """Return the document of one item, whose line is its row."""
+    cells = (str(cell) for cell in _KINDS[type(item)].row(item) if cell is not None)
+    return replace(
+        document(Listing([item])), headline=", ".join(text for text in cells if text not in ("", UNKNOWN))
+    )
 
 
 def _list_preset(preset: Preset) -> tuple[Cell, ...]:
@@ -67,9 +107,75 @@ def _list_preset(preset: Preset) -> tuple[Cell, ...]:
     return name, f"{preset.optimizer}: {options}", "; ".join(filter(None, (preset.description, uses)))
 
 
-def _list_version(version: ModelVersion) -> tuple[Cell, ...]:
-    v, score = version, Score(version.score, version.interval)
-    return v.ref, v.stage, score, v.score_kind, v.optimizer, v.base_model, moment(v.created_at)
+Live: TypeAlias = Mapping[str, Sequence[LiveIn]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a table of versions says of each: its title, and the cell of a version and of where that is live."""
+
+    title: str
+    cell: Callable[[ModelVersion, Sequence[LiveIn]], Cell]
+    number: bool = False
+
+
+COLUMNS: Final[Mapping[str, Column]] = {
+    "version": Column("version", lambda version, live: version.ref),
+    "stage": Column("stage", lambda version, live: version.stage),
+    "live": Column("live", lambda version, live: ", ".join(map(str, live)) or UNKNOWN),
+    "score": Column("score", lambda version, live: Score(version.score, version.interval)),
+    "measured": Column("measured on", lambda version, live: version.score_kind),
+    "optimizer": Column("optimizer", lambda version, live: version.optimizer),
+    "model": Column("language model", lambda version, live: version.base_model),
+    "created": Column("created (UTC)", lambda version, live: moment(version.created_at)),
+    "parent": Column("made from", lambda version, live: version.parent),
+    "size": Column("size", lambda version, live: _size(version.size_bytes), number=True),
+}
+"""What can be said of a version, by the name that chooses it."""
+
+_USUAL: Final = ("version", "stage", "live", "score", "measured", "optimizer", "model", "created")
+
+
+def check_columns(text: str) -> list[str]:
+    """Return the names of columns in a comma-separated list.
+
+    Raises:
+        InputError: One is not known or occurs twice, or there is none.
+    """
+    chosen = [name.strip().lower() for name in text.split(",")]
+    for name in chosen:
+        if name not in COLUMNS:
+            hint = did_you_mean(name, COLUMNS)
+            words = f"{hint}? There are" if hint else "use"
+            raise InputError(f"column {value_text(name, 80)} is not known: {words} {', '.join(COLUMNS)}")
+        if chosen.count(name) > 1:
+            raise InputError(f"column {name!r} is given twice")
+    return chosen
+
+
+def _version_kind(columns: Sequence[str] | None, live: Live) -> _Kind:
+    """Return how versions are listed: in the usual columns by default, where they are live only if one is."""
+    spare: tuple[str, ...] = ()
+    if columns is None:
+        columns = [name for name in _USUAL if live or name != "live"]
+        spare = ("language model", "optimizer", "created (UTC)")
+    chosen = [COLUMNS[name] for name in columns]
+    return _Kind(
+        "Versions",
+        [column.title for column in chosen],
+        lambda version: tuple(column.cell(version, live.get(version.ref, ())) for column in chosen),
+        frozenset(place for place, column in enumerate(chosen) if column.number),
+        limit=50,
+        spare=spare,
+    )
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e3:.1f} kB" if size_bytes < 1e6 else f"{size_bytes / 1e6:.1f} MB"
+
+
+def _list_requirement(one: Requirement) -> tuple[Cell, ...]:
+    return one.name, Toned("✓ met", "good") if one.met else Toned("✗ not met", "bad"), one.evidence
 
 
 def _list_decision(entry: HistoryEntry) -> tuple[Cell, ...]:
@@ -105,28 +211,39 @@ _WHEN: Final = ("no", "when (UTC)", "what")
 _WHY: Final = ("who", "why", "evidence")
 _KINDS: Final[dict[type, _Kind]] = {
     Preset: _Kind("Presets", ("name", "optimizer and options", "what for"), _list_preset),
-    ModelVersion: _Kind(
-        "Versions",
-        ("version", "stage", "score", "measured on", "optimizer", "language model", "created (UTC)"),
-        _list_version,
-        limit=50,
-    ),
+    ModelVersion: _version_kind(None, {}),
+    Requirement: _Kind("Requirements", ("requirement", "met", "by what"), _list_requirement),
     HistoryEntry: _Kind("History", (*_WHEN, "version", "stage", *_WHY), _list_decision, frozenset([0])),
     Deployment: _Kind(
         "Deployment", (*_WHEN, "live", "instead of", "way back", *_WHY), _list_deployment, frozenset([0])
     ),
+    KnownRun: _Kind("Runs", RUN_COLUMNS, list_run, frozenset([0, 5]), 50, last=True, note=note_on),
 }
 for _kind in _KINDS:
-    document.register(_kind, lambda item: document(Listing([item])))
+    document.register(_kind, _alone)
 
 
-@document.register
-def _(diff: VersionDiff) -> Document:
-    sections: list[Block] = [
-        Changes([(change.sign, change.text) for change in changes], section)
-        for section, changes in diff.sections().items()
-    ]
-    return Document("", [Changes([("---", diff.a), ("+++", diff.b)]), *(sections or [Note("no difference")])])
+def runs(
+    *folders: str | Path, registry: str | Path = "registry", names: Mapping[str, Any] | None = None
+) -> Listing[KnownRun]:
+    """List the optimizations that are known here, and what can be done with each; nothing is written.
+
+    They are the runs of this process, in the foreground and in the background, as long as anybody holds them, and
+    those of run directories: finished, stopped, going on, killed, or damaged. ``runs()[2]`` is number 2, with
+    ``attach()`` (show how it goes), ``stop()``, ``register(model_id)``, ``resume()`` and ``run``.
+
+    Args:
+        folders: Where to look for run directories, three folders deep; by default the current folder, and
+            wherever this process has put some.
+        registry: Folder of the registry in which to look for what was registered from them.
+        names: The names by which to call runs of this process; by default those of the notebook or the script.
+
+    Raises:
+        InputError: A folder that was named is none.
+    """
+    found = known_runs(folders or None, registry=registry, names=names)
+    where = ", ".join(map(str, folders)) or "this process or below the current folder"
+    return Listing(found, nothing=f"No runs of {where}." if not folders else f"No runs in {where}.")
 
 
 def short_path(path: Path) -> str:

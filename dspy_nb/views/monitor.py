@@ -5,7 +5,7 @@ from __future__ import annotations
 from dspy_nb.core.deployment.canary_state import CanaryStatus, VersionOutcomes
 from dspy_nb.core.deployment.health import HealthReport, ObjectiveHealth
 from dspy_nb.views.documents import Block, Cell, Document, Facts, Note, Score, Table, document, warn
-from dspy_nb.views.wording import UNKNOWN, format_or_dash, moment, percent
+from dspy_nb.views.wording import UNKNOWN, count, format_or_dash, moment, percent
 
 
 @document.register
@@ -25,7 +25,7 @@ def _(report: HealthReport) -> Document:
     caption = f"{alarm}; it stays valid however often one looks."
     blocks.append(Table(columns, rows, frozenset([3, 4, 5, 6, 7]), caption))
     subtitle = f"live since {moment(report.live_since, seconds=True)} UTC · level: {report.level_source}"
-    return Document(f"{report.environment}: {report.ref} is {report.verdict}", blocks, subtitle)
+    return Document(f"{report.environment}: {report.ref} {_title(report)}", blocks, subtitle)
 
 
 def _verdict(report: HealthReport) -> str:
@@ -34,8 +34,15 @@ def _verdict(report: HealthReport) -> str:
         parts = [fell(item.name, percent(item.tolerated), item.alarm_at) for item in report.degraded]
         return f"Degraded: {'; '.join(parts)}."
     if report.verdict == "too early":
-        return "Too early: nothing speaks against it, but there are only a few requests."
+        fewest = min(item.n for item in report.objectives)
+        if not fewest:
+            return "Too early: no request has counted yet."
+        return f"Too early: nothing speaks against it, but only {count(fewest, 'request')} counted yet."
     return "Healthy: nothing speaks against what was promised."
+
+
+def _title(report: HealthReport) -> str:
+    return "has too few requests to be judged" if report.verdict == "too early" else f"is {report.verdict}"
 
 
 def _row(item: ObjectiveHealth) -> tuple[Cell, ...]:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from dspy_nb.core.evaluation.diagnosis import Finding
+from dspy_nb.core.evaluation.examples import ExampleResult
 from dspy_nb.core.evaluation.scorecard import Evaluation
-from dspy_nb.core.optimization.budget import Budget
-from dspy_nb.core.optimization.candidates import Candidate, Prompt
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.optimizers import get_optimizer
 from dspy_nb.core.optimization.run import OptimizationRun, readable
 from dspy_nb.core.statistics.sample_sizes import Plan
+from dspy_nb.core.supervision.budget import Budget
+from dspy_nb.core.supervision.candidates import Candidate, Prompt
 from dspy_nb.core.text import error_text
 from dspy_nb.views.documents import Block, Cell, Code, Details, Document, Facts, Note, Score, Table, document
+from dspy_nb.views.ending import describe_evidence, describe_flattery, describe_verdict, say_next
+from dspy_nb.views.examples.blocks import describe, examples_block
+from dspy_nb.views.examples.columns import OPEN, SMALL
+from dspy_nb.views.findings import finding_blocks
 from dspy_nb.views.wording import count, describe_ending, duration, excerpt, percent, say_rest, usage_facts
 
 CANDIDATE_COLUMNS = ("candidate", "score", "n", "demos", "instruction")
 _CANDIDATES_SHOWN = 10
+_CANDIDATES_OPENED = 5
 _EXCERPT = 160
 
 
@@ -50,18 +59,38 @@ def _(run: OptimizationRun) -> Document:
         if status == "failed":
             note = Note(_failure(run), warning=True)
         facts = [("plan", _subtitle(run)), ("estimate", str(plan.estimate)), ("budget", str(plan.budget))]
-        return Document(f"{title}: {status}", [note, Facts(facts)])
+        return Document(f"{title}: {status}", [note, Facts(facts)], headline=f"{title}: {status}")
     options = [(name, excerpt(value, _EXCERPT)) for name, value in readable(plan.options).items()]
     blocks: list[Block] = [
-        *_outcome(run),
+        *_ending(run),
         *_scores(run),
+        *_examples(run),
+        *_findings(run),
         *_candidates(run),
         Facts(_usage_facts(run)),
         *_errors(run),
         *_prompt(run.program),
         Details("Options", [Facts(options)]),
     ]
-    return Document(f"{title} on {type(run.program).__name__}", blocks, _subtitle(run))
+    title = f"{title} on {type(run.program).__name__}"
+    if (held := run.held_out) is None:
+        return Document(title, blocks, _subtitle(run), f"{title}: {_headline(run)}")
+    verdict = describe_verdict(held)
+    return Document(verdict, blocks, f"{title} · {_subtitle(run)}", f"{title}: {verdict}")
+
+
+def _headline(run: OptimizationRun) -> str:
+    ended = describe_ending(run.stopped_by, run.plan.budget.limits())
+    if run.score is None:
+        return ended
+    return f"{ended}; {_search_set(run)[0]} {Score(run.baseline_score)} → {Score(run.score)}"
+
+
+def _examples(run: OptimizationRun) -> list[Block]:
+    if run.test_before is None and run.test_after is None:
+        return []
+    table = run.example_table()
+    return [examples_block(table, plain_blocks=[])] if len(table) else []
 
 
 def _subtitle(run: OptimizationRun) -> str:
@@ -76,6 +105,18 @@ def _failure(run: OptimizationRun) -> str:
     except Exception as error:
         return excerpt(f"{type(error).__name__}: {error_text(error)}", 500)
     return ""
+
+
+def _ending(run: OptimizationRun) -> list[Block]:
+    """Return what the verdict rests on, how the run ended, and what to do next."""
+    held = run.held_out
+    evidence = "" if held is None else describe_evidence(held)
+    step = run.next_step
+    return [
+        *([Note(evidence)] if evidence else []),
+        *_outcome(run),
+        *([Note(say_next(step))] if step else []),
+    ]
 
 
 def _outcome(run: OptimizationRun) -> list[Block]:
@@ -95,7 +136,10 @@ def _scores(run: OptimizationRun) -> list[Block]:
     rows = []
     if run.score is not None or run.baseline_score is not None:
         name, n = _search_set(run)
-        rows.append(_score_row(name, n, Score(run.baseline_score), Score(run.score)))
+        scores = Score(run.baseline_score), Score(run.score)
+        if (held := run.held_out) is not None and held.validation:
+            scores = Score(held.before, held.before_interval), Score(held.after, held.after_interval)
+        rows.append(_score_row(name, n, *scores))
     if before is not None or after is not None:
         n = max(evaluation.n for evaluation in (before, after) if evaluation is not None)
         rows.append(_score_row("held out, never seen by the search", n, _score(before), _score(after)))
@@ -131,10 +175,12 @@ def _has_unseen_valset(run: OptimizationRun) -> bool:
 def _held_out_notes(run: OptimizationRun) -> list[Block]:
     before, after = run.test_before, run.test_after
     if "test" not in run.plan.datasets:
-        unseen = "The search did not see the validation examples, so they tell how good the program is."
-        flatters = "The best of several scores on the same examples flatters"
-        none = f"No held-out examples were given. {flatters}; a testset tells how good the program is."
-        return [] if run.score is None else [Note(unseen if _has_unseen_valset(run) else none)]
+        if run.held_out is not None:
+            return []  # the verdict is on the validation examples
+        if _has_unseen_valset(run) and run.score is not None:
+            unseen = "The search did not see the validation examples, so they tell how good the program is."
+            return [Note(unseen)]
+        return [Note(describe_flattery(run.score, run.baseline_score, len(run.candidates)))]
     if run.origin == "given":
         return []  # said already: nothing changed
     if after is None or before is None:
@@ -142,7 +188,7 @@ def _held_out_notes(run: OptimizationRun) -> list[Block]:
     blocks: list[Block] = []
     for when, evaluation in (("before", before), ("after", after)):
         if not evaluation.complete:
-            text = f"The held-out score {when} covers {evaluation.n:,} of {evaluation.n_planned:,} examples."
+            text = f"The held-out score {when} covers {evaluation.n:,} of {count(evaluation.n_planned, 'example')}."
             blocks.append(Note(text, warning=True))
         if evaluation.errors.count:
             text = f"{evaluation.errors.count:,} of {evaluation.n:,} held-out examples failed {when}"
@@ -152,16 +198,17 @@ def _held_out_notes(run: OptimizationRun) -> list[Block]:
             blocks.append(Note(text, warning=not evaluation.reliable))
     if not after.score > before.score:
         blocks.append(Note("The optimized program does not score higher on held-out examples.", warning=True))
-    gain = run.improvement
-    if gain is not None:
-        clear = gain.verdict in ("better", "worse")
-        verdict = f"The program is {gain.verdict} than before" if clear else "No clear difference"
-        low, high = (100 * end for end in gain.interval)
-        interval = f"{after.confidence:.0%} interval {low:+.1f} to {high:+.1f}"
-        difference = f"its score changed by {100 * gain.difference:+.1f} points ({interval})"
-        flips = f"{gain.better:,} scored higher than before, {gain.worse:,} lower"
-        blocks.append(Note(f"{verdict}: on the same held-out examples {difference}; {flips}."))
     return blocks
+
+
+def _findings(run: OptimizationRun) -> list[Block]:
+    held_out = {"before": run.test_before, "after": run.test_after}
+
+    def results(finding: Finding) -> Sequence[ExampleResult]:
+        found = held_out.get(finding.where)
+        return () if found is None else found.results
+
+    return finding_blocks(run.findings, results)
 
 
 def _candidates(run: OptimizationRun) -> list[Block]:
@@ -175,7 +222,33 @@ def _candidates(run: OptimizationRun) -> list[Block]:
         rows.append(candidate_cells(c.number, remark, c.score, c.n, c.full, c.num_demos, _instruction(c)))
     caption = say_rest(_CANDIDATES_SHOWN, len(run.candidates), "candidates")
     caption = f"{caption}, the best first; run.candidates has all" if caption else ""
-    return [Table(CANDIDATE_COLUMNS, rows, frozenset([1, 2, 3]), caption)]
+    table = Table(CANDIDATE_COLUMNS, rows, frozenset([1, 2, 3]), caption)
+    opened = [_opened(c) for c in ranked[:_CANDIDATES_OPENED] if c.scored]
+    more = "" if len(opened) == len(run.candidates) else " (run.candidates[0].examples() shows those of any)"
+    return [table, Details(f"Examples of the candidates{more}", opened, wide=True)] if opened else [table]
+
+
+def _opened(candidate: Candidate) -> Block:
+    table = candidate.example_table()
+    instead = Note(f"{_title(candidate)}: run.candidates[{candidate.number}].examples()")
+    block = examples_block(table, SMALL, plain_blocks=[instead])
+    return replace(block, title=f"{_title(candidate)}: {describe(table)}")
+
+
+def _title(candidate: Candidate) -> str:
+    partial = "" if candidate.full else " (partial)"
+    return f"Candidate {candidate.number}, {percent(candidate.score)}{partial}"
+
+
+@document.register
+def _(candidate: Candidate) -> Document:
+    demos = count(candidate.num_demos, "demo")
+    subtitle = f"{count(candidate.n, 'example')}, {demos}"
+    prompt = Details(f"Prompt: {describe_prompt(candidate.prompt)}", prompt_blocks(candidate.prompt))
+    examples: Block = Note("Its answers were not kept.")
+    if candidate.scored:
+        examples = examples_block(candidate.example_table(), OPEN, fold=False)
+    return Document(_title(candidate), [prompt, examples], subtitle)
 
 
 def candidate_cells(
@@ -211,7 +284,7 @@ def _errors(run: OptimizationRun) -> list[Block]:
         return []
     kinds = errors.kinds.most_common(10)
     rows = [(kind, n, excerpt(errors.first[kind], _EXCERPT)) for kind, n in kinds]
-    text = f"{errors.count:,} calls of the program or the metric failed and counted as wrong answers."
+    text = f"{count(errors.count, 'call')} of the program or the metric failed, counted as wrong."
     return [Note(text, warning=True), Table(("error", "times", "first message"), rows, frozenset([1]))]
 
 

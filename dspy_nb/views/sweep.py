@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from dspy_nb.core.optimization.budget import Budget
+from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.sweep.result import Final, SweepCell, SweepResult
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
 from dspy_nb.views.wording import (

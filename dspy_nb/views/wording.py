@@ -94,6 +94,34 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def roughly(seconds: float) -> str:
+    """Return a guess of a duration, too coarse to jump about: ``5 s``, ``40 s``, ``3 min``, ``1 h 20 min``."""
+    if seconds <= 55:
+        return f"{max(5 * math.ceil(seconds / 5), 5)} s"
+    minutes = max(round(seconds / 60), 1)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, rest = divmod(round(minutes, -1), 60)
+    return f"{hours:,} h {rest} min" if rest and hours < 10 else f"{hours:,} h"
+
+
+def time_left(seconds: float, done: int, cached: int, left: int, at_once: int = 1) -> float | None:
+    """Return in how many seconds ``left`` answers are there, if none of them comes from a cache.
+
+    ``None`` as long as the rate is not known: those that are asked for at the same time come at the same time, and
+    those from a cache at once.
+
+    Args:
+        seconds: That it took so far.
+        done: Answers so far.
+        cached: How many of them came from a cache.
+        left: Answers to come.
+        at_once: How many are asked for at the same time.
+    """
+    asked = done - cached
+    return seconds / asked * left if asked > at_once and seconds > 0 and left > 0 else None
+
+
 def excerpt(text: object, length: int) -> str:
     """Return ``text`` on one line of at most ``length`` characters."""
     line = one_line(text)

@@ -14,7 +14,6 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.cli.main import main
-from dspy_nb.views.progress.display import terminal_progress
 from tests.scripted import ScriptedEngine, classifier, reviews, write_reviews
 
 _APP = """
@@ -123,6 +122,13 @@ def test_json_has_the_numbers_and_no_single_examples(capsys):
     assert data["a"]["n"] == data["b"]["n"] == data["n"]
 
 
+def test_the_examples_that_changed_are_printed_where_they_are_asked_for(capsys):
+    assert main([*command(_WEAK, _STRONG), "--examples", "fixed"]) == 0
+    lines = [line.split() for line in said(capsys)[0].splitlines() if line.endswith(" fixed")]
+    assert len(lines) > 5
+    assert all("(wrong)" in line and "(right)" in line for line in lines)
+
+
 def test_one_look_answers_all(capsys, engine):
     assert (
         main([*command(_WEAK, _STRONG), "--one-look", "--max-examples", "50", "--seed", "3", "--json"]) == 0
@@ -177,16 +183,12 @@ def test_a_terminal_gets_a_bar_and_a_pipe_gets_nothing(capsys, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     examples = reviews(60)
-    nb.compare_many(
-        classifier(), [classifier()], examples, nb.exact_match("sentiment"), on_event=terminal_progress()
-    )
-    assert "compare: 100%" in terminal.getvalue()
+    nb.compare_many(classifier(), [classifier()], examples, nb.exact_match("sentiment"))
+    assert "60 examples" in terminal.getvalue()
     assert "B − A +0.0 [" in terminal.getvalue()
     several = Terminal()
     monkeypatch.setattr(sys, "stderr", several)
-    nb.compare_many(
-        classifier(), [classifier()] * 2, examples, nb.exact_match("sentiment"), on_event=terminal_progress()
-    )
+    nb.compare_many(classifier(), [classifier()] * 2, examples, nb.exact_match("sentiment"))
     assert "0 of 2 settled" in several.getvalue()
 
 

@@ -97,6 +97,8 @@ def test_archiving_old_versions(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_difference_of_two_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", "m@1.0.0", "m@1.1.0"]) == 0
     assert "--- m@1.0.0\n+++ m@1.1.0" in capsys.readouterr().out
+    assert main(["diff", "m@1.1.0", "m@1.0.0"]) == 0
+    assert "--- m@1.0.0\n+++ m@1.1.0" in capsys.readouterr().out
     changes = said(capsys, "diff", "m@1.0.0", "m@1.1.0")["changes"]
     assert {"section", "sign", "text"} == set(changes[0])
 
@@ -115,6 +117,15 @@ def test_the_difference_of_two_versions(capsys: pytest.CaptureFixture[str]) -> N
         ("promote m --to staging --evidence no.json", 2, "not valid JSON"),
         ("deploy gone --to staging", 2, "no model 'gone'"),
         ("deploy m --to a/b", 2, "is not valid"),
+        ("deploy m --to prodution", 2, "did you mean production? A new one is made by deploy --create"),
+        ("rollback prodution", 2, "did you mean production?"),
+        ("history --environment prodution", 2, "did you mean production?"),
+        ("monitor prodution --once", 2, "did you mean production?"),
+        ("canary status --environment prodution", 2, "did you mean production?"),
+        ("promote m --to prodution", 2, "did you mean production?"),
+        ("list --columns version,stge", 2, "did you mean stage?"),
+        ("list --columns stage,stage", 2, "given twice"),
+        ("list --columns ,", 2, "is not known"),
         ("rollback staging --steps 0", 2, "steps must be"),
         ("history", 2, "either MODEL or --environment"),
         ("history m --environment e", 2, "either MODEL or --environment"),
@@ -178,3 +189,31 @@ def test_one_torn_log_does_not_hide_the_other_models(
     assert shown.err.count("\n") == 1
     assert main(["list", "a", "--registry", "other"]) == 0
     assert main(["list", "b", "--registry", "other"]) == 2
+
+
+def test_a_new_environment_wants_to_be_made(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deploy", "m", "--to", "beta"]) == 2
+    assert registry.environments() == []
+    assert main(["deploy", "m", "--to", "beta", "--create", "--dry-run"]) == 0
+    assert registry.environments() == []
+    assert main(["deploy", "m", "--to", "beta", "--create"]) == 0
+    assert main(["deploy", "m@1.0.0", "--to", "beta"]) == 0
+    capsys.readouterr()
+    live = {version["ref"]: version["live_in"] for version in said(capsys, "list")}
+    assert live == {"m@1.1.0": [], "m@1.0.0": ["beta"]}
+    assert said(capsys, "show", "m@1.0.0")["live_in"] == ["beta"]
+    assert main(["list", "--columns", "version,live"]) == 0
+    assert "m@1.0.0  live in beta" in capsys.readouterr().out
+    assert main(["show", "m@1.0.0"]) == 0
+    assert "m@1.0.0 · stage development · live in beta" in capsys.readouterr().out
+
+
+def test_a_dry_run_tells_what_is_missing_and_promotes_nothing(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.promote("m", "staging")
+    assert main(["promote", "m", "--to", "production", "--dry-run"]) == 1
+    assert "✗ not met" in capsys.readouterr().out
+    assert main(["promote", "m", "--to", "production", "--dry-run", "--evidence", "gate.json", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["possible"]
+    assert registry.get("m").stage == "staging"

@@ -65,6 +65,17 @@ def test_it_prints_the_report_and_saves_it(capsys):
     assert set(evaluation.slices) == {"positive", "negative"}
 
 
+def test_the_examples_are_printed_where_they_are_asked_for(capsys):
+    assert main([*_WEAK, "--examples", "wrong", "--out", "report.json"]) == 0
+    out, _ = said(capsys)
+    evaluation = nb.Evaluation.load("report.json")
+    assert out.strip() == f"{evaluation.report()}\n\n{evaluation.examples(wrong=True).report()}"
+    assert main([*_WEAK, "--examples", "wrong", "--json"]) == 0
+    rows = json.loads(said(capsys)[0])["examples"]
+    assert len(rows) == 40 - evaluation.correct
+    assert {"inputs", "expected", "predicted", "score", "error", "calls"} <= set(rows[0]["answer"])
+
+
 def test_json_has_the_numbers_and_the_gate(capsys):
     assert main([*_STRONG, "--gate", "min_score=0.8", "--json"]) == 0
     data = json.loads(said(capsys)[0])

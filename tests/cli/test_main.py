@@ -181,8 +181,9 @@ def test_optimize_registers_a_version_that_list_show_and_check_know(
 ) -> None:
     assert main(["optimize", *_TASK, "--save-as", "sentiment"]) == 0
     shown = capsys.readouterr().out
-    assert "held out" in shown
-    assert "Registered sentiment@1.0.0" in shown
+    assert shown.startswith("Better on held-out examples: ")
+    assert "Registered sentiment@1.0.0: held-out " in shown
+    assert "deploy it: dspy-nb deploy sentiment@1.0.0 --to staging" in " ".join(shown.split())
 
     (listed,) = _json(capsys, "list")
     assert (listed["ref"], listed["stage"]) == ("sentiment@1.0.0", "development")
@@ -216,7 +217,9 @@ def test_optimize_prints_the_run_for_machines(
     run = _json(capsys, "optimize", *_TASK, "--save-as", "sentiment", "--bump", "major", "--seed", "3")
     assert run["model"] == "sentiment@1.0.0"
     assert run["test_after"]["n"] == 20
-    assert run["improvement"]["n"] == 20
+    assert run["improvement"]["n"] == run["held_out"]["n"] == 20
+    assert run["verdict"] == run["improvement"]["verdict"] == "better"
+    assert run["next_step"].endswith("dspy-nb deploy sentiment@1.0.0 --to staging")
     assert run["options"]["max_labeled_demos"] == 2
     assert run["usage"]["lm_calls"] == engine.calls <= run["estimated_lm_calls"]
     assert run["stopped_by"] is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import dspy_nb as nb
 from dspy_nb.cli import main as command
 from dspy_nb.cli.main import main
+from dspy_nb.views.rendering.terminal import width_of
 
 NASTY = "a\x1b]0;PWN\x07\x1b[2J \x9b1m \u202e é 😀"
 HIDDEN = "\x1b\x07\x9b\u202e"
@@ -152,3 +154,72 @@ def test_an_integer_of_5000_digits_is_no_traceback(
     shown = capsys.readouterr().err
     assert shown.startswith("Error: ")
     assert shown.count("\n") == 1
+
+
+# -- terminals -----------------------------------------------------------------------------------------------
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, **variables: str) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"COLUMNS": str(columns), **variables}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+@pytest.mark.parametrize("arguments", [["list"], ["history", "m"], ["show", "m@1.0.0"], ["presets"]])
+def test_a_terminal_is_never_too_narrow(
+    folder: Path,
+    arguments: list[str],
+    columns: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    on_a_terminal(monkeypatch, columns)
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b[1m" in shown
+    text = re.sub(r"\x1b\[\d*m", "", shown)
+    assert not set(text) & set(HIDDEN)
+    assert [line for line in text.splitlines() if width_of(line) > columns and len(line.split()) > 2] == []
+
+
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_whoever_wants_no_colour_gets_none(
+    folder: Path,
+    variables: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    on_a_terminal(monkeypatch, 80, **variables)
+    for line in (["list"], ["list", "--json"]):
+        main(line)
+        assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_pipe_gets_whole_lines_without_colour(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["list"])
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "language model" in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pty")
+def test_a_real_terminal_says_its_width(folder: Path) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 72, 0, 0))
+    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR")}
+    command = [sys.executable, "-m", "dspy_nb", "list"]
+    done = subprocess.run(command, stdout=theirs, env={**kept, "TERM": "xterm"}, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 10**6).decode()
+    os.close(ours)
+    assert done.returncode == 0
+    assert "\x1b[1mVersions\x1b[0m" in shown
+    assert max(map(width_of, re.sub(r"\x1b\[\d*m", "", shown).splitlines())) <= 72

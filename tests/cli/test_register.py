@@ -85,3 +85,17 @@ def test_a_version_that_exists_is_not_registered_again(capsys: pytest.CaptureFix
     assert register("--version", "1.0.0") == 0
     assert register("--version", "1.0.0") == 2
     assert "m@1.0.0 exists" in capsys.readouterr().err
+
+
+def test_a_new_model_is_said_to_be_new_and_which_other_one_may_be_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app = "registered_app.py:classifier"
+    for model, note in (
+        ("sentiment", "Note: sentiment is a new model\n"),
+        ("sentiment", ""),
+        ("sentimnt", "Note: sentimnt is a new model; did you mean sentiment?\n"),
+        ("topic", "Note: topic is a new model\n"),
+    ):
+        assert main(["register", "--program", app, "--model-id", model]) == 0
+        assert capsys.readouterr().err == note

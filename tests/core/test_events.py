@@ -20,6 +20,7 @@ from dspy_nb.core.events import (
     Evaluated,
     Event,
     Failed,
+    HeldOut,
     Progress,
     Standing,
     Started,
@@ -33,8 +34,14 @@ EVENTS = [
     Progress(3, "scoring", {"lm_calls": 3, "usd": None}),
     CandidateScored(0, 0.5, 10, True, True, "Classify.", 2),
     Completed(0.8, 1.5, "seconds"),
+    Completed(
+        0.8,
+        1.5,
+        held_out=HeldOut(0.5, 0.6, (0.4, 0.6), (0.5, 0.7), 40, 40, "better", 0.1, (0.02, 0.2)),
+        next_step="Register it",
+    ),
     Failed("it broke"),
-    Evaluated(3, 10, 1, 2 / 3, 1.5),
+    Evaluated(3, 10, 1, 2 / 3, 1.5, interval=(0.2, 0.9), cached=1, at_once=8),
     Compared(
         4, 40, "old", (Standing("new", 4, effect=0.5, interval=(-0.25, 1.0), wins=(2, 0)),), 0.02, 3.5, True
     ),

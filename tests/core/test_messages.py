@@ -22,12 +22,12 @@ from dspy_nb.core.deployment.restrictions import load_restrictions
 from dspy_nb.core.errors import DspyNbError
 from dspy_nb.core.models.promotion import load_requirements
 from dspy_nb.core.models.stages import ModelState
-from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.presets import list_presets
 from dspy_nb.core.pipeline.gate import QualityGate
 from dspy_nb.core.pipeline.pipeline import PipelineRules
 from dspy_nb.core.storage.entry import Entry, seal, verified
 from dspy_nb.core.storage.files import dump_json
+from dspy_nb.core.supervision.budget import Budget
 
 
 @contextlib.contextmanager

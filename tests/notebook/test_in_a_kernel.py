@@ -43,6 +43,12 @@ def cells(tmp_path_factory):
         "background": f"engine.delay_s = 0.01\n{SEARCH} --threads 2 --background -o later\nNone",
         "other": "import time; time.sleep(0.4); print('mine')",
         "waited": "later.wait(60).status",
+        "python": "import dspy_nb as nb\nmetric = nb.exact_match('sentiment')\n"
+        "found = nb.evaluate(program, test, metric)",
+        "python in the background": "sets = {'trainset': train, 'valset': val}\n"
+        "run = nb.optimize(program, **sets, metric=metric, preset='light', background=True)",
+        "python waited": "run.wait(60).status",
+        "python quiet": "%config DspyNb.quiet = True\nfound = nb.evaluate(program, test, metric)",
     }
     notebook = new_notebook(cells=[new_code_cell(source) for source in sources.values()])
     folder = tmp_path_factory.mktemp("notebook")
@@ -71,8 +77,13 @@ def _joined(outputs):
     return joined
 
 
+def _shown(outputs):
+    """Outputs without those that are empty, as that of the Stop button is afterwards."""
+    return [output for output in outputs if "".join(output.get("data", {"text": "some"}).values())]
+
+
 def test_in_a_kernel_the_cell_keeps_progress_and_report_as_html_and_text(cells):
-    estimate, progress, report = cells["report"]
+    estimate, progress, report = _shown(cells["report"])
     assert estimate.text.startswith("at most")
     assert progress.output_type == "display_data"
     assert progress.data["text/plain"].startswith("BootstrapFewShotWithRandomSearch completed")
@@ -90,16 +101,16 @@ def test_in_a_kernel_no_widget_is_left_where_the_result_should_be(cells):
 
 def test_in_a_kernel_prints_and_widgets_of_the_user_are_left_alone(cells):
     before, *_, after, slider = (
-        output for output in cells["mixed"] if output.output_type != "execute_result"
+        output for output in _shown(cells["mixed"]) if output.output_type != "execute_result"
     )
-    estimate, _ = cells["assigned"]  # of the same search
+    estimate, _ = _shown(cells["assigned"])  # of the same search
     assert before.text == f"before\n{estimate.text}"
     assert after.text == "after\n"
     assert "IntSlider" in slider.data["text/plain"]
 
 
 def test_in_a_kernel_an_assigned_run_shows_progress_alone(cells):
-    assert [output.output_type for output in cells["assigned"]] == ["stream", "display_data"]
+    assert [output.output_type for output in _shown(cells["assigned"])] == ["stream", "display_data"]
 
 
 def test_in_a_kernel_a_mistake_fails_the_cell_with_one_line(cells):
@@ -118,7 +129,7 @@ def test_in_a_kernel_a_mistake_fails_the_cell_with_one_line(cells):
 
 
 def test_in_a_kernel_the_panel_of_a_run_that_does_not_begin_says_so(cells):
-    _, panel, error = cells["late mistake in the background"]
+    _, panel, error = _shown(cells["late mistake in the background"])
     assert "failed: run_dir /dev/null is no folder" in panel.data["text/plain"]
     assert error.ename == "InputError"
 
@@ -127,8 +138,20 @@ def test_in_a_kernel_background_output_stays_in_its_own_cell(cells):
     assert [output.text for output in cells["other"]] == ["mine\n"]
     (status,) = cells["waited"]
     assert status.data["text/plain"] == "'completed'"
-    progress = cells["background"][-1]
+    progress = _shown(cells["background"])[-1]
     assert progress.data["text/plain"].startswith("BootstrapFewShotWithRandomSearch completed")
+
+
+def test_in_a_kernel_python_calls_show_their_progress_in_their_own_cell(cells):
+    def said(name):
+        return [text for output in cells[name] if (text := output.get("data", {}).get("text/plain"))]
+
+    (progress,) = said("python")
+    assert progress.startswith("Evaluated 30 of 30 examples")
+    (progress,) = said("python in the background")
+    assert "BootstrapFewShotWithRandomSearch completed" in progress
+    assert said("python waited") == ["'completed'"]
+    assert cells["python quiet"] == []
 
 
 def test_nbmake_sees_a_mistake(tmp_path, monkeypatch):

@@ -118,7 +118,7 @@ def test_a_semicolon_hides_the_run_which_is_still_there(notebook):
 
 def test_a_report_within_a_list_stays_short(notebook):
     _, shown = notebook.run(f"run = {OPTIMIZE} -q\n[run]")
-    assert "[<OptimizationRun BootstrapFewShot, completed>]" in shown
+    assert "[<OptimizationRun: BootstrapFewShot on Predict: completed" in shown
 
 
 def test_names_are_found_in_the_local_scope_and_by_attribute(notebook):
@@ -261,10 +261,40 @@ def test_an_unreadable_registry_is_found_before_anything_is_spent(notebook, tmp_
 def test_save_as_registers_and_says_where(notebook, tmp_path):
     run, first = notebook.run(f"{SEARCH} --test test --save-as sentiment")
     _, second = notebook.run(f"{OPTIMIZE} --save-as sentiment --bump major")
-    assert "Registered sentiment@1.0.0 in registry/models/sentiment/1.0.0" in first
-    assert "Registered sentiment@2.0.0" in second
+    changed = "held-out 60.0% -> 100.0%, better"
+    assert f"Registered sentiment@1.0.0: {changed}; in registry/models/sentiment/1.0.0\n" in first
+    assert "Registered sentiment@2.0.0 in registry/models/sentiment/2.0.0\n" in second
     version = Registry(tmp_path / "registry").get("sentiment@1.0.0")
     assert (version.score, version.interval) == (run.test_after.score, run.test_after.interval)
+
+
+def test_a_run_that_is_not_shown_says_what_it_came_to_and_what_to_do_next(notebook):
+    notebook.run("import dspy_nb as nb")
+    _, shown = notebook.run(f"runs = {{}}\nruns['a'] = {SEARCH} --test test -q")
+    assert shown.count("Better on held-out examples: 60.0% -> 100.0%.\nNext: Register it: nb.") == 1
+    line = shown.split("Register it: ")[1].strip()
+    assert notebook.run(line)[0].ref == "my-model@1.0.0"
+    _, shown = notebook.run(f"run = {SEARCH} --test test --save-as my-model")
+    line = shown.split("deploy it: ")[1].strip()
+    assert line == 'nb.Registry("registry").environment("staging").deploy("my-model@1.1.0")'
+    notebook.run(line)
+    _, shown = notebook.run(f"{SEARCH} --test test -o kept")
+    assert shown.count("Next:") == 1  # in the report
+    assert 'nb.Registry("registry").register(kept, "my-model")' in " ".join(shown.split())
+    _, shown = notebook.run(f"{OPTIMIZE} -q;")
+    assert "Nothing was held out, and nothing was scored.\nNext: Score it on examples" in shown
+    assert "evaluate(_dspy_run.program" in shown
+
+
+def test_an_assigned_call_of_python_has_its_name_and_a_background_run_too(notebook):
+    cell = "import dspy_nb\nmine = dspy_nb.optimize(program, trainset=train, testset=test, metric=same)"
+    notebook.run("def same(gold, pred): return gold.sentiment == pred.sentiment")
+    notebook.run(cell)
+    assert (
+        notebook["mine"].next_step == 'Register it: dspy_nb.Registry("registry").register(mine, "my-model")'
+    )
+    notebook.run(f"later = {OPTIMIZE} --test test --background")
+    assert "register(later, " in notebook["later"].wait(HANG_S).next_step
 
 
 def test_a_run_that_ended_with_the_program_as_it_was_is_not_registered(notebook, tmp_path):
@@ -291,7 +321,8 @@ def test_an_interrupt_keeps_the_best_so_far_and_registers_nothing(notebook):
         run, shown = notebook.run(f"{SEARCH} --threads 2 --save-as sentiment")
     assert run.stopped_by == "interrupt"
     assert "The run was interrupted; this is the best candidate until then" in " ".join(shown.split())
-    assert "not registered, because the run was interrupted" in shown
+    assert "not registered, because the run was interrupted; it is kept as _dspy_run" in shown
+    assert 'register(_dspy_run, "sentiment"); --run-dir would have kept' in " ".join(shown.split())
     assert Registry("registry").models() == []
 
 

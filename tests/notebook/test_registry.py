@@ -129,6 +129,6 @@ def test_a_mistake_is_one_line_and_fails_the_cell(shell: InteractiveShell, line:
     ],
 )
 def test_completion_offers_what_there_is(shell: InteractiveShell, line: str, expected: str) -> None:
-    Registry("registry").environment("edge").deploy("m")
+    Registry("registry").environment("edge", create=True).deploy("m")
     with provisionalcompleter():
         assert expected in [found.text for found in shell.Completer.completions(line, len(line))]

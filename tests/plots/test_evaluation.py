@@ -42,7 +42,7 @@ def texts(figure):
 def test_the_whole_figure_has_every_part_once(evaluation):
     figure = plots.plot_evaluation(evaluation)
     titles = [axes.get_title("left") for axes in figure.axes]
-    assert titles == ["Score by sentiment", "Classes of sentiment", "Confusion matrix", "Latency"]
+    assert titles == ["Score by sentiment", "Classes of sentiment", "Confusion matrix", "Time per answer"]
 
 
 def test_classes_are_bars_with_their_numbers(evaluation):
@@ -86,6 +86,11 @@ def test_drawing_leaves_no_figure_open_and_makes_a_png(draw, evaluation, tmp_pat
     figure.savefig(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
     assert figure._repr_png_().startswith(b"\x89PNG")  # a notebook shows it
+    drawn = figure._repr_html_()  # in the colours of its theme
+    assert drawn.startswith("<svg ")
+    assert "currentColor" in drawn
+    assert "#000000" not in drawn
+    assert ">Confusion matrix</text>" in drawn
     assert pyplot.get_fignums() == []
 
 

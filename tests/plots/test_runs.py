@@ -8,8 +8,8 @@ import pytest
 from dspy_nb import plots
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.optimize import optimize
+from dspy_nb.core.supervision.budget import Budget
 from tests.scripted import classifier, reviews, scripted_lm
 
 

@@ -11,7 +11,9 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.core.ab.comparison import Comparison
-from dspy_nb.views.documents import to_html, to_markdown, to_text
+from dspy_nb.views.rendering.html import to_html
+from dspy_nb.views.rendering.markdown import to_markdown
+from dspy_nb.views.rendering.text import to_text
 from dspy_nb.views.wording import points
 
 

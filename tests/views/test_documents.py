@@ -14,18 +14,11 @@ import dspy_nb
 import dspy_nb.core
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.text import markdown_text
-from dspy_nb.views.documents import (
-    _VIEWS,
-    Changes,
-    Details,
-    Document,
-    Note,
-    document,
-    to_html,
-    to_markdown,
-    to_text,
-)
+from dspy_nb.views.documents import _VIEWS, Changes, Details, Document, Note, document
 from dspy_nb.views.listings import Listing
+from dspy_nb.views.rendering.html import to_html
+from dspy_nb.views.rendering.markdown import to_markdown
+from dspy_nb.views.rendering.text import to_text
 
 
 def test_every_result_that_shows_has_its_view_and_every_view_its_results() -> None:

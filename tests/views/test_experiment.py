@@ -10,7 +10,9 @@ import pytest
 
 from dspy_nb.core.ab.experiment import Experiment
 from dspy_nb.core.statistics.assignment import place_of
-from dspy_nb.views.documents import to_html, to_markdown, to_text
+from dspy_nb.views.rendering.html import to_html
+from dspy_nb.views.rendering.markdown import to_markdown
+from dspy_nb.views.rendering.text import to_text
 from tests.core.ab.test_assignment import assign_many
 from tests.core.ab.test_experiment import a, b
 
@@ -36,7 +38,7 @@ def test_the_verdict_comes_first_and_the_z_test_says_that_it_is_for_one_look(exp
     text = flat(to_text(status))
     assert f"settled after {status.n_at_verdict} of 390 units" in text
     assert "winner: <new>; valid for one look" in text
-    assert "10 units are without one" in text
+    assert "10 units without one" in text
 
 
 def test_an_open_question_says_how_many_more_units_it_takes(experiment: Experiment) -> None:

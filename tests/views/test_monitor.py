@@ -18,7 +18,9 @@ from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.deployment.health import HealthReport
 from dspy_nb.core.deployment.objectives import MonitorSettings
 from dspy_nb.core.errors import InputError
-from dspy_nb.views.documents import to_html, to_markdown, to_text
+from dspy_nb.views.rendering.html import to_html
+from dspy_nb.views.rendering.markdown import to_markdown
+from dspy_nb.views.rendering.text import to_text
 from tests.registry_samples import EVALUATION, registry_of
 
 ALL = MonitorSettings(max_latency_ms=1000, max_error_rate=0.05)
@@ -126,6 +128,8 @@ def test_the_magic_returns_the_report_and_shows_the_figure_and_the_canary(
 ) -> None:
     report, shown = run(shell, "%dspy_monitor staging")
     assert (report.verdict, shown) == ("too early", [])  # there is nothing to draw yet
+    assert "Too early: no request has counted yet." in to_text(report)
+    assert "has too few requests to be judged" in to_text(report)
     serve(staging, 100, 0.9)
     staging.canary("m@1.2.0")
     report, shown = run(shell, "%dspy_monitor staging -o health")
@@ -141,9 +145,9 @@ def test_the_magic_returns_the_report_and_shows_the_figure_and_the_canary(
 
 def test_the_magic_fails_in_one_line(shell: InteractiveShell) -> None:
     with capture_output() as captured:
-        result = shell.run_cell("%dspy_monitor nowhere")
+        result = shell.run_cell("%dspy_monitor production")
     assert not result.success
-    assert captured.stdout.strip() == "NotFound: nothing is live in nowhere: deploy a version first"
+    assert captured.stdout.strip() == "NotFound: nothing is live in production: deploy a version first"
 
 
 # -- the commands -------------------------------------------------------------------------------------------------
@@ -164,7 +168,8 @@ def test_the_command_ends_with_the_verdict(staging: Environment, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["monitor", "nowhere", "--once"], "nothing is live in nowhere"),
+        (["monitor", "production", "--once"], "nothing is live in production"),
+        (["monitor", "nowhere", "--once"], "no environment 'nowhere'"),
         (["monitor"], "Missing argument"),
         (["monitor", "staging", "--every", "0"], "--every must be above 0"),
         (["canary", "start", "--environment", "staging"], "name the version"),

@@ -1,20 +1,13 @@
 """What a person reads of a sweep, while it works and in the end."""
 
-from dspy_nb.core.events import (
-    CandidateScored,
-    CellEnded,
-    CellStarted,
-    Compared,
-    Progress,
-    Standing,
-    Started,
-    SweepEnded,
-    SweepStarted,
-)
-from dspy_nb.views.documents import to_html, to_markdown, to_text
+from dspy_nb.core.events import CandidateScored, Compared, Progress, Standing, Started
+from dspy_nb.core.sweep_events import CellEnded, CellStarted, SweepEnded, SweepStarted
 from dspy_nb.views.progress.call_state import CallState
 from dspy_nb.views.progress.states import follow
 from dspy_nb.views.progress.sweep import SweepState
+from dspy_nb.views.rendering.html import to_html
+from dspy_nb.views.rendering.markdown import to_markdown
+from dspy_nb.views.rendering.text import to_text
 from tests.core.sweep.samples import result
 
 

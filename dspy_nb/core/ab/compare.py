@@ -16,12 +16,13 @@ from dspy_nb.core.ab.contest import Contest, Entrant, fight
 from dspy_nb.core.ab.definition import check_arm, name_program
 from dspy_nb.core.ab.judging import Terms
 from dspy_nb.core.arguments import number_between, probability, time_limit, whole_number
+from dspy_nb.core.audience import Audience
 from dspy_nb.core.data.examples import check_examples
 from dspy_nb.core.data.identity import example_id
 from dspy_nb.core.data.metrics import MetricLike
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import check_metrics
-from dspy_nb.core.events import Broadcaster, Listener
+from dspy_nb.core.events import Listener
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
@@ -56,6 +57,7 @@ def compare(
     names: tuple[str, str] | None = None,
     stop: threading.Event | None = None,
     on_event: Listener | Sequence[Listener] | None = None,
+    progress: bool | None = None,
 ) -> Comparison:
     """Let two programs answer the same examples in a random order, until one is shown to be better.
 
@@ -90,6 +92,8 @@ def compare(
         stop: Set it, from another thread, to stop.
         on_event: One or several listeners: called with ``Compared`` at the start, a few times a second, and at
             the end.
+        progress: Whether to show how it goes, in a notebook with a Stop button, in a terminal as a bar on stderr;
+            by default where there is either, see ``optimize``.
 
     Raises:
         InputError: An argument is wrong, and nothing has been spent; or the metric returns what is no score.
@@ -101,7 +105,7 @@ def compare(
         a, [b], dataset, metric, confidence=confidence, margin=margin, max_examples=max_examples,
         sequential=sequential, num_threads=num_threads, timeout_s=timeout_s, stop_after_s=stop_after_s, seed=seed,
         lm=lm, lms=(lm_a, lm_b), adapter=adapter, registry=registry, program=program, names=names, stop=stop,
-        on_event=on_event,
+        on_event=on_event, progress=progress,
     ).comparisons[0]  # fmt: skip
 
 
@@ -127,6 +131,7 @@ def compare_many(
     names: Sequence[str] | None = None,
     stop: threading.Event | None = None,
     on_event: Listener | Sequence[Listener] | None = None,
+    progress: bool | None = None,
 ) -> Comparisons:
     """Compare several candidates with one baseline, as :func:`compare` does with one.
 
@@ -159,6 +164,7 @@ def compare_many(
         names: What to call those that are no references, the baseline first; their classes by default.
         stop: Set it, from another thread, to stop.
         on_event: As in :func:`compare`.
+        progress: As in :func:`compare`.
 
     Raises:
         InputError: An argument is wrong, and nothing has been spent; or the metric returns what is no score.
@@ -166,7 +172,7 @@ def compare_many(
     """
     if isinstance(candidates, str | Mapping) or not isinstance(candidates, Sequence) or not candidates:
         raise InputError("candidates must be a list of programs or references, at least one")
-    events = Broadcaster(on_event)
+    events = Audience(on_event, progress, stop)
     programs = (baseline, *candidates)
     if lms is not None and len(lms) != len(programs):
         raise InputError(
@@ -198,7 +204,7 @@ def compare_many(
     metrics = {name: function.declaring(types) for name, function in metrics.items()}
     for one in entrants:
         check_calls("dataset", examples, one.program, metrics.values())
-    ending = StopAfter(stop, stop_after_s)
+    ending = StopAfter(events.stop, stop_after_s)
     contest = Contest(examples, metrics, terms, order, num_threads, timeout_s, adapter, ending, warnings)
     return fight(contest, entrants, events)
 

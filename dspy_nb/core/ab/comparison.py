@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import NotFound
+from dspy_nb.core.evaluation.diagnosis import Finding, under
+from dspy_nb.core.evaluation.examples import ExampleTable, HasExamples
+from dspy_nb.core.evaluation.pairing import Flip
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.evidence import ComparisonEvidence
 from dspy_nb.core.statistics.means import Ratio
@@ -32,28 +35,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Flip:
-    """An example on which the two differ.
-
-    Attributes:
-        index: Its place in the data set, from 0.
-        inputs: What both were given.
-        expected: The labels.
-        a: The fields of A's answer; empty if it failed.
-        b: Those of B's.
-        difference: Score of B less that of A: positive where B fixed something, negative where it broke it.
-    """
-
-    index: int
-    inputs: dict[str, Any]
-    expected: dict[str, Any]
-    a: dict[str, Any]
-    b: dict[str, Any]
-    difference: float
-
-
-@dataclass(frozen=True)
-class Comparison(Shown):
+class Comparison(Shown, HasExamples):
     """Two programs on the same examples. Differences are B − A.
 
     Attributes:
@@ -139,6 +121,14 @@ class Comparison(Shown):
         return tuple(sorted((f for f in self.flips if f.difference < 0), key=lambda f: f.difference))
 
     @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What stands out in the answers of each arm, which its text names; ``where`` is "A" or "B"."""
+        arms = (("A", self.a_name, self.a), ("B", self.b_name, self.b))
+        return tuple(
+            under(one, arm, f"{arm} ({name})") for arm, name, found in arms for one in found.findings
+        )
+
+    @property
     def not_worse(self) -> bool:
         """Whether B is shown to be at most ``margin`` worse, which is enough for a cheaper program."""
         return self.interval[0] > -self.margin and (self.sequential or self.complete)
@@ -173,32 +163,19 @@ class Comparison(Shown):
         arms = {name: getattr(self, name).to_dict(results=results) for name in ("a", "b")}
         latency = None if self.latency_ratio is None else self.latency_ratio._asdict()
         path = {"path": [step._asdict() for step in self.path]} if results else {}
-        own = plain({**data, "latency_ratio": latency, "a": None, "b": None, **path})
+        own = plain(
+            {**data, "latency_ratio": latency, "a": None, "b": None, **path, "findings": self.findings}
+        )
         return {"schema_version": _SCHEMA_VERSION, **own, **arms}
+
+    def example_table(self) -> ExampleTable:
+        """Return the examples with what came of them for A and for B."""
+        title = f"{self.a_name} (A) and {self.b_name} (B), {self.metric}"
+        return ExampleTable.of(title, {"A": self.a.results, "B": self.b.results})
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row for each example: inputs, labels, and of each program score, answer and error."""
-        import pandas as pd
-
-        rows = []
-        for a, b in zip(self.a.results, self.b.results, strict=True):
-            row: dict[str, Any] = {"index": a.index, **a.inputs, **a.expected}
-            for arm, result in (("a", a), ("b", b)):
-                row |= {f"{arm}_{name}": value for name, value in result.predicted.items()}
-                row[f"{arm}_score"] = float(result.score or 0)
-                row[f"{arm}_error"] = result.error.kind if result.error else None
-                row[f"{arm}_latency_ms"] = result.latency_ms
-            row["difference"] = row["b_score"] - row["a_score"]
-            rows.append(row)
-        return pd.DataFrame(rows)
-
-    def __repr__(self) -> str:
-        """Return the verdict in a line."""
-        low, high = self.interval
-        points = f"{100 * self.effect:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
-        if math.isnan(self.effect):
-            points = "nothing compared"
-        return f"<Comparison {self.a_name} (A) and {self.b_name} (B): {self.verdict}, {points}, n={self.n}>"
+        return self.example_table().to_frame()
 
 
 @dataclass(frozen=True)
@@ -255,6 +232,11 @@ class Comparisons(Shown):
         """False if it was interrupted."""
         return all(one.complete for one in self.comparisons)
 
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What stands out in the answers of the baseline ("A"), and in those of each candidate ("B")."""
+        return tuple(dict.fromkeys(finding for one in self.comparisons for finding in one.findings))
+
     def __len__(self) -> int:
         """Return the number of candidates."""
         return len(self.comparisons)
@@ -308,8 +290,3 @@ class Comparisons(Shown):
             for one in self.ranking
         ]
         return pd.DataFrame(rows)
-
-    def __repr__(self) -> str:
-        """Return the verdicts in a line."""
-        verdicts = "; ".join(f"{one.b_name}: {one.verdict}" for one in self.ranking)
-        return f"<Comparisons with {self.baseline} (A): {verdicts}>"

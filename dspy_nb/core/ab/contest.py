@@ -71,16 +71,16 @@ def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) ->
         for _ in entrants[1:]
     ]
     jobs = DuelJobs(drawn, duels)
+    interrupts = Interrupts(contest.stop)
     started = time.perf_counter()
 
     def standing(over: bool = False) -> Compared:
         candidates = tuple(duel.standing(one.name) for one, duel in zip(entrants[1:], duels, strict=True))
         facts = entrants[0].name, candidates, terms.margin, time.perf_counter() - started, over
-        return Compared(examples_compared(duels), terms.planned, *facts)
+        return Compared(examples_compared(duels), terms.planned, *facts, interrupted=interrupts.happened)
 
     opening = Opening([one.name for one in entrants])
     warn_of_changes = watch([one.program for one in entrants])
-    interrupts = Interrupts(contest.stop)
     with events, interrupts.watched():  # from here on an interrupt loses nothing: it ends what is under way
         with contextlib.suppress(KeyboardInterrupt), interrupts.breaking_off():
             events.send(standing())
@@ -101,8 +101,6 @@ def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) ->
             raise InputError(f"{next(iter(contest.metrics))} is no metric to compare by: {bad}")
         if opening.error is not None:
             raise opening.error
-        with contextlib.suppress(KeyboardInterrupt):
-            events.send(standing(over=True))
         duration_s = time.perf_counter() - started
         data = fingerprint(contest.examples)
         comparisons = []
@@ -113,7 +111,7 @@ def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) ->
             )
             names = entrants[0].name, one.name
             comparisons.append(comparison_of(duel, finding, scores, names, terms, warnings, duration_s))
-        return Comparisons(
+        found = Comparisons(
             comparisons=tuple(comparisons),
             baseline=entrants[0].name,
             confidence=terms.confidence,
@@ -125,6 +123,10 @@ def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) ->
             warnings=warnings,
             duration_s=duration_s,
         )
+        with contextlib.suppress(KeyboardInterrupt):
+            texts = tuple(finding.text for finding in found.findings)
+            events.send(replace(standing(over=True), findings=texts))
+        return found
 
 
 def _work(contest: Contest, entrants: Sequence[Entrant]) -> tuple[DuelWork, tuple[str, ...]]:
@@ -162,4 +164,5 @@ def _evaluation(contest: Contest, one: Entrant, duel: Duel, place: int, data: st
         indices=places,
         base_model=name_lms(one.program, one.lm),
         data_fingerprint=data,
+        lm=one.lm,
     )

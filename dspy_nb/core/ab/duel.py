@@ -6,8 +6,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dspy_nb.core.ab.comparison import Flip, Step
-from dspy_nb.core.evaluation.attempts import ExampleMeter, Job, Outcome, Work, split_fields
+from dspy_nb.core.ab.comparison import Step
+from dspy_nb.core.evaluation.attempts import PROMPTS_KEPT, ExampleMeter, Job, Outcome, Work, split_fields
+from dspy_nb.core.evaluation.pairing import Flip
 from dspy_nb.core.events import Standing
 from dspy_nb.core.statistics.verdicts import Verdict, decide
 
@@ -78,7 +79,7 @@ class DuelJobs:
                     if arm > 0 and self._duels[arm - 1].over:
                         break
                     self.places.append((index, arm))
-                    yield Job(self._examples[index], arm)
+                    yield Job(self._examples[index], arm, index < PROMPTS_KEPT)
 
     def land(self, place: int, outcome: Outcome) -> None:
         """Hand the outcome of a job to the duels that it counts in."""

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dspy_nb.core.ab.comparison import Comparison, Flip
+from dspy_nb.core.ab.comparison import Comparison
 from dspy_nb.core.ab.duel import A, Duel, thin
+from dspy_nb.core.evaluation.pairing import Flip
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.statistics.means import Ratio, bca_interval, ratio_interval, sign_flip_p_value
 from dspy_nb.core.statistics.proportions import mcnemar, paired_difference_interval, two_proportion_z

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -241,12 +240,3 @@ class ExperimentStatus(Shown):
         conclusion = None if self.conclusion is None else self.conclusion.to_dict()
         data = {**vars(self), "path": path, "conclusion": conclusion}
         return {"schema_version": _SCHEMA_VERSION, **plain(data)}
-
-    def __repr__(self) -> str:
-        """Return the verdict in a line."""
-        low, high = self.interval
-        points = "nothing counted yet"
-        if not math.isnan(self.effect):
-            points = f"{100 * self.effect:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
-        arms = f"{self.a.name} (A) and {self.b.name} (B)"
-        return f"<ExperimentStatus {self.name}, {arms}: {self.verdict}, {points}, n={self.n}>"

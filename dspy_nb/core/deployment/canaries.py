@@ -28,8 +28,8 @@ class Canaries(Releases):
         traffic: The requests that were served, and their outcomes.
     """
 
-    def __init__(self, registry: Catalogue, name: str) -> None:
-        super().__init__(registry, name)
+    def __init__(self, registry: Catalogue, name: str, *, create: bool = False) -> None:
+        super().__init__(registry, name, create=create)
         self.traffic = Traffic(self.folder / TRAFFIC_FILE)
 
     def canary(

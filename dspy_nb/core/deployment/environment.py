@@ -51,14 +51,14 @@ _ADVANCE_EVERY_S: Final = 1.0
 
 
 class Environment(Canaries):
-    """Where versions are live: ``development``, ``staging``, ``production`` or any name.
+    """Where versions are live: ``development``, ``staging``, ``production`` or one of your own.
 
-    ``Registry.environment`` makes it. Safe to share between threads; creating it touches no file.
+    ``Registry.environment`` makes it. Safe to share between threads; creating it writes no file.
     """
 
-    def __init__(self, registry: Catalogue, name: str) -> None:
-        """Open the environment ``name`` of ``registry``, which need not exist yet."""
-        super().__init__(registry, name)
+    def __init__(self, registry: Catalogue, name: str, *, create: bool = False) -> None:
+        """Open the environment ``name`` of ``registry``; ``Registry.environment`` says what is checked."""
+        super().__init__(registry, name, create=create)
         self._serving = threading.Lock()
         self._served: _Served | None = None
         self._compared: tuple[Any, Any, Any] = (None, None, None)

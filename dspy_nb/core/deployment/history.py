@@ -11,6 +11,7 @@ from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import Conflict, Refused
 from dspy_nb.core.evidence import Evidence, read_evidence, write_evidence
 from dspy_nb.core.models.names import check_model_id, check_version
+from dspy_nb.core.models.requirements import Requirement, require
 from dspy_nb.core.storage.entry import Change, Entry, check_change
 
 MAKES_LIVE: Final = ("deploy", "rollback", "canary-finish")
@@ -221,9 +222,21 @@ def decide_deployment(
     Raises:
         Refused: It is live already, or a canary is running.
     """
-    _refuse_canary(state, environment, f"{ref} cannot be deployed")
-    _refuse_live(state, environment, ref)
+    require(deployment_requirements(state, environment, ref))
     return _make_body(state, ref, evidence, reason)
+
+
+def deployment_requirements(state: EnvironmentState, environment: str, ref: str) -> list[Requirement]:
+    """Return what must hold in an environment before ``ref`` is deployed, and whether it does."""
+    now, canary = state.now, state.canary
+    busy = None if canary is None else _canary_refusal(canary, environment, f"{ref} cannot be deployed")
+    running = "none is running" if canary is None else f"one of {canary.candidate} is running"
+    live = None if now is None or now.ref != ref else f"{ref} is live in {environment} already"
+    shown = f"live there now: {'nothing' if now is None else now.ref}"
+    return [
+        Requirement("no canary", canary is None, running, busy, can_be_forced=False),
+        Requirement("not live there yet", live is None, shown, live, can_be_forced=False),
+    ]
 
 
 def decide_rollback(
@@ -289,10 +302,12 @@ def decide_canary_change(
 
 def _refuse_canary(state: EnvironmentState, environment: str, what: str) -> None:
     if state.canary is not None:
-        raise Refused(
-            f"{what} in {environment} while a canary of {state.canary.candidate} is running: "
-            "abort_canary() takes it back"
-        )
+        raise Refused(_canary_refusal(state.canary, environment, what))
+
+
+def _canary_refusal(canary: Canary, environment: str, what: str) -> str:
+    running = f"while a canary of {canary.candidate} is running"
+    return f"{what} in {environment} {running}: abort_canary() takes it back"
 
 
 def _refuse_live(state: EnvironmentState, environment: str, ref: str) -> None:

@@ -21,12 +21,13 @@ from dspy_nb.core.deployment.history import (
     decide_canary_change,
     decide_deployment,
     decide_rollback,
+    deployment_requirements,
 )
 from dspy_nb.core.deployment.restrictions import Restrictions, load_restrictions
-from dspy_nb.core.errors import Conflict, InputError, Refused, RegistryError
+from dspy_nb.core.errors import InputError, Refused, RegistryError
 from dspy_nb.core.evidence import Evidence
 from dspy_nb.core.models.conditions import Conditions
-from dspy_nb.core.models.names import check_environment
+from dspy_nb.core.models.requirements import Requirement
 from dspy_nb.core.models.subject import take_evidence
 from dspy_nb.core.models.version import ModelVersion, verified_files
 from dspy_nb.core.storage.entry import Entry
@@ -51,8 +52,8 @@ T = TypeVar("T")
 class Releases:
     """The part of an environment that changes what is live, and tells what was."""
 
-    def __init__(self, registry: Catalogue, name: str) -> None:
-        self.name = check_environment(name)
+    def __init__(self, registry: Catalogue, name: str, *, create: bool = False) -> None:
+        self.name = registry.check_environment(name, create)
         self.registry = registry
         self.folder = registry.root / "environments" / name
         self._log = Log(self.folder / "log", EnvironmentState, registry.root)
@@ -127,6 +128,20 @@ class Releases:
         loaded = self.registry.load(version, program)
         try_out(loaded, smoke, f"{version.ref} is not deployed to {self.name}")
         return Prepared(self, version, loaded, seen)
+
+    def requirements(self, ref: str | ModelVersion) -> list[Requirement]:
+        """Return what the deployment of a version requires, each with whether it is met; nothing is changed.
+
+        ``deploy`` refuses what one of them says no to.
+
+        Raises:
+            NotFound: There is no such version.
+        """
+        version = self.registry.get(ref)
+        return [
+            *self.restrictions.requirements(version, self.name),
+            *self.read(lambda state: deployment_requirements(state, self.name, version.ref)),
+        ]
 
     def rollback(self, *, by: str | None = None, reason: str | None = None, steps: int = 1) -> Deployment:
         """Make live again what was live before; doing it again goes further back.
@@ -221,7 +236,7 @@ class Releases:
         check_texts(by=by, reason=reason)
         proof = None if evidence is None else take_evidence(version, evidence)
         verified_files(version.path, version.files, version.ref)
-        _check_case(self)
+        self.registry.check_environment(self.name, create=True)
         self._conditions(version, proof).compare_evidence(stacklevel=4)
 
         def decide(state: EnvironmentState) -> dict[str, Any]:
@@ -275,15 +290,6 @@ class Releases:
             if len(history) >= entry.number:
                 return history[entry.number - 1]
         return self.history()[entry.number - 1]  # git has just put another history in its place
-
-
-def _check_case(environment: Releases) -> None:
-    """Refuse a new environment whose name differs only in case from another one."""
-    for other in environment.registry.environments():
-        if other != environment.name and other.lower() == environment.name.lower():
-            raise Conflict(
-                f"environment {environment.name!r} differs only in case from {other!r}, and some disks know no case"
-            )
 
 
 # -- trying out -------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from dspy_nb.core.errors import Refused
 from dspy_nb.core.models.names import Stage, check_environment
+from dspy_nb.core.models.requirements import Requirement, require
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.storage.config import read_tables
 from dspy_nb.core.storage.shapes import fit
@@ -36,16 +37,31 @@ class Restrictions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def check_version(self, version: ModelVersion, environment: str) -> None:
         """Raise Refused if the environment does not accept ``version``."""
-        if self.models is not None and version.model_id not in self.models:
-            raise _refused(environment, f"the models {', '.join(self.models)}", version.model_id)
-        if version.stage == "archived":
-            raise Refused(f"{version.ref} is archived: promote it to another stage before it is deployed")
-        if self.stages is not None and version.stage not in self.stages:
-            what = f"versions in {' or '.join(self.stages)}"
-            raise _refused(environment, what, f"{version.ref}, which is in {version.stage}")
-        if self.lms is not None and not self._accepts_lm(version.base_model):
-            what = f"{version.ref}, which was made with {version.base_model or 'an unknown one'}"
-            raise _refused(environment, f"the language models {', '.join(self.lms)}", what)
+        require(self.requirements(version, environment))
+
+    def requirements(self, version: ModelVersion, environment: str) -> list[Requirement]:
+        """Return what a version must be to be accepted, and whether it is."""
+        ref, stage, model = version.ref, version.stage, version.base_model or "an unknown one"
+        archived = f"{ref} is archived: promote it to another stage before it is deployed"
+        found = [_requirement("not archived", stage != "archived", f"it is in {stage}", archived)]
+        if self.models is not None:
+            accepted = f"the models {', '.join(self.models)}"
+            refusal = _refusal(environment, accepted, version.model_id)
+            fits = version.model_id in self.models
+            found.insert(0, _requirement(f"one of {accepted}", fits, version.model_id, refusal))
+        if self.stages is not None:
+            accepted = f"versions in {' or '.join(self.stages)}"
+            refusal = _refusal(environment, accepted, f"{ref}, which is in {stage}")
+            fits = stage in self.stages
+            found.append(
+                _requirement(f"the stage {' or '.join(self.stages)}", fits, f"it is in {stage}", refusal)
+            )
+        if self.lms is not None:
+            accepted = f"the language models {', '.join(self.lms)}"
+            refusal = _refusal(environment, accepted, f"{ref}, which was made with {model}")
+            fits = self._accepts_lm(version.base_model)
+            found.append(_requirement(f"one of {accepted}", fits, f"it was made with {model}", refusal))
+        return found
 
     def check_lm(self, environment: str) -> None:
         """Raise Refused if DSPy is configured, here and now, with a language model that is not accepted."""
@@ -56,7 +72,7 @@ class Restrictions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name = getattr(dspy.settings.lm, "model", None)
         if name is not None and not self._accepts_lm(name):
             what = f"the language models {', '.join(self.lms)}"
-            raise _refused(environment, what, f"{name}, which DSPy is configured with")
+            raise Refused(_refusal(environment, what, f"{name}, which DSPy is configured with"))
 
     def _accepts_lm(self, name: str | None) -> bool:
         return any(fnmatch.fnmatchcase(name or "", pattern) for pattern in self.lms or ())
@@ -78,5 +94,9 @@ def load_restrictions(config: Path, environment: str) -> Restrictions:
     return found if found.stages is not None else replace(found, stages=DEFAULT_STAGES.get(environment))
 
 
-def _refused(environment: str, accepted: str, got: str) -> Refused:
-    return Refused(f"the environment {environment} accepts {accepted}, not {got}")
+def _requirement(name: str, met: bool, evidence: str, refusal: str) -> Requirement:
+    return Requirement(name, met, evidence, None if met else refusal, can_be_forced=False)
+
+
+def _refusal(environment: str, accepted: str, got: str) -> str:
+    return f"the environment {environment} accepts {accepted}, not {got}"

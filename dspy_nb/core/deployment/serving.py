@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 from dspy_nb.core.arguments import check_text
 from dspy_nb.core.deployment.canary_log import Canary
@@ -10,6 +11,23 @@ from dspy_nb.core.deployment.history import MAKES_LIVE, EnvironmentState, Live
 from dspy_nb.core.errors import InputError, NotFound
 from dspy_nb.core.statistics.assignment import place_of
 from dspy_nb.core.traffic.store import Route
+
+
+class LiveIn(NamedTuple):
+    """Where a version is served.
+
+    Attributes:
+        environment: The environment.
+        share: The share of the traffic that it gets as the candidate of a canary; None where it is live.
+    """
+
+    environment: str
+    share: float | None = None
+
+    def __str__(self) -> str:
+        """Return ``live in production``, or ``canary 5% in production``."""
+        what = "live" if self.share is None else f"canary {100 * self.share:g}%"
+        return f"{what} in {self.environment}"
 
 
 def choose_route(environment: str, live: Live, unit: str | None, *, drawn: bool = False) -> Route:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dspy
@@ -17,12 +17,18 @@ from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction
 from dspy_nb.core.programs.calls import check_answer
+from dspy_nb.core.programs.lm_call import AnswerCount, LMCall, lm_call
 from dspy_nb.core.programs.meter import Meter
+from dspy_nb.core.programs.quiet import TRUNCATION_IS_TOLD
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text, repaired
 
 if TYPE_CHECKING:
     from dspy_nb.core.programs.spec import Program
+
+PROMPTS_KEPT = 2000
+"""Examples, the first ones, of which prompts and answers of LM calls are kept: an evaluation stays bounded. What
+the calls took is kept of all."""
 
 _MESSAGE_LENGTH = 300
 _HANDFUL = 5  # answers that show a mistake of the program itself, and not of the examples they are for
@@ -38,10 +44,12 @@ class Job:
     Attributes:
         example: The example, with its inputs set.
         repeat: Which of the repeats this is, from 0.
+        keep_text: Whether to keep what its LM calls sent and what came back.
     """
 
     example: dspy.Example
     repeat: int = 0
+    keep_text: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,7 @@ class Outcome:
         hopeless_after: How many such outcomes in a row, from the first example on, show that there will be no
             score; 0 if they do not, as errors that a program raises do not.
         repaired: Whether the answer held half of a surrogate pair, which no file can hold.
+        calls: The LM calls of the program, in the order in which they ended.
     """
 
     predicted: dict[str, Any]
@@ -88,6 +97,7 @@ class Outcome:
     metric_usage: Usage = _NOTHING
     hopeless_after: int = 0
     repaired: bool = False
+    calls: tuple[LMCall, ...] = ()
 
 
 @dataclass(slots=True)
@@ -97,18 +107,29 @@ class Tally:
     Attributes:
         done: How many there are.
         failed: How many of them are failures.
+        cached: How many of them came from a cache alone.
         score: Sum of the scores of the first metric, none as 0.
+        answers: What is wrong with the answers of language models.
+        squares: Sum of their squares.
     """
 
     done: int = 0
     failed: int = 0
+    cached: int = 0
     score: float = 0.0
+    answers: AnswerCount = field(default_factory=AnswerCount)
+    squares: float = 0.0
 
     def take(self, outcome: Outcome) -> None:
         """Count an outcome."""
         self.done += 1
         self.failed += outcome.failure is not None
-        self.score += outcome.scores[0] or 0
+        self.cached += outcome.cached
+        score = float(outcome.scores[0] or 0)
+        self.score += score
+        self.squares += score * score
+        for call in outcome.calls:
+            self.answers.take(call)
 
 
 class Abandoned(BaseException):
@@ -122,14 +143,20 @@ class ExampleMeter(Meter):
     in the same thread, by an entry in the history; of a cache hit by the entry alone. So the meter needs no
     callback (a single one, even empty, costs 240 µs a call), and once it is closed it can stop a program
     before its next request.
+
+    Args:
+        parent: A tracker that was active outside, which goes on being notified.
+        keep_text: Whether ``take_calls`` is to return what was sent and what came back.
     """
 
-    def __init__(self, parent: Any = None) -> None:
+    def __init__(self, parent: Any = None, *, keep_text: bool = False) -> None:
         super().__init__(self._paid, self._answered, parent)
         self._lock = threading.Lock()
         self._awaiting_price: set[int] = set()
         self._closed = False
         self._usage = _NOTHING
+        self._keep_text = keep_text
+        self._calls: list[LMCall] = []
 
     def close(self) -> None:
         """Let no further LM call of this example begin."""
@@ -140,6 +167,12 @@ class ExampleMeter(Meter):
         with self._lock:
             usage, self._usage = self._usage, _NOTHING
         return usage
+
+    def take_calls(self) -> tuple[LMCall, ...]:
+        """Return the calls that ended since the last time."""
+        with self._lock:
+            calls, self._calls = self._calls, []
+        return tuple(calls)
 
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
         """Take note of one call that was paid for (DSPy calls this)."""
@@ -165,13 +198,13 @@ class ExampleMeter(Meter):
             self._usage += Usage(1, 0, prompt_tokens, completion_tokens)
             self._awaiting_price.add(threading.get_ident())  # it is known a moment later: see _answered
 
-    def _answered(self, usd: float | None) -> None:
+    def _answered(self, entry: Mapping[str, Any]) -> None:
+        cached = (thread := threading.get_ident()) not in self._awaiting_price
+        call = lm_call(entry, cached=cached, keep_text=self._keep_text)
         with self._lock:
-            if (thread := threading.get_ident()) in self._awaiting_price:
-                self._awaiting_price.discard(thread)
-                self._usage += Usage(usd=usd)
-            else:
-                self._usage += Usage(cache_hits=1)
+            self._awaiting_price.discard(thread)
+            self._usage += Usage(cache_hits=1) if cached else Usage(usd=call.usd)
+            self._calls.append(call)
         if self._closed:
             raise Abandoned
 
@@ -207,7 +240,7 @@ class Work:
                 prediction = program(**own_copy(split_fields(job.example)[0]))
                 check_answer(program, prediction)
             except (*_FAILURES, asyncio.CancelledError) as error:
-                return self.fail(Failure.of(error), meter.take(), started, _count_program_errors(error))
+                return self.fail(Failure.of(error), meter, started, _count_program_errors(error))
             latency_ms = (time.perf_counter() - started) * 1e3
             return self._scored(job, meter, prediction, latency_ms)
 
@@ -223,24 +256,32 @@ class Work:
                 check_answer(program, prediction)
             except TimeoutError as error:
                 failure = timeout(timeout_s) if limit.expired() else Failure.of(error)
-                return self.fail(failure, meter.take(), started)
+                return self.fail(failure, meter, started)
             except _FAILURES as error:
-                return self.fail(Failure.of(error), meter.take(), started, _count_program_errors(error))
+                return self.fail(Failure.of(error), meter, started, _count_program_errors(error))
             latency_ms = (time.perf_counter() - started) * 1e3
             # In a thread of its own, for a metric that asks a language model would hold up the loop.
             return await asyncio.to_thread(self._scored, job, meter, prediction, latency_ms)
 
-    def fail(self, failure: Failure, usage: Usage, started: float, hopeless_after: int = 0) -> Outcome:
-        """Return the outcome of an example that has no answer, begun at ``started`` (perf_counter)."""
+    def fail(
+        self, failure: Failure, meter: ExampleMeter | None, started: float, hopeless_after: int = 0
+    ) -> Outcome:
+        """Return the outcome of an example that has no answer, begun at ``started`` (perf_counter).
+
+        Where its meter is lost, as with a worker, it used nothing.
+        """
         latency_ms = (time.perf_counter() - started) * 1e3
         scores = (None,) * len(self.metrics)
-        return Outcome({}, scores, failure, latency_ms, False, usage, hopeless_after=hopeless_after)
+        usage, calls = (_NOTHING, ()) if meter is None else (meter.take(), meter.take_calls())
+        return Outcome(
+            {}, scores, failure, latency_ms, False, usage, hopeless_after=hopeless_after, calls=calls
+        )
 
     def _context(self, job: Job, meter: ExampleMeter) -> dict[str, Any]:
-        return {**self.settings[job.repeat], **meter_settings(meter)}
+        return {**self.settings[job.repeat], **meter_settings(meter), **TRUNCATION_IS_TOLD}
 
     def _scored(self, job: Job, meter: ExampleMeter, prediction: Any, latency_ms: float) -> Outcome:
-        usage = meter.take()
+        usage, calls = meter.take(), meter.take_calls()
         if dspy.settings.track_usage and isinstance(prediction, dspy.Prediction):
             # DSPy leaves that to us where a tracker is in force.
             prediction.set_lm_usage(meter.get_total_tokens())
@@ -259,7 +300,7 @@ class Work:
                 failure = failure or Failure.of(error, where)
         cached, spent = usage.cache_hits > 0 and usage.lm_calls == 0, meter.take()
         found = _fields(prediction), tuple(scores), failure, latency_ms, cached
-        return Outcome(*found, usage, spent, hopeless_after, repaired)
+        return Outcome(*found, usage, spent, hopeless_after, repaired, calls)
 
 
 def _count_program_errors(error: BaseException) -> int:

@@ -15,17 +15,20 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.arguments import number_between, probability, time_limit, whole_number
+from dspy_nb.core.audience import Audience
 from dspy_nb.core.data.copying import own_copy
 from dspy_nb.core.data.examples import check_examples
 from dspy_nb.core.data.identity import example_id, fingerprint, value_key
 from dspy_nb.core.data.metrics import Metric, MetricLike, as_metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation import execution
-from dspy_nb.core.evaluation.attempts import Job, Outcome, Tally, Work, split_fields
+from dspy_nb.core.evaluation.attempts import PROMPTS_KEPT, Job, Outcome, Tally, Work, split_fields
+from dspy_nb.core.evaluation.diagnosis import diagnose_answers
+from dspy_nb.core.evaluation.examples import ExampleResult
 from dspy_nb.core.evaluation.executors import run_on
 from dspy_nb.core.evaluation.labels import LabelClasses
 from dspy_nb.core.evaluation.opening import Opening
-from dspy_nb.core.evaluation.scorecard import Evaluation, ExampleResult, MetricScore
+from dspy_nb.core.evaluation.scorecard import Evaluation, MetricScore
 from dspy_nb.core.evaluation.side_effects import watch
 from dspy_nb.core.evaluation.summary import (
     classification_of,
@@ -35,13 +38,16 @@ from dspy_nb.core.evaluation.summary import (
     metric_score,
     slices_of,
 )
-from dspy_nb.core.events import Broadcaster, Evaluated, Listener, now
+from dspy_nb.core.events import Evaluated, Listener, now
 from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
-from dspy_nb.core.programs.lms import answers_repeat, name_lms, rollouts
+from dspy_nb.core.programs.lm_call import Redaction, as_cached
+from dspy_nb.core.programs.lms import answers_repeat, asked_by, name_lms, rollouts
 from dspy_nb.core.programs.spec import Program
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.secrecy import scrubber
+from dspy_nb.core.statistics.means import running_interval
 from dspy_nb.core.text import error_text, value_text
 
 
@@ -64,6 +70,7 @@ def evaluate(
     stop: threading.Event | None = None,
     lm: dspy.BaseLM | None = None,
     adapter: dspy.Adapter | None = None,
+    progress: bool | None = None,
 ) -> Evaluation:
     """Run a program on every example and score its answers.
 
@@ -102,6 +109,8 @@ def evaluate(
         stop: Set it, from another thread, to stop.
         lm: The LM to use in place of the configured one; predictors with their own LM keep it.
         adapter: The adapter to use in place of the configured one.
+        progress: Whether to show how it goes, in a notebook with a Stop button, in a terminal as a bar on stderr;
+            by default where there is either, see ``optimize``.
 
     Raises:
         InputError: An argument is wrong. Nothing has been spent then.
@@ -125,7 +134,7 @@ def evaluate(
         num_threads = whole_number("num_threads", num_threads, minimum=1)
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise InputError(f"executor must be a concurrent.futures.Executor, got {type(executor).__name__}")
-    events = Broadcaster(on_event)
+    events = Audience(on_event, progress, stop)
     run = execution.run if executor is None else partial(run_on, executor)
     keys = None if by is None else _slice_keys(by, examples, metrics[first])
     base_model = name_lms(program, lm)
@@ -138,23 +147,34 @@ def evaluate(
     originals = _originals(examples, ids) if share else range(len(examples))
     # All examples once, then all again: an interrupt then leaves as many examples as possible.
     places = [(index, repeat) for repeat in range(repeats) for index in sorted(set(originals))]
-    jobs = [Job(examples[index], repeat) for index, repeat in places]
+    jobs = [
+        Job(examples[index], repeat, keep_text=number < PROMPTS_KEPT)
+        for number, (index, repeat) in enumerate(places)
+    ]
     facts = _facts(program, ids, first, base_model, fingerprint(examples), confidence, seed)
     facts |= {"n_planned": len(examples) * repeats, "repeats": repeats, "max_error_rate": max_error_rate}
     facts["by"] = by if by is None or isinstance(by, str) else getattr(by, "__name__", "by")
 
     started = time.perf_counter()
     opening = Opening()
-    stop = StopAfter(stop, stop_after_s)
+    stop = StopAfter(events.stop, stop_after_s)
     limits: dict[str, Any] = {"num_threads": num_threads, "timeout_s": timeout_s, "stop": stop}
+    at_once = num_threads or dspy.settings.num_threads
+    n_distinct = min(facts["n_distinct"], len(originals))
 
     def standing(tally: Tally) -> Evaluated:
-        mean = tally.score / tally.done if tally.done else None
-        return Evaluated(tally.done, len(jobs), tally.failed, mean, time.perf_counter() - started)
+        mean = interval = None
+        if n := tally.done:
+            mean = tally.score / n
+            interval = running_interval(tally.score, tally.squares, n, min(n, n_distinct), confidence)
+        elapsed_s = time.perf_counter() - started
+        so_far = tally.failed, mean, elapsed_s, False, interval, tally.cached, at_once
+        findings = tuple(finding.text for finding in diagnose_answers(tally.answers))
+        return Evaluated(tally.done, len(jobs), *so_far, findings=findings)
 
     def build() -> Evaluation:
         found = dict(zip(places, outcomes, strict=True))
-        results = _results(examples, ids, originals, found, tuple(metrics), repeats)
+        results = _results(examples, ids, originals, found, tuple(metrics), repeats, asked_by(program, lm))
         numbers = _numbers(results, metrics, field, keys, facts)
         return Evaluation(**numbers, **facts, duration_s=duration_s)
 
@@ -174,8 +194,20 @@ def evaluate(
         finished = [outcome for outcome in outcomes if outcome is not None]
         errors = sum(outcome.failure is not None for outcome in finished)
         with contextlib.suppress(KeyboardInterrupt):
-            mean = evaluation.score if finished else None
-            events.send(Evaluated(len(finished), len(jobs), errors, mean, duration_s, over=True))
+            last = Evaluated(
+                len(finished),
+                len(jobs),
+                errors,
+                evaluation.score if finished else None,
+                duration_s,
+                over=True,
+                interval=evaluation.interval if finished else None,
+                cached=sum(outcome.cached for outcome in finished),
+                at_once=at_once,
+                interrupted=len(finished) < len(jobs) and not stop.is_set(),
+                findings=tuple(finding.text for finding in evaluation.findings),
+            )
+            events.send(last)
             warn_of_changes()
     return evaluation
 
@@ -198,11 +230,12 @@ def evaluation_of(
     indices: Sequence[int],
     base_model: str | None,
     data_fingerprint: str,
+    lm: dspy.BaseLM | None = None,
 ) -> Evaluation:
     """Return the evaluation that these outcomes are: one for each of the examples, at these places."""
     ids = [example_id(example) for example in examples]
     found = {(place, 0): outcome for place, outcome in enumerate(outcomes)}
-    results = _results(examples, ids, range(len(examples)), found, tuple(metrics), 1)
+    results = _results(examples, ids, range(len(examples)), found, tuple(metrics), 1, asked_by(program, lm))
     results = [replace(result, index=index) for result, index in zip(results, indices, strict=True)]
     facts = _facts(program, ids, next(iter(metrics)), base_model, data_fingerprint, confidence, seed)
     facts["repaired"] = sum(outcome.repaired for outcome in outcomes)
@@ -336,7 +369,9 @@ def _results(
     outcomes: Mapping[tuple[int, int], Outcome | None],
     names: tuple[str, ...],
     repeats: int,
+    parts: Sequence[Any],
 ) -> list[ExampleResult]:
+    redact = Redaction(scrubber(parts))
     results = []
     for index, example in enumerate(examples):
         inputs, expected = split_fields(example)
@@ -360,6 +395,7 @@ def _results(
                     error=outcome.failure,
                     usage=Usage() if copied else outcome.usage,
                     metric_usage=Usage() if copied else outcome.metric_usage,
+                    calls=tuple(redact(as_cached(call) if copied else call) for call in outcome.calls),
                 )
             )
     return results

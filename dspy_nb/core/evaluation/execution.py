@@ -21,6 +21,7 @@ import dspy
 
 from dspy_nb.core.evaluation.attempts import Abandoned, ExampleMeter, Job, Outcome, Tally, Work, timeout
 from dspy_nb.core.evaluation.opening import Opening
+from dspy_nb.core.programs.quiet import install_truncation_filter
 
 _TICK_S = 0.002
 _LONGEST_TICK_S = 0.1
@@ -72,6 +73,7 @@ def run(
         BaseException: What a program raised that is no ``Exception``, such as a budget's stop. No example
             begins after it.
     """
+    install_truncation_filter()
     num_threads = num_threads or dspy.settings.num_threads
     stop = stop or threading.Event()
     loop = _Loop(work, jobs, num_threads, timeout_s, deadline, stop, landed, opening)
@@ -184,7 +186,7 @@ class _Loop:
             late = [flight for flight in self._flights if now - flight.started > limit_s]
             for flight in late:
                 flight.meter.close()
-                outcome = self.work.fail(timeout(timeout_s), flight.meter.take(), flight.started)
+                outcome = self.work.fail(timeout(timeout_s), flight.meter, flight.started)
                 self._record(flight, outcome)
         # In place of the threads that hang, or of the loop.
         if late and self.work.asynchronous:
@@ -248,7 +250,8 @@ class _Loop:
         with self._lock:
             if self._closed or (place_and_job := next(self._jobs, None)) is None:
                 return None
-            flight = _Flight(*place_and_job, ExampleMeter(self._tracker), time.perf_counter())
+            meter = ExampleMeter(self._tracker, keep_text=place_and_job[1].keep_text)
+            flight = _Flight(*place_and_job, meter, time.perf_counter())
             self._flights.add(flight)
         return flight
 

@@ -36,7 +36,6 @@ from dspy_nb.core.evaluation.attempts import Failure, Job, Outcome, Tally, Work,
 from dspy_nb.core.evaluation.cluster import DaskCluster
 from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.evaluation.travel import CannotLoad, LocalTask, RemoteTask
-from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text
 
 logger = logging.getLogger(__name__)
@@ -272,7 +271,7 @@ class _Dispatch:
             return
         deaths = chunk.deaths + (guilty and (self._alone(chunk) or self._one_by_one))
         if deaths > 1:
-            self._record(chunk.places[0], self.work.fail(failure, Usage(), time.perf_counter()))
+            self._record(chunk.places[0], self.work.fail(failure, None, time.perf_counter()))
         else:
             self._waiting.append(_Chunk(chunk.places, losses, deaths))
 

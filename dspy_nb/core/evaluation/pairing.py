@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.evaluation.summary import mean
 from dspy_nb.core.statistics.means import bca_interval, clustered_interval
 from dspy_nb.core.statistics.proportions import paired_difference_interval
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An example on which the two differ.
+
+    Attributes:
+        index: Its place in the data set, from 0.
+        inputs: What both were given.
+        expected: The labels.
+        a: The fields of A's answer; empty if it failed.
+        b: Those of B's.
+        difference: Score of B less that of A: positive where B fixed something, negative where it broke it.
+    """
+
+    index: int
+    inputs: dict[str, Any]
+    expected: dict[str, Any]
+    a: dict[str, Any]
+    b: dict[str, Any]
+    difference: float
 
 
 @dataclass(frozen=True)
@@ -38,7 +60,12 @@ class Difference:
         return "worse" if self.interval[1] < 0 else "no clear difference"
 
 
-def paired_difference(evaluation: Evaluation, reference: Evaluation) -> Difference:
+def paired_difference(
+    evaluation: Evaluation,
+    reference: Evaluation,
+    *,
+    names: tuple[str, str] = ("the evaluation", "the reference"),
+) -> Difference:
     """Compare two evaluations of the same data, aligned by the identity of the examples.
 
     The order of the data set does not matter; repeats of an example are averaged first. The interval is
@@ -48,12 +75,13 @@ def paired_difference(evaluation: Evaluation, reference: Evaluation) -> Differen
     Args:
         evaluation: What is judged; its confidence is that of the interval.
         reference: What it is compared with.
+        names: What the two are called in errors.
 
     Raises:
         InputError: The two differ in their data or in their metric, or one is not complete or holds no
             single results.
     """
-    _check(evaluation, reference)
+    _check(evaluation, reference, names)
     confidence = evaluation.confidence
     new, old = _scores(evaluation), _scores(reference)
     differences = {key: mean(new[key]) - mean(old[key]) for key in new}
@@ -75,19 +103,39 @@ def paired_difference(evaluation: Evaluation, reference: Evaluation) -> Differen
     return Difference(mean(values), interval, better, worse, len(differences))
 
 
-def _check(evaluation: Evaluation, reference: Evaluation) -> None:
+def flips_between(evaluation: Evaluation, reference: Evaluation) -> list[Flip]:
+    """Return the examples that one of two evaluations scored higher than the other; the reference is A.
+
+    Of the repeats of an example the first one is shown. The two are such as ``paired_difference`` compares.
+    """
+    new, old = _scores(evaluation), _scores(reference)
+    shown = {result.example_id: result for result in reversed(reference.results)}
+    flips: dict[str, Flip] = {}
+    for result in evaluation.results:
+        key = result.example_id
+        difference = mean(new[key]) - mean(old[key])
+        if difference and key not in flips:
+            was = shown[key].predicted
+            flips[key] = Flip(result.index, result.inputs, result.expected, was, result.predicted, difference)
+    return [*flips.values()]
+
+
+def _check(evaluation: Evaluation, reference: Evaluation, names: tuple[str, str]) -> None:
+    name, other = names
     if evaluation.data_fingerprint != reference.data_fingerprint:
         raise InputError(
-            f"the reference was evaluated on other data: {_data(reference)}, not {_data(evaluation)}; "
+            f"{other} was evaluated on other data: {_data(reference)}, not {_data(evaluation)}; "
             "evaluate both on the same examples"
         )
     if evaluation.metric != reference.metric:
-        raise InputError(f"the reference was scored with {reference.metric}, not with {evaluation.metric}")
-    for name, one in (("evaluation", evaluation), ("reference", reference)):
+        raise InputError(f"{other} was scored with {reference.metric}, not with {evaluation.metric}")
+    for what, one in ((name, evaluation), (other, reference)):
         if not one.complete:
-            raise InputError(f"the {name} is partial: {one.n:,} of {one.n_planned:,} examples were finished")
+            raise InputError(f"{what} is partial: {one.n:,} of {one.n_planned:,} examples were finished")
         if len(one.results) != one.n:
-            raise InputError(f"the {name} holds no single results: it was stored without them")
+            raise InputError(f"{what} holds no single results: it was stored without them")
+    if _scores(evaluation).keys() != _scores(reference).keys():
+        raise InputError(f"{other} says that it was evaluated on the same data, and holds other examples")
 
 
 def _data(evaluation: Evaluation) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -14,9 +15,11 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from dspy_nb.core.arguments import DEEPEST, is_too_deep, user_path
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation.attempts import Failure
 from dspy_nb.core.evaluation.classification import Classification, ClassScore, Confusion
+from dspy_nb.core.evaluation.diagnosis import Finding, diagnose
+from dspy_nb.core.evaluation.examples import ExampleResult, ExampleTable, HasExamples
 from dspy_nb.core.evidence import EvaluationEvidence
+from dspy_nb.core.programs.lm_call import pack_messages, unpack_messages
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.storage.files import replace_file
 from dspy_nb.core.storage.plain import plain
@@ -29,42 +32,6 @@ _SCHEMA_VERSION = 1
 
 # JSON has no NaN: it is written as null.
 _Mean = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-
-
-@dataclass(frozen=True, slots=True)
-class ExampleResult:
-    """One example, or one repeat of it.
-
-    Attributes:
-        index: Its place in the data set, from 0.
-        repeat: Which repeat, from 0.
-        example_id: The identity of its inputs, see ``example_id``.
-        inputs: What the program was given.
-        expected: The labels.
-        predicted: The fields of the answer; empty if there is none.
-        score: Of the first metric; ``None`` if the program or the metric failed, which counts as 0.
-        scores: Of each metric.
-        latency_ms: Time that the program took.
-        cached: Whether nothing was asked of a language model, because the answers were in DSPy's cache or
-            an equal example had just been answered.
-        error: Why there is no answer or no score.
-        usage: What the program used.
-        metric_usage: What the metrics used, where they ask a language model.
-    """
-
-    index: int
-    repeat: int
-    example_id: str
-    inputs: dict[str, Any]
-    expected: dict[str, Any]
-    predicted: dict[str, Any]
-    score: bool | float | None
-    scores: dict[str, bool | float | None]
-    latency_ms: float
-    cached: bool
-    error: Failure | None
-    usage: Usage
-    metric_usage: Usage
 
 
 @dataclass(frozen=True)
@@ -134,7 +101,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Evaluation(Shown):
+class Evaluation(Shown, HasExamples):
     """What :func:`dspy_nb.evaluate` found. Every error counts as a failure in ``score``.
 
     Attributes:
@@ -232,6 +199,11 @@ class Evaluation(Shown):
         """Expected against predicted labels."""
         return self.classification.confusion if self.classification else None
 
+    @functools.cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What stands out in the answers behind the score, such as nearly all being the same; often nothing."""
+        return diagnose(self.results)
+
     def slowest(self, k: int = 5) -> list[ExampleResult]:
         """Return the examples that took longest, cache hits left out."""
         asked = [result for result in self.results if not result.cached]
@@ -241,35 +213,40 @@ class Evaluation(Shown):
         """Return the examples with an error, then those with the lowest scores."""
         return sorted(self.results, key=lambda r: (-1 if r.score is None else r.score, r.index))[:k]
 
+    def example_table(self) -> ExampleTable:
+        """Return the examples with what came of them."""
+        field = None if self.classification is None else self.classification.field
+        note = ""
+        if len(self.results) < self.n:
+            note = "The evaluation was stored without its single examples."
+        title = f"{self.program} on {self.n_examples:,} examples, {self.metric}"
+        return ExampleTable.of(title, {"answer": self.results}, field=field, note=note)
+
     def to_frame(self) -> pd.DataFrame:
         """Return the results as a table: one row per example and repeat.
 
-        Fields are in columns ``input_<field>``, ``expected_<field>`` and ``predicted_<field>``.
+        Fields are in columns ``input_<field>``, ``expected_<field>`` and ``predicted_<field>``; ``truncated`` says
+        whether an answer of a language model was cut off.
         """
-        import pandas as pd
-
-        return pd.DataFrame([self._row(result) for result in self.results])
-
-    def _row(self, result: ExampleResult) -> dict[str, Any]:
-        row = {"index": result.index, "repeat": result.repeat, "example_id": result.example_id}
-        parts = {"input": result.inputs, "expected": result.expected, "predicted": result.predicted}
-        for part, values in parts.items():
-            row.update({f"{part}_{name}": value for name, value in values.items()})
-        row["score"] = result.score
-        if len(self.metrics) > 1:
-            row.update({f"score_{name}": score for name, score in result.scores.items()})
-        error = f"{result.error.kind}: {result.error.message}" if result.error else None
-        row.update(latency_ms=result.latency_ms, cached=result.cached, error=error)
-        return {**row, **result.usage.to_dict()}
+        return self.example_table().to_frame()
 
     def to_dict(self, *, results: bool = True) -> dict[str, Any]:
         """Return everything as JSON data; what JSON lacks becomes text, and NaN ``None``.
+
+        The messages of LM calls are listed once, and each call says which of them were sent.
 
         Args:
             results: Whether to include the single examples.
         """
         data = plain({f.name: getattr(self, f.name) for f in fields(self) if results or f.name != "results"})
-        return {"schema_version": _SCHEMA_VERSION, "complete": self.complete, **data}
+        head = {
+            "schema_version": _SCHEMA_VERSION,
+            "complete": self.complete,
+            "findings": plain(self.findings),
+        }
+        if results:
+            head["messages"] = pack_messages(data["results"])
+        return {**head, **data}
 
     def to_evidence(self) -> EvaluationEvidence:
         """Return what a registry stores of it, see ``Registry.attach`` and ``Registry.promote``."""
@@ -324,6 +301,11 @@ class Evaluation(Shown):
                 f"{source}: schema version {version} is newer than {_SCHEMA_VERSION}, the newest that "
                 "this dspy-nb reads; upgrade dspy-nb"
             )
+        try:
+            if "messages" in data:
+                data = {**data, "results": unpack_messages(data["results"], data["messages"])}
+        except (LookupError, TypeError, AttributeError):
+            raise InputError(f"{source}: no complete evaluation (its LM calls cannot be read)") from None
         try:
             return TypeAdapter(cls).validate_python({"results": (), **data})
         except ValidationError as error:

@@ -11,8 +11,9 @@ import dspy
 from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.classification import Classification, classify
+from dspy_nb.core.evaluation.examples import ExampleResult
 from dspy_nb.core.evaluation.labels import LabelClasses, is_categorical
-from dspy_nb.core.evaluation.scorecard import Errors, ExampleResult, Latency, MetricScore, Slice
+from dspy_nb.core.evaluation.scorecard import Errors, Latency, MetricScore, Slice
 from dspy_nb.core.statistics.means import bca_interval, clustered_interval
 from dspy_nb.core.statistics.proportions import wilson_interval
 

@@ -53,25 +53,66 @@ def _score(summary: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
         "validation": "on the validation data that the search saw, so it flatters",
     }[summary["score_kind"]]
     interval = summary.get("interval")
-    range_ = f" (interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    range_ = f" (interval {interval[0]:.1%} to {interval[1]:.1%})" if interval else ""
     metric = f", metric {markdown_text(metadata['metric'])}" if metadata.get("metric") else ""
-    return f"**Score {summary['score']:.3f}**{range_} {measured}{metric}."
+    return f"**Score {summary['score']:.1%}**{range_} {measured}{metric}.{_change(metadata)}"
+
+
+def _change(metadata: Mapping[str, Any]) -> str:
+    """Return what the optimization has changed on held-out examples, "" where that is not known."""
+    before, after, gain = (metadata.get(name) for name in ("test_before", "test", "improvement"))
+    try:
+        scores = f"{before['score']:.1%} -> {after['score']:.1%}"  # type: ignore[index]
+        return f" Against the program before: held-out {scores}, {markdown_text(gain['verdict'])}."  # type: ignore[index]
+    except (TypeError, KeyError, ValueError):  # older versions, and metadata of people's own
+        return ""
 
 
 def _made(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    usage = metadata.get("usage") or {}
     datasets = metadata.get("datasets") or {}
     return {
         "Optimizer": metadata.get("optimizer"),
         "Language model": metadata.get("base_model"),
-        "Training examples": metadata.get("num_training_examples"),
-        "Validation score": metadata.get("validation_score"),
+        "Training examples": _number(metadata.get("num_training_examples")),
+        "Validation score": _number(metadata.get("validation_score"), ".1%"),
         "Seed": metadata.get("seed"),
-        "Spent": ", ".join(f"{key} {value}" for key, value in usage.items() if value is not None) or None,
-        "Duration (s)": metadata.get("duration_s"),
+        "Spent": _spent(metadata.get("usage") or {}),
+        "Duration": _number(metadata.get("duration_s"), ",.0f", " s"),
         "Stopped by": metadata.get("stopped_by"),
-        **{f"Data: {name}": json.dumps(value, ensure_ascii=False) for name, value in datasets.items()},
+        **{f"Data: {name}": _data(value) for name, value in datasets.items()},
     }
+
+
+def _number(value: Any, form: str = ",", unit: str = "") -> Any:
+    """Return a number in that format, anything else as it is."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:{form}}{unit}" if is_number else value
+
+
+_SPENT: Final = {
+    "lm_calls": "{} LM calls",
+    "cache_hits": "{} answers from a cache",
+    "prompt_tokens": "{} tokens sent",
+    "completion_tokens": "{} tokens received",
+}
+
+
+def _spent(usage: Mapping[str, Any]) -> str | None:
+    known = {key: value for key, value in usage.items() if value is not None}
+    parts = [text.format(_number(known.pop(key))) for key, text in _SPENT.items() if key in known]
+    if "usd" in known:
+        parts.append(f"${_number(known.pop('usd'), ',.4f')}")
+    return ", ".join([*parts, *(f"{key} {_number(value)}" for key, value in known.items())]) or None
+
+
+def _data(given: Any) -> str:
+    """Return how many examples there were, and the start of their fingerprint; metadata.json has all of it."""
+    if not isinstance(given, Mapping) or not {"n", "fingerprint"} <= set(given):
+        return json.dumps(given, ensure_ascii=False)
+    rest = {key: value for key, value in given.items() if key not in ("n", "fingerprint")}
+    more = f", {json.dumps(rest, ensure_ascii=False)}" if rest else ""
+    what = "example" if given["n"] == 1 else "examples"
+    return f"{_number(given['n'])} {what}, fingerprint {str(given['fingerprint'])[:12]}{more}"
 
 
 def _options(metadata: Mapping[str, Any]) -> list[str]:
@@ -110,13 +151,17 @@ def _prompt(metadata: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
 
 def _lineage(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "Registered": metadata["saved_at"],
-        "Created": metadata["created_at"],
+        "Registered": _moment(metadata["saved_at"]),
+        "Created": _moment(metadata["created_at"]),
         "Parent version": metadata["parent"] or "none: the first version",
         "Class": metadata["program_class"],
         "Git commit": metadata.get("git_commit"),
         "Packages": ", ".join(f"{name} {version}" for name, version in metadata["packages"].items()),
     }
+
+
+def _moment(at: Any) -> str:
+    return f"{str(at)[:19].replace('T', ' ')} UTC"
 
 
 def _table(rows: Mapping[str, Any]) -> str:

@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import Conflict, DspyNbError, InputError, NotFound
 from dspy_nb.core.models.loading import Loader
-from dspy_nb.core.models.names import Reference, check_model_id, parse_reference
+from dspy_nb.core.models.names import (
+    ENVIRONMENTS,
+    Reference,
+    check_environment,
+    check_model_id,
+    parse_reference,
+)
 from dspy_nb.core.models.promotion import find_record
 from dspy_nb.core.models.stages import HistoryEntry, ModelState, Record
 from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.storage.anchor import anchor_of
 from dspy_nb.core.storage.files import explain_failure
 from dspy_nb.core.storage.log import Log
+from dspy_nb.core.text import did_you_mean
 
 if TYPE_CHECKING:
     import dspy
@@ -159,6 +167,39 @@ class Catalogue:
         with explain_failure(f"read {self.root}"):
             names, folder = self.folder_names("environments"), self.root / "environments"
             return [name for name in names if (folder / name / "log").exists()]
+
+    def check_environment(self, name: str, create: bool = False) -> str:
+        """Return the name of an environment, if there is one of that name or it is to be made.
+
+        There is development, staging and production, and whatever something was ever deployed to. Nothing is
+        written.
+
+        Raises:
+            NotFound: There is no such environment; the message says which may be meant, and how to make a new one.
+            InputError: It cannot be the name of a folder.
+            Conflict: A new one differs only in case from another one.
+        """
+        if isinstance(name, str) and name in ENVIRONMENTS and not create:
+            return name
+        there = self.environments()
+        known = dict.fromkeys([*ENVIRONMENTS, *there])
+        hint = did_you_mean(name, known)
+        try:
+            check_environment(name)
+        except InputError as error:
+            raise InputError(f"{error}; {hint}?") if hint else error from None
+        anchor = anchor_of(self.root, self.root / "environments" / name / "log")
+        if name in there or os.path.lexists(anchor):
+            return name
+        if not create:
+            way = f"new one is made by deploy --create, in Python by environment({name!r}, create=True)"
+            words = f"{hint}? A {way}" if hint else f"there are {', '.join([*known][:8])}; a {way}"
+            raise NotFound(f"no environment {name!r}: {words}")
+        for other in known:
+            if other != name and other.lower() == name.lower():
+                words = f"environment {name!r} differs only in case from {other!r}"
+                raise Conflict(f"{words}, and some disks know no case")
+        return name
 
     def to_frame(self, model_id: str | None = None) -> pd.DataFrame:
         """Return the versions as a table, one row each, the newest of each model first."""

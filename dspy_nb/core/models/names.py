@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from typing import Final, Literal, get_args
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.text import value_text
+from dspy_nb.core.text import did_you_mean, value_text
 
 BUMPS: Final = ("major", "minor", "patch", "prerelease")
 
@@ -17,6 +17,9 @@ Stage = Literal["development", "staging", "production", "deprecated", "archived"
 """The life of a version, in order."""
 
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
+
+ENVIRONMENTS: Final = ("development", "staging", "production")
+"""The environments that need not be made; any other one begins with ``create=True``."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?", re.ASCII)
 
@@ -51,6 +54,21 @@ def _check_name(name: object, what: str) -> str:
     if name.split(".")[0].lower() in _RESERVED:
         raise InputError(f"{what} {name!r} is a reserved name: choose another")
     return name
+
+
+def check_stage(stage: object) -> Stage:
+    """Return ``stage`` if it is one.
+
+    Raises:
+        InputError: It is not; the message names the ones there are, and which may be meant.
+    """
+    for known in STAGES:
+        if stage == known:
+            return known
+    hint = did_you_mean(stage, STAGES)
+    known_ones = f"se one of {', '.join(STAGES)}"
+    words = f"{hint}? U{known_ones}" if hint else f"u{known_ones}"
+    raise InputError(f"stage {value_text(stage, 80)} is not known: {words}")
 
 
 check_model_id = partial(_check_name, what="model id")

@@ -8,9 +8,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from dspy_nb.core.errors import InputError, NotFound, Refused
+from dspy_nb.core.errors import InputError, NotFound
 from dspy_nb.core.evidence import KINDS, Evidence, write_evidence
 from dspy_nb.core.models.names import STAGES, Reference, matches
+from dspy_nb.core.models.requirements import Requirement, require
 from dspy_nb.core.models.stages import TRANSITIONS, ModelState, Record
 from dspy_nb.core.storage.config import read_tables
 from dspy_nb.core.storage.shapes import fit
@@ -28,20 +29,16 @@ def decide_promotion(
     evidence: Evidence | None,
     force: bool,
     reason: str | None,
+    live: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return the body of the log entry that promotes a version.
+    """Return the body of the log entry that promotes a version; arguments as for ``promotion_requirements``.
 
     Raises:
         NotFound: There is no such version.
         Refused: A rule says no.
     """
     record = find_record(reference, state)
-    ref = f"{reference.model_id}@{record.version}"
-    if record.stage == stage:
-        raise Refused(f"{ref} is in {stage} already")
-    if not force:
-        _check_transition(record, ref, stage)
-        _check_evidence(record, ref, stage, requirements, evidence)
+    require(promotion_requirements(state, reference, stage, requirements, evidence, live), force=force)
     return {
         "version": record.version,
         "from": record.stage,
@@ -80,10 +77,7 @@ def decide_archive(
     model_id = reference.model_id
     if keep_latest is None:
         record = find_record(reference, state)
-        ref = f"{model_id}@{record.version}"
-        _check_transition(record, ref, "archived")
-        if ref in live:
-            raise Refused(f"{ref} is live in {live[ref]}: deploy another version there before it is archived")
+        require(promotion_requirements(state, reference, "archived", (), None, live))
         return {"versions": [record.version], "reason": reason}
     newest_first = [version for _, version in reversed(state.alive)]
     spared = ("production",) if staging else ("production", "staging")
@@ -95,31 +89,65 @@ def decide_archive(
     return {"versions": chosen, "reason": reason} if chosen else None
 
 
-def _check_transition(record: Record, ref: str, stage: str) -> None:
-    legal = TRANSITIONS[record.stage]
-    if stage not in legal:
-        raise Refused(f"{ref} cannot go from {record.stage} to {stage}, but to {' or '.join(legal)}")
+def promotion_requirements(
+    state: ModelState,
+    reference: Reference,
+    stage: str,
+    requirements: Sequence[str],
+    evidence: Evidence | None,
+    live: Mapping[str, str],
+) -> list[Requirement]:
+    """Return what the promotion of a version to ``stage`` requires: what ``decide_promotion`` refuses it for.
 
+    Args:
+        state: The model.
+        reference: The version.
+        stage: Where to.
+        requirements: What evidence the stage requires, as ``load_requirements`` says.
+        evidence: What is given now, beside all that was recorded earlier.
+        live: Reference of each version that is served -> an environment that does.
 
-def _check_evidence(
-    record: Record, ref: str, stage: str, requirements: Sequence[str], evidence: Evidence | None
-) -> None:
-    """Check what ``stage`` requires against the evidence given now and all that was recorded earlier.
-
-    The latest verdict decides: a gate that failed after one that passed is a no.
+    Raises:
+        NotFound: There is no such version.
     """
+    record = find_record(reference, state)
+    ref = f"{reference.model_id}@{record.version}"
+    if record.stage == stage:
+        there = f"{ref} is in {stage} already"
+        return [Requirement("another stage", False, f"it is in {stage} already", there, can_be_forced=False)]
+    legal = TRANSITIONS[record.stage]
+    refusal = f"{ref} cannot go from {record.stage} to {stage}, but to {' or '.join(legal)}"
+    order = stage in legal
+    may = f"{record.stage} may be followed by {' or '.join(legal)}"
+    found = [Requirement(f"a way from {record.stage} to {stage}", order, may, None if order else refusal)]
+    if stage == "archived":
+        where = live.get(ref)
+        text = f"it is live in {where}" if where else "it is live nowhere"
+        refusal = f"{ref} is live in {where}: deploy another version there before it is archived"
+        found.append(Requirement("not live", where is None, text, refusal if where else None))
     known = [*record.evidence, *([evidence] if evidence else [])]
-    for requirement in requirements:
-        if requirement == "evaluation":
-            if "evaluation.json" not in record.files and not any(item.is_evaluation for item in known):
-                raise Refused(f"{stage} needs an evaluation of {ref}: attach(ref, evaluation) first")
-            continue
-        wanted = "gate or A/B verdict" if requirement == "verdict" else f"{requirement} verdict"
-        verdicts = [item for item in known if requirement in item.answers]
-        if not verdicts or not verdicts[-1].is_yes:
-            what = f"{stage} needs a passed {wanted} for {ref}"
-            no = f"the latest {verdicts[-1].kind} said no" if verdicts else None
-            raise Refused(f"{what}: {no or 'give it as evidence=, or attach it first'}")
+    return found + [_look_for(requirement, record, ref, stage, known) for requirement in requirements]
+
+
+def _look_for(
+    requirement: str, record: Record, ref: str, stage: str, known: Sequence[Evidence]
+) -> Requirement:
+    """Look for one kind of evidence; of verdicts the latest decides, also a no after a yes."""
+    if requirement == "evaluation":
+        measured = [item for item in known if item.is_evaluation]
+        if measured:
+            return Requirement("an evaluation", True, measured[-1].summary())
+        if "evaluation.json" in record.files:
+            return Requirement("an evaluation", True, "the one that is stored with the version")
+        refusal = f"{stage} needs an evaluation of {ref}: attach(ref, evaluation) first"
+        return Requirement("an evaluation", False, "there is none", refusal)
+    wanted = "gate or A/B verdict" if requirement == "verdict" else f"{requirement} verdict"
+    verdicts = [item for item in known if requirement in item.answers]
+    if verdicts and verdicts[-1].is_yes:
+        return Requirement(f"a passed {wanted}", True, verdicts[-1].summary())
+    no = f"the latest {verdicts[-1].kind} said no" if verdicts else None
+    refusal = f"{stage} needs a passed {wanted} for {ref}: {no or 'give it as evidence=, or attach it first'}"
+    return Requirement(f"a passed {wanted}", False, no or "there is none", refusal)
 
 
 def load_requirements(config: Path) -> dict[str, tuple[str, ...]]:

@@ -89,15 +89,6 @@ class ModelVersion(Shown):
             raise Corrupt(f"{path} is not an evaluation")
         return MappingProxyType(content)
 
-    def __repr__(self) -> str:
-        facts = [self.ref, self.stage]
-        if self.score is not None:
-            interval = f" [{self.interval[0]:.3f}, {self.interval[1]:.3f}]" if self.interval else ""
-            facts.append(f"{self.score_kind} score {self.score:.3f}{interval}")
-        if self.optimizer:
-            facts.append(self.optimizer)
-        return f"ModelVersion({', '.join(facts)})"
-
 
 def verified_files(path: Path, files: Files, ref: str) -> dict[str, bytes]:
     """Return the content of every file of a version.

@@ -13,12 +13,14 @@ from typing import Any
 
 import dspy
 
+from dspy_nb.core.audience import Audience
 from dspy_nb.core.data.identity import example_id, fingerprint
 from dspy_nb.core.data.metrics import Metric
+from dspy_nb.core.doors import through
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.event_log import EventLog
-from dspy_nb.core.events import Broadcaster, Listener
-from dspy_nb.core.optimization.budget import Budget
+from dspy_nb.core.events import Listener
+from dspy_nb.core.optimization.ending import SPOKEN, Voice
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.replay import (
     RunDirectory,
@@ -27,10 +29,11 @@ from dspy_nb.core.optimization.replay import (
     describe_schemas,
     text_hash,
 )
-from dspy_nb.core.optimization.run import OptimizationRun, RunSettings, readable
+from dspy_nb.core.optimization.run import OptimizationRun, RunSettings, readable, remember
 from dspy_nb.core.optimization.search import Search, Setup
 from dspy_nb.core.optimization.task import Task, uncompiled
 from dspy_nb.core.programs.spec import predictors_of
+from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.text import value_text
 
 logger = logging.getLogger(__name__)
@@ -58,6 +61,7 @@ def optimize(
     log_file: str | Path | None = None,
     background: bool = False,
     stop: threading.Event | None = None,
+    progress: bool | None = None,
 ) -> OptimizationRun:
     """Optimize a DSPy program with one of DSPy's optimizers.
 
@@ -87,8 +91,11 @@ def optimize(
             where it ended without paying twice.
         log_file: file to which each event is appended as one JSON object a line; by default
             ``events.jsonl`` in the run directory, if there is one.
-        background: return at once; the run works in a thread.
+        background: return at once; the run works in a thread, and :func:`dspy_nb.runs` finds it again.
         stop: an event that ends the run when set, for callers that cannot reach the run.
+        progress: whether to show how the run goes, with a Stop button in a notebook and as a bar on stderr in a
+            terminal; by default where there is either, unless ``%config DspyNb.quiet`` or ``DSPY_NB_PROGRESS=off``
+            say otherwise, or a listener is a display itself.
 
     Returns:
         The run. With ``background=True`` it is going on: see :meth:`OptimizationRun.wait`.
@@ -97,9 +104,7 @@ def optimize(
         InputError: something is wrong with the arguments, or the metric returned what is no score.
         OptimizationFailed: most calls of the program or the metric failed, or the optimizer itself did.
     """
-    events = Broadcaster(on_event)
-    if stop is not None and not callable(getattr(stop, "is_set", None)):
-        raise InputError(f"stop must be a threading.Event, got {type(stop).__name__}")
+    events = Audience(on_event, progress, stop, background=background)
     task = Task.of(
         program,
         {
@@ -115,12 +120,12 @@ def optimize(
     if log is not None:
         log.open()
         events.listeners.insert(0, log)
-    stop = stop or threading.Event()
-    run = OptimizationRun(setup.plan, stop)
+    run = OptimizationRun(setup.plan, events.stop, events, task)
+    remember(run)
 
     def work() -> None:
         try:
-            result = Search(setup, stop, events).run()
+            result = Search(setup, events.stop, events).run()
             _warn_of_changed_inputs(setup)
             run.end(result)
         except BaseException as failure:
@@ -131,6 +136,7 @@ def optimize(
                     side.close()
 
     if background:
+        events.show()
         context = contextvars.copy_context()  # a plain thread would not see the caller's dspy.context
         threading.Thread(target=context.run, args=(work,), name="dspy-nb-optimize", daemon=True).start()
         return run
@@ -182,6 +188,8 @@ def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirector
         estimate=task.estimate,
         datasets={name: {"n": len(e), "fingerprint": fingerprint(e)} for name, e in task.sets.items()},
         given=task.options or {},
+        voice=_voice(run_dir),
+        race=task.rule,
     )
     directory = None
     settings: dict[str, Any] = {}
@@ -189,8 +197,17 @@ def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirector
         directory = RunDirectory(run_dir, _manifest(task, plan, models))
         settings = directory.settings()
         model = _cached(model)
-        plan = replace(plan, options=_with_cached_models(options))
+        plan = replace(plan, options=_with_cached_models(options), run_dir=directory.path)
     return Setup(task, plan, _student(task), model, settings), directory
+
+
+def _voice(run_dir: str | Path | None) -> Voice:
+    """Return how what to do next is said to whoever calls."""
+    voice = SPOKEN.get()
+    if voice is None:
+        name, package = through("called", None)
+        voice = Voice(name or "run", package)
+    return replace(voice, run_dir=None if run_dir is None else str(run_dir))
 
 
 def warn_of_overlap(task: Task) -> None:

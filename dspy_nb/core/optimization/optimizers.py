@@ -10,9 +10,9 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import dspy
 from dspy import teleprompt
@@ -132,7 +132,7 @@ class Optimizer:
         if not self.made_of_steps:
             return self.estimate_search(sizes, options)
         order = options["strategy"].split(" -> ")
-        total = Estimate(evaluation=(1 + len(order)) * sizes.val * sizes.calls)
+        total = estimates.estimate_steps(1 + len(order), sizes)
         for step, step_options in (options["steps"][name] for name in order):
             total += step.estimate(step_options, sizes)
         return total
@@ -344,6 +344,27 @@ _TABLE = (
 
 OPTIMIZERS: Mapping[str, Optimizer] = {optimizer.name: optimizer for optimizer in _TABLE}
 """Every supported optimizer by name."""
+
+_IN_PLACE_OF: Final = ("MIPROv2", "GEPA", "SIMBA", "BootstrapFewShotWithRandomSearch", "COPRO")
+"""What to try where another optimizer found nothing, those first that change most of a prompt."""
+
+
+def another_optimizer(tried: Iterable[str], sets: Iterable[str]) -> str | None:
+    """Return an optimizer to try where others found nothing; ``None`` if none fits.
+
+    Args:
+        tried: names of those others.
+        sets: names of the sets of examples that there are, of train, val and test.
+    """
+    known, there = set(tried), set(sets)
+    for name in _IN_PLACE_OF:
+        optimizer = OPTIMIZERS[name]
+        packages = (module.partition(".")[0] for module in optimizer.imports)
+        fits = name not in known and (not optimizer.needs_valset or "val" in there)
+        if fits and all(map(importlib.util.find_spec, packages)):
+            return name
+    return None
+
 
 _ALIASES = {"BootstrapRS": "BootstrapFewShotWithRandomSearch"}  # DSPy's own alias
 

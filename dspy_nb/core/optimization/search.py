@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -16,25 +16,34 @@ import dspy
 
 from dspy_nb.core.data.metrics import MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction, OptimizationFailed, failure_text
+from dspy_nb.core.evaluation.diagnosis import (
+    Finding,
+    diagnose_answers,
+    diagnose_candidates,
+    diagnose_errors,
+    under,
+)
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Progress, Started, warn_of
-from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.optimization.calls import SEED_SETTING, Assignment
-from dspy_nb.core.optimization.candidates import BatchRecorder, Candidate, Prompt, Recorder
-from dspy_nb.core.optimization.guard import Guard, StopRun
+from dspy_nb.core.optimization.ending import advise
 from dspy_nb.core.optimization.optimizers import OPTIMIZERS
-from dspy_nb.core.optimization.racing import RACING_SETTING, Racing, Rule
-from dspy_nb.core.optimization.run import Result, RunSettings
-from dspy_nb.core.optimization.supervisor import Supervisor
+from dspy_nb.core.optimization.run import Result, RunSettings, ending_of, held_out_of
 from dspy_nb.core.optimization.task import Task
-from dspy_nb.core.optimization.watched_metric import ending_on_no_score
 from dspy_nb.core.programs import quiet
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.interrupts import Interrupts
+from dspy_nb.core.programs.lm_call import AnswerCount
 from dspy_nb.core.programs.seams import is_compiled, mark_compiled, route_evaluations
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.supervision.budget import Budget, ErrorCount, remaining
+from dspy_nb.core.supervision.candidates import BatchRecorder, Candidate, Prompt, Recorder
+from dspy_nb.core.supervision.guard import Guard, StopRun
+from dspy_nb.core.supervision.racing import RACING_SETTING, Racing, Rule
+from dspy_nb.core.supervision.supervisor import Supervisor
+from dspy_nb.core.supervision.watched_metric import ending_on_no_score
 
 logger = logging.getLogger(__name__)
 
@@ -95,20 +104,34 @@ class Search:
         """
         estimate = self._plan.estimate.lm_calls
         with self._events as events:
-            events.send(Started(self._plan.optimizer, estimate or None, self._plan.budget.limits()))
+            plan = self._plan
+            events.send(Started(plan.optimizer, estimate or None, plan.budget.limits(), plan.run_id))
             try:
                 with self._interrupts.watched():
                     result = self._run()
                 self._phase = "done"
             finally:
                 events.send(self._progress())  # the last throttled one is behind
-            events.send(Completed(result.score, result.duration_s, result.stopped_by))
+            held_out = held_out_of(self._plan, result)
+            step = advise(ending_of(self._plan, result, held_out), self._plan.voice)
+            events.send(
+                Completed(
+                    result.score,
+                    result.duration_s,
+                    result.stopped_by,
+                    result.origin,
+                    held_out,
+                    step,
+                    findings=tuple(finding.text for finding in result.findings),
+                )
+            )
         return result
 
     def _run(self) -> Result:
         task = self._task
         before = self._measure("held-out examples, before", task.program, task.testset)
-        baseline = self._baseline_score = self._baseline()
+        unseen_before = self._baseline()
+        baseline = self._baseline_score = _score(unseen_before)
         self._scoring_s = time.monotonic() - self._started
         self._reserve_what_it_takes()
         compiled, reason = self._search()
@@ -121,12 +144,13 @@ class Search:
             known = None if best is None else self._find_score(program)
         if baseline is None:
             baseline = self._find_score(task.program)
-        score, after = known, None
+        score, after, unseen_after = known, None, None
         if compiled is None and best is None:  # the program as it was given: there is nothing new to score
             score, after = baseline, before
         elif not self._stop.is_set():
             if known is None and task.valset:
-                score = _score(self._measure("validation examples", program, task.valset))
+                unseen_after = self._measure("validation examples", program, task.valset)
+                score = _score(unseen_after)
             after = self._measure("held-out examples, after", program, task.testset)
         left_behind = tuple(self._supervisor.left_behind)
         if left_behind:
@@ -141,7 +165,7 @@ class Search:
             program=program,
             score=score,
             baseline_score=baseline,
-            candidates=tuple(self._recorder.candidates),
+            candidates=tuple(self._recorder.with_examples()),
             usage=self._usage(),
             errors=self._errors(),
             stopped_by=reason,
@@ -150,7 +174,38 @@ class Search:
             test_after=after,
             origin="optimizer" if compiled is not None else "given" if best is None else "candidate",
             left_behind=left_behind,
+            unseen_before=unseen_before,
+            unseen_after=unseen_after,
+            changed=self._is_changed(program),
+            findings=self._findings(program, before, after),
+            skipped=0 if self._racing is None else self._racing.skipped,
         )
+
+    def _findings(
+        self, program: Any, before: Evaluation | None, after: Evaluation | None
+    ) -> tuple[Finding, ...]:
+        """Return what stands out in the run: of each kind, where it matters most."""
+        seen = "on the examples of the search"
+        sources = [
+            ("after", "held out, after", () if after is None else after.findings),
+            ("before", "held out, before", () if before is None else before.findings),
+        ]
+        if not self._task.method.replaces_program:
+            for title, one in (("the chosen program", program), ("the program as given", self._task.program)):
+                sources.append(("search", f"{title}, {seen}", self._recorder.findings_of(one)))
+        found: dict[str, Finding] = {}
+        for where, title, findings in sources:
+            for finding in findings:
+                found.setdefault(finding.kind, under(finding, where, title))
+        errors = self._errors()
+        for finding in diagnose_errors(errors.kinds, errors.first):
+            found.setdefault(finding.kind, finding)
+        # Those of single calls are counted in all of the run.
+        for finding in diagnose_answers(sum((guard.answers for guard in self._guards), AnswerCount())):
+            known = found.get(finding.kind)
+            found[finding.kind] = finding if known is None else replace(known, **_what(finding))
+        scored = [(candidate.score, candidate.n) for candidate in self._recorder.candidates if candidate.full]
+        return (*diagnose_candidates(scored), *found.values())
 
     # -- the search ----------------------------------------------------------------------------------
 
@@ -219,7 +274,7 @@ class Search:
                 return 0.0
             score = metric(gold, pred, trace, pred_name, pred_trace)
             if isinstance(recorder, BatchRecorder):
-                recorder.add_score(float(score))
+                recorder.add_score(float(score), gold, pred)
             return score
 
         return scored
@@ -228,17 +283,18 @@ class Search:
         task = self._task
         method, options = task.method, self._plan.options
         if method.in_batches:
-            return BatchRecorder(task.program, min(options["bsize"], len(task.trainset)), self._on_candidate)
+            full_n = min(options["bsize"], len(task.trainset))
+            return BatchRecorder(task.program, full_n, self._on_candidate, examples=task.trainset)
         compared = {"valset": task.valset, "trainset": task.trainset, None: ()}[method.compares_on]
         most = method.compares_at_most(options) or len(compared)
         # Only its steps may score on other examples than those that candidates are compared on.
         steps = compared if method.made_of_steps else ()
         full_n = min(len(compared), most) or None
-        if task.race is not None and full_n is not None:
+        if task.rule is not None and full_n is not None:
             racers = [one.name for one in OPTIMIZERS.values() if one.can_race]
-            self._racing = Racing(cast("Rule", task.race), compared, full_n, task.seed, racers)
+            self._racing = Racing(cast("Rule", task.rule), compared, full_n, task.seed, racers)
             route_evaluations(RACING_SETTING)
-        return Recorder(task.program, full_n, self._on_candidate, steps, self._racing)
+        return Recorder(task.program, full_n, self._on_candidate, steps, compared, self._racing)
 
     def _finish(self, compiled: Any) -> Any:
         """Return the optimizer's program on the caller's own: with its class state and its pinned models."""
@@ -259,12 +315,18 @@ class Search:
         found = self._recorder.find(program)
         return None if found is None else found.score
 
-    def _baseline(self) -> float | None:
+    def _is_changed(self, program: Any) -> bool:
+        """Whether a program has other prompts than the one that was given."""
+        if self._task.method.replaces_program:
+            return True
+        return Prompt.of(program).key != Prompt.of(self._task.program).key
+
+    def _baseline(self) -> Evaluation | None:
         """Score the program as it is, where the search would not."""
         task = self._task
         if not task.valset or task.method.scores_student:
             return None
-        return _score(self._measure("validation examples, before", task.program, task.valset))
+        return self._measure("validation examples, before", task.program, task.valset)
 
     def _reserve_what_it_takes(self) -> None:
         """Reserve for the scores after the search what those before took.
@@ -355,12 +417,15 @@ class Search:
 
     def _progress(self) -> Progress:
         usage, best = self._usage(), self._recorder.best
+        # Where the search does not use the valset, the best score is not of the examples of the score before.
+        unseen = self._task.valset and not self._task.method.needs_valset
         metrics = {
             **usage.to_dict(),
             "errors": self._errors().count,
             "best_score": None if best is None else best.score,
-            "baseline_score": self._baseline_score,
+            "baseline_score": None if unseen else self._baseline_score,
             "elapsed_s": round(time.monotonic() - self._started, 3),
+            "skipped": 0 if self._racing is None else self._racing.skipped,
         }
         return Progress(usage.lm_calls + usage.cache_hits, self._phase or self._recorder.phase, metrics)
 
@@ -377,10 +442,16 @@ class Search:
                 best=best,
                 instruction=" ".join(instruction.split())[:_EXCERPT],
                 demos=candidate.num_demos,
+                abandoned=candidate.abandoned is not None,
+                interval=None if candidate.abandoned is None else candidate.abandoned.interval,
                 prompt=candidate.prompt,
             )
         )
         self._events.send(self._progress())
+
+
+def _what(finding: Finding) -> dict[str, Any]:
+    return {"text": finding.text, "count": finding.count, "of": finding.of}
 
 
 def _score(evaluation: Evaluation | None) -> float | None:

@@ -15,7 +15,6 @@ from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, as_metric
 from dspy_nb.core.errors import InputError, RegistryWarning
 from dspy_nb.core.evaluation.attempts import is_asynchronous
-from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.estimates import Estimate, Sizes, calls_per_run
 from dspy_nb.core.optimization.optimizers import OPTIMIZERS, Optimizer, get_optimizer, resolve_options
 from dspy_nb.core.optimization.presets import get_preset
@@ -27,6 +26,8 @@ from dspy_nb.core.programs.seams import DEMO_NAMES, is_compiled, mark_compiled
 from dspy_nb.core.programs.spec import check_named, parameters_of, predictors_of
 from dspy_nb.core.programs.state import dump_state
 from dspy_nb.core.storage.files import dump_json
+from dspy_nb.core.supervision.budget import Budget
+from dspy_nb.core.supervision.racing import RULES
 from dspy_nb.core.text import value_text
 
 _SEEDS = 2**32  # NumPy's and optuna's range
@@ -54,10 +55,11 @@ class Task:
         num_threads: program calls at a time; DSPy's setting (8) by default.
         recompile: accept a program that an optimizer has compiled before.
         race: when to ask a candidate no further: "exact" (it cannot win), "paired" (it very probably will not) or
-            ``None`` (never); by default "exact" where that leaves the result as it is, else never. See
+            ``None`` (never); "auto" is "exact" where that leaves the result as it is, else never. See
             ``core/optimization/racing.py``.
         method: what is known of the optimizer.
         effective_options: every option of the optimizer with its effective value.
+        rule: by which candidates race; ``None`` if they do not.
         estimate: LM calls that it will take at most.
         reserve: those of them for the scores after the search.
 
@@ -81,6 +83,7 @@ class Task:
     race: str | None = "auto"
     method: Optimizer = field(init=False, repr=False)
     effective_options: Mapping[str, Any] = field(init=False, repr=False)
+    rule: str | None = field(init=False, repr=False)
     estimate: Estimate = field(init=False, repr=False)
     reserve: int = field(init=False, repr=False)
 
@@ -88,7 +91,7 @@ class Task:
         method, options = _choose(self.optimizer, self.options, self.preset)
         check_optimizable(self.program, method, recompile=self.recompile)
         _check_numbers(self.budget, self.seed, self.num_threads)
-        race = _choose_race(self.race, method)
+        rule = _choose_rule(self.race, method)
         metric = self._check_metric(method)
         data: dict[str, Sequence[dspy.Example]] = {}
         for name, examples in self._sets(method).items():
@@ -111,15 +114,16 @@ class Task:
                 f"a budget of {budget.lm_calls:,} LM calls leaves nothing for the search: the scores before and "
                 f"after take {before + after:,}; raise it, or use a smaller testset or valset"
             )
+        estimate = method.estimate(effective, sizes)
         vars(self).update(
             **data,
             metric=metric,
-            race=race,
+            rule=rule,
             optimizer=method.name,
             options=options,
             method=method,
             effective_options=effective,
-            estimate=replace(method.estimate(effective, sizes), scoring=most),
+            estimate=replace(estimate, scoring=most, savable=estimate.savable if rule else 0),
             reserve=after,
         )
 
@@ -192,16 +196,18 @@ def _choose(
     return chosen, {**named.options, **(options or {})}
 
 
-def _choose_race(race: Any, method: Optimizer) -> str | None:
+def _choose_rule(race: Any, method: Optimizer) -> str | None:
     """Return the rule by which candidates race, ``None`` for none."""
     if race == "auto":
         return "exact" if method.races == "exact" else None
-    if race not in ("exact", "paired", None):
-        raise InputError(f"race must be 'exact', 'paired' or None, got {value_text(race)}")
+    if race is not None and race not in RULES:
+        raise InputError(
+            f"race must be {', '.join(map(repr, RULES))}, 'auto' or None, got {value_text(race)}"
+        )
     if race is not None and not method.can_race:
         can = ", ".join(one.name for one in OPTIMIZERS.values() if one.can_race)
         raise InputError(f"{method.name} cannot race: {method.races}; those that can: {can}")
-    return race if race is None else str(race)
+    return race
 
 
 def _is_absent(examples: Any) -> bool:

@@ -19,6 +19,7 @@ from msgspec import structs
 from dspy_nb.core.ab.compare import compare
 from dspy_nb.core.ab.comparison import Comparison
 from dspy_nb.core.arguments import number_between, probability, user_path
+from dspy_nb.core.audience import Audience
 from dspy_nb.core.data.identity import fingerprint
 from dspy_nb.core.data.metrics import as_metric
 from dspy_nb.core.deployment.environment import Environment
@@ -26,11 +27,11 @@ from dspy_nb.core.deployment.history import Deployment
 from dspy_nb.core.errors import Conflict, InputError, Refused
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.scorecard import Evaluation
-from dspy_nb.core.events import Broadcaster, Listener, StepEnded, StepStarted
+from dspy_nb.core.events import Listener, StepEnded, StepStarted
 from dspy_nb.core.evidence import GateResult
 from dspy_nb.core.models.names import check_environment, check_model_id
 from dspy_nb.core.models.version import ModelVersion
-from dspy_nb.core.optimization.budget import Budget
+from dspy_nb.core.optimization.ending import Voice, speaking
 from dspy_nb.core.optimization.optimize import estimate, optimize
 from dspy_nb.core.optimization.replay import describe_program, text_hash
 from dspy_nb.core.optimization.run import OptimizationRun, readable
@@ -38,6 +39,7 @@ from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.pipeline.folder import PipelineFolder, PipelineResult, PipelineStep
 from dspy_nb.core.pipeline.gate import QualityGate
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.text import value_text
 
 STEPS: Final = ("optimize", "evaluate", "gate", "staging", "ab-test", "production")
@@ -60,6 +62,7 @@ class PipelineRules:
         inconclusive: Whether a comparison that cannot tell refuses the new version, or ships it.
         staging: The environment that it goes to after the gate.
         production: The environment that it goes to after the comparison.
+        create: Whether these may be new ones, beside development, staging and production.
 
     Raises:
         InputError: One of them is not valid.
@@ -71,6 +74,7 @@ class PipelineRules:
     inconclusive: Inconclusive = "refuse"
     staging: str = "staging"
     production: str = "production"
+    create: bool = False
 
     def __post_init__(self) -> None:
         number_between("margin", self.margin, 0, 1)
@@ -94,6 +98,7 @@ def run_pipeline(
     by: str | None = None,
     on_event: Listener | Sequence[Listener] | None = None,
     stop: threading.Event | None = None,
+    progress: bool | None = None,
 ) -> PipelineResult:
     """Optimize a program and ship it if it is good enough, and not worse than what is in production.
 
@@ -115,6 +120,8 @@ def run_pipeline(
         on_event: One or several listeners: called with ``StepStarted`` and ``StepEnded``, and in between with the
             events of the optimization, the evaluation and the comparison.
         stop: Set it, from another thread, to interrupt.
+        progress: Whether to show how it goes, in a notebook with a Stop button, in a terminal as a bar on stderr;
+            by default where there is either, see ``optimize``.
 
     Raises:
         InputError: Something given is wrong; nothing has been spent or written.
@@ -124,8 +131,8 @@ def run_pipeline(
     check_model_id(model_id)
     if until not in STEPS:
         raise InputError(f"until must be one of {', '.join(STEPS)}, got {value_text(until)}")
-    events = Broadcaster(on_event)
-    path, within = user_path("folder", folder), {"on_event": events.send, "stop": stop}
+    events = Audience(on_event, progress, stop)
+    path, within = user_path("folder", folder), {"on_event": events.send, "stop": events.stop}
     work = _Pipeline(task, model_id, rules, registry, path, bump, metadata, by, within)
     with events:
         for name in STEPS[: STEPS.index(until) + 1]:
@@ -189,7 +196,7 @@ class _Pipeline:
         if isinstance(self.rules.gate.not_worse_than, str):
             self.registry.get(self.rules.gate.not_worse_than)
         for name in (self.rules.staging, self.rules.production):
-            live = self.registry.environment(name).current
+            live = self.registry.environment(name, create=self.rules.create).current
             if live is not None and live.model_id != self.model_id:
                 words = f"{live.ref} is live in {name}, another model: an environment serves one"
                 raise InputError(f"{words}, name another such as {name}-{self.model_id}")
@@ -235,7 +242,8 @@ class _Pipeline:
 
     def _optimize(self) -> PipelineStep:
         self.folder.save()  # an interrupted optimization goes on in this folder
-        run = self.run = optimize(self.task, run_dir=self.folder.path / "run", **self.within)
+        with speaking(Voice(silent=True)):  # what follows is for the pipeline to decide
+            run = self.run = optimize(self.task, run_dir=self.folder.path / "run", **self.within)
         if run.stopped_by in ("interrupt", "stop"):
             raise KeyboardInterrupt
         if run.origin == "given":
@@ -246,7 +254,11 @@ class _Pipeline:
         )
         self.folder.write("run.json", {"ref": version.ref, **dict(version.metadata)})
         ended = "" if run.stopped_by is None else f", stopped by {run.stopped_by}"
-        score = "" if run.score is None else f", validation score {run.score:.1%}"
+        score, held = "", run.held_out
+        if held is not None and held.verdict:
+            score = f", held-out {held.before:.1%} -> {held.after:.1%}, {held.verdict}"
+        elif run.score is not None:
+            score = f", validation score {run.score:.1%}"
         message = f"{run.plan.optimizer}{ended}{score}: registered {version.ref}"
         return PipelineStep("optimize", "passed", message, facts={"ref": version.ref})
 

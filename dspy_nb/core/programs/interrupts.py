@@ -62,6 +62,23 @@ class Interrupts:
             self._breaks_off = False
 
 
+class EitherStop(threading.Event):
+    """A stop that is set when either of two is; setting it sets both."""
+
+    def __init__(self, first: threading.Event, second: threading.Event) -> None:
+        super().__init__()
+        self._both = first, second
+
+    def is_set(self) -> bool:
+        """Tell whether either of them is set."""
+        return any(stop.is_set() for stop in self._both)
+
+    def set(self) -> None:
+        """Set both."""
+        for stop in self._both:
+            stop.set()
+
+
 class StopAfter(threading.Event):
     """A stop that also comes by itself, after some time.
 

@@ -46,6 +46,12 @@ def name_lms(program: Program, lm: dspy.BaseLM | None = None) -> str | None:
     return ", ".join(names) or None
 
 
+def asked_by(program: Program, lm: dspy.BaseLM | None = None) -> list[Any]:
+    """Return what LM calls of a program are made with: its predictors, their language models and ``lm``."""
+    predictors = _predictors(program)
+    return [*predictors, *(predictor.lm for predictor in predictors if predictor.lm is not None), lm]
+
+
 def answers_repeat(program: Program, lm: dspy.BaseLM | None = None) -> bool:
     """Tell whether a program asked twice answers the same, because of a cache or of temperature 0."""
     default = lm or dspy.settings.lm

@@ -30,7 +30,8 @@ class Meter(UsageTracker):
     Args:
         on_usage: called with (prompt tokens or None, completion tokens or None) for each uncached call,
             in the thread and context of the call, before it ends.
-        on_price: called with (dollars or None) for each call that ended well, cached or not, likewise.
+        on_answer: called with the entry of DSPy's history, which holds prompt, answer and price, for each call
+            that ended well, cached or not, likewise.
         parent: a tracker that was active outside, which goes on being notified.
         call_seconds: how long an answer may take.
     """
@@ -38,7 +39,7 @@ class Meter(UsageTracker):
     def __init__(
         self,
         on_usage: Callable[[int | None, int | None], None],
-        on_price: Callable[[float | None], None],
+        on_answer: Callable[[dict[str, Any]], None],
         parent: Any = None,
         call_seconds: float | None = None,
     ) -> None:
@@ -47,7 +48,7 @@ class Meter(UsageTracker):
         self._parent = parent
         limits = (call_seconds, getattr(parent, "call_seconds", None))
         self.call_seconds = min((limit for limit in limits if limit is not None), default=None)
-        self.history = _PriceListener(on_price)  # DSPy appends each call to its caller modules' history
+        self.history = _AnswerListener(on_answer)  # DSPy appends each call to its caller modules' history
 
     def settings(self) -> dict[str, Any]:
         """Return the DSPy settings under which this meter counts, for ``dspy.context``."""
@@ -88,15 +89,15 @@ class Meter(UsageTracker):
         super().add_usage(lm, usage_entry)
 
 
-class _PriceListener(list):  # type: ignore[type-arg]
+class _AnswerListener(list):  # type: ignore[type-arg]
     """Looks like a module's history to DSPy and keeps nothing."""
 
-    def __init__(self, on_price: Callable[[float | None], None]) -> None:
+    def __init__(self, on_answer: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()
-        self._on_price = on_price
+        self._on_answer = on_answer
 
     def append(self, entry: Any) -> None:
-        self._on_price(entry.get("cost"))
+        self._on_answer(entry)
 
 
 class CallTimeout(dspy.LMError):

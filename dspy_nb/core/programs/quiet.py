@@ -64,6 +64,20 @@ def _not_in_a_quiet_run(record: logging.LogRecord) -> bool:
     return not _is_quiet() or record.name.startswith("dspy_nb.")  # whose handlers may be the same
 
 
+_TOLD = "dspy_nb_truncation_told"
+TRUNCATION_IS_TOLD = {_TOLD: True}
+"""DSPy settings under which DSPy does not warn of each answer that was cut off: the caller says it once."""
+
+
+def _unless_told(record: logging.LogRecord) -> bool:
+    return "truncated" not in str(record.msg) or not dspy.settings.get(_TOLD)
+
+
+def install_truncation_filter() -> None:
+    """Let :data:`TRUNCATION_IS_TOLD` have its effect; calling it again does no harm."""
+    logging.getLogger("dspy.clients.lm").addFilter(_unless_told)
+
+
 class _Random:
     """The module random; within a quiet run one of its own."""
 

@@ -12,6 +12,7 @@ import copy
 import functools
 import logging
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -128,6 +129,37 @@ def current_call() -> str | None:
     from dspy.utils.callback_context import ACTIVE_CALL_ID
 
     return ACTIVE_CALL_ID.get()
+
+
+def is_second_try() -> bool:
+    """Tell whether an adapter is asking again in another format, because the first answer was not in its own."""
+    return len(_adapter_scopes().get()) > 1  # that of the adapter that asks again, within that of the first
+
+
+@functools.cache
+def _adapter_scopes() -> ContextVar[tuple[Any, ...]]:
+    from dspy.clients.call_context import _adapter_calls
+
+    return _adapter_calls
+
+
+def is_cut_off(response: Any) -> bool:
+    """Tell whether an answer was cut off by the limit of tokens, from the ``response`` of a history entry.
+
+    That is the answer of a provider, as an object or a dict, or the answers of one that was asked several times.
+    """
+    if isinstance(response, tuple | list):
+        return any(map(is_cut_off, response))
+    if (reason := _get(response, "finish_reason")) is not None:
+        return bool(reason == "length")
+    choices = _get(response, "choices")
+    if isinstance(choices, tuple | list):
+        return any(_get(choice, "finish_reason") == "length" for choice in choices)
+    return bool(_get(_get(response, "incomplete_details"), "reason") == "max_output_tokens")  # Responses API
+
+
+def _get(holder: Any, name: str) -> Any:
+    return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
 
 
 def engine_as_given(lm: dspy.LM) -> Any:

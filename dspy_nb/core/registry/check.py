@@ -13,16 +13,17 @@ from dspy_nb.core.deployment.objectives import load_settings
 from dspy_nb.core.deployment.releases import LINK, link_target, read_link
 from dspy_nb.core.deployment.restrictions import load_restrictions
 from dspy_nb.core.errors import DspyNbError, InputError, RegistryError
-from dspy_nb.core.models.names import check_model_id, check_version
+from dspy_nb.core.models.names import ENVIRONMENTS, check_environment, check_model_id, check_version
 from dspy_nb.core.models.promotion import load_requirements
 from dspy_nb.core.models.publishing import STAGING_PREFIX
 from dspy_nb.core.models.stages import ModelState, Record
 from dspy_nb.core.models.version import verified_files, verified_metadata
 from dspy_nb.core.storage.anchor import ANCHORS, Anchor, anchor_of, read_anchor
+from dspy_nb.core.storage.config import read_tables
 from dspy_nb.core.storage.entry import is_entry_name
 from dspy_nb.core.storage.files import TEMPORARY_PREFIX, explain_failure
 from dspy_nb.core.storage.log import Log
-from dspy_nb.core.text import visible
+from dspy_nb.core.text import did_you_mean, visible
 from dspy_nb.core.traffic.damaged import ENDS, is_aside
 from dspy_nb.core.traffic.file import verify_traffic
 from dspy_nb.core.traffic.store import TRAFFIC_FILE
@@ -69,6 +70,8 @@ def check_registry(root: Path) -> list[Problem]:
         load_settings(root / "config.toml", "production")
     except InputError as error:
         problems.append(Problem("corrupt", root / "config.toml", f"{error}: correct it"))
+    else:
+        problems += _check_names(root)
     problems += [_stray(root / name) for name in _names(root) if name.startswith(TEMPORARY_PREFIX)]
     anchors = _anchors(root, problems)  # before the logs, which may grow meanwhile
     registered: dict[str, Mapping[str, Record] | None] = {}
@@ -85,6 +88,21 @@ def check_registry(root: Path) -> list[Problem]:
         problems.append(Problem("corrupt", path, f"{lost}: {_RESTORE.format(path)}"))
     problems += _check_experiments(root / "experiments")
     return problems
+
+
+def _check_names(root: Path) -> Iterator[Problem]:
+    """Find tables of environments that nothing was deployed to, and whose names are nearly those of others."""
+    config = root / "config.toml"
+    known = {*ENVIRONMENTS, *_names(root / "environments")}
+    for section in ("environments", "monitor"):
+        for name in read_tables(config, section, check_environment, lambda table, where: None):
+            hint = "" if name in known else did_you_mean(name, known)
+            meant = hint.rpartition(" ")[2]
+            if hint and meant not in name:  # production-eu is hardly meant to be production
+                message = (
+                    f"{config} has a table [{section}.{name}], and there is no such environment: {hint}?"
+                )
+                yield Problem("foreign", config, message)
 
 
 def _anchors(root: Path, problems: list[Problem]) -> dict[Path, Anchor]:

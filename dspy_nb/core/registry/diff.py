@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.models.loading import StoredProgram
+from dspy_nb.core.models.names import sort_key
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.programs.spec import rebuild_predictor
 from dspy_nb.core.programs.state import load_state
+from dspy_nb.core.registry.measured import Measured, measure
+from dspy_nb.core.storage.plain import plain
 from dspy_nb.core.text import value_text
 
 _OPTIONS: Final = ("optimizer", "base_model", "seed", "metric", "num_training_examples", "datasets")
@@ -36,11 +39,21 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class VersionDiff(Shown):
-    """What changed from version ``a`` to version ``b``, as lines grouped by section; ``str()`` shows it."""
+    """What changed from the older version to the newer one, as lines grouped by section.
+
+    Attributes:
+        a: The older version.
+        b: The newer one.
+        made: When each was made, ISO 8601 in UTC.
+        changes: The lines.
+        measured: How the two score.
+    """
 
     a: str
     b: str
+    made: tuple[str, str]
     changes: tuple[Change, ...]
+    measured: Measured
 
     def sections(self) -> dict[str, list[Change]]:
         """Return the changes by section, in order; sections in which nothing changed are left out."""
@@ -49,8 +62,10 @@ class VersionDiff(Shown):
             grouped.setdefault(change.section, []).append(change)
         return grouped
 
-    def __str__(self) -> str:
-        return self.report()
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON data."""
+        found: dict[str, Any] = plain(asdict(self))
+        return found
 
 
 def compare_versions(
@@ -59,15 +74,19 @@ def compare_versions(
     inputs: Mapping[str, Any] | None = None,
     predictor: str | None = None,
 ) -> VersionDiff:
-    """Compare two versions.
+    """Compare two versions, from the older to the newer, in whichever order they are given.
 
     Args:
-        a: The first version with what is stored of it.
-        b: The second one.
+        a: A version with what is stored of it.
+        b: Another one.
         inputs: Values of the input fields; if given, the rendered prompts are compared too.
         predictor: Whose prompt, where the programs have several predictors.
     """
-    (version_a, stored_a), (version_b, stored_b) = a, b
+    (version_a, stored_a), (version_b, stored_b) = sorted((a, b), key=lambda one: one[0].created_at)
+    if version_a.model_id == version_b.model_id:
+        (version_a, stored_a), (version_b, stored_b) = sorted(
+            (a, b), key=lambda one: sort_key(one[0].version)
+        )
     changes = [*_values("score", _scores(version_a), _scores(version_b))]
     changes += _values("options", _options(stored_a), _options(stored_b))
     paths = list(dict.fromkeys([*stored_a.predictors, *stored_b.predictors]))
@@ -79,7 +98,8 @@ def compare_versions(
     if inputs is not None:
         prompts = [render_prompt(stored, inputs, predictor).splitlines() for stored in (stored_a, stored_b)]
         changes += _lines("prompt", *prompts)
-    return VersionDiff(version_a.ref, version_b.ref, tuple(changes))
+    made, measured = (version_a.created_at, version_b.created_at), measure(version_a, version_b)
+    return VersionDiff(version_a.ref, version_b.ref, made, tuple(changes), measured)
 
 
 def render_prompt(stored: StoredProgram, inputs: Mapping[str, Any], predictor: str | None = None) -> str:
@@ -113,8 +133,8 @@ def render_prompt(stored: StoredProgram, inputs: Mapping[str, Any], predictor: s
 def _scores(version: ModelVersion) -> dict[str, Any]:
     if version.score is None:
         return {}
-    interval = f" [{version.interval[0]:.3f}, {version.interval[1]:.3f}]" if version.interval else ""
-    return {f"{version.score_kind} score": f"{version.score:.3f}{interval}"}
+    interval = f" [{version.interval[0]:.1%}, {version.interval[1]:.1%}]" if version.interval else ""
+    return {f"{version.score_kind} score": f"{version.score:.1%}{interval}"}
 
 
 def _options(stored: StoredProgram) -> dict[str, Any]:

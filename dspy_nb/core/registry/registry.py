@@ -14,6 +14,7 @@ the sha256 of each of its files. It never changes. Everything else is a fold ove
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import warnings
@@ -24,12 +25,20 @@ from typing import Any
 
 from dspy_nb.core.arguments import check_texts, user_path
 from dspy_nb.core.deployment.environment import Environment
-from dspy_nb.core.errors import Conflict, Corrupt, InputError, NotFound, RegistryWarning
+from dspy_nb.core.deployment.serving import LiveIn
+from dspy_nb.core.errors import Conflict, Corrupt, DspyNbError, InputError, NotFound, RegistryWarning
 from dspy_nb.core.models.catalogue import Catalogue, as_reference
 from dspy_nb.core.models.loading import stored_program
-from dspy_nb.core.models.names import STAGES, check_bump, check_model_id, check_version
-from dspy_nb.core.models.promotion import decide_archive, decide_promotion, find_record, load_requirements
+from dspy_nb.core.models.names import check_bump, check_model_id, check_stage, check_version
+from dspy_nb.core.models.promotion import (
+    decide_archive,
+    decide_promotion,
+    find_record,
+    load_requirements,
+    promotion_requirements,
+)
 from dspy_nb.core.models.publishing import free_version, publish
+from dspy_nb.core.models.requirements import Requirement
 from dspy_nb.core.models.stages import ModelState
 from dspy_nb.core.models.subject import take_evidence
 from dspy_nb.core.models.submission import Submission, summary_of
@@ -38,7 +47,6 @@ from dspy_nb.core.registry.archive import export_version, read_archive
 from dspy_nb.core.registry.check import Problem, check_registry
 from dspy_nb.core.registry.diff import VersionDiff, compare_versions, render_prompt
 from dspy_nb.core.storage.files import parse_json
-from dspy_nb.core.text import value_text
 
 
 class Registry(Catalogue):
@@ -52,17 +60,24 @@ class Registry(Catalogue):
         super().__init__(root)
         self._environments: dict[str, Environment] = {}
 
-    def environment(self, name: str) -> Environment:
+    def environment(self, name: str, *, create: bool = False) -> Environment:
         """Return the environment of that name: where versions are deployed, rolled back, served from.
 
         Args:
-            name: ``development``, ``staging``, ``production`` or any other; it comes into being with its first
-                deployment. The same object each time, so that what it serves is kept.
+            name: ``development``, ``staging``, ``production``, or another one to which something was deployed.
+                The same object each time, so that what it serves is kept.
+            create: Whether another one may be new; it comes into being with its first deployment.
 
         Raises:
+            NotFound: There is no such environment, and it is not to be made; the message says which may be meant.
             InputError: ``name`` cannot be the name of a folder.
+            Conflict: A new name differs only in case from another one.
         """
-        found = Environment(self, name)
+        with self._lock:
+            known = self._environments.get(name) if isinstance(name, str) else None
+        if known is not None:
+            return known
+        found = Environment(self, name, create=create)
         with self._lock:
             return self._environments.setdefault(name, found)
 
@@ -167,8 +182,7 @@ class Registry(Catalogue):
             InputError: Something given is wrong; or the evidence is about another version, or about a program with
                 other prompts or demos.
         """
-        if stage not in STAGES:
-            raise InputError(f"stage {value_text(stage)} is not known: use one of {', '.join(STAGES)}")
+        check_stage(stage)
         check_texts(reason=reason, by=by)
         if force and not (reason and reason.strip()):
             raise InputError("force=True needs a reason: it is kept in the history")
@@ -176,14 +190,41 @@ class Registry(Catalogue):
         if evidence is not None:
             version = self.get(ref)
             reference, proof = as_reference(version), take_evidence(version, evidence)
-        requirements = load_requirements(self.root / "config.toml").get(stage, ())
         decide = partial(
-            decide_promotion, reference=reference, stage=stage, requirements=requirements, evidence=proof,
-            force=force, reason=reason,
+            decide_promotion, reference=reference, stage=stage, requirements=self._required(stage),
+            evidence=proof, force=force, reason=reason, live=self._live()[0] if stage == "archived" else {},
         )  # fmt: skip
         entry = self._existing(reference.model_id).append(decide, "promote", by=by)
         assert entry is not None
         return self._written(reference.model_id, entry.body["version"])
+
+    def requirements(
+        self, ref: str | ModelVersion, stage: str, *, evidence: object = None
+    ) -> builtins.list[Requirement]:
+        """Return what the promotion of a version to ``stage`` requires, each with whether it is met and by what.
+
+        ``promote`` refuses what one of them says no to; ``Environment.requirements`` tells the same of a
+        deployment. Nothing is changed.
+
+        Args:
+            ref: The version.
+            stage: Where to.
+            evidence: What would be given with the promotion, as for ``promote``.
+
+        Raises:
+            NotFound: There is no such version.
+            InputError: The stage is not known, or the evidence is not valid or about something else.
+        """
+        check_stage(stage)
+        version = self.get(ref)
+        proof = None if evidence is None else take_evidence(version, evidence)
+        required = self._required(stage)
+        live = self._live()[0] if stage == "archived" else {}
+        with self._reading(version.model_id) as state:
+            return promotion_requirements(state, as_reference(version), stage, required, proof, live)
+
+    def _required(self, stage: str) -> tuple[str, ...]:
+        return load_requirements(self.root / "config.toml").get(stage, ())
 
     def attach(
         self, ref: str | ModelVersion, evidence: object, *, reason: str | None = None, by: str | None = None
@@ -268,7 +309,11 @@ class Registry(Catalogue):
         inputs: Mapping[str, Any] | None = None,
         predictor: str | None = None,
     ) -> VersionDiff:
-        """Return what changed from ``a`` to ``b``; with ``inputs``, also in the rendered prompt.
+        """Return what changed from the older of two versions to the newer, in whichever order they are named.
+
+        Of one model the lower version is the older, of two models the one that was made earlier. With ``inputs``
+        the rendered prompts are compared too. Where both have an evaluation of the same examples stored with
+        them, their scores are compared example by example.
 
         Raises:
             NotFound: There is no such version.
@@ -326,6 +371,28 @@ class Registry(Catalogue):
         if not publish(self.root, log, version, files, summary, reason=reason, by=by):
             raise self._conflict(model_id, version)
         return self._written(model_id, version)
+
+    def live(self) -> tuple[dict[str, builtins.list[LiveIn]], builtins.list[DspyNbError]]:
+        """Return where each version is live or a canary, by reference, and what is wrong with other environments.
+
+        A version that is live nowhere is left out.
+
+        Raises:
+            RegistryError: The folder of the environments cannot be read.
+        """
+        found: dict[str, builtins.list[LiveIn]] = {}
+        damage: builtins.list[DspyNbError] = []
+        for name in self.environments():
+            try:
+                now = self.environment(name).read(lambda state: state.now)
+            except DspyNbError as error:
+                damage.append(error)
+                continue
+            if now is not None:
+                found.setdefault(now.ref, []).append(LiveIn(name))
+                if now.canary is not None:
+                    found.setdefault(now.canary.candidate, []).append(LiveIn(name, now.canary.share))
+        return found, damage
 
     def _live(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return what is served now, live or as a canary, and what a roll-back would make live.

@@ -101,6 +101,30 @@ def _bounded_interval(mean: float, n: int, z: float, bounds: tuple[float, float]
     return lowest + width * low, lowest + width * high
 
 
+def running_interval(
+    total: float, squares: float, n: int, distinct: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of a mean of scores in [0, 1] of which sums alone are kept, in no time at any n.
+
+    Wilson's where all scores are 0 or 1, where fewer than ten are distinct, and where they do not vary; else the
+    mean ± z times its standard error, as if each distinct example had been scored once.
+
+    Args:
+        total: Sum of the scores.
+        squares: Sum of their squares.
+        n: Number of scores, at least 1.
+        distinct: Number of different examples among them, at most ``n``: repeats tell little more.
+        confidence: Coverage aimed at, in (0, 1).
+    """
+    z = critical_value(confidence)
+    mean = min(max(total / n, 0.0), 1.0)
+    variance = max(squares / n - mean * mean, 0.0)
+    if distinct < _FEWEST_TO_RESAMPLE or squares == total or variance <= 1e-12:
+        return score_interval(mean, distinct, z)
+    reach = z * math.sqrt(variance / (distinct - 1))
+    return max(0.0, mean - reach), min(1.0, mean + reach)
+
+
 def clustered_standard_error(values: NDArray[Any], clusters: Iterable[Hashable]) -> tuple[float, int]:
     """Return the standard error of the mean of values that come in clusters, such as repeats of an example.
 

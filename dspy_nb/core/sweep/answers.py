@@ -16,10 +16,10 @@ from typing import Any
 
 import dspy
 
-from dspy_nb.core.optimization.guard import StopRun
 from dspy_nb.core.programs.lms import mark_of
 from dspy_nb.core.programs.meter import Meter
 from dspy_nb.core.programs.seams import Took, what_it_took
+from dspy_nb.core.supervision.guard import StopRun
 
 Prices = Mapping[str, tuple[float, float]]
 

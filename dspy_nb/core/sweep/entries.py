@@ -13,10 +13,11 @@ from dspy_nb.core.errors import DspyNbError, failure_text
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import Event, Failed, Progress
-from dspy_nb.core.optimization.budget import Budget
+from dspy_nb.core.optimization.ending import Voice, speaking
 from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.core.optimization.run import OptimizationRun
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.sweep.grid import Cell, Grid
 from dspy_nb.core.sweep.ledger import Ledger, Limits
 
@@ -123,7 +124,7 @@ class Runner:
                 self._send(event)
 
         try:
-            with dspy.context(lm=cell.model.lm, **self._settings):
+            with speaking(Voice(silent=True)), dspy.context(lm=cell.model.lm, **self._settings):
                 task = replace(cell.task, budget=share)
                 run = optimize(task, on_event=hear, stop=self._ledger.stop)
         finally:

@@ -19,8 +19,8 @@ from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.pairing import paired_difference
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import Event
-from dspy_nb.core.optimization.guard import StopRun
 from dspy_nb.core.programs.state import program_digest
+from dspy_nb.core.supervision.guard import StopRun
 from dspy_nb.core.sweep.answers import Account, SharedAnswers
 from dspy_nb.core.sweep.grid import Grid
 from dspy_nb.core.sweep.ledger import Ledger, Limits

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import dspy
 
-from dspy_nb.core.optimization.budget import Budget, remaining
-from dspy_nb.core.optimization.guard import Guard, StopRun
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.supervision.budget import Budget, remaining
+from dspy_nb.core.supervision.guard import Guard, StopRun
 
 T = TypeVar("T")
 

@@ -178,7 +178,7 @@ def _given_place(found: Finals) -> int:
 
 def _with_test(run: OptimizationRun, after: Evaluation, before: Evaluation | None) -> OptimizationRun:
     """Return a run with its scores on the test examples."""
-    copy = OptimizationRun(run.plan, threading.Event())
+    copy = OptimizationRun(run.plan, threading.Event(), None, run.task)
     copy.end(replace(run.result, test_before=before, test_after=after))
     return copy
 

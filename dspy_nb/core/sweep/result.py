@@ -122,7 +122,7 @@ class SweepCell:
         return {**stored, "metadata": facts}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SweepResult(Shown):
     """What a sweep found; iterates over its cells.
 
@@ -362,11 +362,6 @@ class SweepResult(Shown):
             return cls(**data, cells=tuple(cells), usage=usage, evidence=found)
         except (KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
             raise InputError(f"{source}: no complete sweep ({error_text(error, 200)})") from error
-
-    def __repr__(self) -> str:
-        """Return the best cell and its score in a line."""
-        score = "" if self.best_name is None or self.best.final is None else f" {self.best.final.score:.3f}"
-        return f"<SweepResult of {len(self.cells)} cells, best: {self.best_name}{score}>"
 
 
 def read_sweep_evidence(stored: Mapping[str, Any]) -> SweepEvidence | None:

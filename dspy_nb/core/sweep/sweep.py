@@ -12,23 +12,17 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.arguments import number_between, probability, whole_number
+from dspy_nb.core.audience import Audience
 from dspy_nb.core.data.identity import fingerprint
 from dspy_nb.core.errors import DspyNbError, InputError, OptimizationFailed, failure_text
 from dspy_nb.core.event_log import EventLog
-from dspy_nb.core.events import (
-    Broadcaster,
-    CellEnded,
-    CellStarted,
-    Listener,
-    SweepEnded,
-    SweepStarted,
-    warn_of,
-)
-from dspy_nb.core.optimization.budget import Budget
+from dspy_nb.core.events import Listener, warn_of
+from dspy_nb.core.sweep_events import CellEnded, CellStarted, SweepEnded, SweepStarted
 from dspy_nb.core.optimization.replay import RunDirectory, describe_program, describe_schemas, text_hash
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.programs.adapters import describe_adapter
 from dspy_nb.core.programs.interrupts import Interrupts
+from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.sweep import race as racing
 from dspy_nb.core.sweep.answers import Prices, SharedAnswers
 from dspy_nb.core.sweep.entries import Entry, Runner
@@ -62,6 +56,7 @@ def sweep(
     run_dir: str | Path | None = None,
     on_event: Listener | Sequence[Listener] | None = None,
     stop: threading.Event | None = None,
+    progress: bool | None = None,
 ) -> SweepResult:
     """Try settings against each other: which optimizer, which language model, and is the cheap one good enough?
 
@@ -109,6 +104,8 @@ def sweep(
             ``events.jsonl``.
         on_event: one or several listeners for events, those of the calls within included.
         stop: an event that ends the sweep when set.
+        progress: whether to show how it goes, in a notebook with a Stop button, in a terminal as a bar on stderr;
+            by default where there is either, see ``optimize``.
 
     Raises:
         InputError: something is wrong with the arguments.
@@ -118,9 +115,7 @@ def sweep(
         "trainset": trainset, "metric": metric, "valset": valset, "testset": testset, "optimizer": optimizer,
         "options": options, "preset": preset, "seed": seed, "num_threads": num_threads, "recompile": recompile,
     }  # fmt: skip
-    events = Broadcaster(on_event)
-    if stop is not None and not callable(getattr(stop, "is_set", None)):
-        raise InputError(f"stop must be a threading.Event, got {type(stop).__name__}")
+    events = Audience(on_event, progress, stop)
     if race not in ("auto", "halving", None):
         raise InputError(f"race must be 'auto', 'halving' or None, got {value_text(race, 80)}")
     finalists = whole_number("finalists", finalists, minimum=1)
@@ -133,7 +128,7 @@ def sweep(
     finalists = grid.finalists(finalists)
     sizes = racing.rungs(len(grid.cells), finalists) if race is not None else [len(grid.cells)]
     reserve = 0 if budget.lm_calls is None else grid.comparison_calls(finalists)
-    ledger = Ledger(budget, reserve, stop or threading.Event())
+    ledger = Ledger(budget, reserve, events.stop)
     _check_budget(grid, ledger)
     with tempfile.TemporaryDirectory() as nowhere:
         manifest = _manifest(grid, over, sizes, finalists, confidence)
@@ -160,7 +155,7 @@ def sweep(
                     except InputError as error:  # what was paid for is not lost with it
                         warn_of(str(error))
                 calls, duration_s = result.usage.lm_calls, result.duration_s
-                events.send(SweepEnded(result.best_name, repr(result), calls, duration_s, result.stopped_by))
+                events.send(SweepEnded(result.best_name, str(result), calls, duration_s, result.stopped_by))
         finally:
             for side in (log, directory):
                 if side is not None:
@@ -183,7 +178,7 @@ class _Sweep:
         num_threads: int | None,
         directory: RunDirectory,
         prices: Prices,
-        events: Broadcaster,
+        events: Audience,
     ) -> None:
         self._grid, self._ledger, self._sizes, self._finalists = grid, ledger, sizes, finalists
         self._confidence, self._num_threads, self._events = confidence, num_threads, events

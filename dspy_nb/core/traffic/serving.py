@@ -84,9 +84,9 @@ class Asked(NamedTuple):
             with dspy.context(**self.settings, **meter_settings(meter)):
                 prediction = self._check(self.program(**self.inputs))
         except Exception as error:  # an interrupt is no failure of the program: the request stays open
-            self._finish(meter, started, error)
+            self._finish(meter, _ms_since(started), error)
             raise
-        self._finish(meter, started)
+        self._finish(meter, _ms_since(started))
         return Answer(prediction, self.request_id)
 
     async def answer_async(self) -> Answer:
@@ -96,9 +96,9 @@ class Asked(NamedTuple):
             with dspy.context(**self.settings, **meter_settings(meter)):
                 prediction = self._check(await self._await_program())
         except Exception as error:
-            await asyncio.to_thread(self._finish, meter, started, error)
+            await asyncio.to_thread(self._finish, meter, _ms_since(started), error)
             raise
-        await asyncio.to_thread(self._finish, meter, started)
+        await asyncio.to_thread(self._finish, meter, _ms_since(started))
         return Answer(prediction, self.request_id)
 
     def _check(self, prediction: Any) -> Any:
@@ -114,8 +114,8 @@ class Asked(NamedTuple):
         answer = (self.program.acall if is_module else self.program)(**self.inputs)
         return await answer if inspect.isawaitable(answer) else answer
 
-    def _finish(self, meter: ExampleMeter, started: float, error: Exception | None = None) -> None:
-        latency_ms, usage = (time.perf_counter() - started) * 1000, meter.take()
+    def _finish(self, meter: ExampleMeter, latency_ms: float, error: Exception | None = None) -> None:
+        usage = meter.take()
         if self.request_id:
             cached = usage.cache_hits > 0 and usage.lm_calls == 0
             failure = None if error is None else type(error).__name__
@@ -127,3 +127,8 @@ class Asked(NamedTuple):
                 )
         if error is not None and self.on_failure is not None:
             self.on_failure()
+
+
+def _ms_since(started: float) -> float:
+    """Return the time since a moment of ``perf_counter``: taken before waiting for a thread that stores it."""
+    return (time.perf_counter() - started) * 1000

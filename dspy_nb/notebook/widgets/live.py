@@ -1,29 +1,34 @@
-"""What a live panel is made of: how it is shown, its Stop button, and how it leaves nothing behind."""
+"""The button that stops a call, while a cell runs and from whatever thread, and how it leaves nothing behind."""
 
 from __future__ import annotations
 
 import threading
 from typing import Any
 
-from ipywidgets import HTML, Box, Button, HBox, Layout
+from ipywidgets import Button
 
-from dspy_nb.views.documents import Document, Note, markup, to_html
-
-LIVE_STYLE = """<style>
-.dspy-nb-panel :is(button,summary):focus-visible{outline-offset:-2px;
- outline:2px solid var(--jp-brand-color1,#1976d2)!important}
-.dspy-nb-panel .widget-html,.dspy-nb-panel .widget-html-content{height:auto;overflow:visible;line-height:1.45}
+CONTROLS_STYLE = """<style>
+.dspy-nb-panel,.dspy-nb-browser{--confirm-back:#ffa726;--confirm-text:#1c1c1c;
+ --quiet:color-mix(in srgb,var(--jp-content-font-color1,currentColor) 74%,transparent)}
+:is(.dspy-nb-panel,.dspy-nb-browser) .jupyter-button.mod-warning:not(:disabled):is(*,:hover,:focus,:active){
+ background:var(--confirm-back);color:var(--confirm-text)}
+:is(.dspy-nb-panel,.dspy-nb-browser) :is(button,input,select):disabled{opacity:1;cursor:not-allowed;
+ color:var(--quiet);background:transparent;
+ box-shadow:inset 0 0 0 1px color-mix(in srgb,currentColor 35%,transparent)}
+:is(.dspy-nb-panel,.dspy-nb-browser) ::placeholder{opacity:1;color:var(--quiet)}
+:is(.dspy-nb-panel,.dspy-nb-browser) .lm-TabBar-tab{color:var(--jp-ui-font-color1,inherit)!important}
+.dspy-nb-form.dspy-nb-form>*>.widget-label{width:7.5em!important}
 </style>"""
+"""For what ipywidgets draws too faint to read, or cuts off: at least 4.5 : 1, in light and dark."""
 
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 class StopButton:
-    """A button that sets an event, beside a hint of what that does.
+    """A button that sets an event.
 
     Attributes:
-        box: The widget.
-        button: The button in it.
+        button: The widget.
 
     Args:
         stop: Set, from whatever thread, when the button is pressed.
@@ -31,17 +36,25 @@ class StopButton:
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
-        self._hint = HTML()
         self.button = Button(description="Stop", icon="stop")
+        self.button.add_class("dspy-nb-stop")
         self.button.on_click(self._pressed)
         deliver_at_once(self.button)
-        self.box = HBox([self.button, self._hint], layout=Layout(align_items="center"))
+
+    def bundle(self) -> dict[str, Any]:
+        """Return what displays it; a front end without widgets shows nothing."""
+        view = self.button._repr_mimebundle_()[_WIDGET_VIEW]
+        return {"text/plain": "", "text/html": "", _WIDGET_VIEW: view}
 
     def refresh(self, keeps: str) -> None:
         """Say what it keeps; and that it stops, where something else has set the event."""
         self.button.tooltip = f"End at the next LM call and keep {keeps}"
-        self._hint.value = soft(f"keeps {keeps}; so does interrupting the kernel")
         self._say()
+
+    def close(self) -> None:
+        """Take it away, in the front end and in the kernel."""
+        for part in (self.button, self.button.layout, self.button.style):
+            part.close()
 
     def _say(self) -> None:
         if self._stop.is_set():
@@ -51,32 +64,6 @@ class StopButton:
     def _pressed(self, button: Button) -> None:
         self._stop.set()
         self._say()
-
-
-def live_bundle(box: Box, headline: str, text: str) -> dict[str, Any]:
-    """Return what displays ``box``, with words for a front end without widgets."""
-    # Such a front end gets no updates of them either.
-    note = Note("Progress is shown where widgets are; the result will replace this.")
-    view = box._repr_mimebundle_()[_WIDGET_VIEW]
-    return {"text/plain": text, "text/html": to_html(Document(headline, [note])), _WIDGET_VIEW: view}
-
-
-def close_widgets(box: Box) -> None:
-    """Take a box and all in it away, in the front end and in the kernel."""
-    widgets: list[Any] = [box]
-    for widget in widgets:
-        widgets.extend(getattr(widget, "children", ()))
-    for widget in widgets:
-        if isinstance(widget, HTML):
-            widget.value = ""  # whoever executes a notebook keeps the last state of each widget
-        for part in (widget, widget.layout, getattr(widget, "style", None)):
-            if part is not None:
-                part.close()
-
-
-def soft(text: str) -> str:
-    """Return a remark as HTML."""
-    return f'<div class="dspy-nb"><span class="soft">{markup(text)}</span></div>'
 
 
 # -- clicks -----------------------------------------------------------------------------------------------------

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dspy_nb.core.models.version import ModelVersion, verified_files
-from dspy_nb.views.documents import STYLE, markup
-
-if TYPE_CHECKING:
-    from markdown_it import MarkdownIt
-
-_LONGEST: Final = 100_000  # characters; a hostile table of that length takes 2 s, a card of 4,000 takes 5 ms
-
-_REMOTE: Final = ("link", "autolink", "image", "reference")
-"""Whatever could load or open something; without these rules it is text like any other."""
+from dspy_nb.views.card import LONGEST, card_parser
+from dspy_nb.views.rendering.html import markup
+from dspy_nb.views.rendering.style import STYLE
 
 _CARD_STYLE: Final = """<style>
 .dspy-nb.dspy-nb.card{overflow-wrap:anywhere}
@@ -51,19 +44,12 @@ def markdown_html(text: str) -> str:
     where it is too long to be drawn while someone waits; what is nested more than 20 deep is left out. Headings
     are h4 to h6, below those of the browser.
     """
-    if len(text) > _LONGEST:
+    if len(text) > LONGEST:
         return f"<pre>{markup(text)}</pre>"
-    markdown = _markdown()
+    markdown = card_parser()
     tokens = markdown.parse(text)
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(int(token.tag[1:]) + 3, 6)}"
         token.info = ""  # the language of a block of code, which would become a class
     return str(markdown.renderer.render(tokens, markdown.options, {}))
-
-
-@cache
-def _markdown() -> MarkdownIt:
-    from markdown_it import MarkdownIt
-
-    return MarkdownIt("commonmark", {"html": False}).enable("table").disable([*_REMOTE])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import replace
 from typing import Any, Final
@@ -15,19 +16,25 @@ from dspy_nb.core.errors import DspyNbError
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.text import error_text
+from dspy_nb.notebook.widgets.live import CONTROLS_STYLE
 from dspy_nb.notebook.widgets.model_card import card_html
 from dspy_nb.notebook.widgets.registry_actions import ActionForm
 from dspy_nb.notebook.widgets.registry_views import (
     BROWSER_STYLE,
-    SAVED_STYLE,
+    badges_html,
     evaluation_html,
     message_html,
+    saved_html,
     summary_html,
 )
 from dspy_nb.notebook.widgets.registry_watch import RegistryWatch
 from dspy_nb.notebook.widgets.version_list import VersionList
-from dspy_nb.views.documents import Document, Note, document, markup, to_html, to_text
-from dspy_nb.views.listings import Listing, short_path
+from dspy_nb.views.documents import Document, Note, document
+from dspy_nb.views.listings import Listing, Live, check_columns, short_path
+from dspy_nb.views.rendering.html import markup, to_html
+from dspy_nb.views.rendering.text import to_text
+
+_NOTHING: Final = "<span></span>"
 
 _POLL_EVERY_S: Final = 1.0
 
@@ -52,17 +59,25 @@ class RegistryBrowser:
         registry: The registry.
     """
 
-    def __init__(self, registry: Registry, filter: str = "") -> None:
+    def __init__(self, registry: Registry, filter: str = "", columns: Sequence[str] | None = None) -> None:
         """Make the browser; nothing is shown before it is displayed.
 
         Args:
             registry: What to show.
             filter: Words that a version must have, all of them, in its reference, stage, optimizer or language
                 model; the user can change them.
+            columns: Names of the columns beside the version, such as ``("stage", "live", "score")``; the user can
+                change them.
+
+        Raises:
+            InputError: There is no such column.
         """
         self.registry = registry
         self._watch = RegistryWatch(registry)
+        self._name = f"dspy-nb-{uuid.uuid4().hex[:12]}"
+        self._columns = None if columns is None else check_columns(",".join(columns))
         self._versions: list[ModelVersion] = []
+        self._live: Live = {}
         self._damage: list[str] = []
         self._open: str | None = None
         self._diffed: list[str] = []
@@ -76,27 +91,29 @@ class RegistryBrowser:
 
     def _build(self, filter: str) -> None:
         self._heading, self._warning = widgets.HTML(), widgets.HTML()
-        self.list = VersionList(filter, self.open, self._compare)
+        self.list = VersionList(filter, self._columns, self.open, self._compare)
         self.message = widgets.HTML()
         self._chosen = widgets.HTML()
         self._chosen.add_class("dspy-nb-chosen")
         self.actions = ActionForm(self.registry, self._tell)
         self.tabs = widgets.Tab([widgets.HTML() for _ in range(4)])
         self.tabs.titles = ("Model card", "Evaluation", "History", "Compare")
-        style = widgets.HTML(BROWSER_STYLE, layout={"display": "none"})
+        style = widgets.HTML(BROWSER_STYLE + CONTROLS_STYLE, layout={"display": "none"})
         below = [self._chosen, self.actions.view, self.message, self.tabs]
         self.view = widgets.VBox([style, self._heading, self._warning, *self.list.parts, *below])
-        self.view.add_class("dspy-nb-browser")
+        self.view.add_class("dspy-nb-browser").add_class(self._name)
 
     def refresh(self) -> bool:
         """Read the registry if anything was written since; return whether it was."""
         contents = self._watch.look()
         if contents is None:
             return False
-        self._versions, self._damage = contents.versions, contents.damage
+        self._versions, self._live, self._damage = contents.versions, contents.live, contents.damage
         self._heading.value = summary_html(short_path(self.registry.root), contents.versions, contents.live)
         self._warning.value = "".join(message_html(line, refused=True) for line in contents.damage)
-        self.list.show(contents.versions, "no versions" if contents.damage else "no versions yet")
+        self.list.show(
+            contents.versions, contents.live, "no versions" if contents.damage else "no versions yet"
+        )
         self._show_open()
         for handle in self._saved:
             # Out of the context of whoever has changed something: see NotebookProgress.
@@ -123,7 +140,8 @@ class RegistryBrowser:
         else:
             ref, stage = markup(version.ref), markup(version.stage)
             parent = f", made from {markup(version.parent)}" if version.parent else ""
-            self._chosen.value = f"<h4>{ref}</h4><span class='soft'>{stage}{parent}</span>"
+            badges = badges_html(self._live.get(version.ref, ()))
+            self._chosen.value = f"<h4>{ref} {badges}</h4><span class='soft'>stage {stage}{parent}</span>"
             model_id, history_of = version.model_id, self.registry.history
             card.value = _safely(lambda: card_html(version))
             evaluation.value = _safely(lambda: evaluation_html(version, history_of(model_id)))
@@ -159,7 +177,8 @@ class RegistryBrowser:
         from IPython.display import display
 
         if not self._closed:
-            display({**self.view._repr_mimebundle_(), "text/plain": repr(self)}, raw=True)
+            # Where a widget cannot be shown there is nothing to be seen of it: the table says everything.
+            display({**self.view._repr_mimebundle_(), "text/html": _NOTHING, "text/plain": ""}, raw=True)
         handle = display(self._saved_table(), raw=True, display_id=True)
         if handle is not None:
             self._saved.append(handle)
@@ -171,8 +190,8 @@ class RegistryBrowser:
         return {**live, **self._saved_table()}
 
     def _saved_table(self) -> dict[str, str]:
-        saved = f'<div class="dspy-nb-saved">{SAVED_STYLE}{to_html(self._table())}</div>'
-        return {"text/html": saved, "text/plain": to_text(self._table())}
+        table = self._table()
+        return {"text/html": saved_html(to_html(table), self._name), "text/plain": to_text(table)}
 
     def __repr__(self) -> str:
         return f"RegistryBrowser({self._title}, {len(self._versions):,} versions)"
@@ -182,7 +201,10 @@ class RegistryBrowser:
         return f"Registry: {short_path(self.registry.root)}"
 
     def _table(self) -> Document:
-        table = document(Listing(self._versions, self._title, "No versions yet."))
+        listing = Listing(
+            self._versions, self._title, "No versions yet.", columns=self._columns, live=self._live
+        )
+        table = document(listing)
         return replace(table, blocks=[*table.blocks, *(Note(line, warning=True) for line in self._damage)])
 
     # -- following the registry ---------------------------------------------------------------------------------

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import ipywidgets as widgets
 
+from dspy_nb.core.deployment.environment import Environment
 from dspy_nb.core.errors import Conflict, DspyNbError, Refused
-from dspy_nb.core.models.promotion import load_requirements
+from dspy_nb.core.models.names import ENVIRONMENTS
+from dspy_nb.core.models.requirements import Requirement
 from dspy_nb.core.models.stages import TRANSITIONS
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.log import current_user
 from dspy_nb.core.text import error_text
-from dspy_nb.notebook.widgets.registry_views import evidence_html
-from dspy_nb.views.documents import markup
+from dspy_nb.notebook.widgets.registry_views import checklist_html, evidence_html
+from dspy_nb.views.rendering.html import markup
 
 _ACTIONS: Final = {
     "promote": ("Promote…", "stage", "force"),
-    "deploy": ("Deploy…", "environment"),
+    "deploy": ("Deploy…", "environment", "create"),
     "rollback": ("Roll back…", "environment"),
     "archive": ("Archive…", "reason"),
 }
@@ -38,7 +40,7 @@ class ActionForm:
         self._action = ""
         self._shown: object = None
         auto, wide = {"width": "auto"}, {"width": "24em", "max_width": "98%"}
-        field: dict[str, Any] = {"style": {"description_width": "6em"}, "layout": wide}
+        field: dict[str, Any] = {"style": {"description_width": "7.5em"}, "layout": wide}
         self.buttons = {
             name: widgets.Button(description=label, layout=auto) for name, (label, *_) in _ACTIONS.items()
         }
@@ -50,15 +52,16 @@ class ActionForm:
         self.by = widgets.Text(description="by", value=current_user(), **field)
         warning = "override the rules (the history shows it for ever)"
         self.force = widgets.Checkbox(description=warning, indent=False, layout=auto)
+        self.create = widgets.Checkbox(description="make a new environment", indent=False, layout=auto)
         self.confirm = widgets.Button(button_style="warning", layout=auto)
         self.cancel = widgets.Button(description="Cancel", layout=auto)
         self._evidence = widgets.HTML()
         self.confirm.on_click(lambda _: self._do())
         self.cancel.on_click(lambda _: self._leave())
-        for control in (self.stage, self.environment):
+        for control in (self.stage, self.environment, self.create, self.force, self.reason):
             control.observe(lambda _: self.update(), "value")
         bar = widgets.HBox([self.confirm, self.cancel])
-        fields = [self.stage, self.environment, self.reason, self.by, self.force]
+        fields = [self.stage, self.environment, self.create, self.reason, self.by, self.force]
         self.form = widgets.VBox([*fields, self._evidence, bar])
         for box, name in ((self.form, "dspy-nb-form"), (bar, "dspy-nb-bar")):
             box.add_class(name)
@@ -83,9 +86,9 @@ class ActionForm:
     def ask(self, action: str) -> None:
         """Open the form for an action."""
         self._action, self._shown = action, None
-        self.force.value, self.reason.value = False, ""
+        self.force.value, self.create.value, self.reason.value = False, False, ""
         try:
-            names = dict.fromkeys([*self._registry.environments(), "production", "staging"])
+            names = dict.fromkeys(["production", *self._registry.environments(), *ENVIRONMENTS])
         except DspyNbError as error:
             self._action = ""
             self._refuse(error)
@@ -93,9 +96,9 @@ class ActionForm:
         self.environment.options = tuple(names)
         self.environment.value = next(iter(names))
         if self._version is not None:
-            self._offer_stages(self._version)
+            self._offer_stages(self._version, anew=True)
         _, first, *_ = fields = _ACTIONS[action]
-        for name in ("stage", "environment", "force"):
+        for name in ("stage", "environment", "create", "force"):
             _show(getattr(self, name), name in fields)
         _show(self.form, True)
         self.update()
@@ -104,12 +107,16 @@ class ActionForm:
     def _refuse(self, error: DspyNbError) -> None:
         self._tell(f"{type(error).__name__}: {error_text(error)}", True)
 
-    def _offer_stages(self, version: ModelVersion) -> None:
-        stages = TRANSITIONS[version.stage]
-        if self.stage.options != stages:
-            self.stage.options = stages
-        if self.stage.value is None:
-            self.stage.value = stages[0]
+    def _offer_stages(self, version: ModelVersion, *, anew: bool = False) -> None:
+        """Offer the stages that may follow; one that is lower only to whoever chooses it."""
+        up = [stage for stage in TRANSITIONS[version.stage] if _is_up(version.stage, stage)]
+        down = [stage for stage in TRANSITIONS[version.stage] if stage not in up]
+        options = (*(() if up else (("choose…", ""),)), *((stage, stage) for stage in up))
+        options += tuple((f"{stage} (takes it down)", stage) for stage in down)
+        if self.stage.options != options:
+            self.stage.options, anew = options, True
+        if anew:
+            self.stage.value = options[0][1]
 
     def _leave(self) -> None:
         """Close the form and give the keyboard back to the button that opened it."""
@@ -128,41 +135,59 @@ class ActionForm:
         if not self._action:
             return
         try:
-            what, evidence = self._asked()
+            what, evidence, possible = self._asked()
             self._shown = self._situation()
-            self.confirm.disabled = False
         except DspyNbError as error:
-            what, evidence = self._action, _paragraph(str(error))
-            self._shown, self.confirm.disabled = None, True
+            what, evidence, possible = self._action, _paragraph(f"Not possible: {error}"), False
+            self._shown = None
+        self.confirm.disabled = not possible
         self._evidence.value = evidence
         self.confirm.description = f"Confirm: {what}"
 
-    def _asked(self) -> tuple[str, str]:
-        """Return what is about to be done in words, and in HTML what the decision rests on."""
+    def _asked(self) -> tuple[str, str, bool]:
+        """Return what is about to be done in words, in HTML what that rests on, and whether it may be done."""
         place, version = self.environment.value, self._version
-        if "environment" in _ACTIONS[self._action]:
+        if self._action == "rollback":
             live, candidate = self._live()
             now = f"Live now: {live[-1] if live else 'nothing'}."
-        if self._action == "rollback":
             if candidate is not None:
                 canary = f"A canary is running: only its candidate {candidate} is taken back."
-                return f"take back {candidate}", _paragraph(f"{now} {canary}")
-            before = live[-2] if len(live) > 1 else "nothing to go back to"
-            return f"roll back {place}", _paragraph(f"{now} Live before: {before}.")
+                return f"take back {candidate}", _paragraph(f"{now} {canary}"), True
+            before = live[-2] if len(live) > 1 else None
+            archived = before is not None and self._registry.get(before).stage == "archived"
+            said = f"{before or 'nothing to go back to'}{', which is archived' if archived else ''}"
+            possible = before is not None and not archived
+            return f"roll back {place}", _paragraph(f"{now} Live before: {said}."), possible
         assert version is not None
         evidence = evidence_html(version, self._registry.history(version.model_id))
         if self._action == "deploy":
-            return f"deploy {version.ref} to {place}", _paragraph(now) + evidence
+            found = self._environment().requirements(version)
+            return f"deploy {version.ref} to {place}", *_checked(found, evidence)
         if self._action == "archive":
-            return f"archive {version.ref}", _paragraph(f"It is {version.stage} now.") + evidence
-        needed = load_requirements(self._registry.root / "config.toml").get(self.stage.value, ())
-        rule = _paragraph(f"{self.stage.value} requires: {', '.join(needed) or 'nothing'}.")
-        return f"promote {version.ref} to {self.stage.value}", rule + evidence
+            found = self._registry.requirements(version, "archived")
+            return f"archive {version.ref}", *_checked(found, evidence)
+        stage = self.stage.value
+        if not stage:
+            highest = _paragraph(f"It is in {version.stage}, and nothing is above that: choose a stage.")
+            return f"promote {version.ref}", highest + evidence, False
+        found = self._registry.requirements(version, stage)
+        shown, possible = _checked(found, evidence)
+        if not possible and self.force.value and all(one.met or one.can_be_forced for one in found):
+            possible = bool(self.reason.value.strip())
+            shown = (
+                _paragraph("The rules are overridden" if possible else "To override the rules, give a reason")
+                + shown
+            )
+        return f"promote {version.ref} to {stage}", shown, possible
+
+    def _environment(self) -> Environment:
+        """Return the environment that is named in the form."""
+        create = self._action == "deploy" and self.create.value
+        return self._registry.environment(self.environment.value, create=create)
 
     def _live(self) -> tuple[list[str], str | None]:
         """Return what was live in the environment, what is now at the end, and the candidate of a canary."""
-        environment = self._registry.environment(self.environment.value)
-        return environment.read(
+        return self._environment().read(
             lambda state: ([*state.live], state.canary.candidate if state.canary else None)
         )
 
@@ -199,7 +224,7 @@ class ActionForm:
         asked: dict[str, Any] = {n: getattr(self, n).value.strip() or None for n in ("by", "reason")}
         place = self.environment.value
         if self._action == "rollback":
-            made = self._registry.environment(place).rollback(**asked)
+            made = self._environment().rollback(**asked)
             return f"rolled back: {made.ref} is live in {place}"
         if self._version is None:
             raise Refused("choose a version first")
@@ -208,10 +233,21 @@ class ActionForm:
             self._registry.promote(ref, self.stage.value, force=self.force.value, **asked)
             return f"{ref} is in {self.stage.value}"
         if self._action == "deploy":
-            self._registry.environment(place).deploy(ref, **asked)
+            self._environment().deploy(ref, **asked)
             return f"{ref} is live in {place}"
         self._registry.archive(ref, **asked)
         return f"{ref} is archived"
+
+
+def _is_up(before: str, after: str) -> bool:
+    """Whether a stage is nearer to production; what was deprecated or archived comes back."""
+    order = ("archived", "deprecated", "development", "staging", "production")
+    return order.index(after) > order.index(before)
+
+
+def _checked(found: Sequence[Requirement], evidence: str) -> tuple[str, bool]:
+    """Return what is required and the evidence in HTML, and whether all of it is met."""
+    return checklist_html(found) + evidence, all(one.met for one in found)
 
 
 def _show(widget: widgets.DOMWidget, shown: bool) -> None:

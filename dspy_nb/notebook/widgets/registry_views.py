@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from dspy_nb.core.deployment.serving import LiveIn
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.scorecard import Evaluation
+from dspy_nb.core.models.requirements import Requirement
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
-from dspy_nb.views.documents import Document, Facts, Note, Score, Table, document, markup, to_html
-from dspy_nb.views.listings import decision_text, evidence_text
+from dspy_nb.views.documents import Cell, Document, Facts, Note, Score, Table, document
+from dspy_nb.views.listings import COLUMNS, Live, decision_text, evidence_text
+from dspy_nb.views.rendering.html import markup, to_html
 from dspy_nb.views.wording import UNKNOWN, count, excerpt, moment
 
 _MARKS: Final[Mapping[str, str]] = {
@@ -18,15 +21,16 @@ _MARKS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 """A stage is told by its word and its mark; colour only repeats it."""
 
-_COLUMNS: Final = ("stage", "score", "optimizer", "created (UTC)", "made from", "size")
+BROWSER_COLUMNS: Final = tuple(name for name in COLUMNS if name != "version")
+"""What can be shown beside the version, which is always there."""
 
 BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser.dspy-nb-browser{container-type:inline-size;max-width:100em;
  --line:color-mix(in srgb,var(--jp-content-font-color1,currentColor) 16%,transparent);
- --soft:color-mix(in srgb,var(--jp-content-font-color1,currentColor) 68%,transparent);
+ --soft:color-mix(in srgb,var(--jp-content-font-color1,currentColor) 74%,transparent);
  font-family:var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-content-font-color1,inherit)}
 .dspy-nb-browser .widget-html{margin:0;height:auto;min-width:0}
-.dspy-nb-browser .widget-html-content{line-height:1.45;font-size:13px;overflow:visible;
+.dspy-nb-browser .widget-html-content{line-height:1.45;font-size:13px;overflow:visible;min-width:0;
  color:var(--jp-content-font-color1,inherit)}
 .dspy-nb-browser .dspy-nb-bar{flex-flow:row wrap;align-items:center;gap:2px 6px;overflow:visible}
 .dspy-nb-browser .dspy-nb-bar>*{flex:0 0 auto}
@@ -34,25 +38,39 @@ BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser .dspy-nb-chosen{margin-top:10px}
 .dspy-nb-browser h5{margin:1em 0 .3em;font-size:13px;font-weight:600}
 .dspy-nb-browser .soft{color:var(--soft)}
-.dspy-nb-browser .dspy-nb-rows{border:1px solid var(--line);border-radius:4px;max-height:26em;overflow:hidden auto}
-.dspy-nb-browser .dspy-nb-row{border-bottom:1px solid var(--line);align-items:center;overflow:hidden;flex:0 0 auto;
- min-height:32px;padding:0 8px}
-.dspy-nb-browser .dspy-nb-row.is-head{background:var(--jp-layout-color2,transparent);
- position:sticky;top:0;z-index:1}
-.dspy-nb-browser .dspy-nb-row.is-head strong{font-weight:500;color:var(--soft)}
-.dspy-nb-browser .dspy-nb-row>*{margin:0 12px 0 0}
-.dspy-nb-browser .dspy-nb-row>.widget-html{margin:0}
-.dspy-nb-browser .dspy-nb-row{position:relative}
+.dspy-nb-browser .dspy-nb-rows{border:1px solid var(--line);border-radius:4px;max-height:27em;overflow:auto;
+ align-items:flex-start}
+.dspy-nb-browser .dspy-nb-refs{flex:0 0 auto;overflow:visible;border-right:1px solid var(--line);
+ position:sticky;left:0;z-index:2;background:var(--jp-layout-color1,Canvas)}
+.dspy-nb-browser .dspy-nb-row{height:34px;border-bottom:1px solid var(--line);align-items:center;overflow:hidden;
+ flex:0 0 auto;padding:0 8px;gap:10px}
+.dspy-nb-browser .dspy-nb-row>*{margin:0}
+.dspy-nb-browser .dspy-nb-row.is-head{background:var(--jp-layout-color2,Canvas);position:sticky;top:0;z-index:1}
+.dspy-nb-browser .dspy-nb-row>.widget-checkbox{width:18px;position:relative}
 .dspy-nb-browser .dspy-nb-row>.widget-checkbox input{margin:0;vertical-align:middle}
-.dspy-nb-browser .dspy-nb-row>.widget-html:not(:last-child){margin:0 12px 0 0}
-.dspy-nb-browser .dspy-nb-row.is-open{box-shadow:inset 4px 0 var(--jp-brand-color1,#1976d2);
- background:var(--jp-layout-color2,rgba(128,128,128,.14))}
-.dspy-nb-browser .dspy-nb-cells{display:grid;align-items:center;gap:0 12px;white-space:nowrap;
- grid-template-columns:7.8em minmax(10.5em,1fr) minmax(6em,1.4fr) 9.6em 6em 5em}
-.dspy-nb-browser .dspy-nb-cells>*{overflow:hidden;text-overflow:ellipsis;font-variant-numeric:tabular-nums}
-.dspy-nb-browser .num{text-align:right}
 .dspy-nb-browser :is(.said,.dspy-nb-row>.widget-checkbox span){position:absolute;width:1px;height:1px;margin:0;
  overflow:hidden;clip-path:inset(50%);white-space:nowrap}
+.dspy-nb-browser .dspy-nb-row.is-open{box-shadow:inset 4px 0 var(--jp-brand-color1,#1976d2)}
+.dspy-nb-browser :is(.dspy-nb-row,tr).is-open{background:var(--jp-layout-color2,rgba(128,128,128,.14))}
+.dspy-nb-browser .dspy-nb-cells{flex:1 0 auto;overflow:visible}
+.dspy-nb-browser .dspy-nb-cells>.widget-html-content{min-width:max-content}
+.dspy-nb-browser table.versions{border-collapse:separate;border-spacing:0;width:100%;margin:0;font-size:13px;
+ color:inherit;table-layout:auto;font-variant-numeric:tabular-nums}
+.dspy-nb-browser table.versions tr{background:none}
+.dspy-nb-browser table.versions :is(th,td){height:34px;box-sizing:border-box;padding:0 8px;text-align:left;
+ white-space:nowrap;border:0;border-bottom:1px solid var(--line);vertical-align:middle;line-height:1.2;
+ max-width:13em;overflow:hidden;text-overflow:ellipsis}
+.dspy-nb-browser table.versions thead th{background:var(--jp-layout-color2,Canvas);font-weight:500;
+ color:var(--soft);position:sticky;top:0;z-index:1}
+.dspy-nb-browser table.versions tbody th{padding:0;width:0;max-width:0;position:relative}
+.dspy-nb-browser table.versions thead th:first-child{padding:0;width:0;max-width:0;position:relative}
+.dspy-nb-browser table.versions :is(th,td).num{text-align:right}
+.dspy-nb-browser .badge{display:inline-block;border:1px solid currentColor;border-radius:9px;padding:0 8px;
+ line-height:1.4;font-weight:600;margin-right:4px}
+.dspy-nb-browser :is(.met,.unmet){list-style:none;margin:2px 0;padding:1px 0 1px 8px;border-left:4px solid}
+.dspy-nb-browser .met{border-left-color:var(--jp-success-color1,#2e8b57)}
+.dspy-nb-browser .unmet{border-left-color:var(--jp-error-color1,#d32f2f)}
+.dspy-nb-browser ul.checklist{margin:.3em 0;padding:0}
 .dspy-nb-browser :is(button,input,select,.lm-TabBar-tab):focus-visible{outline-offset:-2px;
  outline:2px solid var(--jp-brand-color1,#1976d2)!important}
 .dspy-nb-browser .dspy-nb-ref{text-align:left;font-weight:500;background:transparent;padding:0;
@@ -64,65 +82,87 @@ BROWSER_STYLE: Final = """<style>
 .dspy-nb-browser .dspy-nb-form{border:1px solid var(--jp-warn-color1,#d9822b);border-radius:4px;padding:8px 12px}
 .dspy-nb-browser .dspy-nb-say{margin:4px 0;padding:3px 10px;border-left:4px solid var(--jp-success-color1,#2e8b57)}
 .dspy-nb-browser .dspy-nb-say.no{border-left-color:var(--jp-error-color1,#d32f2f)}
-.dspy-nb-browser .widget-tab-contents{max-height:32em;overflow:auto}
-@container (max-width:1180px){.dspy-nb-browser .wide{display:none}
- .dspy-nb-browser .dspy-nb-cells{grid-template-columns:7.8em minmax(10.5em,1fr) minmax(5em,1fr)}}
-@container (max-width:640px){.dspy-nb-browser .middle{display:none}
- .dspy-nb-browser .dspy-nb-cells{grid-template-columns:7.8em minmax(10em,1fr)}}
+.dspy-nb-browser .dspy-nb-columns .widget-checkbox{width:auto}
+@container (max-width:700px){.dspy-nb-browser table.versions
+  td.score{white-space:normal;min-width:9em;max-width:9em}
+ .dspy-nb-browser table.versions :is(th,td){padding:0 4px}}
 </style>"""
 
-SAVED_STYLE: Final = """<style>
-.jp-OutputArea:has(.dspy-nb-browser:not(.jupyter-widgets-disconnected)) .dspy-nb-saved{display:none}
+_SAVED_STYLE: Final = """<style>
+body:has(.dspy-nb-browser.NAME:not(.jupyter-widgets-disconnected)) .dspy-nb-saved.NAME{display:none}
 .dspy-nb-browser.jupyter-widgets-disconnected{display:none}
 .jp-OutputArea-child:not(:has(.dspy-nb-browser)):has(>.jupyter-widgets):has(+.jp-OutputArea-child .dspy-nb-saved),
 .jp-OutputArea-child:not(:has(.dspy-nb-browser)):has(>.jp-RenderedWidget):has(+.jp-OutputArea-child .dspy-nb-saved)
 {display:none}
 </style>"""
-"""Beside a live browser the saved table is hidden; where the browser is gone, its error is hidden instead."""
 
 
-def cells_html(version: ModelVersion) -> str:
-    """Return what a row says about a version, beside its reference."""
-    values = (
-        f"{_MARKS.get(version.stage, '?')} {version.stage}",
-        str(Score(version.score, version.interval)),
-        version.optimizer or UNKNOWN,
-        moment(version.created_at),
-        version.parent or UNKNOWN,
-        _size(version.size_bytes),
+def saved_html(table: str, name: str) -> str:
+    """Return the table that is kept, hidden wherever the live browser of that name is on the same page.
+
+    Where the browser is gone, JupyterLab's error about that is hidden instead.
+    """
+    return f'<div class="dspy-nb-saved {name}">{_SAVED_STYLE.replace("NAME", name)}{table}</div>'
+
+
+def table_html(
+    versions: Sequence[ModelVersion], columns: Sequence[str], live: Live, opened: str | None
+) -> str:
+    """Return what is said of versions as a table; its first column is heard alone: the buttons stand apart."""
+    chosen = [COLUMNS[name] for name in columns]
+    head = "".join(f"<th{_num(column.number)} scope='col'>{markup(column.title)}</th>" for column in chosen)
+    rows = []
+    for version in versions:
+        cells = (_cell_html(name, version, live.get(version.ref, ())) for name in columns)
+        head_of_row = f'<th scope="row"><span class="said">{markup(version.ref)}</span></th>'
+        kind = ' class="is-open"' if version.ref == opened else ""
+        rows.append(f"<tr{kind}>{head_of_row}{''.join(cells)}</tr>")
+    first = '<th scope="col"><span class="said">version</span></th>'
+    table = f"<thead><tr>{first}{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<table class="versions" aria-label="Versions">{table}</table>'
+
+
+def _cell_html(name: str, version: ModelVersion, live: Sequence[LiveIn]) -> str:
+    column = COLUMNS[name]
+    text = _cell_text(column.cell(version, live))
+    inside = f'<span title="{markup(text)}">{markup(text)}</span>'
+    if name == "stage":
+        mark = _MARKS.get(version.stage, "?")
+        inside = f'<span class="stage-{markup(version.stage)}">{mark} {markup(version.stage)}</span>'
+    elif name == "live" and live:
+        inside = badges_html(live)
+    kind = ' class="score"' if name == "score" else _num(column.number)
+    return f"<td{kind}>{inside}</td>"
+
+
+def _num(number: bool) -> str:
+    return ' class="num"' if number else ""
+
+
+def _cell_text(cell: Cell) -> str:
+    return UNKNOWN if cell is None else str(cell)
+
+
+def badges_html(live: Sequence[LiveIn]) -> str:
+    """Return where a version is live, apart from its stage."""
+    return "".join(f'<span class="badge">{markup(str(place))}</span>' for place in live)
+
+
+def checklist_html(found: Sequence[Requirement]) -> str:
+    """Return what a decision requires, each part ticked off or not, with what says so."""
+    items = (
+        f'<li class="{"met" if one.met else "unmet"}">{"✓ met" if one.met else "✗ not met"}: '
+        f"<strong>{markup(one.name)}</strong> ({markup(one.evidence)})</li>"
+        for one in found
     )
-    shown = (
-        f'<span title="{markup(value)}"><span class="said">{name} </span>{markup(value)}</span>'
-        for name, value in zip(_COLUMNS, values, strict=True)
-    )
-    return _cells(shown, f"stage-{markup(version.stage)}")
+    return f'<ul class="checklist">{"".join(items)}</ul>'
 
 
-def head_html() -> str:
-    """Return the names of the columns, for the eye: each cell says to a screen reader what it is."""
-    return _cells(map(label_html, _COLUMNS), "")
-
-
-def label_html(name: str) -> str:
-    """Return the name of a column."""
-    return f'<strong aria-hidden="true">{markup(name)}</strong>'
-
-
-def _cells(cells: Iterable[str], first: str) -> str:
-    kinds = (first, "", "middle", "wide", "wide", "wide num")
-    inside = "".join(f'<div class="{kind}">{cell}</div>' for kind, cell in zip(kinds, cells, strict=True))
-    return f'<div class="dspy-nb-cells">{inside}</div>'
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e3:.1f} kB" if size_bytes < 1e6 else f"{size_bytes / 1e6:.1f} MB"
-
-
-def summary_html(root: str, versions: Sequence[ModelVersion], live: Iterable[tuple[str, str]]) -> str:
+def summary_html(root: str, versions: Sequence[ModelVersion], live: Live) -> str:
     """Return the heading: which registry, how much is in it, what is live where."""
     models = len({version.model_id for version in versions})
     facts = [f"{count(models, 'model')}, {count(len(versions), 'version')}"]
-    facts += [f"live in {name}: {ref}" for name, ref in live]
+    facts += [f"{place}: {ref}" for ref, places in live.items() for place in places]
     return f'<h4>Registry: {markup(root)}</h4><span class="soft">{markup(" · ".join(facts))}</span>'
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dspy_nb.core.deployment.history import Deployment
+from dspy_nb.core.deployment.serving import LiveIn
 from dspy_nb.core.errors import Corrupt, DspyNbError, NotFound, Refused
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
@@ -19,12 +20,12 @@ class Contents:
 
     Attributes:
         versions: Those of the models whose logs are sound, in the registry's own order.
-        live: Names of environments, each with the reference of what is live there.
+        live: Where versions are live or a canary, by reference.
         damage: A line for each model and environment that cannot be read.
     """
 
     versions: list[ModelVersion]
-    live: list[tuple[str, str]]
+    live: dict[str, list[LiveIn]]
     damage: list[str]
 
 
@@ -50,7 +51,7 @@ class RegistryWatch:
     def look(self) -> Contents | None:
         """Return what is in the registry, or ``None`` if that is what the last look found."""
         heads: dict[tuple[str, str], object] = {}
-        found = Contents([], [], [])
+        found = Contents([], {}, [])
         try:
             for kind, find in (
                 ("model", self._registry.folder_names),
@@ -67,7 +68,9 @@ class RegistryWatch:
             if isinstance(head, _Damage):
                 found.damage.append(head.line)
             elif isinstance(head, Deployment):
-                found.live.append((name, head.ref))
+                found.live.setdefault(head.ref, []).append(LiveIn(name))
+                if head.candidate is not None and head.action in ("canary-start", "canary-step"):
+                    found.live.setdefault(head.candidate, []).append(LiveIn(name, head.share))
             elif isinstance(head, HistoryEntry):
                 try:
                     found.versions.extend(self._registry.list(name))

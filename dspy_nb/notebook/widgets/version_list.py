@@ -10,7 +10,8 @@ import ipywidgets as widgets
 
 from dspy_nb.core.models.names import STAGES, sort_key
 from dspy_nb.core.models.version import ModelVersion
-from dspy_nb.notebook.widgets.registry_views import cells_html, head_html, label_html
+from dspy_nb.notebook.widgets.registry_views import BROWSER_COLUMNS, table_html
+from dspy_nb.views.listings import COLUMNS, Live
 
 ROWS_A_PAGE: Final = 25
 
@@ -24,11 +25,7 @@ _ORDERS: Final[dict[str, Callable[[ModelVersion], Any]]] = {
     "version number": lambda version: sort_key(version.version),
 }
 
-_WIDTHS: Final = (
-    {"width": "64px", "flex": "0 0 auto"},
-    {"width": "170px", "flex": "0 1 auto"},
-    {"flex": "1 1 0"},
-)
+_DEFAULT: Final = ("stage", "live", "score", "measured", "optimizer", "created")
 
 
 class VersionList:
@@ -37,18 +34,28 @@ class VersionList:
     Attributes:
         parts: The widgets, from top to bottom.
         rows: As many as were ever needed for a page; those that are not needed now are hidden.
-        checked: References of the versions that are checked, two at most: of three the oldest is unchecked.
+        checked: References of the versions that are checked, two at most: of three the first one is unchecked.
+        table: What is said of the versions of the page, beside their check boxes and buttons.
+        choices: The check boxes of the columns, by name.
 
     Args:
         filter: Words that a version must have, at first.
+        columns: Names of the columns at first; the usual ones by default.
         on_open: Called with the reference of a version that is clicked.
         on_check: Called after ``checked`` has changed.
     """
 
-    def __init__(self, filter: str, on_open: Callable[[str], None], on_check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        filter: str,
+        columns: Sequence[str] | None,
+        on_open: Callable[[str], None],
+        on_check: Callable[[], None],
+    ) -> None:
         self._on_open, self._on_check = on_open, on_check
         self._versions: Sequence[ModelVersion] = []
         self._found: list[ModelVersion] = []
+        self._live: Live = {}
         self._none = ""
         self._page = 0
         self._open: str | None = None
@@ -64,20 +71,36 @@ class VersionList:
         self.next = widgets.Button(description="Next ›", layout=auto)
         self.where = widgets.HTML()
         self.rows: list[_Row] = []
-        self._table = widgets.VBox([_head()])
-        self._table.add_class("dspy-nb-rows")
-        controls = widgets.HBox([self.filter, self.order, self.ascending])
+        self._refs = widgets.VBox([_head()])
+        self.table = widgets.HTML()
+        together = widgets.HBox([self._refs, self.table])
+        self.columns = widgets.ToggleButton(description="Columns…", tooltip="Choose the columns", layout=auto)
+        first = _DEFAULT if columns is None else columns
+        self.choices = {
+            name: widgets.Checkbox(name in first, description=COLUMNS[name].title, indent=False, layout=auto)
+            for name in BROWSER_COLUMNS
+        }
+        chooser = widgets.HBox([*self.choices.values()], layout={"display": "none"})
+        controls = widgets.HBox([self.filter, self.order, self.ascending, self.columns])
         pager = widgets.HBox([self.previous, self.next, self.where])
-        for bar in (controls, pager):
-            bar.add_class("dspy-nb-bar")
-        self.parts = [controls, self._table, pager]
+        for box, name in (
+            (self._refs, "dspy-nb-refs"), (self.table, "dspy-nb-cells"), (together, "dspy-nb-rows"),
+            (controls, "dspy-nb-bar"), (pager, "dspy-nb-bar"), (chooser, "dspy-nb-bar"),
+        ):  # fmt: skip
+            box.add_class(name)
+        chooser.add_class("dspy-nb-columns")
+        self.parts = [controls, chooser, together, pager]
+        self.columns.observe(lambda change: _show(chooser, change["new"]), "value")
+        for choice in self.choices.values():
+            choice.observe(lambda _: self._turn(0), "value")
         for control in (self.filter, self.order, self.ascending):
             control.observe(lambda _: self._search(), "value")
         self.previous.on_click(lambda _: self._turn(-1))
         self.next.on_click(lambda _: self._turn(1))
 
-    def show(self, versions: Sequence[ModelVersion], none: str) -> None:
-        """Show these versions, on the page that is open; ``none`` says that there are none."""
+    def show(self, versions: Sequence[ModelVersion], live: Live, none: str) -> None:
+        """Show these versions and where they are live, on the page that is open; ``none`` says there is none."""
+        self._live = live
         known = {version.ref for version in versions}
         self.checked = [ref for ref in self.checked if ref in known]
         self._versions, self._none = versions, none
@@ -115,13 +138,15 @@ class VersionList:
         added = [_Row(self._on_open, self._check) for _ in shown[len(self.rows) :]]
         if added:  # a saved notebook may keep the state of every widget, so there are no more than needed
             self.rows += added
-            self._table.children = (*self._table.children, *(row.view for row in added))
+            self._refs.children = (*self._refs.children, *(row.view for row in added))
         self._filling = True
         try:
             for row, version in zip_longest(self.rows, shown):
                 row.show(version, self.checked, self._open)
         finally:
             self._filling = False
+        columns = [name for name, choice in self.choices.items() if choice.value]
+        self.table.value = table_html(shown, columns, self._live, self._open)
 
     def _check(self, ref: str, checked: bool) -> None:
         if self._filling:
@@ -137,11 +162,10 @@ class _Row:
 
     def __init__(self, on_open: Callable[[str], None], on_check: Callable[[str, bool], None]) -> None:
         self.ref = ""
-        self.check = widgets.Checkbox(indent=False, layout=_WIDTHS[0])
-        self.button = widgets.Button(layout=_WIDTHS[1])
+        self.check = widgets.Checkbox(indent=False)
+        self.button = widgets.Button(layout={"width": "auto"})
         self.button.add_class("dspy-nb-ref")
-        self.cells = widgets.HTML(layout=_WIDTHS[2])
-        self.view = widgets.HBox([self.check, self.button, self.cells])
+        self.view = widgets.HBox([self.check, self.button])
         self.view.add_class("dspy-nb-row")
         self.button.on_click(lambda _: on_open(self.ref))
         self.check.observe(lambda change: on_check(self.ref, change["new"]), "value")
@@ -154,15 +178,17 @@ class _Row:
         self.check.value = version.ref in checked
         self.check.description = f"Compare {version.ref}"  # not seen, but said: the style sheet hides it
         self.button.description, self.button.tooltip = version.ref, f"Open {version.ref}"
-        self.cells.value = cells_html(version)
         (self.view.add_class if version.ref == opened else self.view.remove_class)("is-open")
 
 
 def _head() -> widgets.HBox:
-    texts = (label_html("compare"), label_html("version"), head_html())
-    head = widgets.HBox([widgets.HTML(text, layout=wide) for text, wide in zip(texts, _WIDTHS, strict=True)])
+    head = widgets.HBox([widgets.HTML('<span class="soft" aria-hidden="true">compare, version</span>')])
     head.add_class("dspy-nb-row").add_class("is-head")
     return head
+
+
+def _show(widget: widgets.DOMWidget, shown: bool) -> None:
+    widget.layout.display = None if shown else "none"
 
 
 def _text(version: ModelVersion) -> str:

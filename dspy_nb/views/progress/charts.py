@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from dspy_nb.core.ab.comparison import Step
 from dspy_nb.core.ab.duel import thin
-from dspy_nb.views.documents import markup
+from dspy_nb.views.rendering.html import markup
 from dspy_nb.views.wording import count, percent, points
 
 _ACCENT = "var(--accent)"
-_WIDTH, _HEIGHT = 600, 170
-_LEFT, _TOP, _BOTTOM = 44, 10, 24
+_DOT = "h0"  # a line of no length with round ends
+_WIDTH, _HEIGHT = 760, 200
+_LEFT, _TOP, _BOTTOM = 54, 12, 28
 
 
 class _Chart:
@@ -73,8 +74,9 @@ class _Chart:
     def to_html(self, text: str, key: str) -> str:
         """Return the drawing with its key; ``text`` says what it shows."""
         return (
-            f'<svg class="scores" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{markup(text)}" '
-            f'fill="currentColor" font-size="11">{"".join(self._parts)}</svg><p class="soft">{markup(key)}</p>'
+            f'<div class="chart"><svg class="scores" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+            f'aria-label="{markup(text)}" fill="currentColor" font-size="11">{"".join(self._parts)}</svg></div>'
+            f'<p class="soft">{markup(key)}</p>'
         )
 
     def _write(self, x: str, y: str, text: str, style: str) -> None:
@@ -158,33 +160,41 @@ def score_text(trail: ScoreTrail, baseline: float | None) -> str:
 def score_svg(trail: ScoreTrail, baseline: float | None) -> str:
     """Return the chart: score by number of the candidate, the best so far as steps, the baseline dashed.
 
-    Dots are scores on the whole set, crosses those on a part of it. The axes grow in steps, so that the
-    picture does not jitter while candidates come in.
+    Dots are scores on the whole set, crosses those on a part of it.
     """
     points, records = trail.points, trail.records
     low, high = _score_range([point.score for point in points] + ([] if baseline is None else [baseline]))
-    last = _round_up(trail.total)
-    chart = _Chart(last, low, high)
+    chart = _Chart(max(trail.total, 2), low, high)
 
     def at(point: _Point) -> str:
         return chart.at(point.number + 0.5, point.score)
 
-    numbers = {number + 0.5: f"{number:,}" for number in (0, last // 2, last - 1)}
+    numbers = {number + 0.5: f"{number:,}" for number in _ticks(trail.total - 1)}
     chart.add_axes({score: f"{score:.0%}" for score in (low, (low + high) / 2, high)}, numbers)
-    key = "score by candidate: ● on all examples that candidates are compared on"
+    key = "The score of each candidate, in the order in which they were tried: ● on every example"
     if baseline is not None:
         chart.draw_across(baseline, stroke_opacity=0.7, stroke_width=1.5, stroke_dasharray="6 4")
     if records:
         steps = "".join(f"H{chart.x(point.number + 0.5)}V{chart.y(point.score)}" for point in records[1:])
         end = chart.x(max(trail.total - 0.5, records[-1].number + 0.9))
         chart.draw(f"M{at(records[0])}{steps}H{end}", stroke=_ACCENT, stroke_width=2, stroke_opacity=0.75)
-    if crosses := "".join(f"M{at(point)}m-3-3l6 6m0-6l-6 6" for point in points if not point.full):
+    if crosses := "".join(f"M{at(point)}m-4-4l8 8m0-8l-8 8" for point in points if not point.full):
         chart.draw(crosses, stroke_width=1.3, stroke_opacity=0.6)
-        key += ", × on a part of them"
-    if dots := "".join(f"M{at(point)}h0" for point in points if point.full):
+        key += ", × on some of them"
+    if dots := "".join(f"M{at(point)}{_DOT}" for point in points if point.full):
         chart.draw(dots, stroke=_ACCENT, stroke_width=7, stroke_linecap="round")
-    key += ", — best so far" + ("" if baseline is None else ", - - before")
+    key += "; solid line: the best so far" + (
+        "" if baseline is None else ", dashed line: the program as given"
+    )
     return chart.to_html(score_text(trail, baseline), key)
+
+
+def _ticks(last: int) -> range:
+    """Return at most six round numbers from 0 to ``last``."""
+    step = next(
+        size * power for power in (10**k for k in range(20)) for size in (1, 2, 5) if 5 * size * power >= last
+    )
+    return range(0, last + 1, step)
 
 
 def _score_range(scores: list[float]) -> tuple[float, float]:
@@ -224,7 +234,7 @@ def sequence_svg(path: Sequence[Step], margin: float, planned: int) -> str:
     steps = thin([step for step in path if not math.isnan(step.low)], _MOST_STEPS) or path[-1:]
     reach = _reach(steps, margin)
     end = min(_round_up(path[-1].n), max(planned, path[-1].n, 1))
-    chart = _Chart(end, -reach, reach, beside=74)
+    chart = _Chart(end, -reach, reach, beside=88)
     levels = {value: f"{100 * value:+.3g}" for value in (-reach, -reach / 2, reach / 2, reach)}
     chart.add_axes({**levels, 0.0: "0"}, {n: f"{n:,}" for n in (0, end // 2, end)})
     if margin:
@@ -240,13 +250,16 @@ def sequence_svg(path: Sequence[Step], margin: float, planned: int) -> str:
         "M" + "L".join(chart.at(step.n, step.effect) for step in steps), stroke=_ACCENT, stroke_width=2
     )
     chart.draw(
-        f"M{chart.at(steps[-1].n, steps[-1].effect)}h0",
+        f"M{chart.at(steps[-1].n, steps[-1].effect)}{_DOT}",
         stroke=_ACCENT,
         stroke_width=8,
         stroke_linecap="round",
     )
-    dashes = ", - - the margin" if margin else ""
-    key = f"difference B − A in points by examples compared: ● so far, ▒ its interval{dashes}"
+    dashes = (
+        f"; between the dashed lines (±{100 * margin:g}) it makes no practical difference" if margin else ""
+    )
+    key = "The difference B − A in percentage points, after so many examples: the line is the difference so far, "
+    key += f"the band its interval{dashes}"
     return chart.to_html(sequence_text(path), key)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dspy_nb.core.ab.comparison import Flip, Step
+from dspy_nb.core.ab.comparison import Step
+from dspy_nb.core.evaluation.pairing import Flip
 from dspy_nb.core.events import Compared, Event, Standing
 from dspy_nb.views.comparison import flip_cells
 from dspy_nb.views.documents import Bar, Block, Drawing, Facts, Note, Table
-from dspy_nb.views.progress.call_state import CallState, Meter
+from dspy_nb.views.findings import finding_notes
+from dspy_nb.views.progress.call_state import CallState, Meter, counted, left, passed
 from dspy_nb.views.progress.charts import sequence_svg, sequence_text
-from dspy_nb.views.wording import count, duration, points, say_rest
+from dspy_nb.views.progress.line import Form, Part
+from dspy_nb.views.wording import count, duration, points, say_rest, time_left
 
 _FLIPS_SHOWN = 8
 
@@ -40,6 +43,7 @@ class ComparisonState(CallState):
             self.last = event
             if event.over:
                 self.status = "completed" if self.done else "stopped"
+                self.interrupted = event.interrupted and not self.done
 
     @property
     def names(self) -> Sequence[str]:
@@ -73,10 +77,9 @@ class ComparisonState(CallState):
         else:
             title = f"A/B: {count(len(self.names) - 1, 'candidate')} against {self.names[0]} (A)"
             if settled:
-                return f"{title}: {len(settled)} settled"
-        if self.failed:
-            return f"{title}: failed: {self.failed}"
-        return f"{title}: {'no verdict' if self.done else 'stopped' if self._over else 'comparing'}"
+                better = sum(one.verdict == "B better" for one in settled)
+                return f"{title}: {better} better, {len(settled)} settled"
+        return f"{title}: {self._how}"
 
     @property
     def blocks(self) -> Sequence[Block]:
@@ -92,9 +95,12 @@ class ComparisonState(CallState):
             if len(self.last.candidates) > 1:
                 name = self.names[1 + self.last.candidates.index(leader)]
                 blocks.append(Note(f"the chart is that of {name}"))
+        if self._over and not self.failed:
+            return blocks  # the comparison that is returned shows the numbers
         blocks.append(Facts(self._facts(leader), tiles=True))
         if len(self.last.candidates) > 1:
             blocks.append(self._candidates())
+        blocks += finding_notes(self.last.findings)
         if not self._over and leader.flips:
             blocks.append(_flips(leader.flips[:_FLIPS_SHOWN], sum(leader.wins)))
         return blocks
@@ -102,14 +108,34 @@ class ComparisonState(CallState):
     @property
     def meter(self) -> Meter:
         """Examples compared, and how the candidates stand."""
-        candidates = self.last.candidates
-        remark = ""
+        last, candidates = self.last, self.last.candidates
+        remark: Part = []
+        settled = sum(one.verdict != "inconclusive" for one in candidates)
         if len(candidates) > 1:
-            settled = sum(one.verdict != "inconclusive" for one in candidates)
-            remark = f"{settled} of {len(candidates)} settled"
-        elif candidates and candidates[0].interval is not None:
-            remark = f"B − A {_difference(candidates[0])}"
-        return Meter("compare", self.last.done, self.last.total, "example", remark)
+            remark = [Form(f"{settled} of {len(candidates)} settled", 2)]
+        elif candidates and candidates[0].effect is not None:
+            effect = f"B − A {100 * candidates[0].effect:+.1f}"
+            remark = [Form(f"B − A {_difference(candidates[0])}", 3), Form(effect, 2)]
+        titles = [Form("compare", 4)]
+        if self._over:
+            how = candidates[0].verdict if settled and len(candidates) == 1 else self._how
+            titles = [Form(self.headline, 6), Form(f"compare: {how}")]
+        eta = None if self._over else time_left(last.elapsed_s, last.done, 0, last.total - last.done)
+        errors = sum(max(one.errors) for one in candidates)
+        failed: Part = [Form(count(errors, "error"), 2)] if errors else []
+        time = [passed(last.elapsed_s), left(eta, at_most=True)]
+        share = 1.0 if self.done else last.done / max(last.total, 1)
+        done = counted(last.done, last.total, "examples", at_most=not self._over)
+        return Meter(titles, share, [done, *time, remark, failed])
+
+    @property
+    def _how(self) -> str:
+        """How it is, as long as there is no verdict."""
+        if self.failed:
+            return f"failed: {self.failed}"
+        if self.interrupted:
+            return "interrupted"
+        return "no verdict" if self.done else "stopped" if self._over else "comparing"
 
     @property
     def _leader(self) -> Standing | None:

@@ -7,15 +7,39 @@ bound, so it says "at most"; nothing here is a guess of how far the optimizer is
 from __future__ import annotations
 
 from dspy_nb.core.events import CandidateScored, Completed, Event, Progress, Started
-from dspy_nb.views.documents import Bar, Block, Code, Details, Document, Drawing, Facts, Table
-from dspy_nb.views.progress.call_state import CallState, Meter
+from dspy_nb.views.documents import Bar, Block, Code, Details, Document, Drawing, Facts, Note, Table
+from dspy_nb.views.ending import (
+    describe_change,
+    describe_evidence,
+    describe_flattery,
+    describe_verdict,
+    say_next,
+    verdict_colour,
+)
+from dspy_nb.views.findings import finding_notes
+from dspy_nb.views.progress.call_state import CallState, Meter, counted, left, passed
 from dspy_nb.views.progress.charts import ScoreTrail, score_svg, score_text
+from dspy_nb.views.progress.line import Form, Part
 from dspy_nb.views.run import CANDIDATE_COLUMNS, candidate_cells, prompt_blocks
-from dspy_nb.views.wording import count, describe_ending, duration, excerpt, format_or_dash, percent
+from dspy_nb.views.wording import (
+    count,
+    describe_ending,
+    duration,
+    format_or_dash,
+    percent,
+    roughly,
+    time_left,
+)
 
 _LAST_CANDIDATES = 5
 _BEST_CANDIDATES = 12
 _UNFOLDED = 5
+_LIMITS = {
+    "lm_calls": ("{:,.0f}", ""),
+    "tokens": ("{:,.0f}", " tokens"),
+    "usd": ("${:,.4f}", ""),
+    "seconds": ("{:,.0f}", " s"),
+}
 
 
 class RunState(CallState):
@@ -67,6 +91,13 @@ class RunState(CallState):
         elif isinstance(event, Completed):
             self.completed = event
             self.status = "stopped" if event.stopped_by else "completed"
+            self.interrupted = event.stopped_by == "interrupt"
+
+    @property
+    def colour(self) -> str:
+        """That of its bar: once it has ended, that of the verdict on held-out examples."""
+        over = None if self.interrupted or self.status not in ("completed", "stopped") else self.completed
+        return super().colour if over is None else verdict_colour(over.held_out)
 
     def _rank(self, event: CandidateScored) -> None:
         self.best_few[event.candidate] = event
@@ -87,15 +118,11 @@ class RunState(CallState):
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until the estimate is used up at the rate observed so far; the run may end sooner."""
-        step, total, elapsed = (
-            self.progress.step,
-            self.started.total_steps,
-            self.progress.metrics.get("elapsed_s"),
-        )
-        if not elapsed or not step or total is None or step >= total:
+        """Seconds until the estimate is used up at the rate of uncached calls so far; the run may end sooner."""
+        step, total, metrics = self.progress.step, self.started.total_steps, self.progress.metrics
+        if total is None:
             return None
-        return float(elapsed) / step * (total - step)
+        return time_left(metrics.get("elapsed_s") or 0.0, step, metrics.get("cache_hits") or 0, total - step)
 
     @property
     def steps(self) -> str:
@@ -119,6 +146,16 @@ class RunState(CallState):
         return f"{optimizer} {ended} after {duration(self.completed.duration_s)}"
 
     @property
+    def verdict(self) -> str:
+        """What it changed on held-out examples, ``""`` before it has ended and where there are none."""
+        held = None if self.completed is None else self.completed.held_out
+        return "" if held is None else describe_verdict(held)
+
+    @property
+    def _score_name(self) -> str:
+        return "best search score" if self.verdict else "best score"
+
+    @property
     def score(self) -> str:
         """The best score so far beside that before, ``""`` before there is one."""
         if self.best is None or self.first is None:
@@ -128,35 +165,72 @@ class RunState(CallState):
 
     def text(self) -> str:
         """Return everything in one line."""
-        score = [f"best score {self.score}"] if self.score else []
-        return "; ".join([self.headline, self.steps, *score])
+        score = [f"{self._score_name} {self.score}"] if self.score else []
+        if self.completed is None:
+            return "; ".join([self.headline, self.steps, *score])
+        step = [say_next(self.completed.next_step)] if self.completed.next_step else []
+        verdict = [self.verdict] if self.verdict else []
+        return "; ".join([*verdict, self.headline, self.steps, *score, *step])
 
     @property
     def blocks(self) -> list[Block]:
-        """All but the candidates."""
+        """All but the candidates; when it has ended, the verdict first."""
+        return [*([Note(self.verdict)] if self.verdict else []), *self._blocks]
+
+    @property
+    def _blocks(self) -> list[Block]:
         label, share = self.steps, None
         if self.status == "running" and self.eta_s is not None:
-            label += f" · at most {duration(self.eta_s)} left at this rate"
+            label += f" · at most {roughly(self.eta_s)} left at this rate"
         if self.started.total_steps:
             share = self.progress.step / self.started.total_steps
-        blocks: list[Block] = [Bar(1.0 if self.status == "completed" else share, label, self.colour)]
+        bar = Bar(1.0 if self.status == "completed" else share, label, self.colour)
+        blocks: list[Block] = [*self._ending(), bar]
         if self.trail.points:
             chart = score_svg(self.trail, self.baseline)
             blocks.append(Drawing(chart, score_text(self.trail, self.baseline)))
-        return [*blocks, Facts(self._facts(), tiles=True)]
+        findings = () if self.completed is None else self.completed.findings
+        return [*blocks, *finding_notes(findings), Facts(self._facts(), tiles=True)]
 
     @property
     def meter(self) -> Meter:
-        """LM calls answered, best score and budget."""
-        parts = [f"best {percent(self.best)}"] if self.best is not None else []
-        if (most := self.started.budget.get("lm_calls")) is not None:
-            parts.append(f"budget {self.progress.metrics.get('lm_calls', 0):,} of {most:,}")
-        done, total = self.progress.step, self.started.total_steps
-        return Meter(excerpt(self.headline, 50), done, total, "LM calls", ", ".join(parts), bound=True)
+        """LM calls answered, best score and budget; the total is an estimate, and none at the end."""
+        done, total, metrics = self.progress.step, self.started.total_steps, self.progress.metrics
+        running = self.status == "running"
+        bound = total if running and total is not None and done <= total else None
+        score: Part = []
+        held = None if self.completed is None else self.completed.held_out
+        if held is not None:
+            score = [Form(describe_change(held), 5)]
+        elif self.best is not None:
+            long = [Form(f"best score {self.score}", 10)] if self.score else []
+            score = [*long, Form(f"best {percent(self.best)}", 1)]
+        errors: Part = [Form(count(metrics["errors"], "error"), 3)] if metrics.get("errors") else []
+        time = [passed(metrics.get("elapsed_s") or 0.0), left(self.eta_s, at_most=True)] if running else []
+        share = (
+            (1.0 if self.status == "completed" or total is None else done / total) if not running else None
+        )
+        parts = [counted(done, bound, "LM calls", at_most=True), *time, score, self._budget, errors]
+        return Meter(self._titles, done / bound if bound else share, parts)
+
+    @property
+    def _titles(self) -> Part:
+        optimizer = self.started.optimizer
+        if self.failed:
+            return [Form(self.headline, -1)]
+        if self.status == "running":
+            return [Form(self.headline, 6), Form(optimizer, 2)]
+        how = "interrupted" if self.interrupted else self.status
+        return [
+            Form(self.headline, 6),
+            Form(self.headline.split(" after ")[0], 5),
+            Form(f"{optimizer} {how}", 2),
+            Form(how),
+        ]
 
     def document(self) -> Document:
         """Return everything: with the latest candidates while it runs, with the best ones when it has ended."""
-        blocks = self.blocks
+        blocks = self._blocks
         if self.status == "running" and self.last:
             rows = [event_cells(event, " (new best)" if event.best else "") for event in reversed(self.last)]
             caption = f"the latest of {self.candidates:,} candidates" if self.candidates > len(rows) else ""
@@ -165,13 +239,26 @@ class RunState(CallState):
             best = self.ranked[:_UNFOLDED]
             title = "Prompts of the best candidates" if self.candidates > len(best) else "Prompts tried"
             blocks.append(Details(title, [Details(candidate_title(e), prompt_of(e)) for e in best]))
+        if self.verdict:
+            return Document(self.verdict, blocks, self.headline)
         return Document(self.headline, blocks)
+
+    def _ending(self) -> list[Block]:
+        """Return what the verdict rests on and what to do next, when it has ended."""
+        if self.completed is None:
+            return []
+        end = self.completed
+        if end.held_out is not None:
+            said = describe_evidence(end.held_out)
+        else:
+            said = describe_flattery(end.score, self.baseline, self.candidates)
+        return [Note(text) for text in (said, say_next(end.next_step) if end.next_step else "") if text]
 
     def _facts(self) -> list[tuple[str, str]]:
         """Return what was found and used, beside the limits."""
         metrics = self.progress.metrics
         facts = [
-            ("best score", self.score),
+            (self._score_name, self.score),
             ("candidates", f"{self.candidates:,}" if self.candidates else ""),
             ("uncached calls", self._spent("lm_calls", "{:,.0f}")),
             ("cache hits", format_or_dash(metrics.get("cache_hits", 0), "{:,.0f}")),
@@ -184,13 +271,35 @@ class RunState(CallState):
 
     def _spent(self, name: str, form: str) -> str:
         """Return what was used of ``name``, and its limit if there is one."""
-        metrics = dict(self.progress.metrics)
-        parts = [metrics.get("prompt_tokens", 0), metrics.get("completion_tokens", 0)]
-        metrics["tokens"] = None if None in parts else sum(parts)
-        metrics["seconds"] = self.completed.duration_s if self.completed else metrics.get("elapsed_s")
-        spent = format_or_dash(metrics.get(name, 0), form)
+        spent = format_or_dash(self._used(name), form)
         limit = self.started.budget.get(name)
         return spent if limit is None else f"{spent} of {format_or_dash(limit, form)}"
+
+    def _used(self, name: str) -> float | None:
+        """Return how much was used of what a budget may limit, ``None`` where that is not known."""
+        metrics = self.progress.metrics
+        if name == "tokens":
+            parts = [metrics.get("prompt_tokens", 0), metrics.get("completion_tokens", 0)]
+            return None if None in parts else sum(parts)
+        if name == "seconds":
+            return self.completed.duration_s if self.completed else metrics.get("elapsed_s", 0)
+        used: float | None = metrics.get(name, 0)
+        return used
+
+    @property
+    def _budget(self) -> Part:
+        """Return what was used of each limit; shorter, of the one that will be reached first."""
+        limits = self.started.budget
+        spent = {name: self._used(name) for name in limits}
+        used = {name: n / limits[name] for name, n in spent.items() if n is not None and limits[name]}
+        texts = {
+            name: self._spent(name, form) + unit for name, (form, unit) in _LIMITS.items() if name in used
+        }
+        if not texts:
+            return []
+        nearest = max(texts, key=lambda name: used[name])
+        every = [Form(f"budget {', '.join(texts.values())}", 7)] if len(texts) > 1 else []
+        return [*every, Form(f"budget {texts[nearest]}", 4), Form(f"budget {used[nearest]:.0%}", 3)]
 
 
 def event_cells(event: CandidateScored, remark: str) -> tuple[str, ...]:

@@ -5,27 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from dspy_nb.core.events import (
-    CandidateScored,
-    CellEnded,
-    CellStarted,
-    Compared,
-    Completed,
-    Evaluated,
-    Event,
-    Progress,
-    Started,
-    StepEnded,
-    StepStarted,
-    SweepEnded,
-    SweepStarted,
-)
-from dspy_nb.views.documents import Bar, Block, Table
-from dspy_nb.views.progress.call_state import CallState, Meter
+from dspy_nb.core.events import CandidateScored, Compared, Completed, Evaluated, Event, Progress, Started, StepEnded, StepStarted
+from dspy_nb.core.sweep_events import CellEnded, CellStarted, SweepEnded, SweepStarted
+from dspy_nb.views.documents import Bar, Block, Facts, Table
+from dspy_nb.views.findings import finding_notes
+from dspy_nb.views.progress.call_state import CallState, Meter, counted, left, passed
 from dspy_nb.views.progress.comparison import ComparisonState
+from dspy_nb.views.progress.line import Form, Part
 from dspy_nb.views.progress.run_state import RunState
 from dspy_nb.views.progress.sweep import SweepState
-from dspy_nb.views.wording import count, duration, excerpt, percent
+from dspy_nb.views.wording import count, duration, excerpt, percent, roughly, time_left
 
 
 class EvaluationState(CallState):
@@ -44,35 +33,78 @@ class EvaluationState(CallState):
             self.last = event
             if event.over:
                 self.status = "completed" if event.done == event.total else "stopped"
+                self.interrupted = event.interrupted
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until it is over, if no further answer comes from a cache; ``None`` while that is not known."""
+        last = self.last
+        if self.status != "running":
+            return None
+        return time_left(last.elapsed_s, last.done, last.cached, last.total - last.done, last.at_once)
 
     @property
     def headline(self) -> str:
-        """That it is an evaluation, and why it failed if it has."""
-        return f"Evaluation failed: {self.failed}" if self.failed else "Evaluation"
+        """That it is an evaluation, and how it ended unless it is complete."""
+        if self.failed:
+            return f"Evaluation failed: {self.failed}"
+        return f"Evaluation {self._ending}" if self.status == "stopped" else "Evaluation"
 
     def text(self) -> str:
         """Return everything in one line."""
-        last = self.last
-        text = f"Evaluated {last.done:,} of {count(last.total, 'example')}, {duration(last.elapsed_s)}"
-        if self.status == "running" and 0 < last.done < last.total:
-            left = last.elapsed_s / last.done * (last.total - last.done)
-            text += f", about {duration(left)} left"
-        return f"{text}{''.join(f', {part}' for part in self._found)}"
+        failed = [self.headline] if self.failed else []
+        return "; ".join([*failed, ", ".join([f"Evaluated {self._how_far}", *self._found])])
 
     @property
     def blocks(self) -> Sequence[Block]:
-        """The bar, which says everything."""
+        """The bar, and what was found so far."""
         colour = "warn" if self.last.errors and self.status == "completed" else self.colour
-        return [Bar(self.last.done / max(self.last.total, 1), self.text(), colour)]
+        bar = Bar(self.last.done / max(self.last.total, 1), self._how_far, colour)
+        facts = [("score", score) for score in self._scores[:1]]
+        facts += [("errors", f"{self.last.errors:,}")] if self.last.errors else []
+        return [bar, *([Facts(facts, tiles=True)] if facts else []), *finding_notes(self.last.findings)]
 
     @property
     def meter(self) -> Meter:
-        """How far it is."""
-        return Meter("evaluate", self.last.done, self.last.total, "example", ", ".join(self._found))
+        """How far it is, and what was found so far."""
+        last = self.last
+        titles = [Form("evaluate", 4)]
+        if self.failed:
+            titles = [Form(self.headline, -1)]
+        elif self.status == "stopped":
+            titles = [Form(f"evaluation {self._ending}")]
+        ranks = zip([f"score {score}" for score in self._scores], (3, 1), strict=False)
+        score: Part = [Form(text, rank) for text, rank in ranks]
+        errors: Part = [Form(count(last.errors, "error"), 2)] if last.errors else []
+        time = [passed(last.elapsed_s), left(self.left_s, at_most=bool(last.cached))]
+        done = counted(last.done, last.total, "examples")
+        return Meter(titles, last.done / max(last.total, 1), [done, *time, score, errors])
+
+    @property
+    def _ending(self) -> str:
+        return "interrupted" if self.interrupted else "stopped"
+
+    @property
+    def _how_far(self) -> str:
+        last = self.last
+        text = f"{last.done:,} of {count(last.total, 'example')}, {duration(last.elapsed_s)}"
+        if self.status == "stopped":
+            return f"{text}, {self._ending}"
+        if self.left_s is None:
+            return text
+        return f"{text}, {'at most' if last.cached else 'about'} {roughly(self.left_s)} left"
+
+    @property
+    def _scores(self) -> list[str]:
+        """The score with its interval, and without."""
+        if self.last.mean is None:
+            return []
+        score, interval = percent(self.last.mean), self.last.interval
+        return [score] if interval is None else [f"{score} [{', '.join(map(percent, interval))}]", score]
 
     @property
     def _found(self) -> list[str]:
-        found = [] if self.last.mean is None else [f"score {percent(self.last.mean)}"]
+        found = [f"score {score}" for score in self._scores[:1]]
         return [*found, count(self.last.errors, "error")] if self.last.errors else found
 
 
@@ -123,6 +155,8 @@ class PipelineState(CallState):
     @property
     def headline(self) -> str:
         """The step that is under way, or how the last one ended."""
+        if self.interrupted:
+            return "Pipeline interrupted: the same call goes on from here"
         if self.failed:
             return f"Pipeline failed: {self.failed}"
         if self._step or not self._ended:
@@ -142,9 +176,13 @@ class PipelineState(CallState):
             for step in self._ended
         ]
         if self._step:
-            rows.append((self._step, "failed" if self.failed else "under way", "", ""))
+            rows.append((self._step, self._how, "", ""))
         table = Table(("step", "", "what it found", "time"), rows, frozenset([3]))
         return [table] if self.inner is None else [table, *self.inner.blocks]
+
+    @property
+    def _how(self) -> str:
+        return "interrupted" if self.interrupted else "failed" if self.failed else "under way"
 
 
 # A kind of call that has its own events has its line here.

@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dspy_nb.core.events import (
-    CandidateScored,
-    CellEnded,
-    CellStarted,
-    Compared,
-    Completed,
-    Event,
-    Progress,
-    Started,
-    SweepEnded,
-    SweepStarted,
-)
+from dspy_nb.core.events import CandidateScored, Compared, Completed, Event, Progress, Started
+from dspy_nb.core.sweep_events import CellEnded, CellStarted, SweepEnded, SweepStarted
 from dspy_nb.views.documents import Bar, Block, Note, Table
-from dspy_nb.views.progress.call_state import CallState, Meter
+from dspy_nb.views.progress.call_state import CallState, Meter, counted
 from dspy_nb.views.progress.comparison import ComparisonState
+from dspy_nb.views.progress.line import Form, Part
 from dspy_nb.views.progress.run_state import RunState
 from dspy_nb.views.wording import count, duration, excerpt, percent
 
@@ -164,6 +155,7 @@ class SweepState(CallState):
     def meter(self) -> Meter:
         """LM calls of the budget, and the cell under way."""
         limit = self._started.budget.get("lm_calls")
-        remark = self._begun.name if self._begun is not None else ""
-        total = None if limit is None else int(limit)
-        return Meter("sweep", self._calls, total, "LM call", remark, bound=True)
+        title = [Form(self.headline, -1)] if self.failed else [Form("sweep", 4)]
+        cell: Part = [] if self._begun is None else [Form(self._begun.name or "comparing the finalists", 6)]
+        done = counted(self._calls, None if limit is None else int(limit), "LM calls", at_most=True)
+        return Meter(title, self._share, [done, cell])

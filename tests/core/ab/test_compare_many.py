@@ -19,8 +19,10 @@ from dspy_nb.core.events import Compared
 from dspy_nb.core.statistics.means import bca_interval, sign_flip_p_value
 from dspy_nb.core.statistics.proportions import mcnemar, paired_difference_interval
 from dspy_nb.core.statistics.verdicts import holm
-from dspy_nb.views.documents import to_html, to_markdown, to_text
 from dspy_nb.views.progress.comparison import ComparisonState
+from dspy_nb.views.rendering.html import to_html
+from dspy_nb.views.rendering.markdown import to_markdown
+from dspy_nb.views.rendering.text import to_text
 from tests.core.ab.test_compare import METRIC, A, B, Duel, examples, outcome, program
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 

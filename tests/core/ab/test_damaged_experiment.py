@@ -12,7 +12,7 @@ import pytest
 from dspy_nb.core.ab.experiment import Experiment
 from dspy_nb.core.errors import RegistryError
 from dspy_nb.core.traffic import file as traffic_file
-from dspy_nb.views.documents import to_text
+from dspy_nb.views.rendering.text import to_text
 from tests import name_of
 from tests.core.traffic.damages import empty, garbage, no_index, truncated
 

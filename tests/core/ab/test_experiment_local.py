@@ -10,7 +10,7 @@ from dspy_nb.core.ab.experiment import Experiment
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.local.engine import local_lm
 from dspy_nb.core.registry.registry import Registry
-from dspy_nb.views.documents import to_text
+from dspy_nb.views.rendering.text import to_text
 from tests import ROOT
 
 pytestmark = pytest.mark.local_model

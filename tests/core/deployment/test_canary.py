@@ -369,7 +369,7 @@ def test_a_changed_file_is_found_before_it_gets_any_traffic(registry: Registry, 
 
 def test_a_canary_needs_something_to_be_compared_with(registry: Registry, staging: Environment) -> None:
     with pytest.raises(Refused, match="nothing is live in edge to compare"):
-        registry.environment("edge").canary("m@1.0.0")
+        registry.environment("edge", create=True).canary("m@1.0.0")
     with pytest.raises(Refused, match=r"m@1.1.0 is live in staging already"):
         staging.canary("m@1.1.0")
     with pytest.raises(NotFound):

@@ -23,8 +23,9 @@ from dspy_nb.core.errors import Corrupt, Refused
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage.entry import Entry
 from dspy_nb.core.storage.log import Log
-from dspy_nb.views.documents import to_html, to_text
 from dspy_nb.views.listings import Listing
+from dspy_nb.views.rendering.html import to_html
+from dspy_nb.views.rendering.text import to_text
 from tests.children import Children
 from tests.properties import tries
 from tests.registry_samples import VERSIONS, TwoViews, registry_of
@@ -120,7 +121,7 @@ class DecideAtRandom(TwoViews):
     @rule()
     def start_again(self) -> None:
         self.views[0].traffic.close()
-        self.views[0] = Registry(self.views[0].registry.root).environment("e")
+        self.views[0] = Registry(self.views[0].registry.root).environment("e", create=True)
 
     @invariant()
     def both_views_agree_with_the_paper(self) -> None:
@@ -150,7 +151,7 @@ def served(root: Path, name: str, n: int) -> Iterator[str]:
     """Serve in a process of its own, and look at the canary after every request."""
     os.fsync = lambda _: None
     environment_module._ADVANCE_EVERY_S = 0.0
-    environment = Registry(root).environment("e")
+    environment = Registry(root).environment("e", create=True)
     yield "ready"
     for number in range(n):
         environment.observe(True, unit=f"{name} {number}")
@@ -162,7 +163,7 @@ def test_processes_that_are_killed_in_the_middle_leave_a_canary_that_goes_on(
     tmp_path: Path, no_flush: None, children: Children
 ) -> None:
     registry = registry_of(tmp_path / "registry")
-    environment = registry.environment("e")
+    environment = registry.environment("e", create=True)
     environment.deploy(VERSIONS[0])
     plan = (*(0.5 + step / 100 for step in range(1, 50)), 1.0)  # steps all the time
     environment.canary(VERSIONS[1], 0.5, steps=plan, margin=0.9, min_requests=1)
@@ -194,7 +195,7 @@ def test_processes_that_serve_together_take_each_step_once(
     tmp_path: Path, no_flush: None, children: Children
 ) -> None:
     registry = registry_of(tmp_path / "registry")
-    environment = registry.environment("e")
+    environment = registry.environment("e", create=True)
     environment.deploy(VERSIONS[0])
     environment.canary(VERSIONS[1], 0.5, steps=(0.6, 0.7, 0.8, 0.9, 1.0), margin=0.9, min_requests=5)
     servers = [children(served, registry.root, f"process {number}", 2000) for number in range(3)]
@@ -211,7 +212,7 @@ def test_processes_that_serve_together_take_each_step_once(
 @pytest.mark.parametrize("content", [b"", b"not a database at all, but long enough to be looked at" * 30])
 def test_a_broken_file_of_traffic_is_one_line(tmp_path: Path, no_flush: None, content: bytes) -> None:
     registry = registry_of(tmp_path / "registry")
-    environment = registry.environment("e")
+    environment = registry.environment("e", create=True)
     environment.deploy(VERSIONS[0])
     environment.traffic.path.write_bytes(content)
     if content:
@@ -260,7 +261,7 @@ BODY: dict[str, Any] = {
 def test_an_entry_that_cannot_follow_is_corrupt(
     tmp_path: Path, no_flush: None, action: str, change: dict[str, Any]
 ) -> None:
-    environment = registry_of(tmp_path / "registry").environment("e")
+    environment = registry_of(tmp_path / "registry").environment("e", create=True)
     environment.deploy(VERSIONS[0])
     write(environment, action, {**BODY, **change})
     with pytest.raises(Corrupt, match="log entry 2 cannot be right"):
@@ -283,7 +284,7 @@ def test_an_entry_that_cannot_follow_is_corrupt(
 def test_an_entry_that_cannot_follow_a_canary_is_corrupt(
     tmp_path: Path, no_flush: None, action: str, change: dict[str, Any]
 ) -> None:
-    environment = registry_of(tmp_path / "registry").environment("e")
+    environment = registry_of(tmp_path / "registry").environment("e", create=True)
     environment.deploy(VERSIONS[0])
     environment.canary(VERSIONS[1])
     body = {**BODY, "rules": None, **change}

@@ -12,7 +12,8 @@ from dspy_nb.core.deployment.objectives import MonitorSettings
 from dspy_nb.core.errors import NotFound
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.traffic import file as traffic_file
-from dspy_nb.views.documents import to_html, to_text
+from dspy_nb.views.rendering.html import to_html
+from dspy_nb.views.rendering.text import to_text
 from tests import name_of
 from tests.core.traffic.damages import garbage, no_index
 from tests.registry_samples import EVALUATION, registry_of

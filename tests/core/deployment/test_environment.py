@@ -165,9 +165,9 @@ def test_a_name_that_cannot_be_a_folder_is_refused(registry: Registry, name: Any
 
 
 def test_environments_that_differ_only_in_case_are_refused(registry: Registry) -> None:
-    registry.environment("edge").deploy("m")
+    registry.environment("edge", create=True).deploy("m")
     with pytest.raises(Conflict, match="differs only in case"):
-        registry.environment("Edge").deploy("m")
+        registry.environment("Edge", create=True).deploy("m")
     assert registry.environments() == ["edge"]
 
 
@@ -202,7 +202,7 @@ def test_models_stages_and_lms_can_be_restricted(registry: Registry) -> None:
         staging.deploy("other")
     staging.deploy("third")
     with pytest.raises(Refused, match="accepts versions in staging"):
-        registry.environment("edge").deploy("third")
+        registry.environment("edge", create=True).deploy("third")
     with pytest.raises(Refused, match="accepts versions in production"):
         registry.environment("production").deploy("third")
     with dspy.context(lm=scripted_lm(ScriptedEngine())):
@@ -378,3 +378,69 @@ def test_check_names_a_deployed_version_that_is_not_registered(
     assert any(
         "deployed gone@1.0.0, which is not registered" in problem.message for problem in registry.check()
     )
+
+
+# -- names ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["prodution", "Production", "PRODUCTION", "prod", "productions"])
+def test_a_name_that_is_mistyped_is_no_environment_and_nothing_is_made(registry: Registry, name: str) -> None:
+    with pytest.raises(NotFound, match=rf"no environment '{name}': did you mean production\? .*create=True"):
+        registry.environment(name)
+    assert registry.environments() == []
+    assert not (registry.root / "environments").exists()
+
+
+@pytest.mark.parametrize(
+    "name", [" production", "production ", "pr\u043eduction", "production\u200b", "\uff50roduction"]
+)
+@pytest.mark.parametrize("create", [False, True])
+def test_a_name_that_only_looks_like_one_is_not_valid_and_the_right_one_is_named(
+    registry: Registry, name: str, create: bool
+) -> None:
+    with pytest.raises(InputError, match=r"is not valid: .*; did you mean production\?"):
+        registry.environment(name, create=create)
+
+
+def test_a_name_like_no_other_is_told_what_there_is(registry: Registry) -> None:
+    with pytest.raises(NotFound, match="there are development, staging, production; a new one is made by"):
+        registry.environment("edge")
+
+
+def test_a_new_environment_is_made_by_saying_so_and_there_from_then_on(registry: Registry) -> None:
+    edge = registry.environment("edge", create=True)
+    assert registry.environments() == []  # nothing is made before something is deployed
+    assert edge.history() == []
+    edge.deploy("m")
+    again = Registry(registry.root)
+    assert again.environment("edge").current == registry.get("m")
+    assert again.environment("edge", create=True).name == "edge"
+    with pytest.raises(NotFound, match="did you mean edge"):
+        again.environment("egde")
+    with pytest.raises(Conflict, match="only in case from 'production'"):
+        again.environment("Production", create=True)
+
+
+def test_what_a_deployment_requires_is_told_by_the_rules_that_refuse_it(registry: Registry) -> None:
+    production, staging = registry.environment("production"), registry.environment("staging")
+    found = {one.name: one for one in production.requirements("m")}
+    assert not found["the stage production"].met
+    with pytest.raises(Refused) as refused:
+        production.deploy("m")
+    assert str(refused.value) == found["the stage production"].refusal
+    assert all(one.met for one in staging.requirements("m"))
+    staging.deploy("m")
+    assert [one.name for one in staging.requirements("m") if not one.met] == ["not live there yet"]
+    assert registry.environments() == ["staging"]
+
+
+def test_where_versions_are_live_is_told_by_version(registry: Registry) -> None:
+    for name in ("staging", "development"):
+        registry.environment(name).deploy("m@1.0.0")
+    registry.environment("staging").canary("m@1.1.0", share=0.25)
+    live, damage = registry.live()
+    assert {ref: [str(place) for place in places] for ref, places in live.items()} == {
+        "m@1.0.0": ["live in development", "live in staging"],
+        "m@1.1.0": ["canary 25% in staging"],
+    }
+    assert damage == []

@@ -55,7 +55,7 @@ class DeployAndRollBack(TwoViews):
 
     @rule()
     def start_again(self) -> None:
-        self.views[0] = Registry(self.views[0].registry.root).environment("e")
+        self.views[0] = Registry(self.views[0].registry.root).environment("e", create=True)
 
     @invariant()
     def both_views_agree_with_the_list(self) -> None:
@@ -79,7 +79,10 @@ def test_threads_that_load_never_see_a_mixture_while_versions_are_deployed(
 ) -> None:
     monkeypatch.setattr("dspy_nb.core.deployment.environment._LOOK_EVERY_S", 0.0)  # the hardest case
     registry = registry_of(tmp_path / "registry")
-    serving, deploying = registry.environment("e"), Registry(registry.root).environment("e")
+    serving, deploying = (
+        registry.environment("e", create=True),
+        Registry(registry.root).environment("e", create=True),
+    )
     deploying.deploy(VERSIONS[0])
     done, first_seen, change_seen = threading.Event(), threading.Event(), threading.Event()
     seen: set[str] = set()
@@ -120,7 +123,7 @@ def test_threads_that_load_never_see_a_mixture_while_versions_are_deployed(
 
 
 def deployed(root: Path, n: int, by: str) -> Iterator[int]:
-    environment = Registry(root).environment("e")
+    environment = Registry(root).environment("e", create=True)
     for number in range(n):
         try:
             made = environment.deploy(f"m@1.{number % 4}.0", by=by)
@@ -137,7 +140,7 @@ def deploy_from_processes(children: Children, root: Path, processes: int, each: 
     registry = registry_of(root)
     running = deployers(children, root, processes, each)
     returned = [number for process in running for number in process.rest()]
-    environment = registry.environment("e")
+    environment = registry.environment("e", create=True)
     assert sorted(returned) == list(range(1, len(environment.history()) + 1))
     assert read_link(environment.folder) == link_target(environment.history()[-1].ref)
     assert registry.check() == []
@@ -172,7 +175,7 @@ def test_whatever_moment_a_process_is_killed_at_what_was_deployed_is_live(
         process.kill()
     for process in running:
         returned += process
-    environment = registry.environment("e")
+    environment = registry.environment("e", create=True)
     numbers = [line.number for line in environment.history()]
     assert numbers == list(range(1, len(numbers) + 1))
     assert set(returned) <= set(numbers)
@@ -184,13 +187,13 @@ def test_whatever_moment_a_process_is_killed_at_what_was_deployed_is_live(
 
 def die_before_the_link(root: Path) -> None:
     Path.symlink_to = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
-    Registry(root).environment("e").deploy("m@1.1.0")
+    Registry(root).environment("e", create=True).deploy("m@1.1.0")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 def test_a_kill_between_the_log_entry_and_the_link_loses_nothing(tmp_path: Path, children: Children) -> None:
     registry = registry_of(tmp_path / "registry")
-    environment = registry.environment("e")
+    environment = registry.environment("e", create=True)
     environment.deploy("m@1.0.0")
     assert children(die_before_the_link, registry.root).status == -signal.SIGKILL
     assert environment.current is not None
@@ -231,11 +234,11 @@ def test_any_log_entry_stays_in_the_error_tree(
 ) -> None:
     root = tmp_path / "registry"
     if not root.exists():
-        registry_of(root).environment("e").deploy("m@1.0.0")
+        registry_of(root).environment("e", create=True).deploy("m@1.0.0")
     (root / "environments/e/log/000002.json").unlink(missing_ok=True)
     Log(root / "environments/e/log", Anything).append(lambda _: body, action)
     registry = Registry(root)
-    environment = registry.environment("e")
+    environment = registry.environment("e", create=True)
     for call in (
         lambda: environment.current,
         environment.history,

@@ -194,7 +194,7 @@ def test_a_version_that_came_back_is_held_to_what_it_was_deployed_on(staging: En
 
 
 def test_nothing_to_hold_it_to_is_refused_in_one_line(registry: Registry) -> None:
-    environment = registry.environment("edge")
+    environment = registry.environment("edge", create=True)
     with pytest.raises(NotFound, match="nothing is live"):
         environment.check_health()
     environment.deploy("m@1.0.0")

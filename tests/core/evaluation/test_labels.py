@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from dspy_nb.core.data.metrics import accuracy, as_metric, exact_match, partial_credit
 from dspy_nb.core.evaluation.evaluate import evaluate
+from dspy_nb.core.evaluation.examples import ExampleResult
 from dspy_nb.core.evaluation.labels import LabelClasses, is_categorical
-from dspy_nb.core.evaluation.scorecard import ExampleResult
 from dspy_nb.core.evaluation.summary import classification_of
 from dspy_nb.core.pipeline.gate import QualityGate
 from dspy_nb.core.programs.usage import Usage

@@ -26,7 +26,7 @@ def test_a_card_says_how_good_made_from_what_and_how_to_use(registry: Registry) 
     text = card(registry)
     for part in (
         "# m 1.1.0",
-        "**Score 0.840** (interval 0.790 to 0.890) on held-out test data, metric exact\\_match.",
+        "**Score 84.0%** (interval 79.0% to 89.0%) on held-out test data, metric exact\\_match.",
         "for the \\*shop\\*",
         "| Optimizer | MIPROv2 |",
         '"num_candidates": 6',

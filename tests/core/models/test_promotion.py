@@ -293,3 +293,37 @@ def test_evidence_about_another_program_is_refused_wherever_it_is_given(registry
     registry.attach("m@1.0.0", same)
     assert nb.Evaluation.from_dict(own.to_dict()) == own
     assert registry.promote("m@staging", "production", evidence=gate.check(own)).stage == "production"
+
+
+def test_what_a_promotion_requires_is_told_by_the_rules_that_refuse_it(registry: Registry) -> None:
+    registry.register(program(), "m")
+    names = ["a way from development to production", "an evaluation", "a passed gate or A/B verdict"]
+    found = registry.requirements("m", "production")
+    assert [(one.name, one.met) for one in found] == [(name, False) for name in names]
+    registry.promote("m", "staging")
+    for evidence, met in ((None, [True, False, False]), (GATE, [True, True, True])):
+        found = registry.requirements("m", "production", evidence=evidence)
+        assert [one.met for one in found] == met
+    assert found[-1].evidence == "gate, passed, n = 100"
+    with pytest.raises(Refused) as refused:
+        registry.promote("m", "production")
+    unmet = next(one for one in registry.requirements("m", "production") if not one.met)
+    assert str(refused.value) == unmet.refusal
+    assert registry.requirements("m", "staging")[0].refusal == "m@1.0.0 is in staging already"
+    assert len(registry.history("m")) == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("prodution", "production"), ("archive", "archived"), ("Stage", "staging")]
+)
+def test_a_stage_that_is_mistyped_is_named(registry: Registry, word: str, meant: str) -> None:
+    registry.register(program(), "m")
+    with pytest.raises(InputError, match=rf"is not known: did you mean {meant}\? Use one of development, "):
+        registry.promote("m", word)
+
+
+def test_what_is_live_is_not_archived_by_a_promotion_either(registry: Registry) -> None:
+    registry.register(program(), "m")
+    registry.environment("staging").deploy("m")
+    with pytest.raises(Refused, match="live in staging: deploy another version there before it is archived"):
+        registry.promote("m", "archived")

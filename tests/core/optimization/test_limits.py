@@ -24,13 +24,14 @@ from dspy_nb.core.errors import InputError, OptimizationFailed
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.events import Completed
 from dspy_nb.core.local.engine import local_lm
-from dspy_nb.core.optimization import guard, search
-from dspy_nb.core.optimization.budget import Budget
-from dspy_nb.core.optimization.guard import Guard
+from dspy_nb.core.optimization import search
 from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.core.optimization.run import OptimizationRun
 from dspy_nb.core.programs.meter import Meter, watch_requests
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.supervision import guard
+from dspy_nb.core.supervision.budget import Budget
+from dspy_nb.core.supervision.guard import Guard
 from tests import ROOT, name_of
 from tests.children import Children
 from tests.core.optimization.test_optimize import CALLING, EVALUATING, OPTIONS

@@ -13,11 +13,12 @@ from dspy_nb.core.errors import InputError, OptimizationFailed
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.event_log import read_events
 from dspy_nb.core.events import CandidateScored, Completed, Failed, Progress, Started
-from dspy_nb.core.optimization import guard, search
-from dspy_nb.core.optimization.budget import Budget
+from dspy_nb.core.optimization import search
 from dspy_nb.core.optimization.estimates import calls_per_run
 from dspy_nb.core.optimization.optimize import estimate, optimize
 from dspy_nb.core.optimization.optimizers import OPTIMIZERS
+from dspy_nb.core.supervision import guard
+from dspy_nb.core.supervision.budget import Budget
 from tests.moments import HANG_S, Clock, interrupting, wait_for_workers
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 

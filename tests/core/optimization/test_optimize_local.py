@@ -9,9 +9,9 @@ from dspy_nb import demo
 from dspy_nb.core.data.examples import split
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.local.engine import local_lm
-from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.core.optimization.optimizers import OPTIMIZERS
+from dspy_nb.core.supervision.budget import Budget
 
 pytestmark = [pytest.mark.local_model, pytest.mark.usefixtures("computed")]
 

@@ -12,8 +12,8 @@ from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.event_log import read_events
 from dspy_nb.core.events import Completed
-from dspy_nb.core.optimization.budget import Budget
 from dspy_nb.core.optimization.optimize import optimize
+from dspy_nb.core.supervision.budget import Budget
 from tests.children import Children
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
 

@@ -18,7 +18,7 @@ import pytest
 import dspy_nb as nb
 from dspy_nb.core.optimization.replay import describe_lm, describe_program
 from dspy_nb.core.pipeline.pipeline import PipelineRules, run_pipeline
-from dspy_nb.views.documents import to_html
+from dspy_nb.views.rendering.html import to_html
 from tests.scripted import classifier, reviews
 
 pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore")]  # litellm has its own

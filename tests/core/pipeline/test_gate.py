@@ -237,7 +237,7 @@ def test_a_saved_evaluation_is_judged_as_the_original(tmp_path):
 
 def test_the_report_names_each_condition():
     lines = verdict(evaluated(20, wrong=range(2)), min_score=0.9, min_n=20).report().splitlines()
-    assert lines[0] == "Gate said no: 1 of 4 conditions do not hold"
+    assert lines[0] == "Gate said no: 1 of 4 conditions not met"
     assert lines[1:3] == ["", "    condition  what it found"]
     assert lines[5].split()[:2] == ["NO", "min_score"]
     assert lines[3].split() == ["ok", "complete", "examples", "20,", "at", "least", "20", "required"]

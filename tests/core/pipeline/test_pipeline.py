@@ -351,6 +351,10 @@ def test_it_is_a_function_too(registry):
     ended = [event for event in seen if isinstance(event, nb.StepEnded)]
     assert [event.name for event in ended] == [*STEPS]
     assert [event.over for event in ended] == [False] * 5 + [True]
+    assert "held-out " in ended[0].message
+    (optimized,) = [event for event in seen if isinstance(event, nb.Completed)]
+    assert optimized.held_out == result.run.held_out
+    assert optimized.next_step == result.run.next_step == ""  # it is for the pipeline to decide
     kinds = [type(event).__name__ for event in seen]
     assert kinds[:2] == ["StepStarted", "Started"]
     assert kinds.index("Completed") < kinds.index("StepEnded")
@@ -415,3 +419,23 @@ def test_a_torn_record_of_a_pipeline_is_said_and_nothing_is_done(registry, capsy
         assert error.count("\n") == 1
     assert engine.calls == calls
     assert registry.environments() == []
+
+
+def test_an_environment_that_is_mistyped_is_found_before_anything_is_spent(registry, tmp_path):
+    task, rules = shipping()
+    seen = []
+    with pytest.raises(nb.NotFound, match=r"did you mean production\?"):
+        run_pipeline(
+            task,
+            "sentiment",
+            replace(rules, production="prodution"),
+            registry=registry,
+            folder="typo",
+            on_event=seen.append,
+        )
+    assert (seen, registry.models()) == ([], [])
+    shipped = run_pipeline(
+        task, "sentiment", replace(rules, production="beta", create=True), registry=registry, folder="new"
+    )
+    assert shipped.shipped
+    assert live(registry, "beta") == "sentiment@1.0.0"

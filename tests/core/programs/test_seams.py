@@ -174,13 +174,28 @@ def test_the_random_optimizer_of_optuna_draws_with_the_seed_of_the_settings() ->
 
 def test_the_meter_hears_of_every_paid_answer_and_of_its_price() -> None:
     usage, prices = [], []
-    meter = Meter(lambda *tokens: usage.append(tokens), prices.append)
+    meter = Meter(lambda *tokens: usage.append(tokens), lambda entry: prices.append(entry["cost"]))
     lm = scripted_lm(ScriptedEngine(), "scripted/meter", cache=True)
     settings = {"usage_tracker": meter, "caller_modules": [meter], "adapter": dspy.JSONAdapter()}
     with dspy.context(lm=lm, **settings):
         classifier()(review="it is good")
         classifier()(review="it is good")  # from the cache: a price, no usage
     assert (usage, prices) == ([(10, 5)], [None, None])
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        SimpleNamespace(finish_reason="length"),
+        (SimpleNamespace(finish_reason="stop"), SimpleNamespace(finish_reason="length")),
+        {"choices": [{"finish_reason": "stop"}, {"finish_reason": "length"}]},
+        SimpleNamespace(choices=[SimpleNamespace(finish_reason="length")]),
+        SimpleNamespace(status="incomplete", incomplete_details=SimpleNamespace(reason="max_output_tokens")),
+    ],
+)
+def test_an_answer_that_was_cut_off_is_known_however_the_provider_says_so(response) -> None:
+    assert seams.is_cut_off(response)
+    assert not any(map(seams.is_cut_off, [None, (), {}, "text", {"choices": [{"finish_reason": "stop"}]}]))
 
 
 @pytest.mark.parametrize("is_quiet", [True, False])

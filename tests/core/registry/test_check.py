@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dspy_nb.core.registry.registry import Registry
-from tests.registry_samples import Run
+from tests.registry_samples import Run, registry_of
 
 pytestmark = pytest.mark.usefixtures("no_flush")
 
@@ -67,3 +67,24 @@ def test_models_that_differ_only_in_case_are_found(registry: Registry) -> None:
     shutil.copytree(registry.root / "models" / "b", registry.root / "models" / "B")
     if len(list((registry.root / "models").iterdir())) == 3:  # the disk knows case
         assert any("differ only in case" in problem.message for problem in registry.check())
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("environments.prodution", "did you mean production?"),
+        ("monitor.Staging", "did you mean staging?"),
+        ("environments.production-eu", None),
+        ("environments.edge", None),
+        ("environments.beta", None),
+    ],
+)
+def test_a_table_for_an_environment_that_is_mistyped_is_found(
+    tmp_path: Path, no_flush: None, table: str, told: str | None
+) -> None:
+    registry = registry_of(tmp_path / "registry", 1)
+    registry.environment("beta", create=True).deploy("m")
+    (registry.root / "config.toml").write_text(f"[{table}]\n")
+    found = [str(problem) for problem in registry.check()]
+    assert len(found) == (told is not None)
+    assert all(told in problem for problem in found)

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("no_flush")
 def registry(tmp_path: Path) -> Registry:
     registry = registry_of(tmp_path / "registry")
     for number in range(3):
-        registry.environment("e").deploy(f"m@1.{number}.0")
+        registry.environment("e", create=True).deploy(f"m@1.{number}.0")
     return registry
 
 
@@ -65,8 +65,8 @@ def test_a_folder_of_a_registry_that_is_a_link_is_refused_and_nothing_is_written
     said = []
     for call in (
         fresh.list, lambda: fresh.load("m@1.0.0"), lambda: fresh.register(program(), "m"),
-        lambda: fresh.promote("m@1.0.0", "staging"), lambda: fresh.environment("e").deploy("m@1.0.0"),
-        lambda: fresh.environment("e").rollback(),
+        lambda: fresh.promote("m@1.0.0", "staging"), lambda: fresh.environment("e", create=True).deploy("m@1.0.0"),
+        lambda: fresh.environment("e", create=True).rollback(),
     ):  # fmt: skip
         try:
             call()
@@ -84,7 +84,7 @@ def test_the_root_may_be_a_link(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(registry.root)
     linked = Registry(tmp_path / "link")
     linked.register(program(), "m")
-    linked.environment("e").deploy("m@1.3.0")
+    linked.environment("e", create=True).deploy("m@1.3.0")
     assert linked.check() == registry.check() == []
 
 
@@ -174,7 +174,7 @@ def test_what_is_nested_too_deep_is_not_registered(registry: Registry, depth: in
         lambda: registry.register(shown, "m"),
         lambda: registry.attach("m@1.0.0", evidence),
         lambda: registry.promote("m@1.0.0", "staging", evidence=evidence),
-        lambda: registry.environment("e").deploy("m@1.0.0", evidence=evidence),
+        lambda: registry.environment("e", create=True).deploy("m@1.0.0", evidence=evidence),
     ):
         says_one_line(call, InputError, "nested deeper|recursion")
     assert Registry(registry.root).check() == []
@@ -184,7 +184,7 @@ def test_what_is_nested_too_deep_is_not_registered(registry: Registry, depth: in
 def test_a_state_of_a_test_in_the_traffic_that_is_nested_too_deep_is_made_anew(
     registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    environment = registry.environment("e")
+    environment = registry.environment("e", create=True)
     environment.observe(success=True)
     with environment.traffic.file.writing() as connection:
         connection.execute("INSERT INTO tests VALUES ('x', 0, ?)", (nested(5000),))

@@ -93,9 +93,8 @@ def test_the_metadata_has_every_field_of_the_design(registry: Registry) -> None:
     assert version.evaluation == {"score": 0.84, "n": 50}
     assert first.metadata["optimizer"] is None
     assert (first.score, first.parent, first.evaluation) == (None, None, None)
-    assert (
-        repr(version)
-        == "ModelVersion(sentiment@1.1.0, development, test score 0.840 [0.790, 0.890], MIPROv2)"
+    assert "<ModelVersion: sentiment@1.1.0, development, 84.0% [79.0%, 89.0%], test, MIPROv2," in repr(
+        version
     )
 
 

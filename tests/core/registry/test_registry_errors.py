@@ -27,10 +27,10 @@ OPERATIONS: dict[str, Callable[[Registry], object]] = {
     "register the first": lambda registry: registry.register(program("new"), "other"),
     "promote": lambda registry: registry.promote("m@1.3.0", "staging"),
     "archive": lambda registry: registry.archive("m@1.2.0"),
-    "deploy": lambda registry: registry.environment("e").deploy("m@1.3.0"),
-    "deploy the first": lambda registry: registry.environment("other").deploy("m@1.3.0"),
-    "canary": lambda registry: registry.environment("e").canary("m@1.3.0"),
-    "roll back": lambda registry: registry.environment("e").rollback(),
+    "deploy": lambda registry: registry.environment("e", create=True).deploy("m@1.3.0"),
+    "deploy the first": lambda registry: registry.environment("other", create=True).deploy("m@1.3.0"),
+    "canary": lambda registry: registry.environment("e", create=True).canary("m@1.3.0"),
+    "roll back": lambda registry: registry.environment("e", create=True).rollback(),
 }
 NO_LINKS = OSError(errno.EOPNOTSUPP, "no links here")
 
@@ -43,7 +43,7 @@ def no_links(*_: object, **__: object) -> None:
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry with four versions of one model and two deployments."""
     root = tmp_path_factory.mktemp("sample") / "registry"
-    environment = registry_of(root).environment("e")
+    environment = registry_of(root).environment("e", create=True)
     environment.deploy("m@1.0.0")
     environment.deploy("m@1.1.0")
     return root

@@ -516,3 +516,14 @@ def test_importing_the_statistics_brings_in_neither_numpy_nor_scipy():
     root = ROOT
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=root)
     assert run.stdout.strip() == "set()"
+
+
+def test_a_running_interval_is_wilsons_or_that_of_the_mean():
+    running, wilson = means.running_interval, proportions.wilson_interval
+    assert running(7, 7, 10, 10) == wilson(7, 10)
+    assert running(14, 14, 20, 10) == wilson(7, 10)  # each of them twice
+    assert running(2.5, 1.25, 5, 5) == means.bca_interval([0.5] * 5)
+    scores = [0.2, 0.4, 0.6, 0.8] * 25
+    found = running(sum(scores), sum(score**2 for score in scores), 100, 100)
+    assert found == pytest.approx(means.bca_interval(scores), abs=0.01)
+    assert running(0.0, 0.0, 3, 3)[0] == 0.0

@@ -138,7 +138,7 @@ def test_a_system_that_flushes_no_folders_is_no_failure(
     registry = Registry(tmp_path / "registry")
     registry.register(program(), "m")
     registry.promote("m", "staging")
-    registry.environment("e").deploy("m")
+    registry.environment("e", create=True).deploy("m")
     assert registry.export_version("m", tmp_path / "m.zip").is_file()
     assert Registry(registry.root).check() == []
 
@@ -223,7 +223,7 @@ def test_in_a_folder_that_cannot_be_written_everything_says_so_and_reading_goes_
     registry = Registry(tmp_path / "registry")
     for _ in range(3):
         registry.register(program(), "m")
-    environment = registry.environment("e")
+    environment = registry.environment("e", create=True)
     environment.deploy("m@1.0.0")
     environment.deploy("m@1.1.0")
     before = sorted(tmp_path.rglob("*"))
@@ -247,7 +247,7 @@ def test_in_a_folder_that_cannot_be_written_everything_says_so_and_reading_goes_
         lambda: registry.archive("m@1.2.0"),
         lambda: environment.deploy("m@1.0.0"),
         environment.rollback,
-        lambda: registry.environment("new").deploy("m"),
+        lambda: registry.environment("new", create=True).deploy("m"),
     ):
         with pytest.raises(RegistryError, match=words) as caught:
             attempt()

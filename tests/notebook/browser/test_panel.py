@@ -35,6 +35,11 @@ def _calls(notebook) -> int:
     return int(found[1].replace(",", "")) if found else 0
 
 
+def _rows(notebook: Notebook) -> str:
+    """What the rows of candidates say."""
+    return " ".join(notebook.page.locator("details.candidate summary").all_inner_texts())
+
+
 def _answer_until_candidates(notebook: Notebook, pace: Pace) -> None:
     pace.answer_until(lambda: notebook.page.locator("details.candidate").count() >= 2, "no candidates")
 
@@ -58,6 +63,8 @@ def test_the_panel_moves_stop_keeps_the_best_and_a_reload_still_shows_it(opened)
     _answer_until_candidates(notebook, pace)
     calls = _calls(notebook)
     pace.answer_until(lambda: _calls(notebook) > calls, "the panel does not move")
+    stable = notebook.page.get_by_text("the best of all")
+    pace.answer_until(lambda: stable.count() and "75.0%" not in _rows(notebook), "no stable best")
     row = notebook.page.locator("details.candidate").first
     row.locator("summary").click()
     assert "Classify the review." in row.locator("pre").first.inner_text()
@@ -145,3 +152,54 @@ def test_the_keyboard_goes_through_the_candidates_in_the_order_that_is_seen(open
         notebook.page.keyboard.press("Tab")
         reached.append(notebook.page.locator("summary:focus").get_attribute("aria-label"))
     assert [label.partition(":")[0] for label in reached] == ["Candidate 2", "Candidate 0", "Candidate 1"]
+
+
+_END = """
+%load_ext dspy_nb
+import dspy, dspy_nb as nb
+from tests.scripted import classifier, reviews, scripted_lm
+dspy.configure(lm=scripted_lm())
+program, train, val, test = classifier(), reviews(12, "train"), reviews(12, "val"), reviews(40, "test")
+"""
+_COLOUR = "element => getComputedStyle(element).backgroundColor"
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_the_end_says_the_verdict_first_and_what_to_do_next_with_the_users_names(open_notebook, lab, theme):
+    lab.set_theme(f"JupyterLab {theme}")
+    options = "--train train --metric exact_match:sentiment"
+    notebook = open_notebook(
+        _END,
+        f"results = {{}}\nresults['a'] = %dspy_optimize program {options} --val val --test test --preset light",
+        'print(nb.Registry("registry").register(results["a"], "my-model").ref)',
+        f"flat = %dspy_optimize program {options} --val val --test test --optimizer COPRO "
+        "--option breadth=2 --option depth=1",
+        "unseen = nb.optimize(program, trainset=train, metric=nb.exact_match('sentiment'), "
+        "valset=val, optimizer='LabeledFewShot', on_event=nb.ProgressPanel())",
+        f"searched = %dspy_optimize program {options} --val val --preset light",
+        width=640,
+        height=1400,
+    )
+    for number in range(6):
+        notebook.run(number)
+    bars = {}
+    register = """Register it: nb.Registry("registry").register(results['a'], "my-model")"""
+    for number, first, step in (
+        (1, "Better on held-out examples: 62.5% -> 100.0%", register),
+        (3, "No clear difference on held-out examples: 62.5% -> 62.5%", "optimizer (--optimizer MIPROv2)"),
+        (4, "validation examples that the search did not use", "register(unseen, "),
+        (5, "Nothing was held out", "Hold out about 30 labelled examples (--test)"),
+    ):
+        panel = notebook.output(number).locator(".dspy-nb").last
+        text = panel.inner_text()
+        assert text.index(first) < text.index("Next: ") < text.index("LM calls answered"), text
+        assert step in text
+        bars[number] = panel.locator(".bar > div").evaluate(_COLOUR)
+    assert "my-model@1.0.0" in notebook.output(2).inner_text()
+    assert len({bars[1], bars[3]}) == 2
+    assert bars[3] == bars[5]
+    for width in (640, 1200):
+        notebook.page.set_viewport_size({"width": width, "height": 1400})
+        for number in (1, 3, 4, 5):
+            panel = notebook.output(number).locator(".dspy-nb").last
+            assert panel.evaluate("element => element.scrollWidth <= element.clientWidth")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from dspy_nb.core.errors import Corrupt
 from dspy_nb.core.registry.registry import Registry
-from dspy_nb.notebook.widgets.model_card import _LONGEST, card_html, markdown_html
+from dspy_nb.notebook.widgets.model_card import card_html, markdown_html
+from dspy_nb.views.card import LONGEST
 from tests import ROOT
 
 EXAMPLE = ROOT / "registry"
@@ -104,7 +105,7 @@ def test_deep_nesting_is_cut_off(opening: str) -> None:
 
 
 def test_a_text_of_any_length_is_shown() -> None:
-    text = "# <b>\n" * _LONGEST
+    text = "# <b>\n" * LONGEST
     assert inert(markdown_html(text)) == text
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from IPython.utils.capture import capture_output
 
+from dspy_nb.core.errors import InputError
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.notebook.widgets.registry import RegistryBrowser
 from dspy_nb.notebook.widgets.version_list import ROWS_A_PAGE
-from dspy_nb.views.documents import STYLE
+from dspy_nb.views.rendering.style import STYLE
 from tests import ROOT
 from tests.browser import python_notebook
 from tests.children import Children
@@ -72,10 +73,103 @@ def test_an_evaluation_is_shown_as_its_report() -> None:
     assert "{" not in evaluation.replace(STYLE, "")  # no dictionary is shown as it is
 
 
-def test_each_row_says_to_a_screen_reader_what_is_in_it(registry: Registry) -> None:
-    row = RegistryBrowser(registry).list.rows[2]
-    assert row.check.description == "Compare other@1.0.0"
-    assert '<span class="said">optimizer </span>MIPROv2' in row.cells.value
+def test_the_rows_are_a_table_and_what_can_be_clicked_has_a_name(registry: Registry) -> None:
+    listed = RegistryBrowser(registry).list
+    assert listed.rows[2].check.description == "Compare other@1.0.0"
+    assert listed.rows[2].button.tooltip == "Open other@1.0.0"
+    table = listed.table.value
+    assert '<table class="versions" aria-label="Versions">' in table
+    assert table.count("<tr") == 4
+    assert '<th scope="row"><span class="said">other@1.0.0</span></th>' in table
+    assert '<span title="MIPROv2">MIPROv2</span>' in table
+
+
+def test_the_columns_are_chosen_one_by_one(registry: Registry) -> None:
+    browser = RegistryBrowser(registry, columns=["stage", "score"])
+    assert "MIPROv2" not in browser.list.table.value
+    assert "measured on" not in browser._saved_table()["text/plain"]
+    browser.list.choices["optimizer"].value = True
+    browser.list.choices["score"].value = False
+    assert "MIPROv2" in browser.list.table.value
+    assert "84.0%" not in browser.list.table.value
+    with pytest.raises(InputError, match=r"column 'stge' is not known: did you mean stage\?"):
+        RegistryBrowser(registry, columns=["stge"])
+
+
+def test_two_versions_that_are_ticked_in_either_order_are_compared_from_the_older_on(
+    registry: Registry,
+) -> None:
+    for first, second in ((0, 1), (1, 0)):
+        browser = RegistryBrowser(registry)
+        browser.list.rows[first].check.value = True
+        browser.list.rows[second].check.value = True
+        page = browser.tabs.children[3].value
+        assert "--- m@1.0.0" in page
+        assert "+++ m@1.1.0" in page
+
+
+def test_what_is_live_has_a_badge_apart_from_its_stage(registry: Registry) -> None:
+    staging = registry.environment("staging")
+    for version in ("1.0.0", "1.1.0"):
+        registry.promote(f"m@{version}", "staging")
+        staging.deploy(f"m@{version}")
+    staging.rollback()
+    registry.environment("beta", create=True).deploy("m@1.0.0")
+    browser = RegistryBrowser(registry)
+    row = browser.list.table.value.split("<tr")[3]
+    assert "m@1.0.0" in row
+    assert '<span class="badge">live in beta</span><span class="badge">live in staging</span>' in row
+    assert browser.list.table.value.count("live in staging") == 1
+    browser.open("m@1.0.0")
+    assert "live in staging" in browser._chosen.value
+    assert "live in beta, live in staging" in browser._saved_table()["text/plain"]
+    staging.canary("m@1.1.0", share=0.05)
+    browser.refresh()
+    assert '<span class="badge">canary 5% in staging</span>' in browser.list.table.value
+    assert "canary 5% in staging" in browser._saved_table()["text/plain"]
+
+
+def test_promote_on_what_is_in_production_offers_no_stage_until_one_is_chosen(registry: Registry) -> None:
+    registry.promote("m@1.0.0", "production", force=True, reason="a test")
+    browser = RegistryBrowser(registry)
+    browser.open("m@1.0.0")
+    browser.actions.buttons["promote"].click()
+    assert browser.actions.stage.value == ""
+    assert browser.actions.confirm.disabled
+    assert "nothing is above that" in browser.actions._evidence.value
+    browser.actions.stage.value = "deprecated"
+    assert not browser.actions.confirm.disabled
+
+
+def test_the_form_ticks_off_what_is_required_and_confirm_is_off_until_it_may_work(registry: Registry) -> None:
+    registry.promote("m@1.1.0", "staging")
+    browser = RegistryBrowser(registry)
+    browser.open("m@1.1.0")
+    form = browser.actions
+    form.buttons["promote"].click()
+    assert form.stage.value == "production"
+    assert form.confirm.disabled
+    assert "✗ not met: <strong>an evaluation</strong> (there is none)" in form._evidence.value
+    form.force.value = True
+    assert form.confirm.disabled
+    assert "give a reason" in form._evidence.value
+    form.reason.value = "an outage"
+    assert not form.confirm.disabled
+    form.force.value = False
+    assert form.confirm.disabled
+    registry.attach("m@1.1.0", GATE)
+    browser.refresh()
+    assert not form.confirm.disabled
+    assert "✓ met: <strong>a passed gate or A/B verdict</strong> (gate, passed" in form._evidence.value
+    form.buttons["deploy"].click()
+    form.environment.value = "prodution"
+    assert form.confirm.disabled
+    assert "did you mean production" in form._evidence.value
+    form.create.value = True
+    assert not form.confirm.disabled
+    form.buttons["rollback"].click()
+    assert form.confirm.disabled
+    assert "prodution" not in registry.environments()
 
 
 def test_two_checked_versions_are_compared_and_a_third_replaces_the_first(registry: Registry) -> None:
@@ -202,10 +296,10 @@ def test_what_another_process_writes_shows_by_itself_until_it_is_closed(
         browser.follow()
         children(promote, registry.root).rest()
         for _ in range(600):  # it looks once a second; a minute bounds a hang
-            if "staging" in browser.list.rows[0].cells.value:
+            if "staging" in browser.list.table.value:
                 break
             await asyncio.sleep(0.1)
-        assert "◐ staging" in browser.list.rows[0].cells.value
+        assert "◐ staging" in browser.list.table.value
         browser.close()
         assert browser._timer is None
 
@@ -230,7 +324,7 @@ def test_a_browser_that_does_not_follow_shows_what_is_new_when_a_version_is_open
     browser = RegistryBrowser(registry)
     Registry(registry.root).promote("m@1.1.0", "staging")
     browser.open("m@1.1.0")
-    assert "staging" in browser.list.rows[0].cells.value
+    assert "staging" in browser.list.table.value
 
 
 def test_damage_to_one_model_is_told_and_the_others_go_on(registry: Registry) -> None:
@@ -245,7 +339,7 @@ def test_damage_to_one_model_is_told_and_the_others_go_on(registry: Registry) ->
     assert f"model m: {entry} is torn or was edited" in warning
     assert 'role="alert"' in warning
     assert shown(browser) == ["other@1.0.0"]
-    assert "staging" in browser.list.rows[0].cells.value
+    assert "staging" in browser.list.table.value
     assert browser.actions.buttons["promote"].disabled
     assert f"Warning: model m: {entry}" in " ".join(browser._saved_table()["text/plain"].split())
     assert "model m: " in browser._saved_table()["text/html"]
@@ -313,10 +407,14 @@ def test_a_thousand_versions_take_one_page_of_rows(registry: Registry) -> None:
 @pytest.mark.heavy
 def test_a_notebook_that_is_run_headless_has_the_table(registry: Registry) -> None:
     from nbclient import NotebookClient
+    from nbconvert import HTMLExporter
 
-    notebook = python_notebook(f"%load_ext dspy_nb\n%dspy_registry m --registry {registry.root}")
+    source = f"%load_ext dspy_nb\n%dspy_registry m --registry {registry.root}"
+    notebook = python_notebook(source)
     NotebookClient(notebook, timeout=120).execute()
     live, saved = notebook.cells[0].outputs
+    assert live.data["text/plain"] == ""
+    assert "RegistryBrowser" not in HTMLExporter().from_notebook_node(notebook)[0].replace(source, "")
     assert "application/vnd.jupyter.widget-view+json" in live.data
     assert "m@1.1.0" in saved.data["text/html"]
     assert "m@1.1.0" in saved.data["text/plain"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dspy_nb.core.deployment.serving import LiveIn
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.storage import log
 from dspy_nb.notebook.widgets.registry_watch import Contents, RegistryWatch
@@ -59,7 +60,7 @@ def test_a_look_finds_something_only_where_something_was_written(registry: Regis
     found = watch.look()
     assert refs(found) == ["a@1.0.0", "b@1.0.0"]
     assert found is not None
-    assert found.live == [("production", "b@1.0.0")]
+    assert found.live == {"b@1.0.0": [LiveIn("production")]}
     assert found.damage == []
     assert watch.look() is None
     Registry(registry.root).promote("a", "staging")
@@ -115,7 +116,7 @@ def test_damage_to_an_environment_is_told_as_well(registry: Registry) -> None:
     found = RegistryWatch(registry).look()
     assert refs(found) == ["a@1.0.0", "b@1.0.0"]
     assert found is not None
-    assert found.live == []
+    assert found.live == {}
     assert found.damage == [
         f"environment production: {entry} is torn or was edited: restore it from git or a backup"
     ]
@@ -126,7 +127,7 @@ def test_what_is_live_is_told_although_its_model_is_damaged(registry: Registry) 
     found = RegistryWatch(Registry(registry.root)).look()
     assert refs(found) == ["a@1.0.0"]
     assert found is not None
-    assert found.live == [("production", "b@1.0.0")]
+    assert found.live == {"b@1.0.0": [LiveIn("production")]}
 
 
 def test_a_root_that_is_no_folder_is_damage_too(tmp_path: Path) -> None:

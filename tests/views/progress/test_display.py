@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import threading
 
@@ -16,6 +17,7 @@ from dspy_nb.core.events import (
     Completed,
     Evaluated,
     Failed,
+    HeldOut,
     Progress,
     Started,
     StepEnded,
@@ -25,12 +27,15 @@ from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.notebook.display import NotebookProgress
 from dspy_nb.notebook.listeners import notebook_progress
 from dspy_nb.notebook.widgets.progress import ProgressPanel
-from dspy_nb.views.documents import to_html
+from dspy_nb.views.documents import Document
 from dspy_nb.views.progress import display as progress
+from dspy_nb.views.progress import terminal
 from dspy_nb.views.progress.call_state import CallState
-from dspy_nb.views.progress.display import Display, TerminalProgress
+from dspy_nb.views.progress.display import Display
 from dspy_nb.views.progress.run_state import RunState
 from dspy_nb.views.progress.states import follow
+from dspy_nb.views.progress.terminal import TerminalProgress
+from dspy_nb.views.rendering.html import to_html
 from tests.moments import Clock
 from tests.scripted import classifier, reviews, scripted_lm
 from tests.views.test_run import EVIL, read
@@ -40,7 +45,13 @@ from tests.views.test_run import EVIL, read
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(terminal, "time", clock)
+    monkeypatch.setenv("COLUMNS", "200")
     return clock
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[\d+m", "", text)
 
 
 def scored(
@@ -68,7 +79,7 @@ def running(**metrics) -> RunState:
 
 def test_steps_are_compared_with_an_estimate_that_is_called_an_upper_bound():
     text = read(html(running()))
-    assert "50 of at most 200 LM calls answered · at most 30 s left at this rate" in text
+    assert "50 of at most 200 LM calls answered · at most 40 s left at this rate" in text
     assert "%" not in text.replace("70.0% (first candidate: 50.0%)", "").split("candidate", 1)[0]
 
 
@@ -116,13 +127,13 @@ def test_thousands_of_candidates_leave_the_display_small():
 @pytest.mark.parametrize(
     ("event", "headline", "colour"),
     [
-        (Completed(0.7, 12.3), "MIPROv2 completed after 12 s", "good"),
+        (Completed(0.7, 12.3), "MIPROv2 completed after 12 s", "warn"),
         (
             Completed(0.7, 12.3, "lm_calls"),
             "MIPROv2 stopped by the budget of 150 LM calls after 12 s",
             "warn",
         ),
-        (Completed(0.7, 12.3, "interrupt"), "MIPROv2 interrupted after 12 s", "warn"),
+        (Completed(0.7, 12.3, "interrupt"), "MIPROv2 interrupted after 12 s", "bad"),
         (Failed("OptimizationFailed: no luck"), "MIPROv2 failed: OptimizationFailed: no luck", "bad"),
     ],
 )
@@ -133,6 +144,51 @@ def test_the_end_is_said_in_words_and_in_colour(event, headline, colour):
     assert f'class="bar {colour}"' in html(state)
     assert state.text().startswith(headline)
     assert "left at this rate" not in html(state)
+
+
+SCORES = (0.5, 0.55, (0.35, 0.65), (0.4, 0.7), 40, 40)
+ENDS = [
+    ("better", "Better on held-out examples: 50.0% -> 55.0%", "good"),
+    ("worse", "Worse on held-out examples: 50.0% -> 55.0%", "bad"),
+    ("no clear difference", "No clear difference on held-out examples: 50.0% -> 55.0%", "warn"),
+    ("unchanged", "Unchanged on held-out examples: 50.0% -> 55.0%", "warn"),
+    ("", "Held-out examples, scored in part: 50.0% -> 55.0%", "warn"),
+]
+
+
+@pytest.mark.parametrize(("verdict", "first", "colour"), ENDS)
+@pytest.mark.parametrize("stopped_by", [None, "lm_calls"])
+def test_the_verdict_on_held_out_examples_comes_first_and_colours_the_bar(verdict, first, colour, stopped_by):
+    state, change = running(), (0.05, (-0.1, 0.2)) if verdict else (None, None)
+    held = HeldOut(*SCORES, verdict, *change, gained=6, lost=4)
+    state.add(Completed(0.7, 12.3, stopped_by, held_out=held, next_step=f"Register it: {EVIL}"))
+    shown = read(html(state))
+    assert shown.startswith(first)
+    assert state.text().startswith(first)
+    assert f'class="bar {colour}"' in html(state)
+    assert ("stopped by the budget" if stopped_by else "MIPROv2 completed") in shown
+    assert f"Next: Register it: {EVIL}" in shown
+    assert "<script" not in html(state)
+    assert shown.index("Next: ") < shown.index("LM calls answered") < shown.index("best search score")
+    if verdict in ("better", "worse", "no clear difference"):
+        assert (
+            "Before 50.0% [35.0%, 65.0%], after 55.0% [40.0%, 70.0%]: its score changed by +5.0 points "
+            "(95% interval -10.0 to +20.0) on 40 examples; 6 scored higher than before, 4 lower."
+        ) in shown
+    assert state.meter.remark.startswith("held-out 50.0% -> 55.0%, ")
+    assert read(to_html(Document("", state.blocks))).startswith(first)  # within a pipeline
+
+
+def test_without_held_out_examples_a_search_score_is_said_to_flatter():
+    state = running(baseline_score=0.4)
+    state.add(Completed(0.7, 12.3))
+    said = (
+        "Nothing was held out: 40.0% -> 70.0% is the best of 3 scores on examples that the search saw, which"
+    )
+    assert f"MIPROv2 completed after 12 s{said} flatters" in read(html(state))
+    nothing = RunState()
+    nothing.add(Completed(None, 1.0))
+    assert "Nothing was held out, and nothing was scored." in read(html(nothing))
 
 
 def test_markup_in_instructions_phases_and_errors_is_not_run():
@@ -196,7 +252,7 @@ def test_a_terminal_bar_says_at_most_and_stays(capsys, clock):
     clock.now += 1
     bar(Progress(50, "scoring", {"lm_calls": 40, "best_score": 0.7}))
     bar(Completed(0.7, 3.0))
-    shown = capsys.readouterr().err
+    shown = plain(capsys.readouterr().err)
     assert "50 of at most 200 LM calls" in shown
     assert "best 70.0%, budget 40 of 150" in shown
     assert shown.rstrip("\n").split("\r")[-1].startswith("MIPROv2 completed after 3.0 s")
@@ -233,8 +289,8 @@ def test_an_evaluation_has_a_bar_that_ends_also_where_it_is_stopped_or_fails(cap
         for event in (Evaluated(0, 10), last):
             bar(event)
     first, second = capsys.readouterr().err.rstrip("\n").split("\n")
-    assert "evaluate:  40%" in first
-    assert "score 50.0%, 2 errors" in first
+    assert "evaluation stopped |█████████▋" in first
+    assert "4 of 10 examples, 3.0 s, score 50.0%, 2 errors" in first
     assert "\x1b[33m" in first.lower()
     assert "\x1b[31m" in second.lower()
 
@@ -248,7 +304,7 @@ def test_a_call_within_another_has_no_bar_of_its_own(capsys, clock):
     bar(Completed(0.5, 3.0))
     shown = capsys.readouterr().err
     assert "evaluate" not in shown
-    assert shown.rstrip("\n").split("\r")[-1].startswith("MIPROv2 completed")
+    assert plain(shown.rstrip("\n").split("\r")[-1]).startswith("MIPROv2 completed")
 
 
 PIPELINE = [
@@ -269,8 +325,8 @@ def test_a_pipeline_says_a_line_for_each_step_with_one_bar_at_a_time_between(cap
     said = ["optimize ... (runs/m-001)", "optimize: passed, registered m@1.0.0", "evaluate ...",
             "evaluate: passed, score 75%", "gate ...", "gate: refused, score 75% is below 85%"]  # fmt: skip
     if bars:
-        assert lines[1].startswith("COPRO completed")
-        assert "evaluate: 100%" in lines[4]
+        assert plain(lines[1]).startswith("COPRO completed")
+        assert plain(lines[4]).startswith("evaluate |████")
         del lines[4], lines[1]
     assert lines == said
 
@@ -321,6 +377,7 @@ def test_progress_suits_the_place(monkeypatch, ipython):
         return type(notebook_progress(**options))
 
     monkeypatch.setattr("sys.stderr", io.StringIO())
+    monkeypatch.setenv("TERM", "xterm")
     assert not notebook_progress()._bars
     monkeypatch.setattr("sys.stderr", Terminal())
     assert kind() is TerminalProgress

@@ -8,7 +8,7 @@ from typing import Any
 
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import NoPrediction
-from dspy_nb.core.optimization.guard import SCORING, Guard
+from dspy_nb.core.supervision.guard import SCORING, Guard
 from dspy_nb.core.text import error_text
 
 

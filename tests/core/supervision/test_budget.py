@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.optimization import guard as guards
-from dspy_nb.core.optimization.budget import Budget, ErrorCount, remaining
-from dspy_nb.core.optimization.guard import Guard, StopRun
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.supervision import guard as guards
+from dspy_nb.core.supervision.budget import Budget, ErrorCount, remaining
+from dspy_nb.core.supervision.guard import Guard, StopRun
 from tests.moments import HANG_S, Clock, wait_for_workers
 from tests.scripted import ScriptedEngine, classifier, scripted_lm
 

@@ -22,11 +22,12 @@ from dspy import AdapterParseError, ContextWindowExceededError, LMError
 from dspy.utils import BaseCallback
 
 from dspy_nb.core.errors import NoPrediction
-from dspy_nb.core.optimization.budget import Budget, ErrorCount
-from dspy_nb.core.optimization.candidates import Recorder
+from dspy_nb.core.programs.lm_call import AnswerCount, lm_call
 from dspy_nb.core.programs.meter import CallTimeout, Meter
 from dspy_nb.core.programs.seams import answer_of, current_call
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.supervision.budget import Budget, ErrorCount
+from dspy_nb.core.supervision.candidates import Recorder
 from dspy_nb.core.text import repaired, sayable
 
 
@@ -99,6 +100,7 @@ class Guard(BaseCallback):
         self.budget = budget
         self.usage = Usage()
         self.errors = ErrorCount()
+        self.answers = AnswerCount()
         self.reason: str | None = None
         self._stop = stop
         self._on_call = on_call
@@ -365,11 +367,15 @@ class Guard(BaseCallback):
             call.paid = True
             call.prompt_tokens, call.completion_tokens = prompt_tokens, completion_tokens
 
-    def on_price(self, usd: float | None) -> None:
-        """Take note of what it cost."""
+    def on_answer(self, entry: Mapping[str, Any]) -> None:
+        """Take note of what it cost, and of what is wrong with the answer."""
         call = self._calls.get(current_call() or "")
-        if call is not None and call.paid:
-            call.usd = usd
+        if call is None:
+            return
+        if call.paid:
+            call.usd = entry.get("cost")
+        with self._settled:
+            self.answers.take(lm_call(entry, cached=not call.paid, keep_text=False))
 
 
 class _GuardMeter(Meter):
@@ -377,7 +383,7 @@ class _GuardMeter(Meter):
 
     def __init__(self, guard: Guard) -> None:
         outside, limit_s = dspy.settings.usage_tracker, guard.budget.call_seconds
-        super().__init__(guard.on_usage, guard.on_price, outside, limit_s)
+        super().__init__(guard.on_usage, guard.on_answer, outside, limit_s)
         self._guard = guard
 
     def sending(self, completions: int) -> None:

@@ -4,7 +4,7 @@ Two rules. With *exact* a candidate is given up when right answers to all that r
 score so far: whatever picks the first of the best ends with the same program. It is asked first what earlier
 candidates failed on most, so that this shows early; the guarantee holds in any order. With *paired* a candidate is
 given up as well when it does worse than the best one on the examples that both have answered: when the mean
-paired difference is more than two standard errors below zero, looked at every 8 answers from the 16th on. The
+paired difference is more than two standard errors below zero, looked at every 4 answers from the 12th on. The
 examples then come in one random order, the same for all, so that those answered are a fair sample.
 
 ``benchmarks/racing.py`` measures what each saves and loses.
@@ -17,15 +17,18 @@ import random
 import threading
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import dspy
 
 Rule: TypeAlias = Literal["exact", "paired"]
+RULES: Final[tuple[Rule, ...]] = get_args(Rule)
 
-_LOOK_EVERY: Final = 8  # answers
-_FIRST_LOOK: Final = 16
+_LOOK_EVERY: Final = 4  # answers
+_FIRST_LOOK: Final = 12
 _STANDARD_ERRORS: Final = 2.0
+_AHEAD: Final = 12  # answers
+_PATIENCE_S: Final = 1.0  # then an answer that is late holds nobody up any more
 _LEAST_DEVIATION: Final = 0.3  # of a paired difference: few answers that all agree say little
 RACING_SETTING: Final = "dspy_nb_racing"
 """The DSPy setting that holds the races of a search."""
@@ -64,7 +67,8 @@ class Race:
         self._scores: dict[int, float] = {}
         self._sum = self._best_sum = 0.0  # over what is answered
         self._prefix = 0
-        self._lock = threading.Lock()
+        self._rank = {position: rank for rank, position in enumerate(order)}
+        self._lock = threading.Condition()
         self._given_up: tuple[int, float, tuple[float, float]] | None = None
         self.result: Abandoned | None = None
 
@@ -90,6 +94,7 @@ class Race:
         """
 
         def ask_unless_given_up(position: int) -> Any:
+            self._wait_for_prefix(position)
             if self._given_up is not None:
                 return _SKIPPED
             try:
@@ -137,9 +142,19 @@ class Race:
             interval = total / size, (total + size - n) / size
             self._given_up = n, (top - best + total) / size, interval
 
+    def _wait_for_prefix(self, position: int) -> None:
+        """Let no thread run far ahead of an answer that the next look waits for: what it asks may be for nothing."""
+        if self._rule == "paired" and self._best is not None:
+            with self._lock:
+                self._lock.wait_for(
+                    lambda: self._given_up is not None or self._rank[position] <= self._prefix + _AHEAD,
+                    _PATIENCE_S,
+                )
+
     def _follow_prefix(self) -> None:
         """Look at the answers in their order, so that the verdict does not depend on which thread was faster."""
         assert self._best is not None
+        self._lock.notify_all()
         while self._prefix < len(self._order) and self._order[self._prefix] in self._scores:
             self._prefix += 1
             n = self._prefix
@@ -152,11 +167,16 @@ class Race:
             error = max(math.sqrt(variance), _LEAST_DEVIATION) / math.sqrt(n)
             size, top = len(self._best), self._top
             beaten = math.fsum(self._scores[position] for position in seen) + size - n < top - _ROUNDING
-            if mean + _STANDARD_ERRORS * error < 0 or beaten:
+            if beaten or is_worse(differences, mean, error):
                 score = top / size + mean
                 low, high = score - 1.96 * error, score + 1.96 * error
                 self._given_up = n, max(score, 0.0), (max(low, 0.0), min(high, 1.0))
                 return
+
+
+def is_worse(differences: Sequence[float], mean: float, error: float) -> bool:
+    """Return whether a candidate is given up for its paired differences to the best one, of this mean and error."""
+    return mean + _STANDARD_ERRORS * error < 0
 
 
 _SKIPPED: Final = (dspy.Prediction(), 0.0)

@@ -6,16 +6,25 @@ does not, is observed where it calls the metric.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
 
 import dspy
 
-from dspy_nb.core.optimization.racing import Abandoned, Racing
+from dspy_nb.core.data.identity import example_id
+from dspy_nb.core.doors import Shown
+from dspy_nb.core.evaluation.attempts import Failure, split_fields
+from dspy_nb.core.evaluation.diagnosis import Finding, diagnose
+from dspy_nb.core.evaluation.examples import ExampleResult, ExampleTable, HasExamples
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.spec import parameters_of
+from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.supervision.racing import Abandoned, Racing
+
+_MOST_KEPT: Final = 20_000_000  # characters of answers of all candidates of a run
 
 
 @dataclass(frozen=True)
@@ -67,8 +76,17 @@ def _tuned(program: dspy.Module) -> list[tuple[str, dspy.Predict]]:
     return [(name, part) for name, part in parameters if isinstance(part, dspy.Predict)]
 
 
+class Scored(NamedTuple):
+    """An example that a candidate was scored on: its place in the set, the fields of the answer, the score."""
+
+    place: int
+    example: dspy.Example
+    answer: dict[str, Any]
+    score: bool | float
+
+
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Shown, HasExamples):
     """One program that the optimizer scored.
 
     Attributes:
@@ -79,6 +97,8 @@ class Candidate:
         full: True when it was scored on the whole set that candidates are compared on.
         prompt: its instructions and demos.
         program: the candidate itself, ready to call.
+        scored: the examples it was scored on, each as it was answered last; empty while the search goes on, and of
+            the worst candidates where the answers of all would fill the memory.
         abandoned: what is known of it, if a race gave it up.
     """
 
@@ -89,6 +109,7 @@ class Candidate:
     prompt: Prompt
     program: dspy.Module
     abandoned: Abandoned | None = None
+    scored: tuple[Scored, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def instructions(self) -> dict[str, str]:
@@ -100,10 +121,33 @@ class Candidate:
         """Demos of all predictors together."""
         return sum(len(demos) for demos in self.prompt.demos.values())
 
-    def __repr__(self) -> str:
-        """Return number, score and size; the program itself would fill the screen."""
-        kind = "full" if self.full else "partial" if self.abandoned is None else "abandoned"
-        return f"Candidate({self.number}, score={self.score:.3f}, n={self.n}, {kind}, demos={self.num_demos})"
+    def example_table(self) -> ExampleTable:
+        """Return the examples that it was scored on; what each took is not known."""
+        note = "" if self.scored else "The answers of this candidate were not kept."
+        return ExampleTable.of(
+            f"Candidate {self.number}", {"answer": [_result(one) for one in self.scored]}, note=note
+        )
+
+
+def _result(scored: Scored) -> ExampleResult:
+    inputs, expected = split_fields(scored.example)
+    error = None if scored.answer else Failure("NoAnswer", "the program failed on it")
+    score = None if error else scored.score
+    return ExampleResult(
+        index=scored.place,
+        repeat=0,
+        example_id=example_id(scored.example),
+        inputs=inputs,
+        expected=expected,
+        predicted=scored.answer,
+        score=score,
+        scores={"score": score},
+        latency_ms=math.nan,
+        cached=False,
+        error=error,
+        usage=Usage(),
+        metric_usage=Usage(),
+    )
 
 
 class Recorder:
@@ -115,6 +159,7 @@ class Recorder:
         on_scored: called with each candidate when it was scored, and whether it is the best so far.
         compared_on: the set that candidates are compared on, where some may be scored on another one (a step
             of BetterTogether may compare on the training set); those scores are partial, however many they are.
+        examples: the set that candidates are scored on, to tell the places of its examples.
         racing: the races of its candidates, if they race.
     """
 
@@ -124,6 +169,7 @@ class Recorder:
         full_n: int | None,
         on_scored: Callable[[Candidate, bool], None] = lambda candidate, best: None,
         compared_on: Sequence[dspy.Example] = (),
+        examples: Sequence[dspy.Example] = (),
         racing: Racing | None = None,
     ) -> None:
         self.phase = "starting"
@@ -136,12 +182,25 @@ class Recorder:
         self._candidates: dict[str, Candidate] = {}
         self._open: dict[str, tuple[Prompt, int, bool]] = {}  # prompt, examples, comparable
         self._compiling: dict[str, str] = {}
+        self._places = {id(example): index for index, example in enumerate(examples)}
+        self._answers: dict[str, dict[int, Scored]] = {}  # by prompt, then by place
+        self._size = 0  # of the answers, in characters
 
     @property
     def candidates(self) -> list[Candidate]:
         """All candidates, in the order in which they were first scored."""
         with self._lock:
             return list(self._candidates.values())
+
+    def with_examples(self) -> list[Candidate]:
+        """Return all candidates, each with the examples that it was scored on."""
+        with self._lock:
+            return [
+                replace(
+                    candidate, scored=tuple(found for _, found in sorted(self._answers.get(key, {}).items()))
+                )
+                for key, candidate in self._candidates.items()
+            ]
 
     @property
     def best(self) -> Candidate | None:
@@ -197,6 +256,29 @@ class Recorder:
             is_best = best is not None and (best_before is None or best.number != best_before.number)
             self._on_scored(candidate, is_best)
 
+    def keep(self, prompt: Prompt, results: Sequence[tuple[dspy.Example, Any, bool | float]]) -> None:
+        """Keep what a candidate made of examples; where that becomes too much, the worst candidate keeps nothing.
+
+        What gave the score on the whole set replaces what was there, and stays.
+        """
+        with self._lock:
+            candidate, kept = self._candidates[prompt.key], self._answers.setdefault(prompt.key, {})
+            whole = len(results) >= (self._full_n or len(results))
+            if candidate.full and not whole and len(kept) >= (self._full_n or 0):
+                return
+            if candidate.full and whole:
+                self._size -= _size_of(kept)
+                kept.clear()
+            for example, prediction, score in results:
+                place = self._places.get(id(example), len(kept))
+                answer = dict(prediction.items()) if isinstance(prediction, dspy.Example) else {}
+                scored = Scored(place, example, answer, score if isinstance(score, bool) else float(score))
+                self._size += _size(answer) - (_size(kept[place].answer) if place in kept else 0)
+                kept[place] = scored
+            while self._size > _MOST_KEPT and self._answers:
+                worst = min(self._answers, key=lambda key: self._candidates[key].score)
+                self._size -= _size_of(self._answers.pop(worst))
+
     # -- what the guard hands on ----------------------------------------------------------------------
 
     def on_program_start(self, program: Any) -> None:
@@ -237,11 +319,20 @@ class Recorder:
             return
         if abandoned is not None:
             self.give_up(opened[0], abandoned)
+            self.keep(opened[0], [result for result in outputs.results if len(result[1])])
             return
         # outputs.score is rounded to two decimals of a percent
         score = sum(float(result[2]) for result in outputs.results) / len(outputs.results)
         prompt, n, comparable = opened
         self.add(prompt, score, n, comparable)
+        if comparable:
+            self.keep(prompt, outputs.results)
+
+    def findings_of(self, program: dspy.Module) -> tuple[Finding, ...]:
+        """Return what stands out in the answers of a candidate that was scored in full; nothing if it was not."""
+        found, kept = self.find(program), self._answers.get(Prompt.of(program).key, {})
+        results = [] if found is None else [_result(kept[place]) for place in sorted(kept)]
+        return diagnose([result for result in results if result.error is None])  # those are counted elsewhere
 
 
 class BatchRecorder(Recorder):
@@ -260,7 +351,7 @@ class BatchRecorder(Recorder):
         if isinstance(program, type(self._student)) and hasattr(program, "simba_idx"):
             self._running.prompt = Prompt.of(program)
 
-    def add_score(self, score: float) -> None:
+    def add_score(self, score: float, example: dspy.Example, prediction: Any) -> None:
         """Add one metric value for the candidate that this thread ran last."""
         prompt = getattr(self._running, "prompt", None)
         if prompt is None or self._full_n is None:
@@ -271,3 +362,17 @@ class BatchRecorder(Recorder):
             total, n = total + score, n + 1
             self._sums[prompt.key] = (total, n)
             self._put(prompt, total / n, n, n >= self._full_n, announce=n % self._full_n == 0)
+        self.keep(prompt, [(example, prediction, score)])
+
+
+def _size_of(kept: Mapping[int, Scored]) -> int:
+    return sum(_size(scored.answer) for scored in kept.values())
+
+
+def _size(value: Any) -> int:
+    """Return about how many characters a value has."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list | tuple) else 8

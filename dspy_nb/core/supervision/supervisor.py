@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from typing import Any
 
-from dspy_nb.core.optimization.guard import Guard
 from dspy_nb.core.programs.interrupts import Interrupts, begin, leave_behind
+from dspy_nb.core.supervision.guard import Guard
 
 _TICK_S = 0.1
 

@@ -1,0 +1,250 @@
+"""Which runs there are: those of this process, and those that run directories tell of; what became of each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from dspy_nb.core.arguments import user_path
+from dspy_nb.core.doors import Shown, through
+from dspy_nb.core.errors import DspyNbError, InputError, failure_text
+from dspy_nb.core.events import Listener
+from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.optimization.optimize import optimize
+from dspy_nb.core.optimization.run import (
+    OptimizationRun,
+    directories_of_this_process,
+    runs_of_this_process,
+)
+from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.registry.traces import Status, Trace, find_traces, read_trace
+from dspy_nb.core.supervision.budget import Budget
+
+_DEPTH: Final = 3  # folders below the one that is looked into
+
+
+@dataclass(frozen=True)
+class KnownRun(Shown):
+    """One optimization that is known here, as it was when it was listed.
+
+    Attributes:
+        number: its place in the list.
+        name: the name that it has in the notebook or the script, "" if none.
+        status: "running", "completed", "stopped" or "failed"; "lost" where it ended without saying how, as a
+            process that is killed does; "silent" where its directory holds no log; "damaged".
+        optimizer: name, "" if it is not known.
+        run_dir: the run directory, ``None`` if there is none.
+        began_at: when it began, ISO 8601 in UTC, "" if it is not known.
+        stopped_by: what ended it early, see ``OptimizationRun.stopped_by``.
+        problem: why it failed, or what is damaged.
+        score: the best score on the examples that candidates are compared on, as a fraction, if known.
+        baseline_score: that of the program as it was given, if known.
+        lm_calls: uncached LM calls, if known.
+        budget: its limits, by name.
+        versions: what was registered from it or from an earlier run in its directory, such as ``sentiment@1.2.0``.
+        run: the run itself, if somebody in this process still holds it.
+    """
+
+    number: int
+    name: str
+    status: Status
+    optimizer: str
+    run_dir: Path | None
+    began_at: str
+    stopped_by: str | None = None
+    problem: str = ""
+    score: float | None = None
+    baseline_score: float | None = None
+    lm_calls: int | None = None
+    budget: Mapping[str, float] = field(default_factory=dict)
+    versions: tuple[str, ...] = ()
+    run: OptimizationRun | None = field(default=None, repr=False, compare=False)
+    run_ids: tuple[str, ...] = field(default=(), repr=False)
+    registry: Registry | None = field(default=None, repr=False, compare=False)
+
+    def attach(self) -> None:
+        """Show the run in the cell that runs now, as its first panel does; Stop there stops it.
+
+        Raises:
+            InputError: It is not of this process, or nobody holds it any more.
+        """
+        through("watch", self._here("attach"))
+
+    def stop(self) -> None:
+        """Stop the run at the next LM call; it keeps the best candidate so far.
+
+        Raises:
+            InputError: It does not go on in this process.
+        """
+        if self._here("stop").status != "running":
+            raise InputError(f"run {self.number} is over: it {_ENDED[self.status]}")
+        self._here("stop").stop()
+
+    def register(self, model_id: str, **options: Any) -> ModelVersion:
+        """Register what the run made.
+
+        Args:
+            model_id: The model.
+            options: As for ``Registry.register``.
+
+        Raises:
+            InputError: It goes on, has no result, or is not of this process: the same call with its run directory
+                makes it again without paying twice.
+            RegistryError: It cannot be written.
+        """
+        return (self.registry or Registry()).register(self._here("register"), model_id, **options)
+
+    def resume(
+        self,
+        *,
+        budget: Budget | None = None,
+        on_event: Listener | Sequence[Listener] | None = None,
+        background: bool = False,
+    ) -> OptimizationRun:
+        """Make the same call again, in the same run directory: it goes on where it ended, and pays nothing twice.
+
+        Args:
+            budget: Limits of what is still to be done; by default those of the run.
+            on_event: As for ``optimize``.
+            background: Return at once.
+
+        Raises:
+            InputError: It goes on, has no run directory, or is not of this process, so that program and data are
+                not known: make the same call with ``run_dir``.
+        """
+        run = self._here("resume")
+        if run.status == "running":
+            raise InputError(f"run {self.number} goes on: there is nothing to resume")
+        if self.run_dir is None or run.task is None:
+            raise InputError(f"run {self.number} has no run_dir, so none of its answers were kept")
+        return optimize(
+            run.task, budget=budget, run_dir=self.run_dir, on_event=on_event, background=background
+        )
+
+    def _here(self, what: str) -> OptimizationRun:
+        if self.run is not None:
+            return self.run
+        if self.status == "running":
+            raise InputError(f"{what}: run {self.number} goes on in another process: interrupt it there")
+        again = f"; the same call with run_dir={str(self.run_dir)!r} makes it again, without paying twice"
+        raise InputError(f"{what}: run {self.number} is not of this process{again if self.run_dir else ''}")
+
+
+_ENDED: Final = {"completed": "completed", "stopped": "was stopped", "failed": "failed"}
+
+
+def known_runs(
+    folders: Iterable[str | Path] | None = None,
+    *,
+    registry: Registry | str | Path = "registry",
+    names: Mapping[str, Any] | None = None,
+) -> list[KnownRun]:
+    """Return the runs of this process and then those that run directories tell of, the oldest of each first.
+
+    So a run of this process has the same number wherever else one looks. Nothing is written, and a damaged
+    directory is listed as such.
+
+    Args:
+        folders: Where to look for run directories, down to three folders below; the current folder by default.
+        registry: Where to look for versions that were registered from them.
+        names: What has a name; by default the names of the notebook or the script.
+
+    Raises:
+        InputError: A folder that was named is none.
+    """
+    places = [Path()] if folders is None else [_folder(folder) for folder in folders]
+    here = runs_of_this_process()
+    found = {str(trace.folder.resolve()): trace for trace in find_traces(places, _DEPTH)}
+    if folders is None:
+        for folder in directories_of_this_process():
+            if folder.is_dir():
+                found.setdefault(str(folder.resolve()), read_trace(folder))
+    else:
+        for place in places:  # it was named: say what it is
+            if not any(Path(known).is_relative_to(place.resolve()) for known in found):
+                found[str(place.resolve())] = Trace(
+                    place, "damaged", problem="no run directory, and none below it"
+                )
+    names = vars(sys.modules["__main__"]) if names is None else names
+    runs = [_of_process(run, found, names) for run in here]
+    others = [_of_directory(trace) for trace in found.values()]
+    runs += sorted(others, key=lambda run: (run.began_at, str(run.run_dir)))
+    return _with_versions(runs, registry if isinstance(registry, Registry) else Registry(registry))
+
+
+def _folder(folder: str | Path) -> Path:
+    path = user_path("a folder of runs", folder, "folder")
+    if not os.path.isdir(path):  # noqa: PTH112 (it raises nothing)
+        raise InputError(f"there is no folder {path}")
+    return path
+
+
+def _of_process(run: OptimizationRun, found: dict[str, Trace], names: Mapping[str, Any]) -> KnownRun:
+    plan, trace = run.plan, None
+    if plan.run_dir is not None:
+        place = str(plan.run_dir.resolve())
+        trace = found.get(place)
+        if trace is not None and trace.run_ids[-1:] == (plan.run_id,):
+            del found[place]  # it says nothing that the run does not
+    over = run.status in ("completed", "stopped")
+    said = run.progress
+    name = next((key for key, value in list(names.items()) if value is run and not key.startswith("_")), "")
+    return KnownRun(
+        number=0,
+        name=name,
+        status=run.status,  # type: ignore[arg-type]
+        optimizer=plan.optimizer,
+        run_dir=plan.run_dir,
+        began_at=run.began_at,
+        stopped_by=run.stopped_by if over else None,
+        problem="" if run.failure is None else failure_text(run.failure),
+        score=run.score if over else said.get("best_score"),
+        baseline_score=run.baseline_score if over else said.get("baseline_score"),
+        lm_calls=run.usage.lm_calls if over else said.get("lm_calls"),
+        budget=plan.budget.limits(),
+        run=run,
+        run_ids=(plan.run_id,),
+    )
+
+
+def _of_directory(trace: Trace) -> KnownRun:
+    return KnownRun(
+        number=0,
+        name="",
+        status=trace.status,
+        optimizer=trace.optimizer,
+        run_dir=trace.folder,
+        began_at=trace.began_at,
+        stopped_by=trace.stopped_by,
+        problem=trace.problem,
+        score=trace.score,
+        baseline_score=trace.baseline_score,
+        lm_calls=trace.lm_calls,
+        budget=trace.budget,
+        run_ids=trace.run_ids,
+    )
+
+
+def _with_versions(runs: list[KnownRun], registry: Registry) -> list[KnownRun]:
+    """Return the runs with what was registered from them; a registry that cannot be read has nothing to say."""
+    sought = {run_id: number for number, run in enumerate(runs) for run_id in run.run_ids}
+    made: dict[int, list[str]] = {}
+    if sought and registry.root.is_dir():
+        optimizers, first = {run.optimizer for run in runs}, min(run.began_at for run in runs if run.began_at)
+        with contextlib.suppress(DspyNbError):
+            for version in registry.survey()[0]:
+                if version.optimizer not in optimizers or version.created_at[:19] < first[:19]:
+                    continue  # its metadata need not be opened
+                with contextlib.suppress(DspyNbError):
+                    number = sought.get(str(version.metadata.get("run_id")))
+                    if number is not None:
+                        made.setdefault(number, []).append(version.ref)
+    return [
+        replace(run, number=number, registry=registry, versions=tuple(made.get(number, ())))
+        for number, run in enumerate(runs)
+    ]

@@ -1,0 +1,1 @@
+"""What holds any optimizer to its limits, and follows what it tries."""

@@ -1,0 +1,87 @@
+"""The runs that are known here as rows of a table: how each of them is, and what can be done with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Final
+
+from dspy_nb.core.registry.runs import KnownRun
+from dspy_nb.views.documents import Cell
+from dspy_nb.views.wording import UNKNOWN, describe_ending, excerpt, format_or_dash, moment, percent
+
+RUN_COLUMNS: Final = ("no", "run", "state", "what can be done", "score", "LM calls", "began (UTC)")
+
+_OVER: Final = ("completed", "stopped")
+
+
+def list_run(run: KnownRun) -> tuple[Cell, ...]:
+    """Return what a row says of a run."""
+    score = UNKNOWN if run.score is None else percent(run.score)
+    if run.score is not None and run.baseline_score is not None:
+        score = f"{percent(run.baseline_score)} → {score}"
+    state = describe_state(run)
+    if run.versions or run.status in _OVER:
+        state += f"; registered as {', '.join(run.versions)}" if run.versions else "; not registered"
+    calls, began = format_or_dash(run.lm_calls), moment(run.began_at) or UNKNOWN
+    return str(run.number), _called(run), state, what_to_do(run), score, calls, began
+
+
+def describe_state(run: KnownRun) -> str:
+    """Return how a run is, in words."""
+    problem = f": {excerpt(run.problem, 60)}" if run.problem else ""
+    if run.status == "stopped":
+        known = run.stopped_by in run.budget or run.stopped_by not in _LIMITS
+        return describe_ending(run.stopped_by, run.budget) if known else f"stopped by {run.stopped_by}"
+    return {
+        "running": "going on" if run.run is not None else "going on in another process",
+        "completed": "completed",
+        "failed": f"failed{problem}",
+        "lost": "ended without a word: killed, perhaps",
+        "silent": "has no log",
+        "damaged": f"cannot be read{problem}",
+    }[run.status]
+
+
+def what_to_do(run: KnownRun) -> str:
+    """Return the lines that can be typed for a run, the likeliest first."""
+    it = f"nb.runs()[{run.number}]"
+    if run.run is None:
+        if run.status == "running":
+            return "interrupt it where it goes on"
+        if run.status == "damaged" or run.run_dir is None or (run.status == "completed" and run.versions):
+            return ""
+        return f"nb.optimize(..., run_dir={_short(run)!r})"
+    if run.status == "running":
+        return f"{it}.attach() or %dspy_runs --attach {run.number}; {it}.stop()"
+    ways = []
+    if run.status in _OVER and not run.versions and run.run.origin != "given":
+        ways.append(f"{it}.register('MODEL')")
+    if run.status in ("stopped", "failed"):
+        ways.append(f"{it}.resume()" if run.run_dir else "give run_dir= the next time, to go on")
+    return "; ".join(ways)
+
+
+def note_on(runs: Iterable[KnownRun]) -> str:
+    """Return what is to be said of the runs of other processes, "" if there are none."""
+    if not any("run_dir=" in what_to_do(run) for run in runs if run.run is None):
+        return ""
+    return (
+        "The same call as before, with its run_dir, goes on where that ended and pays for no answer twice; of a "
+        "run that completed it gives the program again, to be registered."
+    )
+
+
+_LIMITS: Final = ("lm_calls", "seconds", "tokens", "usd")
+
+
+def _called(run: KnownRun) -> str:
+    parts = [run.name, run.optimizer, "" if run.run_dir is None else _short(run)]
+    return " · ".join(filter(None, parts)) or UNKNOWN
+
+
+def _short(run: KnownRun) -> str:
+    """Return the run directory as short as it can be said from here."""
+    assert run.run_dir is not None
+    here = os.path.relpath(run.run_dir)
+    return str(run.run_dir) if here.startswith("..") else here

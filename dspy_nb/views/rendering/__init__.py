@@ -1,0 +1,1 @@
+"""Documents as text for a terminal, as Markdown and as HTML."""
