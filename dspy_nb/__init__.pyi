@@ -83,7 +83,7 @@ from .core.sweep_events import SweepStarted as SweepStarted
 from .notebook.widgets.progress import ABPanel as ABPanel
 from .notebook.widgets.progress import ProgressPanel as ProgressPanel
 from .notebook.widgets.registry import RegistryBrowser as RegistryBrowser
-from .views.listings import runs as runs
+from .views.known_runs import runs as runs
 
 __version__: str
 FRONTS: dict[str, str]

@@ -206,11 +206,12 @@ def history(here: Surface, model_id: str | None, environment: str | None, root: 
 @option("--predictor", "Whose prompt, where the programs have several predictors.", Kind("PATH"))
 @common.registry
 def diff(here: Surface, a: str, b: str, inputs: tuple[str, ...], predictor: str | None, root: str) -> Outcome:
-    r"""Show what changed between two versions, from the older to the newer.
+    r"""Show what changed between two versions.
 
-    In whichever order they are named: of one model the lower version is the older, of two models the one that was
-    made earlier. Instructions, demos, fields, options and scores are compared, with --input the exact prompts too;
-    where both were evaluated on the same examples, also example by example and class by class.
+    From the older to the newer, in whichever order they are named: of one model the lower version is the older, of
+    two models the one that was made earlier. Instructions, demos, fields, options and scores are compared, with
+    --input the exact prompts too; where both were evaluated on the same examples, also example by example and class
+    by class.
 
     \b
     Examples:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dspy_nb as nb
 from dspy_nb.commands import common
 from dspy_nb.commands.declaration import Kind, argument, command, option
 from dspy_nb.commands.surface import Outcome, Surface
-from dspy_nb.core.registry.runs import KnownRun
+
+if TYPE_CHECKING:
+    from dspy_nb.core.registry.runs import KnownRun
 
 
 def _numbers(here: Surface, ctx: Any) -> list[str]:
@@ -27,11 +29,12 @@ _NUMBERS = Kind("N", _numbers)
 def runs(
     here: Surface, folders: tuple[str, ...], root: str, attach: str | None = None, stop: str | None = None
 ) -> Outcome:
-    r"""List optimizations, how each ended or that it goes on, and what can be done with it.
+    r"""List optimizations, and what can be done with each.
 
-    They are the runs of this kernel and those of the run directories in each FOLDER, by default in the current one,
-    down to three folders below. While a run goes on in the foreground, a notebook runs no other cell: interrupt the
-    kernel to stop it; what is run in the background can be shown again and stopped from here.
+    The list says how each ended, or that it goes on. They are the runs of this kernel and those of the run
+    directories in each FOLDER, by default in the current one, down to three folders below. While a run goes on
+    in the foreground, a notebook runs no other cell: interrupt the kernel to stop it; what is run in the background
+    can be shown again and stopped from here.
 
     \b
     Examples:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from dspy_nb.core.evaluation.pairing import Flip
 from dspy_nb.core.registry.diff import VersionDiff
 from dspy_nb.core.registry.measured import ClassChange, Measured, Paired, ScoreOf
-from dspy_nb.views.comparison import flip_cells
 from dspy_nb.views.documents import (
     Block,
     Cell,
@@ -22,6 +21,9 @@ from dspy_nb.views.documents import (
     document,
 )
 from dspy_nb.views.wording import UNKNOWN, count, level, moment, percent, points, say_rest
+
+if TYPE_CHECKING:
+    from dspy_nb.core.evaluation.pairing import Flip
 
 _MOST_FLIPS = 20
 _MOST_CLASSES = 20
@@ -146,6 +148,8 @@ def _all_flips(paired: Paired | None) -> list[Block]:
 def _flips(did: str, flips: Sequence[Flip]) -> list[Block]:
     if not flips:
         return []
+    from dspy_nb.views.comparison import flip_cells
+
     rows = [flip_cells(flip) for flip in flips[:_MOST_FLIPS]]
     caption = say_rest(_MOST_FLIPS, len(flips), "examples")
     table = Table(("input", "expected", "older", "newer"), rows, caption=caption)

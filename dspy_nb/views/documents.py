@@ -168,7 +168,8 @@ _VIEWS: Final = {
     "examples.blocks": "ExampleTable",
     "experiment": "ExperimentStatus",
     "gate": "GateResult",
-    "listings": "Deployment HistoryEntry KnownRun ModelVersion Preset Requirement",
+    "known_runs": "KnownRun",
+    "listings": "Deployment HistoryEntry ModelVersion Preset Requirement",
     "monitor": "CanaryStatus HealthReport",
     "pipeline": "PipelineResult",
     "run": "Candidate Estimate OptimizationRun Plan",
@@ -177,6 +178,13 @@ _VIEWS: Final = {
 """The views, each with the types that it has a document for: a new type of result is named here."""
 
 _VIEW_OF: Final = {name: view for view, names in _VIEWS.items() for name in names.split()}
+
+
+def import_view(kind: type) -> None:
+    """Import the view of a type of result, if it has one."""
+    for base in kind.__mro__:
+        if view := _VIEW_OF.get(base.__name__):
+            importlib.import_module(f"dspy_nb.views.{view}")
 
 
 @functools.singledispatch
@@ -188,9 +196,7 @@ def document(result: object) -> Document:
     Raises:
         TypeError: There is no view of such a thing.
     """
-    for kind in type(result).__mro__:
-        if view := _VIEW_OF.get(kind.__name__):
-            importlib.import_module(f"dspy_nb.views.{view}")
+    import_view(type(result))
     make = document.dispatch(type(result))
     if make is document.dispatch(object):
         raise TypeError(f"there is no view of a {type(result).__name__}")

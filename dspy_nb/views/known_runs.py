@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
 
-from dspy_nb.core.registry.runs import KnownRun
+from dspy_nb.core.registry.runs import KnownRun, known_runs
 from dspy_nb.views.documents import Cell
+from dspy_nb.views.listings import Kind, Listing, add_kind, short_path
 from dspy_nb.views.wording import UNKNOWN, describe_ending, excerpt, format_or_dash, moment, percent
 
-RUN_COLUMNS: Final = ("no", "run", "state", "what can be done", "score", "LM calls", "began (UTC)")
+_COLUMNS: Final = ("no", "run", "state", "what can be done", "score", "LM calls", "began (UTC)")
 
 _OVER: Final = ("completed", "stopped")
 
 
-def list_run(run: KnownRun) -> tuple[Cell, ...]:
+def runs(
+    *folders: str | Path, registry: str | Path = "registry", names: Mapping[str, Any] | None = None
+) -> Listing[KnownRun]:
+    """List the optimizations that are known here, and what can be done with each; nothing is written.
+
+    They are the runs of this process, in the foreground and in the background, as long as anybody holds them, and
+    those of run directories: finished, stopped, going on, killed, or damaged. ``runs()[2]`` is number 2, with
+    ``attach()`` (show how it goes), ``stop()``, ``register(model_id)``, ``resume()`` and ``run``.
+
+    Args:
+        folders: Where to look for run directories, three folders deep; by default the current folder, and
+            wherever this process has put some.
+        registry: Folder of the registry in which to look for what was registered from them.
+        names: The names by which to call runs of this process; by default those of the notebook or the script.
+
+    Raises:
+        InputError: A folder that was named is none.
+    """
+    found = known_runs(folders or None, registry=registry, names=names)
+    where = ", ".join(map(str, folders)) or "this process or below the current folder"
+    return Listing(found, nothing=f"No runs of {where}." if not folders else f"No runs in {where}.")
+
+
+def _list_run(run: KnownRun) -> tuple[Cell, ...]:
     """Return what a row says of a run."""
     score = UNKNOWN if run.score is None else percent(run.score)
     if run.score is not None and run.baseline_score is not None:
@@ -62,7 +86,7 @@ def what_to_do(run: KnownRun) -> str:
     return "; ".join(ways)
 
 
-def note_on(runs: Iterable[KnownRun]) -> str:
+def _note_on(runs: Iterable[KnownRun]) -> str:
     """Return what is to be said of the runs of other processes, "" if there are none."""
     if not any("run_dir=" in what_to_do(run) for run in runs if run.run is None):
         return ""
@@ -83,5 +107,7 @@ def _called(run: KnownRun) -> str:
 def _short(run: KnownRun) -> str:
     """Return the run directory as short as it can be said from here."""
     assert run.run_dir is not None
-    here = os.path.relpath(run.run_dir)
-    return str(run.run_dir) if here.startswith("..") else here
+    return short_path(run.run_dir)
+
+
+add_kind(KnownRun, Kind("Runs", _COLUMNS, _list_run, frozenset([0, 5]), 50, last=True, note=_note_on))

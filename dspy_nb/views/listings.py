@@ -17,10 +17,8 @@ from dspy_nb.core.models.requirements import Requirement
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.presets import Preset
-from dspy_nb.core.registry.runs import KnownRun, known_runs
 from dspy_nb.core.text import did_you_mean, value_text
-from dspy_nb.views.documents import Block, Cell, Document, Note, Score, Table, Toned, document
-from dspy_nb.views.known_runs import RUN_COLUMNS, list_run, note_on
+from dspy_nb.views.documents import Block, Cell, Document, Note, Score, Table, Toned, document, import_view
 from dspy_nb.views.wording import UNKNOWN, moment, say_rest
 
 T = TypeVar("T")
@@ -55,7 +53,7 @@ class Listing(Shown, list[T]):
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
     """How one kind of item is listed.
 
     Of more than ``limit`` only the first are shown, or the ``last``; for ``spare`` see ``Table``.
@@ -77,8 +75,9 @@ def _(items: Listing) -> Document:  # type: ignore[type-arg]  # no dispatch on w
         return Document(
             items.title, [Note(items.nothing)], headline=f"{items.title or 'A list'}: {items.nothing}"
         )
-    of_versions = isinstance(items[0], ModelVersion)
-    kind = _version_kind(items.columns, items.live) if of_versions else _KINDS[type(items[0])]
+    of = type(items[0])
+    import_view(of)
+    kind = _version_kind(items.columns, items.live) if of is ModelVersion else _KINDS[of]
     limit = kind.limit or len(items)
     shown = items[-limit:] if kind.last else items[:limit]
     rows = [kind.row(item) for item in shown]
@@ -153,14 +152,14 @@ def check_columns(text: str) -> list[str]:
     return chosen
 
 
-def _version_kind(columns: Sequence[str] | None, live: Live) -> _Kind:
+def _version_kind(columns: Sequence[str] | None, live: Live) -> Kind:
     """Return how versions are listed: in the usual columns by default, where they are live only if one is."""
     spare: tuple[str, ...] = ()
     if columns is None:
         columns = [name for name in _USUAL if live or name != "live"]
         spare = ("language model", "optimizer", "created (UTC)")
     chosen = [COLUMNS[name] for name in columns]
-    return _Kind(
+    return Kind(
         "Versions",
         [column.title for column in chosen],
         lambda version: tuple(column.cell(version, live.get(version.ref, ())) for column in chosen),
@@ -209,41 +208,23 @@ def _stages(entry: HistoryEntry) -> str:
 
 _WHEN: Final = ("no", "when (UTC)", "what")
 _WHY: Final = ("who", "why", "evidence")
-_KINDS: Final[dict[type, _Kind]] = {
-    Preset: _Kind("Presets", ("name", "optimizer and options", "what for"), _list_preset),
+_KINDS: Final[dict[type, Kind]] = {
+    Preset: Kind("Presets", ("name", "optimizer and options", "what for"), _list_preset),
     ModelVersion: _version_kind(None, {}),
-    Requirement: _Kind("Requirements", ("requirement", "met", "by what"), _list_requirement),
-    HistoryEntry: _Kind("History", (*_WHEN, "version", "stage", *_WHY), _list_decision, frozenset([0])),
-    Deployment: _Kind(
+    Requirement: Kind("Requirements", ("requirement", "met", "by what"), _list_requirement),
+    HistoryEntry: Kind("History", (*_WHEN, "version", "stage", *_WHY), _list_decision, frozenset([0])),
+    Deployment: Kind(
         "Deployment", (*_WHEN, "live", "instead of", "way back", *_WHY), _list_deployment, frozenset([0])
     ),
-    KnownRun: _Kind("Runs", RUN_COLUMNS, list_run, frozenset([0, 5]), 50, last=True, note=note_on),
 }
-for _kind in _KINDS:
-    document.register(_kind, _alone)
+for _type in _KINDS:
+    document.register(_type, _alone)
 
 
-def runs(
-    *folders: str | Path, registry: str | Path = "registry", names: Mapping[str, Any] | None = None
-) -> Listing[KnownRun]:
-    """List the optimizations that are known here, and what can be done with each; nothing is written.
-
-    They are the runs of this process, in the foreground and in the background, as long as anybody holds them, and
-    those of run directories: finished, stopped, going on, killed, or damaged. ``runs()[2]`` is number 2, with
-    ``attach()`` (show how it goes), ``stop()``, ``register(model_id)``, ``resume()`` and ``run``.
-
-    Args:
-        folders: Where to look for run directories, three folders deep; by default the current folder, and
-            wherever this process has put some.
-        registry: Folder of the registry in which to look for what was registered from them.
-        names: The names by which to call runs of this process; by default those of the notebook or the script.
-
-    Raises:
-        InputError: A folder that was named is none.
-    """
-    found = known_runs(folders or None, registry=registry, names=names)
-    where = ", ".join(map(str, folders)) or "this process or below the current folder"
-    return Listing(found, nothing=f"No runs of {where}." if not folders else f"No runs in {where}.")
+def add_kind(items: type, kind: Kind) -> None:
+    """Let items of a type be listed; the view that says how is theirs in ``documents``."""
+    _KINDS[items] = kind
+    document.register(items, _alone)
 
 
 def short_path(path: Path) -> str:

@@ -124,7 +124,7 @@ def test_json_has_the_numbers_and_no_single_examples(capsys):
 
 def test_the_examples_that_changed_are_printed_where_they_are_asked_for(capsys):
     assert main([*command(_WEAK, _STRONG), "--examples", "fixed"]) == 0
-    lines = [line.split() for line in said(capsys)[0].splitlines() if line.endswith(" fixed")]
+    lines = [line.split() for line in said(capsys)[0].splitlines() if line.endswith("  fixed")]
     assert len(lines) > 5
     assert all("(wrong)" in line and "(right)" in line for line in lines)
 

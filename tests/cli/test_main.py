@@ -192,7 +192,7 @@ def test_optimize_registers_a_version_that_list_show_and_check_know(
     assert metadata["optimizer"] == "BootstrapFewShot"
     assert metadata["usage"]["lm_calls"] == engine.calls
     assert main(["show", "sentiment@1.0.0"]) == 0
-    assert capsys.readouterr().out.startswith("# sentiment 1.0.0")
+    assert capsys.readouterr().out.startswith("sentiment 1.0.0\n")
     assert _json(capsys, "check") == []
 
     program = nb.Registry("registry").load("sentiment")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import dspy
 import pytest
+from IPython.core.completer import provisionalcompleter
 from IPython.utils.capture import capture_output
 
 from dspy_nb.commands import COMMANDS
@@ -25,12 +26,12 @@ from tests.notebook.test_optimize import OPTIMIZE, Notebook
 MAGICS = sorted(verb.magic for verb in COMMANDS if verb.magic is not None)
 
 ELSEWHERE = {
-    7: "tests/notebook/test_assigned.py",  # a value comes back, and is shown once
+    7: "tests/notebook/test_assigned_results.py",  # a value comes back, and is shown once
     12: "tests/views/test_every_result.py",  # text and escaped HTML of every result
-    13: "tests/views/progress/test_terminal.py",  # bars that end in colours, text where there is no kernel
+    13: "tests/views/progress/test_line.py",  # bars that end in colours, text where there is no kernel
     14: "tests/notebook/browser/test_reload.py",  # no widget state is needed after a reload
     15: "tests/notebook/browser/test_panel.py",  # Stop works while the cell runs
-    17: "tests/views/examples/test_table.py",  # embedded tables are capped, and say so
+    17: "tests/views/test_examples.py",  # embedded tables are capped, and say so
     18: "tests/notebook/test_runs.py",  # work in the background, recalled later
 }
 """Convention to the file that tries it."""
@@ -86,7 +87,7 @@ def test_5_names_in_braces_and_after_dollars_are_expanded(notebook: Notebook) ->
 
 def test_6_objects_are_named_and_found_where_the_cell_can_see_them(notebook: Notebook) -> None:
     line = "%dspy_optimize mine --train train --metric exact_match:sentiment --dry-run"
-    cell = f"def inner():\n    mine = program\n    return {line}\ninner().lm_calls"
+    cell = f"def inner():\n    mine = program\n    found = {line}\n    return found\ninner().lm_calls"
     value, _ = notebook.run(cell)
     assert value > 0
 
@@ -108,7 +109,9 @@ def test_9_defaults_are_configured_and_checked(notebook: Notebook) -> None:
 
 
 def test_10_tab_completes_names_and_options(notebook: Notebook) -> None:
-    _, found = notebook.shell.complete("--tr", "%dspy_optimize program --tr")
+    line = "%dspy_optimize program --tr"
+    with provisionalcompleter():
+        found = [one.text for one in notebook.shell.Completer.completions(line, len(line))]
     assert "--train" in found
 
 

@@ -25,6 +25,7 @@ LINES = {
     "dspy_monitor": "%dspy_monitor staging --no-plot",
     "dspy_presets": "%dspy_presets",
     "dspy_registry": "%dspy_registry",
+    "dspy_runs": "%dspy_runs",
 }
 DECIDING = ("dspy_promote", "dspy_deploy", "dspy_rollback")  # not twice
 WATCHED = [name for name, verb in _VERBS.items() if any(param.name == "quiet" for param in verb.params)]

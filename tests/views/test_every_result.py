@@ -48,6 +48,8 @@ def _results(folder: Path) -> Iterator[Any]:
     yield registry.get("m@1.0.0")
     yield registry.history("m")[0]
     yield registry.diff("m@1.0.0", "m@1.1.0")
+    yield registry.requirements("m@1.0.0", "production")[0]
+    yield nb.runs(folder, registry=folder)[0]
     yield nb.list_presets()[0]
     step = PipelineStep("gate", "refused", HOSTILE)
     yield nb.PipelineResult(False, "m@1.0.0", None, (step,), folder)

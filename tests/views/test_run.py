@@ -339,7 +339,7 @@ def test_an_evaluation_with_hundreds_of_predicted_labels_stays_small():
         evaluation = evaluate(program, examples, exact_match("topic"), num_threads=4, label="topic")
     page = to_html(evaluation)
     assert "labels are shown" in read(page)
-    assert len(page) < 64_000
+    assert len(page) < 128_000  # half of it the table of examples, at its most
 
 
 def test_an_evaluation_without_results_or_intervals_has_dashes():

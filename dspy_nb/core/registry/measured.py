@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation.pairing import Difference, Flip, flips_between, paired_difference
-from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.models.version import ModelVersion
+
+if TYPE_CHECKING:
+    from dspy_nb.core.evaluation.pairing import Difference, Flip
+    from dspy_nb.core.evaluation.scorecard import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,8 @@ def _stored(version: ModelVersion) -> Evaluation:
     content = version.evaluation
     if content is None:
         raise InputError(f"{version.ref} has no evaluation stored with it")
+    from dspy_nb.core.evaluation.scorecard import Evaluation
+
     try:
         found = Evaluation.from_dict({**content})
     except InputError as error:
@@ -128,6 +133,8 @@ def _stored(version: ModelVersion) -> Evaluation:
 
 
 def _pair(a: Evaluation, b: Evaluation, names: tuple[str, str]) -> Paired:
+    from dspy_nb.core.evaluation.pairing import flips_between, paired_difference
+
     difference = paired_difference(b, a, names=names)
     return Paired(
         difference,

@@ -8,9 +8,6 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
-import dspy
-from pydantic import BaseModel
-
 _LONGEST_INT = 14_284  # bits: Python writes no longer one in decimals
 
 
@@ -32,6 +29,9 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    import dspy
+    from pydantic import BaseModel
+
     if isinstance(value, dspy.Example):
         return plain(dict(value.items()))
     if isinstance(value, dspy.Tool):

@@ -348,7 +348,9 @@ def test_a_status_cannot_be_changed(tmp_path: Path) -> None:
     status = begin(tmp_path).status()
     with pytest.raises(dataclasses.FrozenInstanceError):
         status.verdict = "B better"
-    assert repr(status) == "<ExperimentStatus t, a (A) and b (B): inconclusive, nothing counted yet, n=0>"
+    assert repr(status) == (
+        "<ExperimentStatus: Experiment t: a (A) and b (B): Inconclusive: no outcome counts yet.>"
+    )
     assert (status.a.success_rate != status.a.success_rate, status.path, status.more_needed) == (
         True,
         (),

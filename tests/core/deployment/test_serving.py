@@ -172,7 +172,7 @@ def serve_the_example_app(root: Path, environment: str, port: int) -> None:
 def test_the_example_app_notices_deployments_of_another_process(tmp_path: Path, children: Children) -> None:
     registry = nb.Registry(tmp_path / "registry")
     refs = registered(registry, lambda: dspy.Predict("review -> sentiment"))
-    environment = registry.environment("production-pair", create=True)
+    environment = registry.environment("development")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
     server = children(serve_the_example_app, registry.root, environment.name, port)

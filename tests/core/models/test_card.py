@@ -35,7 +35,7 @@ def test_a_card_says_how_good_made_from_what_and_how_to_use(registry: Registry) 
         'program(review="...").sentiment',
         "```text\nrun\n```",
         '"review": "nice"',
-        "lm\\_calls 100",
+        "| Spent |",
     ):
         assert part in text
 

@@ -48,7 +48,7 @@ def follow(state: ModelState, what: str, target: Any) -> None:
     elif target in state.records and what in TRANSITIONS[state.records[target].stage]:
         reference = parse_reference(f"m@{target}")
         body = decide_promotion(
-            state, reference, what, requirements=(), evidence=None, force=False, reason=None
+            state, reference, what, requirements=(), evidence=None, force=False, reason=None, live={}
         )
         take(state, "promote", body)
 

@@ -255,6 +255,7 @@ def test_an_interrupted_optimization_goes_on_without_paying_twice(registry, caps
         "production-other",
         "--staging",
         "staging-other",
+        "--create",
     )
     assert again <= engine.calls - (first - 20)  # the answers that were under way may be asked for again
 
@@ -322,7 +323,7 @@ def test_an_environment_that_serves_another_model_is_not_taken_over(registry, ca
     calls = engine.calls
     for place in ("production", "staging"):
         other = {"production": "--staging", "staging": "--environment"}[place]
-        assert main(["pipeline", "--model-id", "other", other, "elsewhere"]) == 2
+        assert main(["pipeline", "--model-id", "other", other, "elsewhere", "--create"]) == 2
         assert f"sentiment@1.0.0 is live in {place}, another model" in capsys.readouterr().err
     assert engine.calls == calls
 

@@ -54,7 +54,9 @@ def seen(root: Path) -> list[Any]:
     registry = Registry(root)
     versions = [(version.ref, version.stage) for version in registry.list()]
     lines = [
-        (line.action, line.ref) for name in ("e", "other") for line in registry.environment(name).history()
+        (line.action, line.ref)
+        for name in ("e", "other")
+        for line in registry.environment(name, create=True).history()
     ]
     return [versions, lines]
 

@@ -25,7 +25,7 @@ def registry(tmp_path: Path) -> Registry:
     registry.register(program(), "other")
     registry.promote("m@1.1.0", "staging")
     for name in ("e", "live"):
-        registry.environment(name).deploy("m@1.0.0")
+        registry.environment(name, create=True).deploy("m@1.0.0")
         registry.environment(name).deploy("m@1.1.0")
     assert registry.check() == []
     return registry
@@ -122,7 +122,7 @@ def test_an_anchor_that_is_behind_or_not_there_is_no_finding(registry: Registry)
     for content in (before, b"", bytes(40), half):  # a crash in between, a power cut
         anchor.write_bytes(content)
         assert registry.check() == []
-    registry.promote("m@1.1.0", "archived")
+    registry.promote("m@1.0.0", "staging")
     assert anchor.read_bytes() != newest
     assert registry.check() == []
 

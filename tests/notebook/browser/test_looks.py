@@ -131,7 +131,7 @@ def _look(notebook: Notebook, name: str, cells: tuple[int, ...]) -> list[str]:
     found = []
     now = page.evaluate("() => document.body.dataset.jpThemeName")
     for theme, width in itertools.product(sorted(_THEMES, key=lambda name: name != now), _WIDTHS):
-        _show_in(page, theme, width)
+        show_in(page, theme, width)
         scene = f"{name}-{theme[11:].lower()}-{width}"
         where = ", ".join(
             f".jp-Notebook .jp-CodeCell:nth-child({cell + 1} of .jp-CodeCell) {part.strip()}"
@@ -144,7 +144,8 @@ def _look(notebook: Notebook, name: str, cells: tuple[int, ...]) -> list[str]:
     return found
 
 
-def _show_in(page, theme: str, width: int) -> None:
+def show_in(page, theme: str, width: int) -> None:
+    """Show a page that is open in another theme and width."""
     page.set_viewport_size({"width": width, "height": 1600})
     if page.evaluate("() => document.body.dataset.jpThemeName") != theme:
         page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
