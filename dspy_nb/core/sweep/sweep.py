@@ -17,7 +17,6 @@ from dspy_nb.core.data.identity import fingerprint
 from dspy_nb.core.errors import DspyNbError, InputError, OptimizationFailed, failure_text
 from dspy_nb.core.event_log import EventLog
 from dspy_nb.core.events import Listener, warn_of
-from dspy_nb.core.sweep_events import CellEnded, CellStarted, SweepEnded, SweepStarted
 from dspy_nb.core.optimization.replay import RunDirectory, describe_program, describe_schemas, text_hash
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.programs.adapters import describe_adapter
@@ -31,6 +30,7 @@ from dspy_nb.core.sweep.grid import AS_GIVEN, Grid, make_grid
 from dspy_nb.core.sweep.ledger import Ledger, interruptible
 from dspy_nb.core.sweep.report import make_result
 from dspy_nb.core.sweep.result import SweepResult
+from dspy_nb.core.sweep_events import CellEnded, CellStarted, SweepEnded, SweepStarted
 from dspy_nb.core.text import value_text
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from dspy_nb.core.events import CandidateScored, Compared, Completed, Evaluated, Event, Progress, Started, StepEnded, StepStarted
+from dspy_nb.core.events import (
+    CandidateScored,
+    Compared,
+    Completed,
+    Evaluated,
+    Event,
+    Progress,
+    Started,
+    StepEnded,
+    StepStarted,
+)
 from dspy_nb.core.sweep_events import CellEnded, CellStarted, SweepEnded, SweepStarted
 from dspy_nb.views.documents import Bar, Block, Facts, Table
 from dspy_nb.views.findings import finding_notes

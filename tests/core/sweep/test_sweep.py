@@ -12,7 +12,6 @@ import pytest
 from dspy_nb.core.data.metrics import exact_match
 from dspy_nb.core.errors import InputError, NotFound, OptimizationFailed
 from dspy_nb.core.event_log import read_events
-from dspy_nb.core.sweep_events import CellEnded, CellStarted, SweepEnded, SweepStarted
 from dspy_nb.core.evidence import SweepEvidence, accept_evidence, read_evidence
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.registry.registry import Registry
@@ -20,6 +19,7 @@ from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.sweep import race
 from dspy_nb.core.sweep.result import SweepResult
 from dspy_nb.core.sweep.sweep import sweep
+from dspy_nb.core.sweep_events import CellEnded, CellStarted, SweepEnded, SweepStarted
 from tests.children import Children
 from tests.moments import HANG_S, interrupting
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
