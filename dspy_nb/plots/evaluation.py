@@ -121,7 +121,7 @@ def plot_latency(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     ax.set_ylabel("examples")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     figures.legend_below(ax, 3, 3.6)
-    along_x = f"{unit}, {count(len(times), 'answer')}, waiting included, those from a cache left out"
+    along_x = f"{unit}, {count(len(times), 'answer')}, waiting included, cache hits left out"
     return finish(ax, "Time per answer", along_x)
 
 

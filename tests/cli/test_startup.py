@@ -41,6 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "promote m@1.1.0 --to staging",
         "diff m@1.0.0 m@1.1.0",
         "archive m --keep-latest 1",
+        "runs",
         "presets",
         "presets light --json",
         "--version",

@@ -28,7 +28,7 @@ MAGICS = sorted(verb.magic for verb in COMMANDS if verb.magic is not None)
 ELSEWHERE = {
     7: "tests/notebook/test_assigned_results.py",  # a value comes back, and is shown once
     12: "tests/views/test_every_result.py",  # text and escaped HTML of every result
-    13: "tests/views/progress/test_line.py",  # bars that end in colours, text where there is no kernel
+    13: "tests/views/progress/test_display.py",  # bars that end in colours, text where there is no kernel
     14: "tests/notebook/browser/test_reload.py",  # no widget state is needed after a reload
     15: "tests/notebook/browser/test_panel.py",  # Stop works while the cell runs
     17: "tests/views/test_examples.py",  # embedded tables are capped, and say so

@@ -22,6 +22,7 @@ from dspy_nb.core.event_log import EventLog
 from dspy_nb.core.events import Listener
 from dspy_nb.core.optimization.ending import SPOKEN, Voice
 from dspy_nb.core.optimization.estimates import Estimate
+from dspy_nb.core.optimization.known import remember
 from dspy_nb.core.optimization.replay import (
     RunDirectory,
     describe_lm,
@@ -29,7 +30,7 @@ from dspy_nb.core.optimization.replay import (
     describe_schemas,
     text_hash,
 )
-from dspy_nb.core.optimization.run import OptimizationRun, RunSettings, readable, remember
+from dspy_nb.core.optimization.run import OptimizationRun, RunSettings, readable
 from dspy_nb.core.optimization.search import Search, Setup
 from dspy_nb.core.optimization.task import Task, uncompiled
 from dspy_nb.core.programs.spec import predictors_of

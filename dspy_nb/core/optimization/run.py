@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
-import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import dspy
 
@@ -431,27 +430,6 @@ def ending_of(plan: RunSettings, result: Result, held_out: HeldOut | None) -> En
         errors=result.errors.count,
         calls=result.usage.lm_calls + result.usage.cache_hits,
     )
-
-
-_KNOWN: Final[weakref.WeakSet[OptimizationRun]] = weakref.WeakSet()
-_DIRECTORIES: Final[dict[Path, None]] = {}
-
-
-def remember(run: OptimizationRun) -> None:
-    """Let :func:`runs_of_this_process` know of a run, for as long as anybody holds it, and of its directory."""
-    _KNOWN.add(run)
-    if run.plan.run_dir is not None:
-        _DIRECTORIES[run.plan.run_dir.absolute()] = None
-
-
-def runs_of_this_process() -> list[OptimizationRun]:
-    """Return the runs that somebody still holds; one that goes on holds itself."""
-    return sorted(_KNOWN, key=lambda run: run.began_at)
-
-
-def directories_of_this_process() -> list[Path]:
-    """Return the run directories that runs of this process have had, also of runs that nobody holds any more."""
-    return list(_DIRECTORIES)
 
 
 def readable(value: Any) -> Any:

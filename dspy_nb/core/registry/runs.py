@@ -8,22 +8,20 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.doors import Shown, through
 from dspy_nb.core.errors import DspyNbError, InputError, failure_text
 from dspy_nb.core.events import Listener
 from dspy_nb.core.models.version import ModelVersion
-from dspy_nb.core.optimization.optimize import optimize
-from dspy_nb.core.optimization.run import (
-    OptimizationRun,
-    directories_of_this_process,
-    runs_of_this_process,
-)
+from dspy_nb.core.optimization.known import directories_of_this_process, runs_of_this_process
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.registry.traces import Status, Trace, find_traces, read_trace
-from dspy_nb.core.supervision.budget import Budget
+
+if TYPE_CHECKING:
+    from dspy_nb.core.optimization.run import OptimizationRun
+    from dspy_nb.core.supervision.budget import Budget
 
 _DEPTH: Final = 3  # folders below the one that is looked into
 
@@ -117,6 +115,8 @@ class KnownRun(Shown):
             InputError: It goes on, has no run directory, or is not of this process, so that program and data are
                 not known: make the same call with ``run_dir``.
         """
+        from dspy_nb.core.optimization.optimize import optimize
+
         run = self._here("resume")
         if run.status == "running":
             raise InputError(f"run {self.number} goes on: there is nothing to resume")
