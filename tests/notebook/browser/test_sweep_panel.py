@@ -38,6 +38,6 @@ def test_one_panel_shows_all_cells_and_the_result_takes_its_place(open_notebook,
     assert notebook.page.get_by_role("button", name="Stop").count() == 0
     notebook.screenshot(pictures / "result.png")
     notebook.run(2)
-    notebook.wait_until(lambda: notebook.output(2).locator("img").count() == 1, "there is no figure")
+    notebook.wait_until(lambda: "US dollars" in notebook.output(2).inner_text(), "there is no figure")
     notebook.output(2).scroll_into_view_if_needed()
     notebook.screenshot(pictures / "figure.png")
