@@ -25,8 +25,8 @@ from dspy_nb.cli.output import keep_elsewhere
 from dspy_nb.commands.surface import write_late
 from dspy_nb.core.errors import DspyNbError, InputError
 from dspy_nb.core.storage.files import check_target
-from dspy_nb.core.text import visible
-from dspy_nb.views.wording import duration, excerpt
+from dspy_nb.core.text import excerpt, visible
+from dspy_nb.views.wording import duration
 
 _LINES_SHOWN = 24  # of one cell's output
 _STARTUP_TIMEOUT_S = 120

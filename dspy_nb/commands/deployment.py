@@ -43,7 +43,8 @@ def promote(
     registry, proof = open_registry(root), None if evidence is None else here.evidence(evidence)
     if dry_run:
         found = registry.requirements(ref, stage, evidence=proof)
-        return _requirements(found, registry.get(ref), f"to promote {{}} to {stage}")
+        version = registry.get(ref)
+        return _requirements(found, version, f"to promote {version.ref} to {stage}")
     version = registry.promote(ref, stage, evidence=proof, **decision)
     with contextlib.suppress(nb.RegistryError):  # it is done, whatever the disk says now
         if advice := advice_on_promotion(registry.history(version.model_id)):
@@ -106,7 +107,8 @@ def deploy(
     registry = open_registry(root)
     where = registry.environment(environment, create=create)
     if dry_run:
-        return _requirements(where.requirements(ref), registry.get(ref), f"to deploy {{}} to {environment}")
+        version = registry.get(ref)
+        return _requirements(where.requirements(ref), version, f"to deploy {version.ref} to {environment}")
     proof = None if evidence is None else here.evidence(evidence)
     return _outcome(here, environment, where.deploy(ref, evidence=proof, **decision))
 
@@ -137,7 +139,7 @@ def _requirements(found: Sequence[nb.Requirement], version: nb.ModelVersion, wha
     from dspy_nb.views.listings import Listing
 
     possible = all(one.met for one in found)
-    title = f"What it takes {what.format(version.ref)}: {'all is met' if possible else 'not all is met'}"
+    title = f"What it takes {what}: {'all is met' if possible else 'not all is met'}"
     data = {
         "ref": version.ref,
         "possible": possible,

@@ -25,7 +25,7 @@ def through(door: str, result: object) -> Any:
 
     Args:
         door: A key of ``dspy_nb.FRONTS``.
-        result: What is to be shown; ``None`` for ``called``, where there is no result yet.
+        result: What is to be shown.
     """
     return front(door)(result)
 

@@ -46,6 +46,12 @@ def one_line(text: object, length: int | None = None) -> str:
     return visible(" ".join(str(text).split()))[:length]
 
 
+def excerpt(text: object, length: int) -> str:
+    """Return ``text`` on one line, visible, of at most ``length`` characters, with … where it is cut."""
+    line = one_line(text)
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
 def markdown_text(text: object) -> str:
     """Return ``text`` as Markdown on one line, visible, in which nothing means anything to Markdown or HTML."""
     return _LIST.sub(r"\1\\\2", _MARKUP.sub(r"\\\g<0>", html.escape(one_line(text), quote=False)))

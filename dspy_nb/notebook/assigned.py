@@ -20,7 +20,7 @@ _OURS = ("dspy_nb", "IPython", "click", "contextlib")  # what a call goes throug
 _LONGEST = 60
 
 
-def called(_: object = None) -> tuple[str, str]:
+def called() -> tuple[str, str]:
     """Return what the result of the call under way, and dspy_nb itself, are called where the user types.
 
     Returns:

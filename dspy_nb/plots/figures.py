@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from dspy_nb.core.text import excerpt
 from dspy_nb.views.rendering.html import markup
-from dspy_nb.views.wording import excerpt
 
 # Okabe and Ito (2008), "Color Universal Design": told apart by people who confuse some colours. Nothing is said
 # by colour alone.

@@ -10,7 +10,8 @@ from dspy_nb.core.sweep.result import SweepCell, SweepResult
 from dspy_nb.plots import figures
 from dspy_nb.plots.figures import BLUE, GREEN, GREY, ORANGE, WIDTH, axes_of, finish
 from dspy_nb.views.sweep import MARGIN
-from dspy_nb.views.wording import excerpt, level
+from dspy_nb.core.text import excerpt
+from dspy_nb.views.wording import level
 
 
 def plot_sweep(found: SweepResult, *, margin: float = MARGIN, ax: Axes | None = None) -> Figure:

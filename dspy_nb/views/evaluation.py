@@ -7,10 +7,11 @@ import math
 from dspy_nb.core.evaluation.classification import Classification, Confusion
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.text import excerpt
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
 from dspy_nb.views.examples.blocks import examples_block
 from dspy_nb.views.findings import finding_blocks
-from dspy_nb.views.wording import count, duration, excerpt, level, percent, say_rest, usage_facts
+from dspy_nb.views.wording import count, duration, level, percent, say_rest, usage_facts
 
 _ROWS_SHOWN = 20
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from dspy_nb.core.evaluation.diagnosis import Finding
 from dspy_nb.core.evaluation.examples import ExampleResult
+from dspy_nb.core.text import excerpt
 from dspy_nb.views.documents import Block, Details, Table, warn
-from dspy_nb.views.wording import excerpt
 
 _EXAMPLES_SHOWN = 3
 _TOLD_AT_ONCE = 6

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from dspy_nb.core.registry.runs import KnownRun, known_runs
+from dspy_nb.core.text import excerpt
 from dspy_nb.views.documents import Cell
 from dspy_nb.views.listings import Kind, Listing, add_kind, short_path
-from dspy_nb.views.wording import UNKNOWN, describe_ending, excerpt, format_or_dash, moment, percent
+from dspy_nb.views.wording import UNKNOWN, describe_ending, format_or_dash, moment, percent
 
 _COLUMNS: Final = ("no", "run", "state", "what can be done", "score", "LM calls", "began (UTC)")
 

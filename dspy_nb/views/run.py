@@ -15,13 +15,13 @@ from dspy_nb.core.optimization.run import OptimizationRun, readable
 from dspy_nb.core.statistics.sample_sizes import Plan
 from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.supervision.candidates import Candidate, Prompt
-from dspy_nb.core.text import error_text
+from dspy_nb.core.text import error_text, excerpt
 from dspy_nb.views.documents import Block, Cell, Code, Details, Document, Facts, Note, Score, Table, document
 from dspy_nb.views.ending import describe_evidence, describe_flattery, describe_verdict, say_next
 from dspy_nb.views.examples.blocks import describe, examples_block
 from dspy_nb.views.examples.columns import OPEN, SMALL
 from dspy_nb.views.findings import finding_blocks
-from dspy_nb.views.wording import count, describe_ending, duration, excerpt, percent, say_rest, usage_facts
+from dspy_nb.views.wording import count, describe_ending, duration, percent, say_rest, usage_facts
 
 CANDIDATE_COLUMNS = ("candidate", "score", "n", "demos", "instruction")
 _CANDIDATES_SHOWN = 10
@@ -161,15 +161,11 @@ def _score(evaluation: Evaluation | None) -> Score:
 def _search_set(run: OptimizationRun) -> tuple[str, int]:
     """Return which examples ``run.score`` is about, and how many."""
     sizes = {name: int(data["n"]) for name, data in run.plan.datasets.items()}
-    if _has_unseen_valset(run):
+    if run.plan.has_unseen_valset:
         return "validation, not used by the search", sizes["val"]
     name = "validation" if get_optimizer(run.plan.optimizer).needs_valset else "training"
     full = (candidate.n for candidate in run.candidates if candidate.full)
     return f"{name}, seen by the search", max(full, default=sizes.get("val", sizes.get("train", 0)))
-
-
-def _has_unseen_valset(run: OptimizationRun) -> bool:
-    return "val" in run.plan.datasets and not get_optimizer(run.plan.optimizer).needs_valset
 
 
 def _held_out_notes(run: OptimizationRun) -> list[Block]:
@@ -177,7 +173,7 @@ def _held_out_notes(run: OptimizationRun) -> list[Block]:
     if "test" not in run.plan.datasets:
         if run.held_out is not None:
             return []  # the verdict is on the validation examples
-        if _has_unseen_valset(run) and run.score is not None:
+        if run.plan.has_unseen_valset and run.score is not None:
             unseen = "The search did not see the validation examples, so they tell how good the program is."
             return [Note(unseen)]
         return [Note(describe_flattery(run.score, run.baseline_score, len(run.candidates)))]

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.sweep.result import Final, SweepCell, SweepResult
+from dspy_nb.core.text import excerpt
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
 from dspy_nb.views.wording import (
     count,
     dollars,
     duration,
-    excerpt,
     format_or_dash,
     level,
     percent,

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from dspy_nb.core.text import one_line
-
 if TYPE_CHECKING:
     from dspy_nb.core.programs.usage import Usage
 
@@ -120,12 +118,6 @@ def time_left(seconds: float, done: int, cached: int, left: int, at_once: int = 
     """
     asked = done - cached
     return seconds / asked * left if asked > at_once and seconds > 0 and left > 0 else None
-
-
-def excerpt(text: object, length: int) -> str:
-    """Return ``text`` on one line of at most ``length`` characters."""
-    line = one_line(text)
-    return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def say_rest(limit: int, n: int, what: str) -> str:

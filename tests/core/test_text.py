@@ -15,12 +15,11 @@ from pydantic import BaseModel
 from dspy_nb.core.errors import InputError, failure_text
 from dspy_nb.core.models.card import model_card
 from dspy_nb.core.supervision.budget import ErrorCount
-from dspy_nb.core.text import error_text, json_text, one_line, repaired, sayable, value_text, visible
+from dspy_nb.core.text import error_text, excerpt, json_text, one_line, repaired, sayable, value_text, visible
 from dspy_nb.views.documents import Bar, Code, Details, Document, Facts, Note, Table
 from dspy_nb.views.rendering.html import to_html
 from dspy_nb.views.rendering.markdown import to_markdown
 from dspy_nb.views.rendering.text import to_text
-from dspy_nb.views.wording import excerpt
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 ANY = st.text(st.characters(), max_size=8) | st.text(

@@ -125,7 +125,12 @@ def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) ->
         )
         with contextlib.suppress(KeyboardInterrupt):
             texts = tuple(finding.text for finding in found.findings)
-            events.send(replace(standing(over=True), findings=texts))
+            last = standing(over=True)
+            judged = tuple(  # without looks in between, a verdict is known only now
+                replace(one, verdict=judgement.verdict, n_at_verdict=judgement.n_at_verdict)
+                for one, judgement in zip(last.candidates, comparisons, strict=True)
+            )
+            events.send(replace(last, candidates=judged, findings=texts))
         return found
 
 

@@ -109,16 +109,16 @@ class Tally:
         failed: How many of them are failures.
         cached: How many of them came from a cache alone.
         score: Sum of the scores of the first metric, none as 0.
-        answers: What is wrong with the answers of language models.
         squares: Sum of their squares.
+        answers: What is wrong with the answers of language models.
     """
 
     done: int = 0
     failed: int = 0
     cached: int = 0
     score: float = 0.0
-    answers: AnswerCount = field(default_factory=AnswerCount)
     squares: float = 0.0
+    answers: AnswerCount = field(default_factory=AnswerCount)
 
     def take(self, outcome: Outcome) -> None:
         """Count an outcome."""

@@ -19,7 +19,7 @@ from dspy_nb.core.data.equality import is_gap
 from dspy_nb.core.evaluation.attempts import Failure
 from dspy_nb.core.evaluation.labels import is_categorical, label_text
 from dspy_nb.core.programs.lm_call import AnswerCount, LMCall
-from dspy_nb.core.text import one_line
+from dspy_nb.core.text import excerpt
 
 _FEW: Final = 3  # of answers with the same fault that are no coincidence
 _ENOUGH: Final = 10  # answers from which on their distribution says something
@@ -136,7 +136,7 @@ def diagnose_errors(kinds: Mapping[str, int], first: Mapping[str, str]) -> tuple
 
 
 def _say_error(kind: str, message: str) -> str:
-    text = f"{kind}: {_excerpt(message, 120)}"
+    text = f"{kind}: {excerpt(message, 120)}"
     return f"{text} ({_HELP[kind]})" if kind in _HELP else text
 
 
@@ -145,7 +145,7 @@ def _metric_errors(answered: Sequence[_Result]) -> Iterator[Finding]:
         failed = [result for result in answered if result.scores.get(name, 0) is None]
         if failed:
             reasons = [result.error for result in failed if result.error]
-            why = f" ({reasons[0].kind}: {_excerpt(reasons[0].message, 120)})" if reasons else ""
+            why = f" ({reasons[0].kind}: {excerpt(reasons[0].message, 120)})" if reasons else ""
             count = n_of(len(failed), len(answered), "answers")
             yield _finding(
                 "metric", f"metric {name} failed on {count}, which count as wrong{why}", failed, len(answered)
@@ -172,11 +172,6 @@ def _calls(results: Sequence[_Result]) -> Iterator[Finding]:
         if sum(result.index in places for result in again) * 2 > len(again):
             text += f"; most of these answers were {_CUT}, so raise that first"
         yield _finding("second_try", text, again, len(asked))
-
-
-def is_often(n: int) -> float:
-    """Return how many of ``n`` second tries are more than a slip."""
-    return max(2, n / 20)
 
 
 def diagnose_answers(count: AnswerCount) -> tuple[Finding, ...]:
@@ -426,9 +421,4 @@ def _is_empty(value: Any) -> bool:
 
 def _say(value: Any) -> str:
     value = value.value if isinstance(value, Enum) else value
-    return repr(_excerpt(value, 60)) if isinstance(value, str) else _excerpt(label_text(value), 60)
-
-
-def _excerpt(value: object, length: int) -> str:
-    text = one_line(value)
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    return repr(excerpt(value, 60)) if isinstance(value, str) else excerpt(label_text(value), 60)

@@ -16,7 +16,7 @@ import dspy
 from dspy_nb.core.audience import Audience
 from dspy_nb.core.data.identity import example_id, fingerprint
 from dspy_nb.core.data.metrics import Metric
-from dspy_nb.core.doors import through
+from dspy_nb.core.doors import front
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.event_log import EventLog
 from dspy_nb.core.events import Listener
@@ -206,7 +206,7 @@ def _voice(run_dir: str | Path | None) -> Voice:
     """Return how what to do next is said to whoever calls."""
     voice = SPOKEN.get()
     if voice is None:
-        name, package = through("called", None)
+        name, package = front("called")()
         voice = Voice(name or "run", package)
     return replace(voice, run_dir=None if run_dir is None else str(run_dir))
 

@@ -71,6 +71,11 @@ class RunSettings:
     run_id: str = field(default_factory=lambda: secrets.token_hex(6))
     race: str | None = None
 
+    @property
+    def has_unseen_valset(self) -> bool:
+        """Whether there are validation examples that the search does not use."""
+        return "val" in self.datasets and not get_optimizer(self.optimizer).needs_valset
+
 
 @dataclass(frozen=True)
 class Result:
@@ -384,7 +389,7 @@ def held_out_of(plan: RunSettings, result: Result) -> HeldOut | None:
     """Return what a run changed on examples that its search never saw; see :attr:`OptimizationRun.held_out`."""
     before, after, validation = result.test_before, result.test_after, False
     if "test" not in plan.datasets:
-        if "val" not in plan.datasets or get_optimizer(plan.optimizer).needs_valset:
+        if not plan.has_unseen_valset:
             return None
         before, after, validation = result.unseen_before, result.unseen_after, True
         if before is None and after is None and result.score is not None:

@@ -102,9 +102,9 @@ class Search:
             InputError: the metric returned what is no score, or a limit cannot be enforced.
             OptimizationFailed: most calls fail, or the optimizer itself failed.
         """
-        estimate = self._plan.estimate.lm_calls
+        plan = self._plan
+        estimate = plan.estimate.lm_calls
         with self._events as events:
-            plan = self._plan
             events.send(Started(plan.optimizer, estimate or None, plan.budget.limits(), plan.run_id))
             try:
                 with self._interrupts.watched():
@@ -112,8 +112,8 @@ class Search:
                 self._phase = "done"
             finally:
                 events.send(self._progress())  # the last throttled one is behind
-            held_out = held_out_of(self._plan, result)
-            step = advise(ending_of(self._plan, result, held_out), self._plan.voice)
+            held_out = held_out_of(plan, result)
+            step = advise(ending_of(plan, result, held_out), plan.voice)
             events.send(
                 Completed(
                     result.score,
@@ -203,7 +203,9 @@ class Search:
         # Those of single calls are counted in all of the run.
         for finding in diagnose_answers(sum((guard.answers for guard in self._guards), AnswerCount())):
             known = found.get(finding.kind)
-            found[finding.kind] = finding if known is None else replace(known, **_what(finding))
+            if known is not None:
+                finding = replace(known, text=finding.text, count=finding.count, of=finding.of)
+            found[finding.kind] = finding
         scored = [(candidate.score, candidate.n) for candidate in self._recorder.candidates if candidate.full]
         return (*diagnose_candidates(scored), *found.values())
 
@@ -310,7 +312,7 @@ class Search:
         """Return the score that the search itself gave ``program``, if that is the one to report."""
         if self._task.method.replaces_program:
             return None
-        if self._task.valset and not self._task.method.needs_valset:
+        if self._plan.has_unseen_valset:
             return None  # the search compared on the training set
         found = self._recorder.find(program)
         return None if found is None else found.score
@@ -418,12 +420,11 @@ class Search:
     def _progress(self) -> Progress:
         usage, best = self._usage(), self._recorder.best
         # Where the search does not use the valset, the best score is not of the examples of the score before.
-        unseen = self._task.valset and not self._task.method.needs_valset
         metrics = {
             **usage.to_dict(),
             "errors": self._errors().count,
             "best_score": None if best is None else best.score,
-            "baseline_score": None if unseen else self._baseline_score,
+            "baseline_score": None if self._plan.has_unseen_valset else self._baseline_score,
             "elapsed_s": round(time.monotonic() - self._started, 3),
             "skipped": 0 if self._racing is None else self._racing.skipped,
         }
@@ -448,10 +449,6 @@ class Search:
             )
         )
         self._events.send(self._progress())
-
-
-def _what(finding: Finding) -> dict[str, Any]:
-    return {"text": finding.text, "count": finding.count, "of": finding.of}
 
 
 def _score(evaluation: Evaluation | None) -> float | None:

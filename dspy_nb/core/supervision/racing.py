@@ -143,7 +143,7 @@ class Race:
             self._given_up = n, (top - best + total) / size, interval
 
     def _wait_for_prefix(self, position: int) -> None:
-        """Let no thread run far ahead of an answer that the next look waits for: what it asks may be for nothing."""
+        """Let no thread run far ahead of an answer that the next look waits for: it may ask for nothing."""
         if self._rule == "paired" and self._best is not None:
             with self._lock:
                 self._lock.wait_for(

@@ -11,10 +11,11 @@ from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.models.requirements import Requirement
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.text import excerpt
 from dspy_nb.views.documents import Cell, Document, Facts, Note, Score, Table, document
 from dspy_nb.views.listings import COLUMNS, Live, decision_text, evidence_text
 from dspy_nb.views.rendering.html import markup, to_html
-from dspy_nb.views.wording import UNKNOWN, count, excerpt, moment
+from dspy_nb.views.wording import UNKNOWN, count, moment
 
 _MARKS: Final[Mapping[str, str]] = {
     "production": "●", "staging": "◐", "development": "○", "deprecated": "▽", "archived": "×",

@@ -13,10 +13,11 @@ from importlib.resources import files
 from typing import Final
 
 from dspy_nb.core.evaluation.examples import ExampleTable, flip_of, has_error, is_wrong
+from dspy_nb.core.text import excerpt
 from dspy_nb.views.documents import Block, Cell, Document, Interactive, Note, Table, document
 from dspy_nb.views.examples.columns import FOLDED, OPEN, Cap, columns_of, notice, ordered, wrong_word
 from dspy_nb.views.examples.markup import draw
-from dspy_nb.views.wording import count, excerpt
+from dspy_nb.views.wording import count
 
 _TEXT_ROWS: Final = 40
 

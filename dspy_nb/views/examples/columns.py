@@ -20,8 +20,8 @@ from dspy_nb.core.evaluation.examples import (
 )
 from dspy_nb.core.evaluation.labels import label_text
 from dspy_nb.core.storage.plain import plain
-from dspy_nb.core.text import value_text
-from dspy_nb.views.wording import count, dollars, excerpt
+from dspy_nb.core.text import excerpt, value_text
+from dspy_nb.views.wording import count, dollars
 
 
 @dataclass(frozen=True)

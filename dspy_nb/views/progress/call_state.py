@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal, NamedTuple
 
 from dspy_nb.core.events import Event, Failed
+from dspy_nb.core.text import excerpt
 from dspy_nb.views.documents import Bar, Block, Document
 from dspy_nb.views.progress.line import Form, Part
-from dspy_nb.views.wording import duration, excerpt, roughly
+from dspy_nb.views.wording import duration, roughly
 
 
 class Meter(NamedTuple):

@@ -17,6 +17,7 @@ from dspy_nb.core.events import (
     StepStarted,
 )
 from dspy_nb.core.sweep_events import CellEnded, CellStarted, SweepEnded, SweepStarted
+from dspy_nb.core.text import excerpt
 from dspy_nb.views.documents import Bar, Block, Facts, Table
 from dspy_nb.views.findings import finding_notes
 from dspy_nb.views.progress.call_state import CallState, Meter, counted, left, passed
@@ -24,7 +25,7 @@ from dspy_nb.views.progress.comparison import ComparisonState
 from dspy_nb.views.progress.line import Form, Part
 from dspy_nb.views.progress.run_state import RunState
 from dspy_nb.views.progress.sweep import SweepState
-from dspy_nb.views.wording import count, duration, excerpt, percent, roughly, time_left
+from dspy_nb.views.wording import count, duration, percent, roughly, time_left
 
 
 class EvaluationState(CallState):

@@ -12,7 +12,8 @@ from dspy_nb.views.progress.call_state import CallState, Meter, counted
 from dspy_nb.views.progress.comparison import ComparisonState
 from dspy_nb.views.progress.line import Form, Part
 from dspy_nb.views.progress.run_state import RunState
-from dspy_nb.views.wording import count, duration, excerpt, percent
+from dspy_nb.core.text import excerpt
+from dspy_nb.views.wording import count, duration, percent
 
 _SHOWN = 30
 _WITHIN: Mapping[type[Event], type[CallState]] = {

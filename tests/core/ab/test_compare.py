@@ -134,7 +134,12 @@ def test_a_median_comparison_needs_at_most_a_tenth_more_than_a_fixed_design():
 
 
 def test_one_look_uses_the_exact_test():
-    found = compare(program(0.5, 1), program(0.8, 2), examples(200), METRIC, sequential=False)
+    said = []
+    found = compare(
+        program(0.5, 1), program(0.8, 2), examples(200), METRIC, sequential=False, on_event=said.append
+    )
+    shown = said[-1].candidates[0]
+    assert (shown.verdict, shown.n_at_verdict) == (found.verdict, found.n_at_verdict)
     assert found.verdict == "B better"
     assert found.n == 200
     assert "McNemar" in found.method

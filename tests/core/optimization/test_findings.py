@@ -56,14 +56,7 @@ def test_a_run_on_held_out_examples_says_of_which_answers_it_speaks() -> None:
 
 def test_a_run_in_which_nothing_stands_out_says_nothing() -> None:
     with dspy.context(lm=scripted_lm()):
-        run = optimize(
-            classifier(),
-            trainset=reviews(20, "train"),
-            metric=SENTIMENT,
-            testset=reviews(20, "test"),
-            optimizer="LabeledFewShot",
-        )
-    assert run.findings == ()
+        assert _few_shots().findings == ()
 
 
 def _few_shots() -> OptimizationRun:

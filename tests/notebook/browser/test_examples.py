@@ -10,7 +10,8 @@ import nbformat
 import pytest
 from nbconvert import HTMLExporter
 
-from tests.browser import Lab, Notebook
+from tests.browser import Notebook
+from tests.notebook.browser.test_looks import show_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
@@ -76,7 +77,7 @@ def _search_sort_and_filter(place: Any, wrong: int) -> None:
 
 
 def test_examples_are_searched_sorted_and_filtered_live_saved_and_exported(
-    open_notebook, lab: Lab, tmp_path: Path
+    open_notebook, tmp_path: Path
 ) -> None:
     notebook: Notebook = open_notebook(
         _SETUP, _EVALUATE, _COMPARE, "print(sum(not r.score for r in ev.results))"
@@ -126,22 +127,16 @@ def test_examples_are_searched_sorted_and_filtered_live_saved_and_exported(
     notebook.screenshot(tmp_path / "untrusted.png")
 
 
-@pytest.mark.parametrize("width", [640, 1200])
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-def test_a_table_fits_its_cell_in_both_themes(
-    open_notebook, lab: Lab, tmp_path: Path, theme: str, width: int
-) -> None:
-    lab.set_theme(theme)
-    try:
-        notebook = open_notebook(_SETUP, _EVALUATE.rpartition("\n")[0], _COMPARE, width=width)
-        for number in range(3):
-            notebook.run(number)
-        box = notebook.output(2).locator(".examples")
-        box.get_by_role("button", name=re.compile(r"Example \d+, more")).first.click()
-        inside, outside = box.bounding_box(), notebook.output(2).bounding_box()
-        assert inside["x"] + inside["width"] <= outside["x"] + outside["width"] + 1
-        tools = box.locator(".tools").bounding_box()
-        assert tools["x"] + tools["width"] <= outside["x"] + outside["width"] + 1
-        notebook.screenshot(tmp_path / f"{theme[-5:].strip()}-{width}.png", ".jp-Notebook")
-    finally:
-        lab.set_theme("JupyterLab Light")
+def test_a_table_fits_its_cell_in_both_themes(open_notebook, tmp_path: Path) -> None:
+    notebook = open_notebook(_SETUP, _EVALUATE.rpartition("\n")[0], _COMPARE)
+    for number in range(3):
+        notebook.run(number)
+    box = notebook.output(2).locator(".examples")
+    box.get_by_role("button", name=re.compile(r"Example \d+, more")).first.click()
+    for theme, width in (("JupyterLab Light", 640), ("JupyterLab Dark", 1200)):
+        show_in(notebook.page, theme, width)
+        outside = notebook.output(2).bounding_box()
+        for part in (box, box.locator(".tools")):
+            inside = part.bounding_box()
+            assert inside["x"] + inside["width"] <= outside["x"] + outside["width"] + 1
+        notebook.screenshot(tmp_path / f"{theme[11:]}-{width}.png", ".jp-Notebook")

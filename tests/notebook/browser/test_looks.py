@@ -1,8 +1,7 @@
-"""Everything that the package shows, in light and dark, wide and narrow: axe-core finds nothing serious in it."""
+"""Everything that the package shows, light and narrow, dark and wide: axe-core finds nothing serious in it."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 from pathlib import Path
@@ -21,8 +20,7 @@ from tests.notebook.browser.paced import Pace
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
-_THEMES = ("JupyterLab Light", "JupyterLab Dark")
-_WIDTHS = (640, 1200)
+_LOOKS = (("JupyterLab Light", 640), ("JupyterLab Dark", 1200))
 _PICTURES = os.environ.get("DSPY_NB_PICTURES")  # a folder, for who wants to look as well
 
 _SETUP = """
@@ -71,7 +69,7 @@ def test_axe_finds_nothing_serious_in_what_is_shown(open_notebook, tmp_path: Pat
     notebook.run(0)
     notebook.start(1)
     rows = page.locator("details.candidate")
-    pace.answer_until(lambda: rows.count() >= 8, "no candidates")
+    pace.answer_until(lambda: rows.count() >= 5, "no candidates")
     rows.first.locator("summary").click()
     look("progress", 1)
     page.get_by_role("button", name="Stop").click()
@@ -119,18 +117,19 @@ def test_axe_finds_nothing_serious_in_a_page_without_jupyter(_browser, colours: 
     page = _browser.new_page(viewport={"width": 640, "height": 900})
     body = "".join(map(to_html, shown)) + plot_history(registry, "sentiment")._repr_html_()
     page.set_content(f'<!doctype html><html lang="en"><title>t</title><body style="{colours}">{body}</body>')
-    page.locator("summary").click()
+    for folded in page.locator("summary").all():
+        folded.click()
     assert violations(page) == []
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
     page.close()
 
 
 def _look(notebook: Notebook, name: str, cells: tuple[int, ...]) -> list[str]:
-    """Return what axe finds in both themes and widths, each with the name of the scene."""
+    """Return what axe finds in both themes, each with the name of the scene."""
     page = notebook.page
     found = []
     now = page.evaluate("() => document.body.dataset.jpThemeName")
-    for theme, width in itertools.product(sorted(_THEMES, key=lambda name: name != now), _WIDTHS):
+    for theme, width in sorted(_LOOKS, key=lambda look: look[0] != now):
         show_in(page, theme, width)
         scene = f"{name}-{theme[11:].lower()}-{width}"
         where = ", ".join(

@@ -22,7 +22,9 @@ def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "registry")
 
 
-def test_versions_are_browsed_compared_promoted_and_rolled_back(open_notebook, registry):
+def test_versions_are_browsed_compared_promoted_rolled_back_and_there_after_a_reload(
+    lab, open_notebook, registry
+):
     registry.attach("sentiment@1.0.0", GATE)
     notebook = open_notebook(
         "%load_ext dspy_nb\nimport ipywidgets",
@@ -103,9 +105,20 @@ def test_versions_are_browsed_compared_promoted_and_rolled_back(open_notebook, r
     notebook.restart()
     notebook.wait_until(lambda: table.is_visible(), "the table is hidden after a restart")
 
+    notebook.save()
+    lab.shut_down_kernels()
+    notebook.open()
+    notebook.wait_for(".dspy-nb-saved")
+    text = output.inner_text()
+    assert "sentiment@1.1.0" in text
+    assert "my own print" in text
+    assert "Error displaying widget" not in text
 
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-@pytest.mark.parametrize("width", [640, 1200])
+
+@pytest.mark.parametrize(
+    ("theme", "width"),
+    [("JupyterLab Light", 640), pytest.param("JupyterLab Dark", 1200, marks=pytest.mark.slow)],
+)
 def test_a_comparison_reads_from_the_older_to_the_newer_and_nothing_is_cut_off(
     lab, open_notebook, registry, tmp_path, theme, width
 ):
@@ -157,20 +170,3 @@ def test_a_comparison_reads_from_the_older_to_the_newer_and_nothing_is_cut_off(
     assert label.evaluate("label => label.scrollWidth <= label.clientWidth")
     page.mouse.move(0, 0)
     notebook.screenshot(tmp_path / f"{width}-{theme[11:]}.png", ".dspy-nb-browser")
-
-
-def test_after_a_restart_and_a_reload_the_table_is_there_and_no_error(lab, open_notebook, registry):
-    notebook = open_notebook(
-        "%load_ext dspy_nb", f"print('my own print')\n%dspy_registry --registry {registry.root}"
-    )
-    notebook.run(0)
-    notebook.run(1)
-    notebook.wait_for(".dspy-nb-browser")
-    notebook.save()
-    lab.shut_down_kernels()
-    notebook.open()
-    notebook.wait_for(".dspy-nb-saved")
-    text = notebook.output(1).inner_text()
-    assert "sentiment@1.1.0" in text
-    assert "my own print" in text
-    assert "Error displaying widget" not in text

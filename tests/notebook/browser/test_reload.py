@@ -16,18 +16,20 @@ _STALE = ("Loading widget", "model not found")
 _STAYS = "After a reload of the page this stays as it is"
 
 
-@pytest.fixture(params=[("JupyterLab Light", 1200), ("JupyterLab Dark", 640)], ids=["light", "dark"])
-def opened(open_notebook, lab: Lab, tmp_path: Path, request):
-    """Return ``opened(*cells)``: a notebook whose first cell has run, and the pace of its language model."""
-    theme, width = request.param
+@pytest.fixture
+def opened(open_notebook, lab: Lab, tmp_path: Path):
+    """Return ``opened(*cells, dark=False)``: a notebook whose first cell has run, and the pace of its LM.
 
-    def open_(*cells: str) -> tuple[Notebook, Pace]:
+    A dark one is narrow as well.
+    """
+
+    def open_(*cells: str, dark: bool = False) -> tuple[Notebook, Pace]:
         file = tmp_path / "calls"
-        notebook = open_notebook(_SETUP.format(file=str(file)), *cells, width=width)
+        lab.set_theme("JupyterLab Dark" if dark else "JupyterLab Light")
+        notebook = open_notebook(_SETUP.format(file=str(file)), *cells, width=640 if dark else 1200)
         notebook.run(0)
         return notebook, Pace(notebook, file)
 
-    lab.set_theme(theme)
     yield open_
     lab.set_theme("JupyterLab Light")
 
@@ -65,9 +67,13 @@ def test_after_a_reload_a_run_in_the_foreground_shows_its_last_state_and_how_to_
     assert _STAYS in notebook.output(1).inner_text()
 
 
-@pytest.mark.parametrize("saved", [True, False], ids=["saved", "unsaved"])
+@pytest.mark.parametrize(
+    "saved", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["saved", "unsaved"]
+)
 def test_after_a_reload_a_run_in_the_background_is_shown_again_in_another_cell_and_stopped(opened, saved):
-    notebook, pace = opened(f"{_OPTIMIZE} --background;", "%dspy_runs", "%dspy_runs --attach 0", "run.status")
+    notebook, pace = opened(
+        f"{_OPTIMIZE} --background;", "%dspy_runs", "%dspy_runs --attach 0", "run.status", dark=not saved
+    )
     notebook.run(1)
     _answer_until_candidates(notebook, pace)
     if saved:
@@ -100,7 +106,7 @@ def test_after_a_reload_a_run_in_the_background_is_shown_again_in_another_cell_a
 
 
 def test_the_button_of_a_run_in_the_background_works_after_a_reload_and_leaves_the_last_state(opened):
-    notebook, pace = opened(f"{_OPTIMIZE} --background;", "run.status")
+    notebook, pace = opened(f"{_OPTIMIZE} --background;", dark=True)
     notebook.run(1)
     _answer_until_candidates(notebook, pace)
     notebook.save()
