@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.sweep.result import SweepCell, SweepResult
+from dspy_nb.core.text import excerpt
 from dspy_nb.plots import figures
 from dspy_nb.plots.figures import BLUE, GREEN, GREY, ORANGE, WIDTH, axes_of, finish
 from dspy_nb.views.sweep import MARGIN
-from dspy_nb.core.text import excerpt
 from dspy_nb.views.wording import level
 
 

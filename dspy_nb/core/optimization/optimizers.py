@@ -345,6 +345,9 @@ _TABLE = (
 OPTIMIZERS: Mapping[str, Optimizer] = {optimizer.name: optimizer for optimizer in _TABLE}
 """Every supported optimizer by name."""
 
+RACERS: Final = tuple(name for name, optimizer in OPTIMIZERS.items() if optimizer.can_race)
+"""The optimizers whose candidates can race."""
+
 _IN_PLACE_OF: Final = ("MIPROv2", "GEPA", "SIMBA", "BootstrapFewShotWithRandomSearch", "COPRO")
 """What to try where another optimizer found nothing, those first that change most of a prompt."""
 

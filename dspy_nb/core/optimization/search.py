@@ -28,20 +28,20 @@ from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Progress, Started, warn_of
 from dspy_nb.core.optimization.calls import SEED_SETTING, Assignment
 from dspy_nb.core.optimization.ending import advise
-from dspy_nb.core.optimization.optimizers import OPTIMIZERS
+from dspy_nb.core.optimization.optimizers import RACERS
 from dspy_nb.core.optimization.run import Result, RunSettings, ending_of, held_out_of
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.programs import quiet
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.interrupts import Interrupts
 from dspy_nb.core.programs.lm_call import AnswerCount
-from dspy_nb.core.programs.seams import is_compiled, mark_compiled, route_evaluations
+from dspy_nb.core.programs.seams import is_compiled, mark_compiled
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.supervision.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.supervision.candidates import BatchRecorder, Candidate, Prompt, Recorder
 from dspy_nb.core.supervision.guard import Guard, StopRun
-from dspy_nb.core.supervision.racing import RACING_SETTING, Racing, Rule
+from dspy_nb.core.supervision.racing import Racing, in_force
 from dspy_nb.core.supervision.supervisor import Supervisor
 from dspy_nb.core.supervision.watched_metric import ending_on_no_score
 
@@ -92,7 +92,6 @@ class Search:
         self._interrupts = Interrupts(stop)
         self._supervisor = Supervisor(self._interrupts, self._plan.budget.grace)
         self._phase: str | None = None
-        self._racing: Racing | None = None
         self._recorder = self._make_recorder()
 
     def run(self) -> Result:
@@ -178,7 +177,7 @@ class Search:
             unseen_after=unseen_after,
             changed=self._is_changed(program),
             findings=self._findings(program, before, after),
-            skipped=0 if self._racing is None else self._racing.skipped,
+            skipped=self._recorder.skipped,
         )
 
     def _findings(
@@ -233,7 +232,7 @@ class Search:
             return None, self._keep_or_raise(guard, "failure", failure, error)
 
     def _compile(self, job: Assignment, guard: Guard) -> Any:
-        with self._in_force(guard), dspy.context(**{RACING_SETTING: self._racing}):
+        with self._in_force(guard), in_force(self._recorder.racing):
             optimizer, arguments = self._task.method.build(job)
             return optimizer.compile(job.student, **arguments)
 
@@ -288,15 +287,11 @@ class Search:
             full_n = min(options["bsize"], len(task.trainset))
             return BatchRecorder(task.program, full_n, self._on_candidate, examples=task.trainset)
         compared = {"valset": task.valset, "trainset": task.trainset, None: ()}[method.compares_on]
-        most = method.compares_at_most(options) or len(compared)
+        full_n = min(len(compared), method.compares_at_most(options) or len(compared)) or None
         # Only its steps may score on other examples than those that candidates are compared on.
         steps = compared if method.made_of_steps else ()
-        full_n = min(len(compared), most) or None
-        if task.rule is not None and full_n is not None:
-            racers = [one.name for one in OPTIMIZERS.values() if one.can_race]
-            self._racing = Racing(cast("Rule", task.rule), compared, full_n, task.seed, racers)
-            route_evaluations(RACING_SETTING)
-        return Recorder(task.program, full_n, self._on_candidate, steps, compared, self._racing)
+        racing = Racing(task.rule, compared, full_n, task.seed, RACERS) if task.rule and full_n else None
+        return Recorder(task.program, full_n, self._on_candidate, steps, compared, racing)
 
     def _finish(self, compiled: Any) -> Any:
         """Return the optimizer's program on the caller's own: with its class state and its pinned models."""
@@ -426,7 +421,7 @@ class Search:
             "best_score": None if best is None else best.score,
             "baseline_score": None if self._plan.has_unseen_valset else self._baseline_score,
             "elapsed_s": round(time.monotonic() - self._started, 3),
-            "skipped": 0 if self._racing is None else self._racing.skipped,
+            "skipped": self._recorder.skipped,
         }
         return Progress(usage.lm_calls + usage.cache_hits, self._phase or self._recorder.phase, metrics)
 

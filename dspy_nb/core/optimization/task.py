@@ -16,7 +16,7 @@ from dspy_nb.core.data.metrics import Metric, as_metric
 from dspy_nb.core.errors import InputError, RegistryWarning
 from dspy_nb.core.evaluation.attempts import is_asynchronous
 from dspy_nb.core.optimization.estimates import Estimate, Sizes, calls_per_run
-from dspy_nb.core.optimization.optimizers import OPTIMIZERS, Optimizer, get_optimizer, resolve_options
+from dspy_nb.core.optimization.optimizers import RACERS, Optimizer, get_optimizer, resolve_options
 from dspy_nb.core.optimization.presets import get_preset
 from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.copies import check_copies, student_of
@@ -27,7 +27,7 @@ from dspy_nb.core.programs.spec import check_named, parameters_of, predictors_of
 from dspy_nb.core.programs.state import dump_state
 from dspy_nb.core.storage.files import dump_json
 from dspy_nb.core.supervision.budget import Budget
-from dspy_nb.core.supervision.racing import RULES
+from dspy_nb.core.supervision.racing import RULES, Rule
 from dspy_nb.core.text import value_text
 
 _SEEDS = 2**32  # NumPy's and optuna's range
@@ -83,7 +83,7 @@ class Task:
     race: str | None = "auto"
     method: Optimizer = field(init=False, repr=False)
     effective_options: Mapping[str, Any] = field(init=False, repr=False)
-    rule: str | None = field(init=False, repr=False)
+    rule: Rule | None = field(init=False, repr=False)
     estimate: Estimate = field(init=False, repr=False)
     reserve: int = field(init=False, repr=False)
 
@@ -196,7 +196,7 @@ def _choose(
     return chosen, {**named.options, **(options or {})}
 
 
-def _choose_rule(race: Any, method: Optimizer) -> str | None:
+def _choose_rule(race: Any, method: Optimizer) -> Rule | None:
     """Return the rule by which candidates race, ``None`` for none."""
     if race == "auto":
         return "exact" if method.races == "exact" else None
@@ -205,8 +205,7 @@ def _choose_rule(race: Any, method: Optimizer) -> str | None:
             f"race must be {', '.join(map(repr, RULES))}, 'auto' or None, got {value_text(race)}"
         )
     if race is not None and not method.can_race:
-        can = ", ".join(one.name for one in OPTIMIZERS.values() if one.can_race)
-        raise InputError(f"{method.name} cannot race: {method.races}; those that can: {can}")
+        raise InputError(f"{method.name} cannot race: {method.races}; those that can: {', '.join(RACERS)}")
     return race
 
 

@@ -161,6 +161,9 @@ class Recorder:
             of BetterTogether may compare on the training set); those scores are partial, however many they are.
         examples: the set that candidates are scored on, to tell the places of its examples.
         racing: the races of its candidates, if they race.
+
+    Attributes:
+        phase: what the optimizer is doing.
     """
 
     def __init__(
@@ -177,7 +180,7 @@ class Recorder:
         self._full_n = full_n
         self._on_scored = on_scored
         self._compared_on = {id(example): example for example in compared_on}
-        self._racing = racing
+        self.racing = racing
         self._lock = threading.RLock()
         self._candidates: dict[str, Candidate] = {}
         self._open: dict[str, tuple[Prompt, int, bool]] = {}  # prompt, examples, comparable
@@ -185,6 +188,11 @@ class Recorder:
         self._places = {id(example): index for index, example in enumerate(examples)}
         self._answers: dict[str, dict[int, Scored]] = {}  # by prompt, then by place
         self._size = 0  # of the answers, in characters
+
+    @property
+    def skipped(self) -> int:
+        """How many answers races have saved."""
+        return 0 if self.racing is None else self.racing.skipped
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -287,8 +295,8 @@ class Recorder:
     def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Take note of what the optimizer, or an optimizer within it, begins to do."""
         self._compiling[call_id] = type(instance).__name__
-        if self._racing is not None:
-            self._racing.enter_optimizer(type(instance).__name__.lstrip("_"))
+        if self.racing is not None:
+            self.racing.enter_optimizer(type(instance).__name__.lstrip("_"))
         if len(self._compiling) == 1:
             self.phase = f"{type(instance).__name__}: preparing"
         else:
@@ -297,8 +305,8 @@ class Recorder:
     def on_compile_end(self, call_id: str) -> None:
         """Take note that it ended."""
         self._compiling.pop(call_id, None)
-        if self._racing is not None:
-            self._racing.leave_optimizer()
+        if self.racing is not None:
+            self.racing.leave_optimizer()
         if self._compiling:
             self.phase = "writing instructions or building the next candidate"
 
@@ -314,7 +322,7 @@ class Recorder:
         """Keep the candidate with its score; one whose scoring was cut short has none."""
         opened = self._open.pop(call_id, None)
         self.phase = "building the next candidate"
-        abandoned = None if self._racing is None else self._racing.end(call_id)
+        abandoned = None if self.racing is None else self.racing.end(call_id)
         if opened is None or exception is not None or not outputs.results:
             return
         if abandoned is not None:

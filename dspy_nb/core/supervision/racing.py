@@ -12,14 +12,17 @@ examples then come in one random order, the same for all, so that those answered
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import threading
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import dspy
+
+from dspy_nb.core.programs.seams import route_evaluations
 
 Rule: TypeAlias = Literal["exact", "paired"]
 RULES: Final[tuple[Rule, ...]] = get_args(Rule)
@@ -206,9 +209,8 @@ class Racing:
         self._rule, self._full_n, self._seed, self._optimizers = rule, full_n, seed, optimizers
         self._examples = {id(example): example for example in examples}
         self._fields: dict[tuple[int, ...], _Field] = {}  # by the examples in their order
-        self._at_work: list[
-            tuple[str, dict[_Field, Sequence[float]]]
-        ] = []  # each optimizer, with its best scores
+        # Each optimizer that is at work, with its best scores.
+        self._at_work: list[tuple[str, dict[_Field, Sequence[float]]]] = []
         self._races: dict[str, tuple[_Field, Race]] = {}
         self.answers = self.skipped = 0
 
@@ -248,6 +250,17 @@ class Racing:
             if field not in best or math.fsum(scores) > math.fsum(best[field]):
                 best[field] = scores
         return race.result
+
+
+@contextlib.contextmanager
+def in_force(racing: Racing | None) -> Iterator[None]:
+    """Let what DSPy evaluates race; with ``None`` nothing does."""
+    if racing is None:
+        yield
+        return
+    route_evaluations(RACING_SETTING)
+    with dspy.context(**{RACING_SETTING: racing}):
+        yield
 
 
 class _Field:

@@ -7,12 +7,12 @@ from typing import Any
 
 from dspy_nb.core.events import CandidateScored, Compared, Completed, Event, Progress, Started
 from dspy_nb.core.sweep_events import CellEnded, CellStarted, SweepEnded, SweepStarted
+from dspy_nb.core.text import excerpt
 from dspy_nb.views.documents import Bar, Block, Note, Table
 from dspy_nb.views.progress.call_state import CallState, Meter, counted
 from dspy_nb.views.progress.comparison import ComparisonState
 from dspy_nb.views.progress.line import Form, Part
 from dspy_nb.views.progress.run_state import RunState
-from dspy_nb.core.text import excerpt
 from dspy_nb.views.wording import count, duration, percent
 
 _SHOWN = 30
