@@ -2,8 +2,10 @@
 
 import os
 import random
+import shutil
 import threading
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import dspy
@@ -29,6 +31,8 @@ pytestmark = pytest.mark.heavy
 DATA = {"trainset": reviews(8, "train"), "valset": reviews(8, "val"), "testset": reviews(12, "test")}
 GIVEN = {**DATA, "metric": exact_match("sentiment"), "num_threads": 1}
 OPTIMIZERS = ["BootstrapFewShot", "BootstrapFewShotWithRandomSearch", "LabeledFewShot"]
+QUICK = ["BootstrapFewShot", "LabeledFewShot"]  # around a hundred calls on two models
+BUDGET = Budget(lm_calls=250)
 
 
 def models(engine=None):
@@ -42,6 +46,26 @@ def grid(engine=None, seeds=(0, 1)):
 
 def run(over, engine=None, **changes):
     return sweep(classifier(), over=over, **{**GIVEN, **changes})
+
+
+@dataclass
+class Swept:
+    """A sweep with a directory, and what was heard of it."""
+
+    folder: Path
+    engine: ScriptedEngine = field(default_factory=ScriptedEngine)
+    heard: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self.found = run(
+            grid(self.engine, [0]), budget=BUDGET, run_dir=self.folder, on_event=self.heard.append
+        )
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Of three optimizers on two models, with few calls left for each; several tests look at it."""
+    return Swept(tmp_path_factory.mktemp("sweep"))
 
 
 def table(result):
@@ -159,10 +183,14 @@ def test_costs_that_are_not_known_are_not_guessed():
 # -- the budget and the race ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_threads", [1, 8])
-def test_the_budget_is_held_to_the_call_over_all_cells(num_threads):
+def test_the_budget_is_held_to_the_call_over_all_cells(swept):
+    assert swept.engine.calls == swept.found.usage.lm_calls <= BUDGET.lm_calls
+    assert swept.found.rungs == (6, 3)
+
+
+def test_the_budget_is_held_to_the_call_with_threads_too():
     engine = ScriptedEngine()
-    found = run(grid(engine), budget=Budget(lm_calls=360), num_threads=num_threads)
+    found = run(grid(engine), budget=Budget(lm_calls=360), num_threads=8)
     assert engine.calls == found.usage.lm_calls <= 360
     assert found.finalists
     assert sum(cell.usage.lm_calls for cell in found) <= 360
@@ -172,12 +200,11 @@ def test_the_budget_is_held_to_the_call_over_all_cells(num_threads):
 
 def test_a_race_takes_fewer_calls_than_all_cells_to_their_end():
     racing, whole = ScriptedEngine(), ScriptedEngine()
-    facts = {**DATA, "metric": GIVEN["metric"], "num_threads": 1, "race": None}
-    task = Task(classifier(), **facts, optimizer="BootstrapFewShotWithRandomSearch")
+    optimizer = {"optimizer": "BootstrapFewShotWithRandomSearch"}
     options = [{"max_bootstrapped_demos": n, "num_candidate_programs": 6} for n in (1, 2, 3, 4)]
     for engine, race_ in ((racing, "halving"), (whole, None)):
         over = {"options": options, "lm": models(engine)[:1]}
-        found = sweep(task, over=over, finalists=1, race=race_)
+        found = run(over, **optimizer, finalists=1, race=race_)
     assert racing.calls < whole.calls  # though cells that are so alike share most answers
     assert all(cell.reason == "completed" for cell in found if cell.number)
 
@@ -218,7 +245,7 @@ def test_the_best_on_each_model_goes_on():
 
 
 def test_the_finalists_are_registered_with_their_model_and_their_score_on_the_testset(tmp_path):
-    found = run({"optimizer": ["BootstrapFewShotWithRandomSearch"], "lm": models()})
+    found = run({"optimizer": ["BootstrapFewShot"], "lm": models()})
     version = Registry(tmp_path).register(found.best.run, "sentiment")
     assert version.metadata["base_model"] == found.best.settings["lm"]
     assert version.metadata["test"]["score"] == found.best.final.score
@@ -228,7 +255,7 @@ def test_the_finalists_are_registered_with_their_model_and_their_score_on_the_te
 
 
 def test_a_sweep_is_evidence_for_its_best_cell(tmp_path):
-    over = {"optimizer": ["BootstrapFewShotWithRandomSearch"], "lm": models()[:1]}
+    over = {"optimizer": ["BootstrapFewShot"], "lm": models()[:1]}
     found = run(over, testset=reviews(60, "t"))
     evidence = found.to_evidence()
     assert (evidence.verdict, evidence.is_yes) == ("B better", True)
@@ -251,8 +278,8 @@ def test_a_task_brings_its_own_arguments():
         sweep(task, over={"lm": models()}, seed=1)
 
 
-def test_a_result_is_read_again(tmp_path):
-    found = run(grid(seeds=[0]), budget=Budget(lm_calls=250))
+def test_a_result_is_read_again(swept, tmp_path):
+    found = swept.found
     loaded = SweepResult.load(found.save(tmp_path / "sweep.json"))
     assert loaded.to_dict() == found.to_dict()
     assert loaded.cheapest().name == found.cheapest().name
@@ -267,11 +294,11 @@ def test_a_result_is_read_again(tmp_path):
 # -- ends -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", [60, 400])
+@pytest.mark.parametrize("at", [20, 60])
 def test_an_interrupt_ends_all_of_it_and_keeps_what_there_is(at):
     engine = ScriptedEngine()
     with interrupting(at) as engine.on_call, pytest.warns(UserWarning, match="ended before the finalists"):
-        found = run(grid(engine, [0]), num_threads=2)
+        found = run({"optimizer": QUICK, "lm": models(engine)}, num_threads=2)
     assert found.stopped_by == "interrupt"
     assert engine.calls <= at + 2
     assert found.best.program is not None
@@ -288,7 +315,7 @@ class Down(ScriptedEngine):
 
 def test_a_cell_that_fails_is_a_row_with_its_reason():
     lms = [scripted_lm(ScriptedEngine(), "s/up"), scripted_lm(Down(), "s/down", num_retries=0)]
-    found = run({"optimizer": ["BootstrapFewShotWithRandomSearch", "COPRO"], "lm": lms})
+    found = run({"optimizer": QUICK, "lm": lms})
     failed = [cell for cell in found if cell.status == "failed"]
     assert {cell.settings["lm"] for cell in failed} == {"s/down"}
     assert all("the model is down" in cell.reason for cell in failed)
@@ -329,35 +356,31 @@ def test_a_cell_that_hangs_uses_up_its_own_share_of_the_time_and_leaves_the_othe
     assert found["BootstrapFewShot · s/fast"].validation_score == 1
 
 
-def test_everything_that_happens_is_told_and_kept(tmp_path):
-    heard = []
-    found = run({"optimizer": OPTIMIZERS, "lm": models()[:1]}, on_event=heard.append, run_dir=tmp_path)
-    kinds = [type(event) for event in heard]
+def test_everything_that_happens_is_told_and_kept(swept):
+    kinds = [type(event) for event in swept.heard]
     assert kinds[0] is SweepStarted
     assert kinds[-1] is SweepEnded
-    assert kinds.count(CellStarted) == 4
-    assert [type(event) for event in read_events(tmp_path / "events.jsonl")] == kinds
-    assert SweepResult.load(tmp_path / "result.json").to_dict() == found.to_dict()
+    assert kinds.count(CellStarted) == sum(cell.rung for cell in swept.found) + 1
+    assert [type(event) for event in read_events(swept.folder / "events.jsonl")] == kinds
+    assert SweepResult.load(swept.folder / "result.json").to_dict() == swept.found.to_dict()
 
 
 # -- going on ---------------------------------------------------------------------------------------------------
 
-BUDGET = Budget(lm_calls=250)
 
-
-def test_a_sweep_that_is_repeated_pays_for_nothing_and_gives_the_same_table(tmp_path):
-    first = run(grid(seeds=[0]), budget=BUDGET, run_dir=tmp_path)
+def test_a_sweep_that_is_repeated_pays_for_nothing_and_gives_the_same_table(swept, tmp_path):
     engine = ScriptedEngine()
-    second = run(grid(engine, [0]), budget=BUDGET, run_dir=tmp_path)
+    folder = shutil.copytree(swept.folder, tmp_path / "copy")
+    again = run(grid(engine, [0]), budget=BUDGET, run_dir=folder)
     assert engine.calls == 0
-    assert second.replayed == first.usage.lm_calls
-    assert table(second) == table(first)
-    assert second.best.final.latency_ms == first.best.final.latency_ms
+    assert again.replayed == swept.found.usage.lm_calls
+    assert table(again) == table(swept.found)
+    assert again.best.final.latency_ms == swept.found.best.final.latency_ms
     with pytest.raises(InputError, match=r"belongs to another run: .*changed"):
-        run(grid(seeds=[0, 2]), run_dir=tmp_path)
+        run(grid(seeds=[0, 2]), run_dir=folder)
 
 
-def sweep_and_die(folder: Path, calls: Path, after: int, seeds: list[int]) -> None:
+def sweep_and_die(folder: Path, calls: Path, after: int, over: dict) -> None:
     engine = ScriptedEngine()
 
     def on_call(number):
@@ -367,26 +390,27 @@ def sweep_and_die(folder: Path, calls: Path, after: int, seeds: list[int]) -> No
             os._exit(9)
 
     engine.on_call = on_call
-    run(grid(engine, seeds), budget=BUDGET, run_dir=folder)
+    run({**over, "lm": models(engine)}, budget=BUDGET, run_dir=folder)
 
 
-def check_kills(tmp_path, children, moments, seeds):
-    whole = table(run(grid(seeds=seeds), budget=BUDGET))
+def check_kills(tmp_path, children, moments, over):
+    whole = table(run({**over, "lm": models()}, budget=BUDGET))
     for number, after in enumerate(moments):
         folder, calls = tmp_path / str(number), tmp_path / f"{number}.txt"
-        assert children(sweep_and_die, folder, calls, after, seeds).status == 9
+        assert children(sweep_and_die, folder, calls, after, over).status == 9
         paid = len(calls.read_text().splitlines())
         engine = ScriptedEngine()
-        assert table(run(grid(engine, seeds), budget=BUDGET, run_dir=folder)) == whole
+        assert table(run({**over, "lm": models(engine)}, budget=BUDGET, run_dir=folder)) == whole
         # The call that was under way was paid for, and its answer never came.
         assert paid + engine.calls == whole["usage"]["lm_calls"] + 1
 
 
 def test_killed_and_resumed_no_call_is_paid_twice_and_the_table_is_the_same(tmp_path, children: Children):
-    check_kills(tmp_path, children, [40, 180], [0])
+    check_kills(tmp_path, children, [60], {"optimizer": QUICK})
 
 
 @pytest.mark.slow
 def test_killed_at_twenty_moments_and_resumed(tmp_path, children: Children):
     draw = random.Random(18)
-    check_kills(tmp_path, children, [draw.randint(1, 200) for _ in range(20)], [0, 1])
+    moments = [draw.randint(1, 200) for _ in range(20)]
+    check_kills(tmp_path, children, moments, {"optimizer": OPTIMIZERS, "seed": [0, 1]})
