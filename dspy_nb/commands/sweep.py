@@ -134,6 +134,8 @@ def sweep(
             axes[name] = [_value(here, name, value) for value in values]
     if "lm" in axes and "lm" in given():
         raise nb.InputError("--lm does not go with --over lm=: it says which models there are")
+    if "seed" in axes and "seed" not in given():
+        settings["seed"] = None
     program = here.program(settings["program"], name_of("program"))
     fields = functools.partial(common.input_names, settings["inputs"], lambda: program)
     arguments: dict[str, Any] = {

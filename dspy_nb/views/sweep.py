@@ -87,22 +87,24 @@ def summary(found: SweepResult) -> list[str]:
             assert cheap.final is not None
             low = cheap.final.difference_interval[0]
             lines.append(
-                f"Cheapest that is not worse by {100 * MARGIN:g} points: {cheap.name}{_price(found, cheap)}, "
-                f"{100 * cheap.final.difference:+.1f} points, at the least {100 * low:+.1f}."
+                f"Cheapest that is at most {100 * MARGIN:g} points worse: {cheap.name}{_price(found, cheap)}, "
+                f"{100 * cheap.final.difference:+.1f} points, at worst {100 * low:+.1f}."
             )
     return lines
 
 
 def _no_cheaper(found: SweepResult) -> str:
-    """Return that no cheaper finalist is shown not to be worse, and by how much the closest one may be."""
+    """Return that no cheaper finalist is shown to be good enough, and how much worse the closest one may be."""
     own = found.cost_of(found.best) or 0.0
     cheaper = [cell for cell in found.finalists if (found.cost_of(cell) or 0.0) < own]
     closest = max(cheaper, key=_lowest, default=None)
     if closest is None:
         return "It is also the cheapest of the finalists."
     low = 100 * _lowest(closest)
-    none = f"No cheaper one is shown to be worse by less than {100 * MARGIN:g} points"
-    return f"{none}: {closest.name}{_price(found, closest)} may be worse by up to {abs(min(low, 0.0)):.1f} points."
+    none = f"No cheaper one is shown to be at most {100 * MARGIN:g} points worse"
+    return (
+        f"{none}: {closest.name}{_price(found, closest)}, may be up to {abs(min(low, 0.0)):.1f} points worse."
+    )
 
 
 def _lowest(cell: SweepCell) -> float:
@@ -115,7 +117,7 @@ def _why_best(found: SweepResult, final: Final) -> str:
         first = "It is the first of them, and no other one is shown to be better."
         return first if final.verdict == "leader" else "It is shown to be better than the first of them."
     if final.verdict == "leader":
-        return "It led on other examples, and none of the others is shown to be better."
+        return "It led on the validation examples, and no other finalist is shown to be better."
     return "It is shown to be better than the one that led on the validation examples."
 
 

@@ -19,7 +19,10 @@ def test_the_best_and_the_cheapest_come_first():
     text = one_line(to_text(result()))
     assert text.startswith("Sweep: best is MIPROv2 · big")
     assert "Best: MIPROv2 · big, 85.0% [77.0%, 91.0%], $5 for 1,000 calls." in text
-    assert "Cheapest that is not worse by 2 points: MIPROv2 · small, $1 for 1,000 calls, -0.5 points" in text
+    assert (
+        "Cheapest that is at most 2 points worse: MIPROv2 · small, $1 for 1,000 calls, -0.5 points, at worst -1.8."
+        in text
+    )
     assert "Against the program as given (as given · big) the best is better: +25.0 points" in text
     assert "failed: the model <is> down" in text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import dspy
@@ -13,7 +13,7 @@ from dspy_nb.core.data.identity import example_id
 from dspy_nb.core.data.metrics import Metric, as_metric
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.optimization.estimates import calls_per_run
-from dspy_nb.core.optimization.optimize import estimate, warn_of_overlap
+from dspy_nb.core.optimization.optimize import estimate
 from dspy_nb.core.optimization.optimizers import get_optimizer
 from dspy_nb.core.optimization.run import readable
 from dspy_nb.core.optimization.task import Task, check_data
@@ -103,6 +103,8 @@ def make_grid(program: Any, over: Any, arguments: Mapping[str, Any]) -> Grid:
         InputError: Something is wrong with it, in one line.
     """
     axes = _check_axes(over)
+    for name in axes.keys() & {name for name, value in arguments.items() if value is not None}:
+        raise InputError(f"{name} is given twice: in over, and as {name}={value_text(arguments[name], 80)}")
     base = _base(program, arguments, others="optimizer" in axes or "preset" in axes)
     given = base.pop("program")
     if not isinstance(given, dspy.Module):
@@ -136,9 +138,18 @@ def make_grid(program: Any, over: Any, arguments: Mapping[str, Any]) -> Grid:
                     continue
                 raise InputError(f"over: {name} is there twice")
             cells.append(_cell(len(cells) + 1, name, chosen, model, base, as_given, valset, calls))
-    if (first := next((cell.task for cell in cells if cell.task is not None), None)) is not None:
-        warn_of_overlap(replace(first, testset=testset))
+    if optimizing:
+        _check_unseen(testset, [*(base["trainset"] or ()), *valset])
     return Grid(tuple(cells), given, metric, valset, testset, calls)
+
+
+def _check_unseen(testset: Sequence[dspy.Example], seen: Sequence[dspy.Example]) -> None:
+    known = {example_id(example) for example in seen}
+    if shared := sum(example_id(example) in known for example in testset):
+        raise InputError(
+            f"{shared:,} of the {len(testset):,} examples of the testset are in the trainset or the valset too, "
+            "and no cell may see them; dspy_nb.split() makes sets that share none"
+        )
 
 
 def _check_axes(over: Any) -> dict[str, list[Any]]:

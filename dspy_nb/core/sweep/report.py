@@ -48,6 +48,12 @@ def make_result(
     warnings = [] if found is not None else [f"the scores of the finalists are not known: {finals}"]
     if found is not None and (asked := found.evaluations[0].n) < (known := _distinct(found, grid)):
         warnings.append(f"the budget reached for {asked:,} of the {known:,} test examples")
+    if found is not None:
+        warnings += [
+            f"{arm.name}: {one.errors.count:,} of {one.n:,} answers failed ({next(iter(one.errors.messages), '')})"
+            for arm, one in zip(found.arms, found.evaluations, strict=True)
+            if one.errors.count
+        ]
     limit = ledger.left()
     if stopped is None and isinstance(limit, str) and any(_unfinished(entry) for entry in entries):
         stopped = limit

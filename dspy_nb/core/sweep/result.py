@@ -14,6 +14,7 @@ from dspy_nb.core.ab.comparison import Comparisons
 from dspy_nb.core.arguments import number_between, user_path
 from dspy_nb.core.doors import Shown, through
 from dspy_nb.core.errors import InputError, NotFound
+from dspy_nb.core.evaluation.examples import ExampleTable, HasExamples
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.evidence import SweepEvidence
 from dspy_nb.core.optimization.run import OptimizationRun
@@ -123,8 +124,8 @@ class SweepCell:
 
 
 @dataclass(frozen=True, repr=False)
-class SweepResult(Shown):
-    """What a sweep found; iterates over its cells.
+class SweepResult(Shown, HasExamples):
+    """What a sweep found; iterates over its cells. ``examples()`` are those of the test of the best cell.
 
     Attributes:
         cells: In the order of the grid; before them the program as it was given, where no cell is that.
@@ -279,6 +280,25 @@ class SweepResult(Shown):
         if self.evidence is None:
             raise NotFound("there is no evidence: the best cell and the program as given were not compared")
         return self.evidence
+
+    def example_table(self) -> ExampleTable:
+        """Return the test examples with what the program as given (A) and the best cell (B) answered.
+
+        Where the best cell is the program as given, there is its answer alone. Other pairs are behind
+        ``comparisons``, single cells behind ``cell.evaluation``.
+
+        Raises:
+            InputError: The finalists were not compared, or the result was loaded from a file.
+        """
+        cells = {"A": self[self.given], "B": self.best} if self.best_name else {}
+        results = {arm: cell.evaluation.results for arm, cell in cells.items() if cell.evaluation is not None}
+        if len(results) < 2:
+            raise InputError(
+                "there are no examples: the finalists were not compared, or the result was loaded"
+            )
+        if self.given == self.best_name:
+            return ExampleTable.of(f"{self.given}, {self.metric}", {"answer": results["B"]})
+        return ExampleTable.of(f"{self.given} (A) and {self.best_name} (B), {self.metric}", results)
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row for each cell: settings, score with interval, calls, tokens, dollars, latency, length."""

@@ -21,6 +21,7 @@ from dspy_nb.core.optimization.replay import RunDirectory, describe_program, des
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.programs.adapters import describe_adapter
 from dspy_nb.core.programs.interrupts import Interrupts
+from dspy_nb.core.programs.lms import used_lms
 from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.sweep import race as racing
 from dspy_nb.core.sweep.answers import Prices, SharedAnswers
@@ -84,7 +85,7 @@ def sweep(
         trainset: see :class:`Task`, as for the others up to ``recompile``.
         metric: what to improve.
         valset: labelled examples that cells are compared on; needed where anything is optimized.
-        testset: labelled examples that no cell sees; needed.
+        testset: labelled examples that no cell sees, so none of the trainset or valset; needed.
         optimizer: of all cells, if it does not vary.
         options: likewise.
         preset: likewise.
@@ -109,7 +110,7 @@ def sweep(
 
     Raises:
         InputError: something is wrong with the arguments.
-        OptimizationFailed: every cell failed.
+        OptimizationFailed: every cell failed, or no finalist answered any test example.
     """
     given = {
         "trainset": trainset, "metric": metric, "valset": valset, "testset": testset, "optimizer": optimizer,
@@ -130,6 +131,7 @@ def sweep(
     reserve = 0 if budget.lm_calls is None else grid.comparison_calls(finalists)
     ledger = Ledger(budget, reserve, events.stop)
     _check_budget(grid, ledger)
+    _check_priced(prices, grid)
     with tempfile.TemporaryDirectory() as nowhere:
         manifest = _manifest(grid, over, sizes, finalists, confidence)
         directory = RunDirectory(nowhere if run_dir is None else run_dir, manifest)
@@ -297,7 +299,10 @@ class _Sweep:
                 send=self._events.send,
             )  # fmt: skip
         except DspyNbError as failure:
-            finals = f"the finalists could not be compared: {failure_text(failure)}"
+            return f"the finalists could not be compared: {failure_text(failure)}"
+        if isinstance(finals, Finals) and all(one.errors.count == one.n for one in finals.evaluations):
+            first = next(iter(finals.evaluations[0].errors.messages), "")
+            raise OptimizationFailed(f"no finalist answered any test example: {first}")
         return finals
 
 
@@ -321,8 +326,8 @@ def _check_budget(grid: Grid, ledger: Ledger) -> None:
     budget, least = ledger.budget, sum(cell.least for cell in grid.cells)
     if budget.lm_calls is not None and budget.lm_calls < ledger.reserve + least:
         raise InputError(
-            f"a budget of {budget.lm_calls:,} LM calls is too small for this sweep: {len(grid.cells)} cells need "
-            f"at least {least:,} to begin with, and the comparison of the finalists {ledger.reserve:,}"
+            f"a budget of {budget.lm_calls:,} LM calls is too small for this sweep: its cells need at least "
+            f"{least:,} to begin with, and the comparison of the finalists {ledger.reserve:,}"
         )
     if budget.usd is not None:
         for cell in grid.cells:
@@ -345,6 +350,13 @@ def _check_prices(prices: Any) -> dict[str, tuple[float, float]]:
         sent, received = (number_between(f"prices of {name}", one, 0, 1e9) for one in pair)
         found[str(name)] = sent, received
     return found
+
+
+def _check_priced(prices: Prices, grid: Grid) -> None:
+    lms = [cell.model.lm for cell in grid.cells]
+    names = {str(lm.model) for lm in (*lms, *used_lms(grid.program, lms[0]))}
+    for name in prices.keys() - names:
+        raise InputError(f"prices: no model of this sweep is {name}; there are {', '.join(sorted(names))}")
 
 
 def _manifest(

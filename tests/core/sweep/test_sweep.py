@@ -106,6 +106,13 @@ def table(result):
         ({"optimizer": ["COPRO"]}, {"budget": 50}, "budget must be a dspy_nb.Budget"),
         ({"optimizer": ["COPRO"]}, {"race": "fast"}, "race must be 'auto', 'halving' or None"),
         ({"optimizer": ["COPRO"]}, {"prices": {"a": 3}}, "prices must be a dict"),
+        ({"optimizer": ["COPRO"]}, {"prices": {"a/b": (1, 2)}}, "prices: no model of this sweep is a/b"),
+        ({"optimizer": ["COPRO"]}, {"optimizer": "MIPROv2"}, "optimizer is given twice: in over, and as"),
+        (
+            {"optimizer": ["COPRO"]},
+            {"testset": reviews(9, "val")},
+            "8 of the 9 examples of the testset are in",
+        ),
         ({"optimizer": ["COPRO"]}, {"finalists": 0}, "finalists must be a whole number of at least 1"),
     ],
 )
@@ -322,6 +329,18 @@ def test_a_cell_that_fails_is_a_row_with_its_reason():
     assert found.best.settings["lm"] == "s/up"
     with pytest.raises(OptimizationFailed, match="the model is down"):
         run({"optimizer": ["COPRO"], "lm": lms[1:]})
+
+
+def test_a_model_that_never_answers_is_told_and_is_no_best():
+    lms = [scripted_lm(Down(), "s/down", num_retries=0), scripted_lm(ScriptedEngine(), "s/up")]
+    with pytest.warns(UserWarning, match=r"s/down: 12 of 12 answers failed \(.*the model is down"):
+        found = run({"lm": lms})
+    assert found.best.name == "s/up"
+    assert {row[0].error.kind for row in found.examples(flips="fixed").rows} == {"LMError"}
+    with pytest.raises(
+        OptimizationFailed, match=r"no finalist answered any test example: .*the model is down"
+    ):
+        run({"lm": lms[:1]})
 
 
 def test_a_stop_keeps_what_there_is_and_says_so():
