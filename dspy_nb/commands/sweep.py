@@ -109,7 +109,6 @@ def sweep(
     """
     import dspy
 
-    from dspy_nb.core.optimization.estimates import Estimate
     from dspy_nb.core.sweep.grid import make_grid
     from dspy_nb.views.listings import short_path
     from dspy_nb.views.sweep import describe_sweep
@@ -155,17 +154,11 @@ def sweep(
     budget = nb.Budget(**{name: settings[name] for name in BUDGET})
     models = {} if "lm" in axes else here.lm_settings(settings["lm"])
     with dspy.context(**models):
-        made = make_grid(program, axes, arguments)
-        comparison = made.comparison_calls(made.finalists(settings["finalists"]))
-        cost = describe_sweep(len(made.cells), made.calls, comparison, budget)
+        expected = make_grid(program, axes, arguments).estimate(settings["finalists"], budget)
         if dry_run:
-            data = {
-                "cells": [cell.name for cell in made.cells],
-                "lm_calls": made.calls,
-                "comparison": comparison,
-            }
-            return Outcome(Estimate(evaluation=made.calls, scoring=comparison), data, cost, aside=True)
-        listeners = [] if quiet else here.announce(cost)
+            data = {name: getattr(expected, name) for name in ("cells", "lm_calls", "comparison")}
+            return Outcome(expected, data, describe_sweep(expected), aside=True)
+        listeners = [] if quiet else here.announce(describe_sweep(expected))
         with here.progress(quiet=quiet) as progress:
             result = nb.sweep(
                 program,

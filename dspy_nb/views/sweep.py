@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from dspy_nb.core.supervision.budget import Budget
+from dspy_nb.core.sweep.grid import SweepEstimate
 from dspy_nb.core.sweep.result import Final, SweepCell, SweepResult
 from dspy_nb.core.text import excerpt
 from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
@@ -49,19 +49,19 @@ def _(found: SweepResult) -> Document:
     return Document(_title(found), blocks, f"{subtitle} · compared on {count(found.n_test, 'test example')}")
 
 
-def describe_sweep(cells: int, calls: int, comparison: int, budget: Budget) -> str:
-    """Return what a sweep takes at most, in words.
+@document.register
+def _(expected: SweepEstimate) -> Document:
+    return Document("", [], describe_sweep(expected))
 
-    Args:
-        cells: How many it has.
-        calls: LM calls that they take at most, each to its end.
-        comparison: Those of the comparison of the finalists.
-        budget: Its limits.
-    """
-    text = f"{count(cells, 'cell')}, at most {calls:,} LM calls, and {comparison:,} to compare the finalists"
-    if not calls:
-        text = f"{count(cells, 'cell')}, at most {comparison:,} LM calls to compare them"
-    return f"{text}; the budget is {budget}" if budget.limits() else f"{text}; there is no limit"
+
+def describe_sweep(expected: SweepEstimate) -> str:
+    """Return what a sweep takes at most, in words."""
+    cells, comparison = count(len(expected.cells), "cell"), f"{expected.comparison:,}"
+    text = f"{cells}, at most {expected.lm_calls:,} LM calls, and {comparison} to compare the finalists"
+    if not expected.lm_calls:
+        text = f"{cells}, at most {comparison} LM calls to compare them"
+    limits = expected.budget.limits()
+    return f"{text}; the budget is {expected.budget}" if limits else f"{text}; there is no limit"
 
 
 def _title(found: SweepResult) -> str:

@@ -11,6 +11,7 @@ import dspy
 
 from dspy_nb.core.data.identity import example_id
 from dspy_nb.core.data.metrics import Metric, as_metric
+from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.optimization.estimates import calls_per_run
 from dspy_nb.core.optimization.optimize import estimate
@@ -18,6 +19,7 @@ from dspy_nb.core.optimization.optimizers import get_optimizer
 from dspy_nb.core.optimization.run import readable
 from dspy_nb.core.optimization.task import Task, check_data
 from dspy_nb.core.programs.calls import declared_types
+from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.sweep.models import Model, find_models
 from dspy_nb.core.text import one_line, value_text
 
@@ -50,6 +52,23 @@ class Cell:
     least: int
 
 
+@dataclass(frozen=True)
+class SweepEstimate(Shown):
+    """LM calls that a sweep makes at most, cache hits included.
+
+    Attributes:
+        cells: Names of its cells.
+        lm_calls: Of the cells, each to its end.
+        comparison: Of the comparison of the finalists.
+        budget: The limits in force.
+    """
+
+    cells: tuple[str, ...]
+    lm_calls: int
+    comparison: int
+    budget: Budget
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """A sweep, checked and ready to begin.
@@ -74,6 +93,11 @@ class Grid:
     def calls(self) -> int:
         """LM calls that all cells take at most, each to its end."""
         return sum(cell.calls for cell in self.cells)
+
+    def estimate(self, finalists: int, budget: Budget) -> SweepEstimate:
+        """Return what it takes at most, if so many finalists are wanted."""
+        names = tuple(cell.name for cell in self.cells)
+        return SweepEstimate(names, self.calls, self.comparison_calls(self.finalists(finalists)), budget)
 
     def comparison_calls(self, finalists: int) -> int:
         """Return the LM calls that comparing so many cells takes at most, and the program as it was given."""
