@@ -33,7 +33,11 @@ _TABLES: Final = ("over", "prices")
     _AXES,
     multiple=True,
 )
-@option("--grid", "A TOML file with these options, the table [over], and [prices].", common.FILES)
+@option(
+    "--grid",
+    "A TOML file with these options, the table [over], and [prices]; a name in .toml will do.",
+    common.FILES,
+)
 @option("--train-data --train trainset", "Examples to learn from.", common.DATA)
 @option("--val-data --val valset", "Examples that cells are compared on.", common.DATA)
 @option("--test-data --test testset", "Examples that no cell sees; the finalists answer them.", common.DATA)
@@ -99,7 +103,7 @@ def sweep(
 
     \b
     Examples:
-      dspy-nb sweep --grid sweep.toml --run-dir runs/sweep --save-as sentiment
+      dspy-nb sweep sweep.toml --run-dir runs/sweep --save-as sentiment
       dspy-nb sweep --program app.py:classifier --metric exact_match:label --train-data train.jsonl \
           --val-data val.jsonl --test-data test.jsonl --over optimizer=none,MIPROv2 \
           --over lm=openai/gpt-4o,openai/gpt-4o-mini --over seed=0,1 --budget-calls 5000
@@ -115,6 +119,8 @@ def sweep(
 
     if (alone := given(("bump", "cheapest"))) and model_id is None:
         raise nb.InputError(f"{next(iter(alone.values()))} goes with --save-as MODEL")
+    if grid is None and str(options["program"]).endswith(".toml"):  # as in: sweep sweep.toml
+        grid, options["program"] = options["program"], None
     own = {
         "prices": prices, "no_race": no_race, "run_dir": run_dir, "finalists": finalists, "confidence": confidence,
         "model_id": model_id, "cheapest": cheapest, "bump": bump,
@@ -288,7 +294,7 @@ def _read_grid(file: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dic
             raise nb.InputError(f"--grid {file}: there is no {key!r}; valid: {valid}")
         param = options[name]
         assert param.name is not None
-        if param.name in typed:
+        if param.name in typed and settings[param.name] is not None:
             continue
         try:
             settings[param.name] = value if isinstance(value, dict) else param.type_cast_value(context, value)

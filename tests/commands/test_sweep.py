@@ -72,8 +72,8 @@ def test_a_dry_run_asks_nothing(engine, capsys):
     assert facts["cells"] == ["as given", "BootstrapFewShot · seed 0", "BootstrapFewShot · seed 1"]
     assert facts["comparison"] == 4 * 40
     assert engine.calls == 0
-    assert main(["sweep", "--grid", "sweep.toml", "--dry-run"]) == 0
-    assert "3 cells, at most 88 LM calls, and 160 to compare the finalists" in capsys.readouterr().out
+    assert main(["sweep", "sweep.toml", "--dry-run"]) == 0
+    assert "3 cells, at most 56 LM calls, and 160 to compare the finalists" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
