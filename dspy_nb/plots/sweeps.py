@@ -46,8 +46,8 @@ def plot_sweep(found: SweepResult, *, margin: float = MARGIN, ax: Axes | None = 
         if cell.name == best:
             colour, mark, role = BLUE, "*", "best"
         if cell.name == cheapest:
-            both = f"best, and the cheapest not worse by {100 * margin:g} points"
-            role = both if cell.name == best else f"cheapest not worse by {100 * margin:g} points"
+            both = f"best, and the cheapest at most {100 * margin:g} points worse"
+            role = both if cell.name == best else f"cheapest at most {100 * margin:g} points worse"
             colour, mark = (BLUE, "*") if cell.name == best else (GREEN, "s")
         name = f"{number}: {excerpt(cell.name, 60)}{f' ({role})' if role else ''}"
         figures.draw_intervals(

@@ -13,7 +13,6 @@ from dspy_nb.views.wording import (
     count,
     dollars,
     duration,
-    format_or_dash,
     level,
     percent,
     points,
@@ -134,51 +133,58 @@ def _usd(cost: float) -> str:
 
 
 def _finalists(found: SweepResult) -> Table:
-    columns = (
-        "finalist", f"score [{level(found.confidence)} interval]", "to the leader", "to the best, points",
-        "$ / 1,000 calls", "tokens", "ms", "prompt",
-    )  # fmt: skip
-    rows = [_finalist(found, cell) for cell in found.finalists if cell.like is None]
     caption = "tokens, milliseconds of the language model, and characters of the prompts are those of a call"
-    return Table(columns, rows, frozenset([4, 5, 6, 7]), caption)
+    return _filled([_finalist(found, cell) for cell in found.finalists if cell.like is None], 4, caption)
 
 
-def _finalist(found: SweepResult, cell: SweepCell) -> Sequence[Cell]:
+def _finalist(found: SweepResult, cell: SweepCell) -> dict[str, Cell]:
     final = cell.final
     assert final is not None
-    best = cell.name == found.best_name
+    best, led = cell.name == found.best_name, found.best.final
     low, high = final.difference_interval
     gap = "best" if best else f"{100 * final.difference:+.1f} {points(low, high)}"
-    usd = None if final.usd_per_call is None else f"{1000 * final.usd_per_call:,.3g}"
-    tokens, ms = (None if n is None else round(n) for n in (final.tokens_per_call, final.latency_ms))
-    score = Score(final.score, final.interval)
-    return (
-        f"{cell.name} ★" if best else cell.name,
-        score,
-        final.verdict,
-        gap,
-        usd,
-        tokens,
-        ms,
-        round(final.prompt_characters),
-    )
+    to_leader = None
+    if led is not None and led.verdict != "leader":
+        to_leader = final.verdict
+    elif not best:
+        gap = f"{gap} {final.verdict}"
+    return {
+        "finalist": f"{cell.name} ★" if best else cell.name,
+        f"score [{level(found.confidence)} interval]": Score(final.score, final.interval),
+        "to the best, points": gap,
+        "to the leader": to_leader,
+        "$ / 1,000": None if final.usd_per_call is None else f"{1000 * final.usd_per_call:,.3g}",
+        "tokens": None if final.tokens_per_call is None else round(final.tokens_per_call),
+        "ms": None if final.latency_ms is None else round(final.latency_ms),
+        "prompt": round(final.prompt_characters),
+    }
+
+
+def _filled(rows: Sequence[dict[str, Cell]], words: int, caption: str = "") -> Table:
+    """Return a table without the columns that hold nothing; the first so many are words, the others numbers."""
+    names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    numbers = set(list(rows[0])[words:])
+    right = frozenset(place for place, name in enumerate(names) if name in numbers)
+    return Table(tuple(names), [tuple(row[name] for name in names) for row in rows], right, caption)
 
 
 def _cells(found: SweepResult) -> Block:
-    columns = ("cell", "validation", "rung", "LM calls", "cached", "tokens", "cost", "how it ended")
-    rows = [_row(found, cell) for cell in found if cell.number]
-    table = Table(columns, rows, frozenset([1, 2, 3, 4, 5, 6]))
+    table = _filled([_row(cell) for cell in found if cell.number], 2)
     return table if found.rungs or not found.finalists else Details("What each cell took", [table], wide=True)
 
 
-def _row(found: SweepResult, cell: SweepCell) -> Sequence[Cell]:
-    validation = None if cell.validation_score is None else percent(cell.validation_score)
-    rung = f"{cell.rung} of {len(found.rungs)}" if found.rungs else None
+def _row(cell: SweepCell) -> dict[str, Cell]:
     used = cell.usage
     alike = "" if cell.like is None else f"; the same program as {cell.like}"
-    ended = excerpt(f"{cell.status}: {cell.reason}{alike}", 200)
-    calls = used.lm_calls, used.cache_hits, format_or_dash(used.tokens), dollars(used.usd)
-    return cell.name, validation, rung, *calls, ended
+    return {
+        "cell": cell.name,
+        "how it ended": excerpt(f"{cell.status}: {cell.reason}{alike}", 200),
+        "validation": None if cell.validation_score is None else percent(cell.validation_score),
+        "LM calls": used.lm_calls,
+        "cached": used.cache_hits,
+        "tokens": None if used.tokens is None else f"{used.tokens:,}",
+        "cost": None if used.usd is None else dollars(used.usd),
+    }
 
 
 def _method(found: SweepResult) -> str:

@@ -15,7 +15,7 @@ def test_each_finalist_has_its_place_by_score_and_cost():
     figure = result().plot()
     assert labels(figure) == [
         "1: MIPROv2 · big (best)",
-        "2: MIPROv2 · small (cheapest not worse by 2 points)",
+        "2: MIPROv2 · small (cheapest at most 2 points worse)",
         "3: as given",
     ]  # fmt: skip
     assert "dollars" in figure.axes[0].get_xlabel()

@@ -12,6 +12,7 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.core.pipeline.folder import PipelineStep
+from dspy_nb.core.sweep.grid import SweepEstimate
 from dspy_nb.views.documents import _VIEWS
 from dspy_nb.views.listings import Listing
 from tests.core.sweep.samples import result as sweep_result
@@ -56,6 +57,7 @@ def _results(folder: Path) -> Iterator[Any]:
     yield nb.Experiment("e", classifier(), classifier(), names=(HOSTILE, "b"), registry=folder).status()
     yield Listing(registry.list("m"), HOSTILE)
     yield sweep_result(warnings=(HOSTILE,))
+    yield SweepEstimate((HOSTILE,), 10, 20, nb.Budget())
 
 
 @pytest.fixture(scope="module")

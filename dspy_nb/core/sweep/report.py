@@ -135,9 +135,7 @@ def _with_final(cell: SweepCell, found: Finals, place: int, run: OptimizationRun
     return replace(
         cell,
         status=cell.status if dropped else "finalist",
-        reason=f"{cell.reason}; compared all the same, as the program that was given"
-        if dropped
-        else cell.reason,
+        reason=f"{cell.reason}; compared as the program that was given" if dropped else cell.reason,
         final=Final(
             score=evaluation.score,
             interval=evaluation.interval,

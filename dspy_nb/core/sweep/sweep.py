@@ -216,14 +216,14 @@ class _Sweep:
 
     def _race(self) -> None:
         alive, last = list(self._entries), len(self._sizes) - 1
-        for rung, size in enumerate(self._sizes):
+        for rung in range(last + 1):
             waiting = [entry for entry in alive if not entry.over]
             for place, entry in enumerate(waiting):
                 if self._ledger.stop.is_set():
                     return
                 self._advance(entry, (last - rung + 1) * (len(waiting) - place), 0.5 ** (last - rung))
             if rung < last:
-                where = f"rung {rung + 1} of {last + 1}, with {size} cells"
+                where = f"rung {rung + 1} of {last + 1}"
                 alive = self._halve(alive, self._sizes[rung + 1], where)
 
     def _advance(self, entry: Entry, parts: int, fraction: float) -> None:
@@ -253,8 +253,8 @@ class _Sweep:
             if entry not in kept and entry.status != "failed":
                 entry.status = "dropped"
                 behind = bool(kept) and racing.clearly_worse(entry.evaluation, kept[0].evaluation)
-                why = "clearly worse than the leader, example by example" if behind else "others were ahead"
-                entry.reason = f"after {where}: {why} on the valset"
+                why = "clearly worse than the leader" if behind else "others were ahead"
+                entry.reason = f"after {where}, {why}"
                 self._tell(entry)
         return kept
 
