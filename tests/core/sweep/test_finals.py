@@ -86,7 +86,7 @@ def test_models_that_are_alike_are_seldom_told_apart():
 def test_over_a_thousand_sweeps_at_most_five_percent_err():
     wrong = false_verdicts(1000), false_equals(1000)
     print("of 1,000 sweeps erred", wrong)
-    assert max(wrong) <= 50
+    assert max(wrong) <= 50  # they were 27 and 21: exact tests err less often than they may
 
 
 def test_another_one_is_the_best_only_if_it_is_shown_to_be_better():
