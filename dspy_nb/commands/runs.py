@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 import dspy_nb as nb
@@ -46,7 +46,8 @@ def runs(
     if attach is not None and stop is not None:
         raise nb.InputError("give either --attach or --stop, not both")
     names = {
-        name: here.named(name) for name in here.names(lambda value: isinstance(value, nb.OptimizationRun))
+        name: here.named(name)
+        for name in here.names(lambda value: isinstance(value, nb.OptimizationRun | dict | list | tuple))
     }
     found = nb.runs(*folders, registry=root, names=names)
     if attach is not None:
@@ -78,8 +79,11 @@ def run_facts(run: KnownRun) -> dict[str, Any]:
     left_out = ("run", "registry")
     facts = {field.name: getattr(run, field.name) for field in fields(run) if field.name not in left_out}
     return {
+        "number": run.number,
+        "name": run.name,
         **facts,
         "run_dir": None if run.run_dir is None else str(run.run_dir),
+        "held_out": None if run.held_out is None else asdict(run.held_out),
         "budget": dict(run.budget),
         "versions": list(run.versions),
         "run_ids": list(run.run_ids),

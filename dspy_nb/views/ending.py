@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dspy_nb.core.events import HeldOut
-from dspy_nb.core.optimization.run import OptimizationRun
 from dspy_nb.views.documents import Score
 from dspy_nb.views.wording import UNKNOWN, capitalize, count, describe_ending, level, percent
+
+if TYPE_CHECKING:
+    from dspy_nb.core.optimization.run import OptimizationRun
 
 _COLOURS: Final = {"better": "good", "worse": "bad"}
 

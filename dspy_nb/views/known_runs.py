@@ -8,12 +8,16 @@ from typing import Any, Final
 
 from dspy_nb.core.registry.runs import KnownRun, known_runs
 from dspy_nb.core.text import excerpt
-from dspy_nb.views.documents import Cell
+from dspy_nb.views.documents import Cell, Toned
+from dspy_nb.views.ending import describe_change, verdict_colour
 from dspy_nb.views.listings import Kind, Listing, add_kind, short_path
 from dspy_nb.views.wording import UNKNOWN, describe_ending, format_or_dash, moment, percent
 
-_COLUMNS: Final = ("no", "run", "state", "what can be done", "score", "LM calls", "began (UTC)")
+_COLUMNS: Final = ("no", "run", "state", "score", "what can be done", "LM calls", "began (UTC)")
 
+_SPARE: Final = ("began (UTC)", "LM calls")
+
+_ARROW: Final = "\N{NO-BREAK SPACE}→ "  # a narrow column breaks after it, and never within
 _OVER: Final = ("completed", "stopped")
 
 
@@ -42,14 +46,23 @@ def runs(
 
 def _list_run(run: KnownRun) -> tuple[Cell, ...]:
     """Return what a row says of a run."""
-    score = UNKNOWN if run.score is None else percent(run.score)
-    if run.score is not None and run.baseline_score is not None:
-        score = f"{percent(run.baseline_score)} → {score}"
     state = describe_state(run)
     if run.versions or run.status in _OVER:
         state += f"; registered as {', '.join(run.versions)}" if run.versions else "; not registered"
     calls, began = format_or_dash(run.lm_calls), moment(run.began_at) or UNKNOWN
-    return str(run.number), _called(run), state, what_to_do(run), score, calls, began
+    return str(run.number), _called(run), state, _score_of(run), what_to_do(run), calls, began
+
+
+def _score_of(run: KnownRun) -> Cell:
+    """Return what a run came to: on held-out examples where there are some, for a search flatters."""
+    if run.held_out is not None:
+        colour = verdict_colour(run.held_out)
+        said = describe_change(run.held_out).replace(" -> ", _ARROW)
+        return Toned(said, "" if colour == "warn" else colour)
+    if run.score is None:
+        return UNKNOWN
+    before = "" if run.baseline_score is None else f"{percent(run.baseline_score)}{_ARROW}"
+    return f"search {before}{percent(run.score)}"
 
 
 def describe_state(run: KnownRun) -> str:
@@ -80,7 +93,8 @@ def what_to_do(run: KnownRun) -> str:
     if run.status == "running":
         return f"{it}.attach() or %dspy_runs --attach {run.number}; {it}.stop()"
     ways = []
-    if run.status in _OVER and not run.versions and run.run.origin != "given":
+    gained = run.held_out is None or run.held_out.verdict not in ("worse", "unchanged")
+    if run.status in _OVER and not run.versions and run.run.origin != "given" and gained:
         ways.append(f"{it}.register('MODEL')")
     if run.status in ("stopped", "failed"):
         ways.append(f"{it}.resume()" if run.run_dir else "give run_dir= the next time, to go on")
@@ -111,4 +125,12 @@ def _short(run: KnownRun) -> str:
     return short_path(run.run_dir)
 
 
-add_kind(KnownRun, Kind("Runs", _COLUMNS, _list_run, frozenset([0, 5]), 50, last=True, note=_note_on))
+def _standing(run: KnownRun) -> tuple[bool, bool, str]:
+    """Return how much a run matters where not all can be shown: it goes on, it is of this process, it is new."""
+    return run.status == "running", run.run is not None, run.began_at
+
+
+add_kind(
+    KnownRun,
+    Kind("Runs", _COLUMNS, _list_run, frozenset([0, 5]), 50, standing=_standing, note=_note_on, spare=_SPARE),
+)

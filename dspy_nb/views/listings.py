@@ -56,7 +56,7 @@ class Listing(Shown, list[T]):
 class Kind:
     """How one kind of item is listed.
 
-    Of more than ``limit`` only the first are shown, or the ``last``; for ``spare`` see ``Table``.
+    Of more than ``limit`` only the first are shown, or those of highest ``standing``; for ``spare`` see ``Table``.
     """
 
     title: str
@@ -64,7 +64,7 @@ class Kind:
     row: Callable[[Any], tuple[Cell, ...]]
     numbers: frozenset[int] = frozenset()
     limit: int | None = None
-    last: bool = False
+    standing: Callable[[Any], Any] | None = None
     note: Callable[[Iterable[Any]], str] = lambda items: ""
     spare: Sequence[str] = ()
 
@@ -79,7 +79,8 @@ def _(items: Listing) -> Document:  # type: ignore[type-arg]  # no dispatch on w
     import_view(of)
     kind = _version_kind(items.columns, items.live) if of is ModelVersion else _KINDS[of]
     limit = kind.limit or len(items)
-    shown = items[-limit:] if kind.last else items[:limit]
+    first = sorted(items, key=kind.standing, reverse=True)[:limit] if kind.standing else items[:limit]
+    shown = [item for item in items if any(item is one for one in first)]
     rows = [kind.row(item) for item in shown]
     caption = say_rest(limit, len(items), kind.title.lower())
     title = items.title or kind.title

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,52 +18,32 @@ from dspy_nb.core.events import Listener
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.known import directories_of_this_process, runs_of_this_process
 from dspy_nb.core.registry.registry import Registry
-from dspy_nb.core.registry.traces import Status, Trace, find_traces, read_trace
+from dspy_nb.core.registry.traces import Trace, find_traces, read_trace
 
 if TYPE_CHECKING:
     from dspy_nb.core.optimization.run import OptimizationRun
     from dspy_nb.core.supervision.budget import Budget
 
 _DEPTH: Final = 3  # folders below the one that is looked into
+_MOST_PARTS: Final = 1_000  # of a list or a dictionary that a run is looked for in
 
 
 @dataclass(frozen=True)
-class KnownRun(Shown):
-    """One optimization that is known here, as it was when it was listed.
+class KnownRun(Trace, Shown):
+    """One optimization that is known here, as it was when it was listed: what there is of it, and what it is here.
 
     Attributes:
         number: its place in the list.
-        name: the name that it has in the notebook or the script, "" if none.
-        status: "running", "completed", "stopped" or "failed"; "lost" where it ended without saying how, as a
-            process that is killed does; "silent" where its directory holds no log; "damaged".
-        optimizer: name, "" if it is not known.
-        run_dir: the run directory, ``None`` if there is none.
-        began_at: when it began, ISO 8601 in UTC, "" if it is not known.
-        stopped_by: what ended it early, see ``OptimizationRun.stopped_by``.
-        problem: why it failed, or what is damaged.
-        score: the best score on the examples that candidates are compared on, as a fraction, if known.
-        baseline_score: that of the program as it was given, if known.
-        lm_calls: uncached LM calls, if known.
-        budget: its limits, by name.
+        name: what it is called in the notebook or the script, such as ``run`` or ``results['a']``; "" if nothing.
         versions: what was registered from it or from an earlier run in its directory, such as ``sentiment@1.2.0``.
         run: the run itself, if somebody in this process still holds it.
+        registry: where it is registered.
     """
 
-    number: int
-    name: str
-    status: Status
-    optimizer: str
-    run_dir: Path | None
-    began_at: str
-    stopped_by: str | None = None
-    problem: str = ""
-    score: float | None = None
-    baseline_score: float | None = None
-    lm_calls: int | None = None
-    budget: Mapping[str, float] = field(default_factory=dict)
+    number: int = 0
+    name: str = ""
     versions: tuple[str, ...] = ()
     run: OptimizationRun | None = field(default=None, repr=False, compare=False)
-    run_ids: tuple[str, ...] = field(default=(), repr=False)
     registry: Registry | None = field(default=None, repr=False, compare=False)
 
     def attach(self) -> None:
@@ -159,20 +140,19 @@ def known_runs(
     """
     places = [Path()] if folders is None else [_folder(folder) for folder in folders]
     here = runs_of_this_process()
-    found = {str(trace.folder.resolve()): trace for trace in find_traces(places, _DEPTH)}
+    found = dict(find_traces(places, _DEPTH))
     if folders is None:
         for folder in directories_of_this_process():
-            if folder.is_dir():
-                found.setdefault(str(folder.resolve()), read_trace(folder))
+            if folder.is_dir() and (place := str(folder.resolve())) not in found:
+                found[place] = read_trace(folder)
     else:
-        for place in places:  # it was named: say what it is
-            if not any(Path(known).is_relative_to(place.resolve()) for known in found):
-                found[str(place.resolve())] = Trace(
-                    place, "damaged", problem="no run directory, and none below it"
-                )
+        for named in places:  # then say what it is
+            if not any(Path(known).is_relative_to(named.resolve()) for known in found):
+                problem = "no run directory, and none below it"
+                found[str(named.resolve())] = Trace(named, "damaged", problem=problem)
     names = vars(sys.modules["__main__"]) if names is None else names
     runs = [_of_process(run, found, names) for run in here]
-    others = [_of_directory(trace) for trace in found.values()]
+    others = [KnownRun(**vars(trace)) for trace in found.values()]
     runs += sorted(others, key=lambda run: (run.began_at, str(run.run_dir)))
     return _with_versions(runs, registry if isinstance(registry, Registry) else Registry(registry))
 
@@ -193,41 +173,37 @@ def _of_process(run: OptimizationRun, found: dict[str, Trace], names: Mapping[st
             del found[place]  # it says nothing that the run does not
     over = run.status in ("completed", "stopped")
     said = run.progress
-    name = next((key for key, value in list(names.items()) if value is run and not key.startswith("_")), "")
     return KnownRun(
-        number=0,
-        name=name,
+        run_dir=plan.run_dir,
         status=run.status,  # type: ignore[arg-type]
         optimizer=plan.optimizer,
-        run_dir=plan.run_dir,
+        run_ids=(plan.run_id,),
         began_at=run.began_at,
         stopped_by=run.stopped_by if over else None,
         problem="" if run.failure is None else failure_text(run.failure),
         score=run.score if over else said.get("best_score"),
         baseline_score=run.baseline_score if over else said.get("baseline_score"),
+        held_out=run.held_out if over else None,
         lm_calls=run.usage.lm_calls if over else said.get("lm_calls"),
         budget=plan.budget.limits(),
+        name=_name_of(run, names),
         run=run,
-        run_ids=(plan.run_id,),
     )
 
 
-def _of_directory(trace: Trace) -> KnownRun:
-    return KnownRun(
-        number=0,
-        name="",
-        status=trace.status,
-        optimizer=trace.optimizer,
-        run_dir=trace.folder,
-        began_at=trace.began_at,
-        stopped_by=trace.stopped_by,
-        problem=trace.problem,
-        score=trace.score,
-        baseline_score=trace.baseline_score,
-        lm_calls=trace.lm_calls,
-        budget=trace.budget,
-        run_ids=trace.run_ids,
-    )
+def _name_of(run: OptimizationRun, names: Mapping[str, Any]) -> str:
+    """Return what a run is called, also within a list or a dictionary that has a name; "" if nothing."""
+    mine = [(name, value) for name, value in list(names.items()) if not name.startswith("_")]
+    for name, value in mine:
+        if value is run:
+            return name
+    for name, value in mine:
+        if type(value) in (dict, list, tuple):  # what else there may be could do anything when it is asked
+            parts = value.items() if type(value) is dict else enumerate(value)
+            for key, part in itertools.islice(list(parts), _MOST_PARTS):
+                if part is run and isinstance(key, str | int):
+                    return f"{name}[{key!r}]"
+    return ""
 
 
 def _with_versions(runs: list[KnownRun], registry: Registry) -> list[KnownRun]:

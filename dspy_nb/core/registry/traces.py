@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from dspy_nb.core.event_log import is_held
-from dspy_nb.core.events import Completed, Failed, Progress, Started
+from dspy_nb.core.events import Completed, Failed, HeldOut, Progress, Started
 from dspy_nb.core.text import one_line
 
 Status = Literal["running", "completed", "stopped", "failed", "lost", "silent", "damaged"]
@@ -31,7 +31,7 @@ class Trace:
     """What a run directory says of the last run in it.
 
     Attributes:
-        folder: the directory.
+        run_dir: the directory; ``None`` of a run of this process that has none.
         status: "running", as long as a process holds the log; "completed", "stopped" and "failed", as the run said
             itself; "lost" where it did not say how it ended; "silent" where it has no log; "damaged".
         optimizer: name, "" if it is not known.
@@ -39,13 +39,14 @@ class Trace:
         began_at: when the last one began, ISO 8601, "" if it is not known.
         stopped_by: see ``OptimizationRun.stopped_by``.
         problem: why it failed, or what is damaged.
-        score: the best score so far, as a fraction.
-        baseline_score: the score before.
-        lm_calls: uncached LM calls so far.
+        score: the best score on the examples that candidates are compared on, as a fraction, if known.
+        baseline_score: that of the program as it was given, if known.
+        held_out: what changed on examples that the search never saw, as far as that is known.
+        lm_calls: uncached LM calls so far, if known.
         budget: its limits, by name.
     """
 
-    folder: Path
+    run_dir: Path | None
     status: Status
     optimizer: str = ""
     run_ids: tuple[str, ...] = ()
@@ -54,6 +55,7 @@ class Trace:
     problem: str = ""
     score: float | None = None
     baseline_score: float | None = None
+    held_out: HeldOut | None = None
     lm_calls: int | None = None
     budget: Mapping[str, float] = field(default_factory=dict)
 
@@ -73,8 +75,8 @@ def read_trace(folder: Path) -> Trace:
         return Trace(folder, "damaged", optimizer, problem=one_line(why, 200))
 
 
-def find_traces(folders: Iterable[Path], depth: int) -> Iterator[Trace]:
-    """Yield what run directories say: the folders themselves, and those below them down to ``depth``.
+def find_traces(folders: Iterable[Path], depth: int) -> Iterator[tuple[str, Trace]]:
+    """Yield run directories, as real paths, with what they say: the folders, and those below down to ``depth``.
 
     Hidden folders, environments and caches are left out, as is whatever lies beyond 5,000 folders.
     """
@@ -85,8 +87,8 @@ def find_traces(folders: Iterable[Path], depth: int) -> Iterator[Trace]:
             continue
         seen.add(place)
         names = _names(folder)
-        if _is_run_directory(folder, set(names)):
-            yield read_trace(folder)
+        if (trace := _trace_in(folder, set(names))) is not None:
+            yield place, trace
         elif left:
             queue += [(folder / name, left - 1) for name, is_folder in names.items() if is_folder]
 
@@ -105,20 +107,19 @@ def _names(folder: Path) -> dict[str, bool]:
         return {}
 
 
-def _is_run_directory(folder: Path, names: set[str]) -> bool:
-    """Whether a run has written there; the files of others have such names as well."""
+def _trace_in(folder: Path, names: set[str]) -> Trace | None:
+    """Return what a folder says if a run has written there; the files of others have such names as well."""
     if "manifest.json" in names:
-        try:
-            _optimizer(folder / "manifest.json")
-        except (_Damaged, OSError):
-            return "events.jsonl" in names or ("cache" in names and (folder / "cache/cache.db").exists())
-        return True
+        trace = read_trace(folder)
+        of_a_run = trace.status != "damaged" or "events.jsonl" in names
+        return trace if of_a_run or ("cache" in names and (folder / "cache/cache.db").exists()) else None
     if "events.jsonl" not in names:
-        return False
+        return None
     try:
-        return _read(folder / "events.jsonl", 4096, 0).startswith(b'{"event": "Started"')
+        began = _read(folder / "events.jsonl", 4096, 0).startswith(b'{"event": "Started"')
     except (_Damaged, OSError):
-        return False
+        return None
+    return read_trace(folder) if began else None
 
 
 def _optimizer(file: Path) -> str:
@@ -152,12 +153,12 @@ def _last_run(folder: Path, optimizer: str) -> Trace:
         (_event(line, Progress) for line in reversed(last) if _is(line, Progress)), Progress(0, "")
     )
     status: Status = "running" if held else "lost"
-    stopped_by, problem, score = None, "", _number(progress.metrics.get("best_score"))
+    stopped_by, problem, held_out, score = None, "", None, _number(progress.metrics.get("best_score"))
     for line in reversed(last):
         if _is(line, Completed):
             ended = _event(line, Completed)
             status, stopped_by = "stopped" if ended.stopped_by else "completed", ended.stopped_by
-            score = score if ended.score is None else ended.score
+            held_out, score = ended.held_out, score if ended.score is None else ended.score
             break
         if _is(line, Failed):
             status, problem = "failed", _event(line, Failed).error
@@ -173,6 +174,7 @@ def _last_run(folder: Path, optimizer: str) -> Trace:
         one_line(problem, 200),
         score,
         _number(progress.metrics.get("baseline_score")),
+        held_out,
         None if calls is None else int(calls),
         starts[-1].budget,
     )

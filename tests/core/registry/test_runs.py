@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import dspy
@@ -15,8 +16,9 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.core.event_log import EventLog
-from dspy_nb.core.events import CandidateScored, Completed, Failed, Progress, Started
+from dspy_nb.core.events import CandidateScored, Completed, Failed, HeldOut, Progress, Started
 from dspy_nb.core.registry.runs import known_runs
+from dspy_nb.views.known_runs import what_to_do
 from tests import ROOT
 from tests.moments import HANG_S
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
@@ -80,6 +82,48 @@ def test_a_run_is_known_as_long_as_anybody_holds_it_by_its_name():
     del run, known
     gc.collect()
     assert run_id not in {found.run.plan.run_id for found in known_runs() if found.run}
+
+
+def test_a_run_in_a_list_or_a_dictionary_is_called_by_its_place_there():
+    run = optimize()
+    for names, called in (
+        ({"results": {"a": run}}, "results['a']"),
+        ({"made": [0, run]}, "made[1]"),
+        ({"_9": run, "Out": {9: run}}, "Out[9]"),
+        ({"made": [run], "mine": run}, "mine"),
+        ({"deep": {"a": {"b": run}}}, ""),
+    ):
+        assert [known.name for known in known_runs(names=names) if known.run is run] == [called]
+
+
+def test_a_run_that_got_worse_says_so_and_is_not_offered_to_be_registered(tmp_path):
+    worse = HeldOut(before=0.6, after=0.5, n=40, planned=40, verdict="worse")
+    written(
+        tmp_path / "a",
+        Started("MIPROv2", 200),
+        Progress(50, "on", _NUMBERS),
+        Completed(score=1.0, duration_s=3.0, held_out=worse),
+    )
+    known = only(tmp_path)
+    assert (known.score, known.held_out) == (1.0, worse)
+    report = nb.runs(tmp_path).report()
+    assert "held-out 60.0% → 50.0%, worse" in report
+    assert "100.0%" not in report
+    run = optimize()
+    (mine,) = [found for found in nb.runs() if found.run is run]
+    assert "register(" in what_to_do(mine)
+    assert "register(" not in what_to_do(replace(mine, held_out=worse))
+
+
+def test_where_there_are_many_runs_those_of_this_process_are_shown(tmp_path):
+    for number in range(60):
+        written(tmp_path / f"{number:02}", Started("MIPROv2", 200), Progress(50, "on", _NUMBERS))
+    run = optimize()
+    listed = nb.runs()
+    assert [known.run for known in listed if known.run is run] == [run]
+    report = listed.report()
+    assert "BootstrapFewShotWithRandomSearch" in report
+    assert f"50 of {len(listed)} runs are shown" in report
 
 
 def test_a_run_that_goes_on_can_be_watched_from_its_beginning_and_stopped():
@@ -170,7 +214,7 @@ def test_a_directory_says_scores_and_calls(tmp_path):
     known = only(tmp_path)
     assert (known.score, known.baseline_score, known.lm_calls) == (0.7, 0.4, 40)
     report = nb.runs().report()
-    assert "40.0% → 70.0%" in report
+    assert "search 40.0% → 70.0%" in report
     assert "nb.optimize(..., run_dir='a')" in report
     assert "goes on where that ended and pays for no answer twice" in " ".join(report.split())
 
