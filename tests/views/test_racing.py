@@ -9,7 +9,7 @@ import dspy_nb as nb
 from benchmarks.population import RANDOM_SEARCH, Proposer, setting
 from dspy_nb.commands.optimize import _facts
 from dspy_nb.core.events import Event
-from dspy_nb.views.progress.run_state import RunState
+from dspy_nb.views.progress.run_state import RunState, candidate_title
 from dspy_nb.views.rendering.html import to_html
 from dspy_nb.views.rendering.markdown import to_markdown
 from dspy_nb.views.rendering.text import to_text
@@ -41,7 +41,8 @@ def test_report_and_panel_say_what_races_saved_and_which_candidates_were_given_u
     title = f"given up after {known.n} of 60, {bound} {known.interval[1]:.1%}"
     for shown in (to_text(run), to_markdown(run), to_html(run), to_text(state.document())):
         assert saved in shown
-    for shown in (to_text(run), to_html(run), to_text(given_up), to_html(state.document())):
+    event = state.best_few[given_up.number]
+    for shown in (to_text(given_up), to_html(given_up), candidate_title(event)):
         assert title in shown
     assert f"{known.score:.1%} [{known.interval[0]:.1%}, {known.interval[1]:.1%}]" in to_text(run)
     assert f"{known.n} of 60, given up" in to_text(run)

@@ -16,6 +16,7 @@ from benchmarks.population import MIPRO, RANDOM_SEARCH, Proposer, questions, set
 from dspy_nb import demo
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.events import CandidateScored, Event
+from dspy_nb.core.supervision import racing as racing_rules
 from dspy_nb.core.supervision.candidates import Prompt
 from dspy_nb.core.supervision.racing import RULES, Race, Racing
 from tests.scripted import scripted_lm
@@ -79,7 +80,10 @@ def test_the_paired_rule_never_gives_up_what_does_better_so_far(
         assert 0 <= sum(found) / n < sum(best) / n
 
 
-def test_the_paired_verdict_does_not_depend_on_which_answer_comes_first() -> None:
+def test_the_paired_verdict_does_not_depend_on_which_answer_comes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(racing_rules, "_PATIENCE_S", 0.0)
     best, own = [1.0] * 40, [0.0] * 20 + [1.0] * 20
 
     def backwards(ask: Any, data: Any) -> list[Any]:
@@ -238,7 +242,10 @@ def test_a_metric_that_leaves_0_to_1_ends_the_search_before_a_race_counts_on_it(
     def generous(gold: Any, pred: Any, trace: Any = None) -> bool:
         return 3 if gold.question == "7" else pred.answer == "yes"  # type: ignore[return-value]
 
-    with pytest.raises(InputError, match="generous returned 3; a score is between 0 and 1"):
+    with (
+        dspy.context(lm=scripted_lm()),
+        pytest.raises(InputError, match="generous returned 3; a score is between 0 and 1"),
+    ):
         nb.optimize(**{**setting(40, 0), "metric": generous}, **RANDOM_SEARCH, race=race, num_threads=1)
 
 
@@ -253,7 +260,8 @@ def test_a_stop_in_the_middle_of_a_race_keeps_the_best_candidate_and_records_no_
         return bool(pred.answer == "yes")
 
     task = {**setting(40, 0), "metric": metric}
-    run = nb.optimize(**task, **RANDOM_SEARCH, race="exact", num_threads=1, stop=stop)
+    with dspy.context(lm=scripted_lm()):
+        run = nb.optimize(**task, **RANDOM_SEARCH, race="exact", num_threads=1, stop=stop)
     assert run.stopped_by == "stop"
     assert run.origin == "candidate"
     assert all(one.full or one.abandoned is not None for one in run.candidates)
