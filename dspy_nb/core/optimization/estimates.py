@@ -84,8 +84,8 @@ class Estimate(Shown):
 
     @property
     def fewest(self) -> int:
-        """The same if a race gives up each candidate but the first at once."""
-        return self.lm_calls - self.savable
+        """The same if demos are there at once, and a race gives up each candidate but the first at once."""
+        return self.lm_calls - self.savable - self.bootstrapping
 
     def __add__(self, other: Estimate) -> Estimate:
         """Return the sum, part by part."""
@@ -99,8 +99,11 @@ class Estimate(Shown):
             for what, count in zip(names, astuple(self)[: len(names)], strict=True)
             if count
         )
-        text = f"at most {self.lm_calls:,} LM calls" + (f" ({detail})" if detail else "")
-        return f"{text}; the race saves up to {self.savable:,} of them" if self.savable else text
+        detail = f" ({detail})" if detail else ""
+        if not self.savable:
+            return f"at most {self.lm_calls:,} LM calls{detail}"
+        most = f"between {self.fewest:,} and {self.lm_calls:,} LM calls{detail}"
+        return f"{most}; a race saves up to {self.savable:,}"
 
 
 def _savable(candidates: int, examples: int, calls: int) -> int:

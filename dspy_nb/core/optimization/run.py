@@ -104,6 +104,7 @@ class Result:
     changed: bool = True
     findings: tuple[Finding, ...] = ()
     skipped: int = 0
+    raced: int = 0
 
 
 class OptimizationRun(Shown, HasExamples):
@@ -260,6 +261,11 @@ class OptimizationRun(Shown, HasExamples):
     def skipped(self) -> int:
         """Examples that were not asked of candidates, because a race had given those up."""
         return self.result.skipped
+
+    @property
+    def raced(self) -> int:
+        """Examples that would have been asked in the same evaluations without a race."""
+        return self.result.raced
 
     @property
     def origin(self) -> str:

@@ -178,6 +178,7 @@ class Search:
             changed=self._is_changed(program),
             findings=self._findings(program, before, after),
             skipped=self._recorder.skipped,
+            raced=self._recorder.raced,
         )
 
     def _findings(
@@ -422,13 +423,14 @@ class Search:
             "baseline_score": None if self._plan.has_unseen_valset else self._baseline_score,
             "elapsed_s": round(time.monotonic() - self._started, 3),
             "skipped": self._recorder.skipped,
+            "raced": self._recorder.raced,
         }
         return Progress(usage.lm_calls + usage.cache_hits, self._phase or self._recorder.phase, metrics)
 
     def _on_candidate(self, candidate: Candidate, best: bool) -> None:
         if self._baseline_score is None and candidate.full:
             self._baseline_score = self._find_score(self._task.program)
-        instruction = next(iter(candidate.instructions.values()), "")
+        instruction, given_up = next(iter(candidate.instructions.values()), ""), candidate.abandoned
         self._events.send(
             CandidateScored(
                 candidate=candidate.number,
@@ -438,8 +440,9 @@ class Search:
                 best=best,
                 instruction=" ".join(instruction.split())[:_EXCERPT],
                 demos=candidate.num_demos,
-                abandoned=candidate.abandoned is not None,
-                interval=None if candidate.abandoned is None else candidate.abandoned.interval,
+                abandoned=None if given_up is None else given_up.of,
+                interval=None if given_up is None else given_up.interval,
+                certain=given_up is not None and given_up.certain,
                 prompt=candidate.prompt,
             )
         )

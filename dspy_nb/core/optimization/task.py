@@ -56,7 +56,7 @@ class Task:
         recompile: accept a program that an optimizer has compiled before.
         race: when to ask a candidate no further: "exact" (it cannot win), "paired" (it very probably will not) or
             ``None`` (never); "auto" is "exact" where that leaves the result as it is, else never. See
-            ``core/optimization/racing.py``.
+            ``core/supervision/racing.py``.
         method: what is known of the optimizer.
         effective_options: every option of the optimizer with its effective value.
         rule: by which candidates race; ``None`` if they do not.

@@ -195,6 +195,11 @@ class Recorder:
         return 0 if self.racing is None else self.racing.skipped
 
     @property
+    def raced(self) -> int:
+        """How many answers the same evaluations take without a race."""
+        return 0 if self.racing is None else self.racing.answers + self.racing.skipped
+
+    @property
     def candidates(self) -> list[Candidate]:
         """All candidates, in the order in which they were first scored."""
         with self._lock:

@@ -2,10 +2,14 @@
 
 Two rules. With *exact* a candidate is given up when right answers to all that remain would not take it to the best
 score so far: whatever picks the first of the best ends with the same program. It is asked first what earlier
-candidates failed on most, so that this shows early; the guarantee holds in any order. With *paired* a candidate is
-given up as well when it does worse than the best one on the examples that both have answered: when the mean
-paired difference is more than two standard errors below zero, looked at every 4 answers from the 12th on. The
-examples then come in one random order, the same for all, so that those answered are a fair sample.
+candidates failed on most, so that this shows early; the guarantee holds in any order. It rests on scores between 0
+and 1, and a search accepts no others: the first one outside ends it (``watched_metric``).
+
+With *paired* a candidate is given up as well when it does worse than the best one on the examples that both have
+answered: when the mean paired difference is more than 2.8 standard errors below zero, looked at every 4 answers
+from the 20th on. The standard error is that of the difference on all examples, of which those answered are a part
+(it shrinks to nothing as they become all). The examples then come in one random order, the same for all, so that
+those answered are a fair sample.
 
 ``benchmarks/racing.py`` measures what each saves and loses.
 """
@@ -28,8 +32,8 @@ Rule: TypeAlias = Literal["exact", "paired"]
 RULES: Final[tuple[Rule, ...]] = get_args(Rule)
 
 _LOOK_EVERY: Final = 4  # answers
-_FIRST_LOOK: Final = 12
-_STANDARD_ERRORS: Final = 2.0
+_FIRST_LOOK: Final = 20
+_STANDARD_ERRORS: Final = 2.8
 _AHEAD: Final = 12  # answers
 _PATIENCE_S: Final = 1.0  # then an answer that is late holds nobody up any more
 _LEAST_DEVIATION: Final = 0.3  # of a paired difference: few answers that all agree say little
@@ -46,12 +50,16 @@ class Abandoned:
         score: Its estimated score on all of them, below the best one's.
         interval: Of that score. With the exact rule the true one lies in it for certain; with the paired rule it
             is the 95 % interval of the paired difference, added to the best score.
-        skipped: Examples that were not asked.
+        certain: Whether the rule was the exact one.
+        of: How many examples there are.
+        skipped: Those that were not asked.
     """
 
     n: int
     score: float
     interval: tuple[float, float]
+    certain: bool
+    of: int
     skipped: int
 
 
@@ -62,6 +70,10 @@ class Race:
         rule: When to give up.
         order: Positions of the examples, as they are to be asked.
         best: Scores of the best candidate by position, ``None`` as long as there is none.
+
+    Attributes:
+        result: How it was given up, if it was.
+        scores: What it has scored, by position, once it is over.
     """
 
     def __init__(self, rule: Rule, order: Sequence[int], best: Sequence[float] | None) -> None:
@@ -74,11 +86,7 @@ class Race:
         self._lock = threading.Condition()
         self._given_up: tuple[int, float, tuple[float, float]] | None = None
         self.result: Abandoned | None = None
-
-    @property
-    def scores(self) -> dict[int, float]:
-        """What it has scored so far, by position."""
-        return self._scores
+        self.scores: Mapping[int, float] = {}
 
     def run(
         self, execute: Callable[[Any, Any], Sequence[Any]], ask: Callable[[Any], Any], data: Sequence[Any]
@@ -114,10 +122,17 @@ class Race:
         ):
             found[position] = outcome
         skipped = [position for position, outcome in enumerate(found) if outcome is _SKIPPED]
+        # An answer that was late may still come in, or be another one than that which DSPy has taken.
+        self.scores = {
+            position: 0.0 if outcome is None else float(outcome[1])
+            for position, outcome in enumerate(found)
+            if outcome is not _SKIPPED
+        }
         if self._given_up is not None and skipped:
             n, score, interval = self._given_up
-            self.result = Abandoned(n, score, interval, len(skipped))
-            filling = (score * len(data) - self._sum) / len(skipped)
+            certain = self._rule == "exact"
+            self.result = Abandoned(n, score, interval, certain, len(data), len(skipped))
+            filling = (score * len(data) - math.fsum(self.scores.values())) / len(skipped)
             for position in skipped:
                 found[position] = dspy.Prediction(), filling
         return found
@@ -167,8 +182,8 @@ class Race:
             differences = [self._scores[position] - self._best[position] for position in seen]
             mean = math.fsum(differences) / n
             variance = math.fsum((value - mean) ** 2 for value in differences) / (n - 1)
-            error = max(math.sqrt(variance), _LEAST_DEVIATION) / math.sqrt(n)
             size, top = len(self._best), self._top
+            error = max(math.sqrt(variance), _LEAST_DEVIATION) * math.sqrt((1 - n / size) / n)
             beaten = math.fsum(self._scores[position] for position in seen) + size - n < top - _ROUNDING
             if beaten or is_worse(differences, mean, error):
                 score = top / size + mean
