@@ -177,8 +177,7 @@ class Search:
             unseen_after=unseen_after,
             changed=self._is_changed(program),
             findings=self._findings(program, before, after),
-            skipped=self._recorder.skipped,
-            raced=self._recorder.raced,
+            **self._recorder.races,
         )
 
     def _findings(
@@ -289,8 +288,7 @@ class Search:
             return BatchRecorder(task.program, full_n, self._on_candidate, examples=task.trainset)
         compared = {"valset": task.valset, "trainset": task.trainset, None: ()}[method.compares_on]
         full_n = min(len(compared), method.compares_at_most(options) or len(compared)) or None
-        # Only its steps may score on other examples than those that candidates are compared on.
-        steps = compared if method.made_of_steps else ()
+        steps = compared if method.made_of_steps else ()  # only they may score on other examples
         racing = Racing(task.rule, compared, full_n, task.seed, RACERS) if task.rule and full_n else None
         return Recorder(task.program, full_n, self._on_candidate, steps, compared, racing)
 
@@ -422,8 +420,7 @@ class Search:
             "best_score": None if best is None else best.score,
             "baseline_score": None if self._plan.has_unseen_valset else self._baseline_score,
             "elapsed_s": round(time.monotonic() - self._started, 3),
-            "skipped": self._recorder.skipped,
-            "raced": self._recorder.raced,
+            **self._recorder.races,
         }
         return Progress(usage.lm_calls + usage.cache_hits, self._phase or self._recorder.phase, metrics)
 

@@ -190,14 +190,10 @@ class Recorder:
         self._size = 0  # of the answers, in characters
 
     @property
-    def skipped(self) -> int:
-        """How many answers races have saved."""
-        return 0 if self.racing is None else self.racing.skipped
-
-    @property
-    def raced(self) -> int:
-        """How many answers the same evaluations take without a race."""
-        return 0 if self.racing is None else self.racing.answers + self.racing.skipped
+    def races(self) -> dict[str, int]:
+        """Answers that races have saved ("skipped"), and those that the same takes without races ("raced")."""
+        skipped, answers = (0, 0) if self.racing is None else (self.racing.skipped, self.racing.answers)
+        return {"skipped": skipped, "raced": answers + skipped}
 
     @property
     def candidates(self) -> list[Candidate]:
