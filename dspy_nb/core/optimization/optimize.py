@@ -56,6 +56,7 @@ def optimize(
     seed: int = 0,
     num_threads: int | None = None,
     recompile: bool = False,
+    race: str | None = "auto",
     on_event: Listener | Sequence[Listener] | None = None,
     run_dir: str | Path | None = None,
     log_file: str | Path | None = None,
@@ -73,7 +74,7 @@ def optimize(
 
     Args:
         program: a ``dspy.Module``, for Ensemble a list of them; or a :class:`Task`, which has all that follows
-            up to ``recompile``, of which only the budget may then be given.
+            up to ``race``, of which only the budget may then be given.
         trainset: see :class:`Task`, as for the others.
         metric: what to improve.
         valset: labelled examples to compare candidates on.
@@ -85,6 +86,7 @@ def optimize(
         seed: for whatever is drawn at random.
         num_threads: program calls at a time.
         recompile: accept a program that an optimizer has compiled before.
+        race: when to ask a candidate no further: "exact", "paired" or ``None``.
         on_event: one or several listeners for events.
         run_dir: directory that keeps every LM answer, so that the same call after a crash or a stop goes on
             where it ended without paying twice.
@@ -109,11 +111,11 @@ def optimize(
         {
             "trainset": trainset, "metric": metric, "valset": valset, "testset": testset, "optimizer": optimizer,
             "options": options, "preset": preset, "budget": budget, "seed": seed, "num_threads": num_threads,
-            "recompile": recompile,
+            "recompile": recompile, "race": race,
         },
     )  # fmt: skip
     setup, directory = _prepare(task, run_dir)
-    _warn_of_overlap(task)
+    warn_of_overlap(task)
     file = log_file or (directory.event_log if directory is not None else None)
     log = None if file is None else EventLog(file)
     if log is not None:
@@ -154,6 +156,7 @@ def estimate(
     options: Mapping[str, Any] | None = None,
     preset: str | None = None,
     recompile: bool = False,
+    race: str | None = "auto",
 ) -> Estimate:
     """Return how many LM calls :func:`optimize` would make at most, without making any.
 
@@ -163,7 +166,7 @@ def estimate(
         program,
         {
             "trainset": trainset, "metric": metric, "valset": valset, "testset": testset, "optimizer": optimizer,
-            "options": options, "preset": preset, "recompile": recompile,
+            "options": options, "preset": preset, "recompile": recompile, "race": race,
         },
     )  # fmt: skip
     _models(task)
@@ -187,6 +190,7 @@ def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirector
         datasets={name: {"n": len(e), "fingerprint": fingerprint(e)} for name, e in task.sets.items()},
         given=task.options or {},
         voice=_voice(run_dir),
+        race=task.rule,
     )
     directory = None
     settings: dict[str, Any] = {}
@@ -207,7 +211,7 @@ def _voice(run_dir: str | Path | None) -> Voice:
     return replace(voice, run_dir=None if run_dir is None else str(run_dir))
 
 
-def _warn_of_overlap(task: Task) -> None:
+def warn_of_overlap(task: Task) -> None:
     """Warn of held-out examples that are none: their score would be too good."""
     sets = {"test": (), **task.sets}
     held_out = sets.pop("test")
