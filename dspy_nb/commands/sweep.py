@@ -93,7 +93,7 @@ def sweep(
     quiet: bool,
     **options: Any,
 ) -> Outcome:
-    r"""Try optimizers, language models and seeds against each other.
+    r"""Try optimizers, models and seeds against each other.
 
     Each combination of what varies is a cell, an optimization of its own. All share one budget and one cache, and
     race for the budget on the validation examples. The finalists answer the test examples, which none has seen: the
