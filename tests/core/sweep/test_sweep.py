@@ -429,6 +429,7 @@ def test_killed_and_resumed_no_call_is_paid_twice_and_the_table_is_the_same(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_killed_at_twenty_moments_and_resumed(tmp_path, children: Children):
     draw = random.Random(18)
     moments = [draw.randint(1, 200) for _ in range(20)]
