@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import itertools
 import logging
 import threading
 import warnings
@@ -14,7 +15,7 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.audience import Audience
-from dspy_nb.core.data.identity import example_id, fingerprint
+from dspy_nb.core.data.identity import count_shared, fingerprint
 from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.doors import front
 from dspy_nb.core.errors import InputError
@@ -115,7 +116,7 @@ def optimize(
         },
     )  # fmt: skip
     setup, directory = _prepare(task, run_dir)
-    warn_of_overlap(task)
+    _warn_of_overlap(task)
     file = log_file or (directory.event_log if directory is not None else None)
     log = None if file is None else EventLog(file)
     if log is not None:
@@ -211,12 +212,11 @@ def _voice(run_dir: str | Path | None) -> Voice:
     return replace(voice, run_dir=None if run_dir is None else str(run_dir))
 
 
-def warn_of_overlap(task: Task) -> None:
+def _warn_of_overlap(task: Task) -> None:
     """Warn of held-out examples that are none: their score would be too good."""
     sets = {"test": (), **task.sets}
     held_out = sets.pop("test")
-    searched = {example_id(example) for examples in sets.values() for example in examples}
-    if seen := sum(example_id(example) in searched for example in held_out):
+    if seen := count_shared(held_out, itertools.chain(*sets.values())):
         warnings.warn(
             f"{seen} of the {len(held_out)} examples of the testset are in the trainset or the valset too, so "
             "its score is too good; dspy_nb.split() makes sets that share none",

@@ -180,16 +180,23 @@ class Race:
                 continue
             seen = self._order[:n]
             differences = [self._scores[position] - self._best[position] for position in seen]
-            mean = math.fsum(differences) / n
-            variance = math.fsum((value - mean) ** 2 for value in differences) / (n - 1)
+            mean, deviation = mean_and_deviation(differences)
             size, top = len(self._best), self._top
-            error = max(math.sqrt(variance), _LEAST_DEVIATION) * math.sqrt((1 - n / size) / n)
+            error = deviation * math.sqrt((1 - n / size) / n)
             beaten = math.fsum(self._scores[position] for position in seen) + size - n < top - _ROUNDING
             if beaten or is_worse(differences, mean, error):
                 score = top / size + mean
                 low, high = score - 1.96 * error, score + 1.96 * error
                 self._given_up = n, max(score, 0.0), (max(low, 0.0), min(high, 1.0))
                 return
+
+
+def mean_and_deviation(differences: Sequence[float]) -> tuple[float, float]:
+    """Return the mean of paired differences and their standard deviation, which is taken to be 0.3 at least."""
+    n = len(differences)
+    mean = math.fsum(differences) / n
+    variance = math.fsum((value - mean) ** 2 for value in differences) / (n - 1)
+    return mean, max(math.sqrt(variance), _LEAST_DEVIATION)
 
 
 def is_worse(differences: Sequence[float], mean: float, error: float) -> bool:

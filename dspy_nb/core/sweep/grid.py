@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import dspy
 
-from dspy_nb.core.data.identity import example_id
+from dspy_nb.core.data.identity import count_shared, example_id
 from dspy_nb.core.data.metrics import Metric, as_metric
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
@@ -168,8 +168,7 @@ def make_grid(program: Any, over: Any, arguments: Mapping[str, Any]) -> Grid:
 
 
 def _check_unseen(testset: Sequence[dspy.Example], seen: Sequence[dspy.Example]) -> None:
-    known = {example_id(example) for example in seen}
-    if shared := sum(example_id(example) in known for example in testset):
+    if shared := count_shared(testset, seen):
         raise InputError(
             f"{shared:,} of the {len(testset):,} examples of the testset are in the trainset or the valset too, "
             "and no cell may see them; dspy_nb.split() makes sets that share none"

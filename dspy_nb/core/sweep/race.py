@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from dspy_nb.core.evaluation.scorecard import Evaluation
+from dspy_nb.core.supervision.racing import mean_and_deviation
 
 FINALISTS: Final = 3
 _STANDARD_ERRORS: Final = 2.0
-_LEAST_DEVIATION: Final = 0.3  # of a paired difference: few answers that all agree say little
 _LEAST_EXAMPLES: Final = 16
 
 
@@ -35,10 +35,8 @@ def clearly_worse(one: Evaluation | None, leader: Evaluation | None) -> bool:
         return False
     pairs = zip(one.results, leader.results, strict=True)
     differences = [float(a.score or 0) - float(b.score or 0) for a, b in pairs]
-    n = len(differences)
-    mean = math.fsum(differences) / n
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in differences) / (n - 1))
-    return mean + _STANDARD_ERRORS * max(deviation, _LEAST_DEVIATION) / math.sqrt(n) < 0
+    mean, deviation = mean_and_deviation(differences)
+    return mean + _STANDARD_ERRORS * deviation / math.sqrt(len(differences)) < 0
 
 
 def going_on(

@@ -100,9 +100,7 @@ def test_the_paired_verdict_does_not_depend_on_which_answer_comes_first(
 
 
 def test_what_earlier_candidates_failed_on_is_asked_first_by_the_exact_rule() -> None:
-    examples = questions(0, 10)
-    racing = Racing("exact", examples, 10, seed=0, optimizers=["X"])
-    racing.enter_optimizer("X")
+    examples, racing = exact_races(10)
     first = racing.begin("1", examples)
     assert first is not None
     first.run(*_on(examples, [1.0] * 5 + [0.0] + [1.0] * 4))
@@ -122,9 +120,7 @@ def test_what_earlier_candidates_failed_on_is_asked_first_by_the_exact_rule() ->
 def test_the_first_of_the_best_is_the_same_with_the_exact_rule_also_where_candidates_tie(
     population: list[list[float]],
 ) -> None:
-    examples = questions(0, 6)
-    racing = Racing("exact", examples, 6, seed=0, optimizers=["X"])
-    racing.enter_optimizer("X")
+    examples, racing = exact_races(6)
     reported = []
     for number, own in enumerate(population):
         race = racing.begin(str(number), examples)
@@ -137,9 +133,7 @@ def test_the_first_of_the_best_is_the_same_with_the_exact_rule_also_where_candid
 
 
 def test_an_answer_that_comes_late_and_once_more_changes_no_race_that_is_over() -> None:
-    examples = questions(0, 4)
-    racing = Racing("exact", examples, 4, seed=0, optimizers=["X"])
-    racing.enter_optimizer("X")
+    examples, racing = exact_races(4)
     race = racing.begin("1", examples)
     assert race is not None
     race.run(*_on(examples, [1.0, 0.0, 1.0, 1.0]))
@@ -170,6 +164,14 @@ def test_what_fails_counts_as_wrong_in_a_race_too() -> None:
     assert found[0] is None
 
 
+def exact_races(n: int) -> tuple[list[Any], Racing]:
+    """Return questions, and the races on them within an optimizer that can race."""
+    examples = questions(0, n)
+    racing = Racing("exact", examples, n, seed=0, optimizers=["X"])
+    racing.enter_optimizer("X")
+    return examples, racing
+
+
 def _on(examples: list[Any], scores: list[float], asked: list[int] | None = None) -> Any:
     def ask(example: Any) -> Any:
         if asked is not None:
@@ -180,9 +182,7 @@ def _on(examples: list[Any], scores: list[float], asked: list[int] | None = None
 
 
 def test_other_examples_and_optimizers_that_cannot_race_are_scored_as_ever() -> None:
-    examples = questions(0, 4)
-    racing = Racing("exact", examples, 4, seed=0, optimizers=["X"])
-    racing.enter_optimizer("X")
+    examples, racing = exact_races(4)
     assert racing.begin("1", examples[:3]) is None
     assert racing.begin("1", questions(0, 4)) is None
     racing.enter_optimizer("GEPA")
