@@ -17,13 +17,13 @@ from dspy_nb.core.ab.judging import Terms, comparison_of, findings
 from dspy_nb.core.data.identity import fingerprint
 from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation import execution
-from dspy_nb.core.evaluation.attempts import is_asynchronous
 from dspy_nb.core.evaluation.evaluate import evaluation_of
-from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.evaluation.side_effects import watch
 from dspy_nb.core.events import Broadcaster, Compared
+from dspy_nb.core.execution import threads
+from dspy_nb.core.execution.attempts import is_asynchronous
+from dspy_nb.core.execution.opening import Opening
 from dspy_nb.core.programs.interrupts import Interrupts
 from dspy_nb.core.programs.lms import are_confusable, name_lms, used_lms, without_cache
 
@@ -84,7 +84,7 @@ def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) ->
     with events, interrupts.watched():  # from here on an interrupt loses nothing: it ends what is under way
         with contextlib.suppress(KeyboardInterrupt), interrupts.breaking_off():
             events.send(standing())
-            execution.run(
+            threads.run(
                 work,
                 jobs,
                 num_threads=contest.num_threads,

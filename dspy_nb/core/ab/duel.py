@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dspy_nb.core.ab.comparison import Step
-from dspy_nb.core.evaluation.attempts import PROMPTS_KEPT, ExampleMeter, Job, Outcome, Work, split_fields
 from dspy_nb.core.evaluation.pairing import Flip
 from dspy_nb.core.events import Standing
+from dspy_nb.core.execution.attempts import PROMPTS_KEPT, ExampleMeter, Job, Outcome, Work, split_fields
 from dspy_nb.core.statistics.verdicts import Verdict, decide
 
 if TYPE_CHECKING:

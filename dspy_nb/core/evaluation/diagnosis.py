@@ -16,8 +16,8 @@ from enum import Enum
 from typing import Any, Final, Protocol
 
 from dspy_nb.core.data.equality import is_gap
-from dspy_nb.core.evaluation.attempts import Failure
 from dspy_nb.core.evaluation.labels import is_categorical, label_text
+from dspy_nb.core.execution.attempts import Failure
 from dspy_nb.core.programs.lm_call import AnswerCount, LMCall
 from dspy_nb.core.text import excerpt
 

@@ -21,13 +21,9 @@ from dspy_nb.core.data.examples import check_examples
 from dspy_nb.core.data.identity import example_id, fingerprint, value_key
 from dspy_nb.core.data.metrics import Metric, MetricLike, as_metric
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation import execution
-from dspy_nb.core.evaluation.attempts import PROMPTS_KEPT, Job, Outcome, Tally, Work, split_fields
 from dspy_nb.core.evaluation.diagnosis import diagnose_answers
 from dspy_nb.core.evaluation.examples import ExampleResult
-from dspy_nb.core.evaluation.executors import run_on
 from dspy_nb.core.evaluation.labels import LabelClasses
-from dspy_nb.core.evaluation.opening import Opening
 from dspy_nb.core.evaluation.scorecard import Evaluation, MetricScore
 from dspy_nb.core.evaluation.side_effects import watch
 from dspy_nb.core.evaluation.summary import (
@@ -39,6 +35,10 @@ from dspy_nb.core.evaluation.summary import (
     slices_of,
 )
 from dspy_nb.core.events import Evaluated, Listener, now
+from dspy_nb.core.execution import threads
+from dspy_nb.core.execution.attempts import PROMPTS_KEPT, Job, Outcome, Tally, Work, split_fields
+from dspy_nb.core.execution.executors import run_on
+from dspy_nb.core.execution.opening import Opening
 from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
 from dspy_nb.core.programs.lm_call import Redaction, as_cached
@@ -135,7 +135,7 @@ def evaluate(
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise InputError(f"executor must be a concurrent.futures.Executor, got {type(executor).__name__}")
     events = Audience(on_event, progress, stop)
-    run = execution.run if executor is None else partial(run_on, executor)
+    run = threads.run if executor is None else partial(run_on, executor)
     keys = None if by is None else _slice_keys(by, examples, metrics[first])
     base_model = name_lms(program, lm)
     programs, settings = rollouts(program, lm, repeats)

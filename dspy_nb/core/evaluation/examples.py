@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation.attempts import Failure
 from dspy_nb.core.evaluation.labels import is_categorical, label_text
+from dspy_nb.core.execution.attempts import Failure
 from dspy_nb.core.programs.lm_call import LMCall
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.storage.plain import plain

@@ -14,7 +14,7 @@ from dspy_nb.core.data.examples import check_examples
 from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, as_metric
 from dspy_nb.core.errors import InputError, RegistryWarning
-from dspy_nb.core.evaluation.attempts import is_asynchronous
+from dspy_nb.core.execution.attempts import is_asynchronous
 from dspy_nb.core.optimization.estimates import Estimate, Sizes, calls_per_run
 from dspy_nb.core.optimization.optimizers import RACERS, Optimizer, get_optimizer, resolve_options
 from dspy_nb.core.optimization.presets import get_preset

@@ -16,9 +16,9 @@ import dspy
 
 from dspy_nb.core.data.identity import example_id
 from dspy_nb.core.doors import Shown
-from dspy_nb.core.evaluation.attempts import Failure, split_fields
 from dspy_nb.core.evaluation.diagnosis import Finding, diagnose
 from dspy_nb.core.evaluation.examples import ExampleResult, ExampleTable, HasExamples
+from dspy_nb.core.execution.attempts import Failure, split_fields
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.spec import parameters_of
 from dspy_nb.core.programs.usage import Usage

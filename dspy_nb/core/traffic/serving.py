@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import dspy
 
 from dspy_nb.core.errors import InputError, RegistryError
-from dspy_nb.core.evaluation.attempts import ExampleMeter, is_asynchronous, meter_settings
+from dspy_nb.core.execution.attempts import ExampleMeter, is_asynchronous, meter_settings
 from dspy_nb.core.programs.calls import check_answer
 from dspy_nb.core.programs.inputs import check_call
 from dspy_nb.core.traffic.store import Traffic

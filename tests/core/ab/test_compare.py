@@ -11,8 +11,8 @@ import pytest
 import dspy_nb as nb
 from dspy_nb.core.ab.compare import compare
 from dspy_nb.core.ab.duel import A, B, Duel
-from dspy_nb.core.evaluation import attempts, execution
-from dspy_nb.core.evaluation.attempts import Outcome
+from dspy_nb.core.execution import attempts, threads
+from dspy_nb.core.execution.attempts import Outcome
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.statistics.sample_sizes import sample_size_paired
 from tests.moments import HANG_S, Clock
@@ -409,7 +409,7 @@ def test_bad_input_is_one_line_and_spends_nothing(change, message):
 
 def test_a_program_that_hangs_does_not_take_the_other_one_with_it(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(execution, "time", clock)
+    monkeypatch.setattr(threads, "time", clock)
     over = threading.Event()
     all_hang = threading.Barrier(3, action=lambda: clock.move(0.2), timeout=HANG_S)
 

@@ -15,9 +15,9 @@ import cloudpickle
 import dspy
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation import execution
-from dspy_nb.core.evaluation.attempts import Job, Outcome, Work
-from dspy_nb.core.evaluation.opening import Opening
+from dspy_nb.core.execution import threads
+from dspy_nb.core.execution.attempts import Job, Outcome, Work
+from dspy_nb.core.execution.opening import Opening
 from dspy_nb.core.programs.seams import default_settings
 from dspy_nb.core.text import error_text
 
@@ -39,7 +39,7 @@ class LocalTask:
     Attributes:
         work: What to do.
         num_threads: Jobs under way at once.
-        timeout_s: See ``execution.run``.
+        timeout_s: See ``threads.run``.
         lease_s: Seconds after which no job is begun.
         stop: Stops it at once.
         context: Holds the DSPy settings, which a thread pool does not hand on.
@@ -65,7 +65,7 @@ class LocalTask:
         """Return the outcomes of some jobs, ``None`` for those not begun."""
         jobs, wary = packed
         return self.context.copy().run(
-            execution.run,
+            threads.run,
             self.work,
             jobs,
             num_threads=self.num_threads,
@@ -87,7 +87,7 @@ class RemoteTask:
     Attributes:
         packed: The work; the other process unpacks it once.
         num_threads: Jobs under way at once.
-        timeout_s: See ``execution.run``.
+        timeout_s: See ``threads.run``.
         lease_s: Seconds after which no job is begun.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from dspy_nb.core.data.metrics import MetricError
 from dspy_nb.core.errors import DspyNbError, NoField, NoPrediction
-from dspy_nb.core.evaluation.attempts import Failure, Job, Outcome
+from dspy_nb.core.execution.attempts import Failure, Job, Outcome
 
 
 class Opening:

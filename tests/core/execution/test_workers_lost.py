@@ -14,10 +14,10 @@ import dspy
 import pytest
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation import cluster as clusters
-from dspy_nb.core.evaluation import executors
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.events import Evaluated
+from dspy_nb.core.execution import dask as clusters
+from dspy_nb.core.execution import executors
 from tests.clusters import dask_client
 from tests.moments import HANG_S
 

@@ -32,10 +32,10 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation.attempts import Failure, Job, Outcome, Tally, Work, timeout
-from dspy_nb.core.evaluation.cluster import DaskCluster
-from dspy_nb.core.evaluation.opening import Opening
-from dspy_nb.core.evaluation.travel import CannotLoad, LocalTask, RemoteTask
+from dspy_nb.core.execution.attempts import Failure, Job, Outcome, Tally, Work, timeout
+from dspy_nb.core.execution.dask import DaskCluster
+from dspy_nb.core.execution.opening import Opening
+from dspy_nb.core.execution.travel import CannotLoad, LocalTask, RemoteTask
 from dspy_nb.core.text import error_text
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def run_on(
     progress: Callable[[Tally], None] | None = None,
     opening: Opening | None = None,
 ) -> list[Outcome | None]:
-    """Do the work on every job, in tasks of an executor; otherwise as ``execution.run``.
+    """Do the work on every job, in tasks of an executor; otherwise as ``threads.run``.
 
     When the run is stopped, other processes begin nothing more after two seconds, and what they hand in by
     then is kept (not from Dask, which does not tell what has begun).
@@ -75,10 +75,10 @@ def run_on(
         jobs: The examples.
         num_threads: Jobs under way at once in each task; by default 1 on a ``ThreadPoolExecutor``, and
             ``dspy.settings.num_threads`` elsewhere.
-        timeout_s: See ``execution.run``.
-        stop: See ``execution.run``.
-        progress: See ``execution.run``.
-        opening: See ``execution.run``.
+        timeout_s: See ``threads.run``.
+        stop: See ``threads.run``.
+        progress: See ``threads.run``.
+        opening: See ``threads.run``.
 
     Raises:
         InputError: Something cannot travel to the workers, or cannot be loaded there, or the executor is

@@ -18,12 +18,12 @@ from dspy.lm15 import Message, Response, Usage
 
 from dspy_nb.core.data.metrics import as_metric, exact_match
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.evaluation import execution, executors, travel
-from dspy_nb.core.evaluation.attempts import ExampleMeter, Job, Work
 from dspy_nb.core.evaluation.evaluate import evaluate
-from dspy_nb.core.evaluation.execution import run
-from dspy_nb.core.evaluation.travel import RemoteTask
 from dspy_nb.core.events import Evaluated
+from dspy_nb.core.execution import executors, threads, travel
+from dspy_nb.core.execution.attempts import ExampleMeter, Job, Work
+from dspy_nb.core.execution.threads import run
+from dspy_nb.core.execution.travel import RemoteTask
 from tests.clusters import dask_client
 from tests.moments import HANG_S, Clock, interrupting, wait_for_workers
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
@@ -74,7 +74,7 @@ def no_threads_left() -> Iterator[None]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that limits of time are measured by."""
     clock = Clock()
-    for module in (execution, travel):
+    for module in (threads, travel):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
@@ -572,7 +572,7 @@ def test_a_pool_that_breaks_for_good_leaves_what_was_answered(caplog, monkeypatc
 
 def test_a_task_hands_back_what_it_has_no_time_for_and_answers_that_cannot_travel_become_text(clock) -> None:
     def program(number: int) -> dspy.Prediction:
-        from dspy_nb.core.evaluation import travel  # not the copy of the clock that travels with the program
+        from dspy_nb.core.execution import travel  # not the copy of the clock that travels with the program
 
         travel.time.move(1)
         return dspy.Prediction(number=threading.Lock())

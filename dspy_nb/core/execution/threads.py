@@ -19,8 +19,8 @@ from typing import Protocol
 
 import dspy
 
-from dspy_nb.core.evaluation.attempts import Abandoned, ExampleMeter, Job, Outcome, Tally, Work, timeout
-from dspy_nb.core.evaluation.opening import Opening
+from dspy_nb.core.execution.attempts import Abandoned, ExampleMeter, Job, Outcome, Tally, Work, timeout
+from dspy_nb.core.execution.opening import Opening
 from dspy_nb.core.programs.quiet import install_truncation_filter
 
 _TICK_S = 0.002
