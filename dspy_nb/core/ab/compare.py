@@ -23,6 +23,7 @@ from dspy_nb.core.data.metrics import MetricLike
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import check_metrics
 from dspy_nb.core.events import Listener
+from dspy_nb.core.execution.workers import Workers, check_workers
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
@@ -47,6 +48,7 @@ def compare(
     num_threads: int | None = None,
     timeout_s: float | None = None,
     stop_after_s: float | None = None,
+    executor: Workers | None = None,
     seed: int = 0,
     lm: dspy.BaseLM | None = None,
     lm_a: dspy.BaseLM | None = None,
@@ -81,6 +83,10 @@ def compare(
         num_threads: Examples under way at once; ``dspy.settings.num_threads`` by default.
         timeout_s: An answer that takes longer is a failure.
         stop_after_s: End after so many seconds, as if stopped, also when a call never returns.
+        executor: Where to run instead of in threads of this process: any ``concurrent.futures.Executor``, such as a
+            ``ProcessPoolExecutor``; a Dask client or cluster; an ipyparallel client or view; or a Dask scheduler,
+            "local", "local:4" (workers) or "tcp://host:port". ``num_threads`` then holds in each of
+            its tasks, and what those are at is finished once the verdict is in.
         seed: Of the order, and of the bootstrap.
         lm: The LM of both in place of the configured one; predictors with their own LM keep it.
         lm_a: The LM of A alone.
@@ -103,9 +109,9 @@ def compare(
     check_arm("b", b)
     return compare_many(
         a, [b], dataset, metric, confidence=confidence, margin=margin, max_examples=max_examples,
-        sequential=sequential, num_threads=num_threads, timeout_s=timeout_s, stop_after_s=stop_after_s, seed=seed,
-        lm=lm, lms=(lm_a, lm_b), adapter=adapter, registry=registry, program=program, names=names, stop=stop,
-        on_event=on_event, progress=progress,
+        sequential=sequential, num_threads=num_threads, timeout_s=timeout_s, stop_after_s=stop_after_s,
+        executor=executor, seed=seed, lm=lm, lms=(lm_a, lm_b), adapter=adapter, registry=registry,
+        program=program, names=names, stop=stop, on_event=on_event, progress=progress,
     ).comparisons[0]  # fmt: skip
 
 
@@ -122,6 +128,7 @@ def compare_many(
     num_threads: int | None = None,
     timeout_s: float | None = None,
     stop_after_s: float | None = None,
+    executor: Workers | None = None,
     seed: int = 0,
     lm: dspy.BaseLM | None = None,
     lms: Sequence[dspy.BaseLM | None] | None = None,
@@ -154,6 +161,7 @@ def compare_many(
         num_threads: As in :func:`compare`.
         timeout_s: As in :func:`compare`.
         stop_after_s: As in :func:`compare`.
+        executor: As in :func:`compare`.
         seed: As in :func:`compare`.
         lm: The LM of all in place of the configured one; predictors with their own LM keep it.
         lms: One LM for each, that of the baseline first, ``None`` for the usual one: one program on several
@@ -193,6 +201,7 @@ def compare_many(
         num_threads = whole_number("num_threads", num_threads, minimum=1)
     timeout_s = time_limit("timeout_s", timeout_s)
     stop_after_s = time_limit("stop_after_s", stop_after_s)
+    check_workers(executor)
     order = _draw_order(examples, seed)
     repeated = len(examples) - len(order)
     order = order[:max_examples]
@@ -205,7 +214,9 @@ def compare_many(
     for one in entrants:
         check_calls("dataset", examples, one.program, metrics.values())
     ending = StopAfter(events.stop, stop_after_s)
-    contest = Contest(examples, metrics, terms, order, num_threads, timeout_s, adapter, ending, warnings)
+    contest = Contest(
+        examples, metrics, terms, order, num_threads, timeout_s, adapter, ending, executor, warnings
+    )
     return fight(contest, entrants, events)
 
 

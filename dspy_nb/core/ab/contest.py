@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import dspy
@@ -23,7 +24,9 @@ from dspy_nb.core.evaluation.side_effects import watch
 from dspy_nb.core.events import Broadcaster, Compared
 from dspy_nb.core.execution import threads
 from dspy_nb.core.execution.attempts import is_asynchronous
+from dspy_nb.core.execution.executors import run_on
 from dspy_nb.core.execution.opening import Opening
+from dspy_nb.core.execution.workers import Workers, open_workers
 from dspy_nb.core.programs.interrupts import Interrupts
 from dspy_nb.core.programs.lms import are_confusable, name_lms, used_lms, without_cache
 
@@ -40,6 +43,7 @@ class Contest:
     timeout_s: float | None
     adapter: Any
     stop: threading.Event
+    executor: Workers | None
     warnings: tuple[str, ...]
 
 
@@ -82,9 +86,14 @@ def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) ->
     opening = Opening([one.name for one in entrants])
     warn_of_changes = watch([one.program for one in entrants])
     with events, interrupts.watched():  # from here on an interrupt loses nothing: it ends what is under way
-        with contextlib.suppress(KeyboardInterrupt), interrupts.breaking_off():
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            interrupts.breaking_off(),
+            open_workers(contest.executor) as executor,
+        ):
             events.send(standing())
-            threads.run(
+            run = threads.run if executor is None else partial(run_on, executor, at_a_time=jobs.at_a_time)
+            run(
                 work,
                 jobs,
                 num_threads=contest.num_threads,

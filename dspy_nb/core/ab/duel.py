@@ -35,6 +35,10 @@ class DuelWork(Work):
         self._locks: dict[int, threading.Lock] = {}
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> Any:
+        # In a worker, too, programs take turns: they are asked about some examples in one task.
+        return _duel_work, (self.programs, self.settings, self.metrics, self._turns)
+
     def attempt(self, job: Job, meter: ExampleMeter) -> Outcome:
         """Evaluate one example with one of the programs."""
         if not self._turns:
@@ -43,6 +47,10 @@ class DuelWork(Work):
             turn = self._locks.setdefault(id(job.example), threading.Lock())
         with turn:
             return super().attempt(job, meter)
+
+
+def _duel_work(programs: Any, settings: Any, metrics: Any, turns: bool) -> DuelWork:
+    return DuelWork(programs, settings, metrics, {}, turns=turns)
 
 
 class DuelJobs:
@@ -57,11 +65,13 @@ class DuelJobs:
 
     Attributes:
         places: Which example and which program each job was: 0 is the baseline, 1 the first candidate.
+        at_a_time: How many jobs make up a few examples by all programs.
     """
 
     def __init__(self, examples: Sequence[Any], duels: Sequence[Duel]) -> None:
         self._examples, self._duels = examples, duels
         self.places: list[tuple[int, int]] = []
+        self.at_a_time = _CHUNK * (len(duels) + 1)
 
     def __len__(self) -> int:
         """Return how many jobs there can be."""

@@ -7,7 +7,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -39,6 +38,7 @@ from dspy_nb.core.execution import threads
 from dspy_nb.core.execution.attempts import PROMPTS_KEPT, Job, Outcome, Tally, Work, split_fields
 from dspy_nb.core.execution.executors import run_on
 from dspy_nb.core.execution.opening import Opening
+from dspy_nb.core.execution.workers import Workers, check_workers, open_workers
 from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
 from dspy_nb.core.programs.lm_call import Redaction, as_cached
@@ -63,7 +63,7 @@ def evaluate(
     repeats: int = 1,
     timeout_s: float | None = None,
     stop_after_s: float | None = None,
-    executor: Executor | None = None,
+    executor: Workers | None = None,
     max_error_rate: float = 0.05,
     seed: int = 0,
     on_event: Listener | Sequence[Listener] | None = None,
@@ -100,8 +100,9 @@ def evaluate(
             temperature other than 0.
         timeout_s: An example that takes longer, metric included, is an error of kind ``Timeout``.
         stop_after_s: End after so many seconds, as if stopped, also when a call never returns.
-        executor: Where to run instead of in threads of this process: any executor, such as a
-            ``ProcessPoolExecutor`` or a Dask cluster's ``client.get_executor()``.
+        executor: Where to run instead of in threads of this process: any ``concurrent.futures.Executor``, such as a
+            ``ProcessPoolExecutor``; a Dask client or cluster; an ipyparallel client or view; or a Dask scheduler,
+            "local", "local:4" (workers) or "tcp://host:port".
         max_error_rate: Above this share of errors the result is not ``reliable``.
         seed: Of the bootstrap.
         on_event: One or several listeners: called with ``Evaluated`` at the start, a few times a second, and at
@@ -132,10 +133,8 @@ def evaluate(
     stop_after_s = time_limit("stop_after_s", stop_after_s)
     if num_threads is not None:
         num_threads = whole_number("num_threads", num_threads, minimum=1)
-    if executor is not None and not callable(getattr(executor, "submit", None)):
-        raise InputError(f"executor must be a concurrent.futures.Executor, got {type(executor).__name__}")
+    check_workers(executor)
     events = Audience(on_event, progress, stop)
-    run = threads.run if executor is None else partial(run_on, executor)
     keys = None if by is None else _slice_keys(by, examples, metrics[first])
     base_model = name_lms(program, lm)
     programs, settings = rollouts(program, lm, repeats)
@@ -178,7 +177,8 @@ def evaluate(
         numbers = _numbers(results, metrics, field, keys, facts)
         return Evaluation(**numbers, **facts, duration_s=duration_s)
 
-    with events:
+    with events, open_workers(executor) as opened:
+        run = threads.run if opened is None else partial(run_on, opened)
         events.send(standing(Tally()))
         warn_of_changes = watch([program])
         limits["progress"] = lambda tally: events.update(lambda: standing(tally))

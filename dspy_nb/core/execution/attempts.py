@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import dspy
 
@@ -230,6 +231,12 @@ class Work:
         self.settings = tuple({**shared, **own} for own in settings)
         self.metrics = metrics
         self.asynchronous = is_asynchronous(programs[0])
+
+    def under(self, settings: tuple[dict[str, Any], ...]) -> Self:
+        """Return the same work under other settings."""
+        other = copy.copy(self)
+        other.settings = settings
+        return other
 
     def attempt(self, job: Job, meter: ExampleMeter) -> Outcome:
         """Evaluate one example; an exception becomes a failure, but a stop of the run is raised."""

@@ -107,6 +107,16 @@ class DaskCluster:
             return bool(self._address(future))
         return True
 
+    def withdraw(self, future: Future[Any]) -> bool:
+        """Take a task back; return whether it had not begun, and will not."""
+        with contextlib.suppress(Exception):
+            place = [self._run, self._keys[future]]
+            if self._client.get_metadata(place, None) is None:
+                self._client.set_metadata(place, _ENDED)
+                future.cancel()
+                return True
+        return False
+
     def watch(self) -> None:
         """Look at the workers, now and then.
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import (
@@ -22,20 +24,25 @@ from concurrent.futures import (
     BrokenExecutor,
     Executor,
     Future,
-    ProcessPoolExecutor,
     ThreadPoolExecutor,
     wait,
 )
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import dspy
 
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.events import warn_of
 from dspy_nb.core.execution.attempts import Failure, Job, Outcome, Tally, Work, timeout
+from dspy_nb.core.execution.courier import Known, answer_from, take_home
 from dspy_nb.core.execution.dask import DaskCluster
+from dspy_nb.core.execution.leases import PURSE_SETTING, Lease, Purse
 from dspy_nb.core.execution.opening import Opening
-from dspy_nb.core.execution.travel import CannotLoad, LocalTask, RemoteTask
+from dspy_nb.core.execution.pools import end, like
+from dspy_nb.core.execution.threads import Jobs
+from dspy_nb.core.execution.travel import CannotLoad, Handed, LocalTask, Parcel, RemoteTask
+from dspy_nb.core.programs.seams import CACHE_SETTING, is_empty
 from dspy_nb.core.text import error_text
 
 logger = logging.getLogger(__name__)
@@ -51,34 +58,42 @@ _SILENCE_S = 30.0  # after which tasks that should have been back are given up: 
 def run_on(
     executor: Executor,
     work: Work,
-    jobs: Sequence[Job],
+    jobs: Jobs,
     *,
     num_threads: int | None = None,
     timeout_s: float | None = None,
     stop: threading.Event | None = None,
     progress: Callable[[Tally], None] | None = None,
+    landed: Callable[[int, Outcome], None] | None = None,
     opening: Opening | None = None,
+    at_a_time: int | None = None,
 ) -> list[Outcome | None]:
     """Do the work on every job, in tasks of an executor; otherwise as ``threads.run``.
 
     When the run is stopped, other processes begin nothing more after two seconds, and what they hand in by
-    then is kept (not from Dask, which does not tell what has begun).
+    then is kept.
 
-    A chunk whose worker dies is tried again in parts, and these in smaller ones. An example that is lost twice
-    runs alone, where it could have been another one that the worker died of, such as in a pool that broke; and
-    one whose worker died of it twice is a failure of kind ``WorkerLost``. A ``ProcessPoolExecutor`` that broke
-    is replaced by one of the same make, and so is loky's.
+    A chunk whose worker dies is tried again in parts, and these in smaller ones, and a warning says so. An example
+    that is lost twice runs alone, where it could have been another one that the worker died of, such as in a pool
+    that broke; and one whose worker died of it twice is a failure of kind ``WorkerLost``. A ``ProcessPoolExecutor``
+    that broke is replaced by one of the same make, and so is loky's.
+
+    Where the DSPy settings in force hold a purse, each task gets a lease of its budget; where they hold the cache
+    of a run, what it knows is not asked again, and it keeps what workers are answered.
 
     Args:
         executor: Where to run. For a ``ThreadPoolExecutor`` nothing is pickled.
         work: What to do.
-        jobs: The examples.
+        jobs: The examples. They are taken when there is room for another task.
         num_threads: Jobs under way at once in each task; by default 1 on a ``ThreadPoolExecutor``, and
             ``dspy.settings.num_threads`` elsewhere.
         timeout_s: See ``threads.run``.
         stop: See ``threads.run``.
         progress: See ``threads.run``.
+        landed: See ``threads.run``. It is called in this thread.
         opening: See ``threads.run``.
+        at_a_time: Where outcomes may end the run: how many jobs belong together. A task then gets no more than
+            keep it busy.
 
     Raises:
         InputError: Something cannot travel to the workers, or cannot be loaded there, or the executor is
@@ -86,14 +101,21 @@ def run_on(
             answered by then, it is logged, and the run ends as if stopped.
     """
     task: LocalTask | RemoteTask
+    cache = purse = None
     if isinstance(executor, ThreadPoolExecutor):
-        task = LocalTask(work, num_threads or 1, timeout_s, _LEASE_S, threading.Event())
+        num_threads = num_threads or 1
+        task = LocalTask(work, num_threads, timeout_s, _LEASE_S, threading.Event())
     else:
-        task = RemoteTask.of(work, num_threads or dspy.settings.num_threads, timeout_s, _LEASE_S)
-    dispatch = _Dispatch(executor, task, work, jobs, opening)
+        num_threads = num_threads or dspy.settings.num_threads
+        cache, purse = dspy.settings.get(CACHE_SETTING), dspy.settings.get(PURSE_SETTING)
+        task = RemoteTask.of(
+            work, num_threads, timeout_s, _LEASE_S, "" if cache is None else uuid.uuid4().hex
+        )
+    most = None if at_a_time is None else -(-num_threads // at_a_time) * at_a_time
+    dispatch = _Dispatch(executor, task, work, jobs, opening, landed, most, cache, purse)
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            while dispatch.submit() and not (stop is not None and stop.is_set()):
+            while not (stop is not None and stop.is_set()) and dispatch.submit():
                 dispatch.collect(_POLL_S)
                 dispatch.watch(timeout_s)
                 if opening is not None and opening.error is not None:
@@ -102,7 +124,8 @@ def run_on(
                     progress(dispatch.tally)
         with contextlib.suppress(KeyboardInterrupt):
             dispatch.halt()
-            dispatch.collect(_LEASE_S + _GRACE_S, ALL_COMPLETED)
+            patience_s = _GRACE_S if purse is None else max(purse.grace_s, _GRACE_S)
+            dispatch.collect(_LEASE_S + patience_s, ALL_COMPLETED)
     except InputError as error:
         if dispatch.tally.done == dispatch.tally.failed:
             raise
@@ -124,15 +147,25 @@ class _Chunk:
         places: Their places among all jobs.
         losses: How often it was lost with its worker.
         deaths: How often its worker died of nothing else; of one example only.
+        known: Answers that the run knows, which its jobs need.
     """
 
     places: list[int]
     losses: int = 0
     deaths: int = 0
+    known: list[Known] = field(default_factory=list)
 
     @property
     def suspect(self) -> bool:
         return self.losses > 1 and len(self.places) == 1
+
+
+class _Flight(NamedTuple):
+    """A chunk under way, where it is, and what it may spend."""
+
+    chunk: _Chunk
+    executor: Executor
+    lease: Lease | None
 
 
 _PROBE = _Chunk([])  # whether workers come to life at all
@@ -145,22 +178,31 @@ class _Dispatch:
     executor: Executor
     task: LocalTask | RemoteTask
     work: Work
-    jobs: Sequence[Job]
+    source: Jobs
     opening: Opening | None
+    landed: Callable[[int, Outcome], None] | None
+    most: int | None
+    cache: Any
+    purse: Purse | None
 
     def __post_init__(self) -> None:
-        number = len(self.jobs)
+        number = len(self.source)
         self.outcomes: list[Outcome | None] = [None] * number
         self.tally = Tally()
         self._ours = False  # whether the executor is one that we made
         self._dask = DaskCluster(self.executor) if DaskCluster.has(self.executor) else None
         size = max(1, min(_LARGEST_CHUNK, number // (4 * self._width)))
-        chunks = (range(at, min(at + size, number)) for at in range(0, number, size))
-        self._waiting = deque(_Chunk(list(chunk)) for chunk in chunks)
-        self._flying: dict[Future[Any], tuple[_Chunk, Executor]] = {}
+        self._size = size if self.most is None else min(size, self.most)
+        self._source = iter(self.source)
+        self._jobs: list[Job] = []  # those taken
+        self._waiting: deque[_Chunk] = deque()
+        self._flying: dict[Future[Any], _Flight] = {}
         self._losses_in_a_row = 0
+        self._told_of_losses = False
         self._heard = time.monotonic()
         self._late: set[Future[Any]] = set()
+        # In a run that knows nothing yet, nothing is looked up.
+        self._look_up = self.cache is not None and not is_empty(self.cache)
 
     @property
     def _width(self) -> int:
@@ -176,39 +218,92 @@ class _Dispatch:
 
     def submit(self) -> bool:
         """Keep every worker busy, with a chunk in reserve for each; False if there is nothing left to do."""
-        while self._waiting and len(self._flying) < 2 * self._width:
-            chunk = self._waiting[0]
+        while len(self._flying) < 2 * self._width and (chunk := self._next()) is not None:
             if self._flying and (
-                self._alone(chunk) or any(self._alone(one) for one, _ in self._flying.values())
+                self._alone(chunk) or any(self._alone(flight.chunk) for flight in self._flying.values())
             ):
                 break
+            lease = None
+            if self.purse is not None and chunk.places:
+                leased = self.purse.lease(len(chunk.places), 2 * self._width)
+                if leased is None:  # until others hand back what they have not spent
+                    break
+                number, lease = leased
+                self._split(chunk, number)
             wary = self.opening is not None and self.opening.undecided
-            packed = self.task.pack([self.jobs[place] for place in chunk.places], wary)
+            jobs = [self._jobs[place] for place in chunk.places]
+            packed = self.task.pack(Parcel(jobs, wary, lease, chunk.known))
             try:
                 future = (self._dask or self.executor).submit(_call, self.task, packed)
-            except BrokenExecutor as error:
-                self._replace(self.executor, error)
             except Exception as error:
-                raise InputError(f"executor takes no work: {error_text(error)}") from error
+                self._settle(lease, None)
+                if not isinstance(error, BrokenExecutor):
+                    raise InputError(f"executor takes no work: {error_text(error)}") from error
+                self._replace(self.executor, error)
             else:
                 self._waiting.popleft()
-                self._flying[future] = chunk, self.executor
+                self._flying[future] = _Flight(chunk, self.executor, lease)
         return bool(self._flying)
+
+    def _next(self) -> _Chunk | None:
+        """Return the chunk whose turn it is, which stays the first one that waits."""
+        while not self._waiting:
+            jobs = list(itertools.islice(self._source, self._size))
+            if not jobs:
+                return None
+            first = len(self._jobs)
+            self._jobs += jobs
+            chunk = _Chunk(list(range(first, first + len(jobs))))
+            if self._look_up:
+                self._answer_from_known(chunk, jobs)
+            if chunk.places:
+                self._waiting.append(chunk)
+        return self._waiting[0]
+
+    def _answer_from_known(self, chunk: _Chunk, jobs: list[Job]) -> None:
+        """Do what the run knows all answers for; the rest stays, with those that it knows."""
+        lease = None
+        if self.purse is not None:
+            leased = self.purse.lease(len(jobs), 1)
+            if leased is None:
+                return
+            _, lease = leased
+        found, receipt = answer_from(self.cache, self.work, jobs, lease)
+        places, chunk.places = chunk.places, []
+        self._settle(lease, receipt, [one for one in found if isinstance(one, Outcome)])
+        for place, one in zip(places, found, strict=True):
+            if isinstance(one, Outcome):
+                self._record(place, one)
+            else:
+                chunk.places.append(place)
+                chunk.known += one
+
+    def _split(self, chunk: _Chunk, number: int) -> None:
+        """Leave so many jobs in a chunk, the first one that waits; the others wait behind it."""
+        if rest := chunk.places[number:]:
+            chunk.places = chunk.places[:number]
+            self._waiting.insert(1, _Chunk(rest, chunk.losses, known=chunk.known))
+
+    def _settle(self, lease: Lease | None, receipt: Any, outcomes: Sequence[Outcome] = ()) -> None:
+        if self.purse is not None and lease is not None:
+            self.purse.settle(lease, receipt, outcomes)
 
     def collect(self, timeout_s: float, until: str = FIRST_COMPLETED) -> None:
         """Wait for chunks and take them in."""
         landed, _ = wait(self._flying, timeout=timeout_s, return_when=until)
         for future in landed:
             self._heard = time.monotonic()
-            chunk, executor = self._flying.pop(future)
+            chunk, executor, lease = self._flying.pop(future)
             try:
-                outcomes = self.task.unpack(future.result())
+                handed = self.task.unpack(future.result())
             except CannotLoad as error:
+                self._settle(lease, None)
                 raise InputError(
                     f"the executor's workers cannot load the work: {error_text(error)}"
                 ) from None
             # The task raises nothing else of its own: its worker is lost.
             except (Exception, asyncio.CancelledError) as error:
+                self._settle(lease, None)
                 if isinstance(error, BrokenExecutor):
                     self._replace(executor, error)
                 guilty = self._dask is None or self._dask.under_way(future)
@@ -216,7 +311,12 @@ class _Dispatch:
                 self._lose(chunk, Failure("WorkerLost", what), guilty=guilty)
             else:
                 self._losses_in_a_row = 0
-                self._keep(chunk, outcomes)
+                self._take(chunk, lease, handed)
+
+    def _take(self, chunk: _Chunk, lease: Lease | None, handed: Handed) -> None:
+        take_home(self.cache, handed.answers)
+        self._settle(lease, handed.receipt, [one for one in handed.outcomes if one is not None])
+        self._keep(chunk, handed.outcomes)
 
     def watch(self, timeout_s: float | None) -> None:
         """See to it that there are workers, and that none of them hangs."""
@@ -232,7 +332,9 @@ class _Dispatch:
         """Let nothing begin any more, and forget what has not begun."""
         if isinstance(self.task, LocalTask):
             self.task.stop.set()
-        self._flying = {future: item for future, item in self._flying.items() if not future.cancel()}
+        withdraw = Future.cancel if self._dask is None else self._dask.withdraw
+        for future in [future for future in self._flying if withdraw(future)]:
+            self._settle(self._flying.pop(future).lease, None)
 
     def close(self) -> None:
         """Leave what is still under way."""
@@ -240,7 +342,7 @@ class _Dispatch:
         if self._dask:
             self._dask.close()
         if self._ours:
-            _end(self.executor, kill=bool(self._flying))
+            end(self.executor, kill=bool(self._flying))
 
     def _keep(self, chunk: _Chunk, outcomes: list[Outcome | None]) -> None:
         left = []
@@ -250,7 +352,7 @@ class _Dispatch:
             else:
                 self._record(place, outcome)
         if left:
-            self._waiting.appendleft(_Chunk(left, chunk.losses))
+            self._waiting.appendleft(_Chunk(left, chunk.losses, known=chunk.known))
 
     def _alone(self, chunk: _Chunk) -> bool:
         """Whether nothing else may be under way with a chunk, so that what happens to it is its own doing."""
@@ -260,6 +362,9 @@ class _Dispatch:
         if chunk is _PROBE:
             raise InputError(f"executor keeps losing its workers: {failure.message}")
         self._losses_in_a_row += 1
+        if not self._told_of_losses:
+            self._told_of_losses = True
+            warn_of(f"a worker was lost ({failure.message}); what it was at is done again")
         # Twice all that is under way, and then some, for the chunks that are split.
         if self._losses_in_a_row > 4 * self._width + 10 and _PROBE not in self._waiting:
             self._waiting.appendleft(_PROBE)
@@ -267,13 +372,13 @@ class _Dispatch:
         if guilty and (size := len(chunk.places)) > 1:
             step = -(-size // _PARTS)
             parts = [chunk.places[at : at + step] for at in range(0, size, step)]
-            self._waiting.extend(_Chunk(part, losses) for part in parts)
+            self._waiting.extend(_Chunk(part, losses, known=chunk.known) for part in parts)
             return
         deaths = chunk.deaths + (guilty and (self._alone(chunk) or self._one_by_one))
         if deaths > 1:
             self._record(chunk.places[0], self.work.fail(failure, None, time.perf_counter()))
         else:
-            self._waiting.append(_Chunk(chunk.places, losses, deaths))
+            self._waiting.append(_Chunk(chunk.places, losses, deaths, chunk.known))
 
     def _give_up(self, failure: Failure) -> None:
         """Part with workers that hang, and lose what they are at; not where they are busy with other work."""
@@ -283,58 +388,33 @@ class _Dispatch:
             under_way = {future for future in self._flying if self._dask.under_way(future)}
             hanging, self._late = under_way & self._late, under_way  # those that were a time limit ago, too
             self._dask.restart(hanging)
-        elif pending is not None and len(pending) <= len(self._flying) and (pool := _like(self.executor)):
+        elif pending is not None and len(pending) <= len(self._flying) and (pool := like(self.executor)):
             hanging = set(self._flying)
-            _end(self.executor, kill=True)
+            end(self.executor, kill=True)
             self.executor, self._ours = pool, True
         else:
             return
         for future in hanging:
-            chunk, _ = self._flying.pop(future)
+            flight = self._flying.pop(future)
             future.cancel()
-            self._lose(chunk, failure, guilty=True)
+            self._settle(flight.lease, None)
+            self._lose(flight.chunk, failure, guilty=True)
 
     def _record(self, place: int, outcome: Outcome) -> None:
         self.outcomes[place] = outcome
+        if self.landed is not None:
+            self.landed(place, outcome)
         self.tally.take(outcome)
         if self.opening is not None:
-            self.opening.take(self.jobs[place], outcome)
+            self.opening.take(self._jobs[place], outcome)
 
     def _replace(self, broken: Executor, error: BrokenExecutor) -> None:
         """Go on with a new pool of processes like the one that broke, unless that has been done."""
         if broken is not self.executor:
             return
-        pool = _like(broken)
+        pool = like(broken)
         if pool is None:
             raise InputError(f"executor is broken: {error_text(error)}") from error
         if self._ours:
-            _end(broken, kill=False)
+            end(broken, kill=False)
         self.executor, self._ours = pool, True
-
-
-def _like(pool: Any) -> Executor | None:
-    """Return a new pool of processes of the same make; they say only in private how they were made."""
-    if isinstance(pool, ProcessPoolExecutor):
-        given: Any = pool
-        return ProcessPoolExecutor(
-            given._max_workers,
-            mp_context=given._mp_context,
-            initializer=given._initializer,
-            initargs=given._initargs,
-            max_tasks_per_child=given._max_tasks_per_child,
-        )
-    if hasattr(type(pool), "get_reusable_executor"):  # loky, and joblib's copy of it
-        names = ("context", "timeout", "initializer", "initargs", "env")
-        settings = {name: getattr(pool, f"_{name}") for name in names}
-        again = {"reuse": False, "kill_workers": True}
-        made: Executor = type(pool).get_reusable_executor(pool._max_workers, **settings, **again)[0]
-        return made
-    return None
-
-
-def _end(pool: Any, *, kill: bool) -> None:
-    """Shut a pool of processes down; kill them if they hang."""
-    processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False)
-    for process in processes if kill else ():
-        process.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import io
 import threading
@@ -9,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import cloudpickle
 import dspy
@@ -17,8 +18,11 @@ import dspy
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.execution import threads
 from dspy_nb.core.execution.attempts import Job, Outcome, Work
+from dspy_nb.core.execution.courier import Answer, Courier, Known
+from dspy_nb.core.execution.leases import Lease
 from dspy_nb.core.execution.opening import Opening
 from dspy_nb.core.programs.seams import default_settings
+from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.text import error_text
 
 # What belongs to this process, or to one call.
@@ -30,6 +34,36 @@ _STAYS_HOME = (
 
 class CannotLoad(Exception):
     """What travelled cannot be unpacked there."""
+
+
+class Handed(NamedTuple):
+    """What a task hands in.
+
+    Attributes:
+        outcomes: One for each job, ``None`` for those not begun, or not finished.
+        receipt: What it has spent of its lease.
+        answers: What language models answered, where the run keeps that.
+    """
+
+    outcomes: list[Outcome | None]
+    receipt: Any = None
+    answers: Sequence[Answer] = ()
+
+
+class Parcel(NamedTuple):
+    """What a task is given.
+
+    Attributes:
+        jobs: What to do.
+        wary: Begin no other once the first ones show that there will be no score.
+        lease: What it may spend.
+        known: Answers that the run knows.
+    """
+
+    jobs: list[Job]
+    wary: bool = False
+    lease: Lease | None = None
+    known: Sequence[Known] = ()
 
 
 @dataclass(frozen=True)
@@ -52,32 +86,33 @@ class LocalTask:
     stop: threading.Event
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
-    def pack(self, jobs: Sequence[Job], wary: bool = False) -> Any:
-        """Return what is to be given to the task.
+    def pack(self, parcel: Parcel) -> Any:
+        """Return what is to be given to the task."""
+        return parcel
 
-        Args:
-            jobs: What to do.
-            wary: Begin no other once the first ones show that there will be no score.
-        """
-        return list(jobs), wary
+    def __call__(self, parcel: Parcel) -> Any:
+        """Do it, and return what it came to."""
+        outcomes: list[Outcome | None] = [None] * len(parcel.jobs)
+        self.run(parcel, outcomes)
+        return Handed(outcomes)
 
-    def __call__(self, packed: Any) -> Any:
-        """Return the outcomes of some jobs, ``None`` for those not begun."""
-        jobs, wary = packed
-        return self.context.copy().run(
+    def run(self, parcel: Parcel, outcomes: list[Outcome | None]) -> None:
+        """Do it, and fill in the outcomes as they come."""
+        self.context.copy().run(
             threads.run,
             self.work,
-            jobs,
+            parcel.jobs,
             num_threads=self.num_threads,
             timeout_s=self.timeout_s,
             deadline=time.monotonic() + self.lease_s,
             stop=self.stop,
-            opening=Opening() if wary else None,
+            landed=outcomes.__setitem__,
+            opening=Opening() if parcel.wary else None,
         )
 
-    def unpack(self, outcomes: Any) -> list[Outcome | None]:
+    def unpack(self, handed: Any) -> Handed:
         """Return what the task returned."""
-        return list(outcomes)
+        return cast("Handed", handed)
 
 
 @dataclass(frozen=True)
@@ -89,15 +124,19 @@ class RemoteTask:
         num_threads: Jobs under way at once.
         timeout_s: See ``threads.run``.
         lease_s: Seconds after which no job is begun.
+        run: Tells runs that keep their answers apart; "" where they are not kept.
     """
 
     packed: bytes
     num_threads: int
     timeout_s: float | None
     lease_s: float
+    run: str = ""
 
     @classmethod
-    def of(cls, work: Work, num_threads: int, timeout_s: float | None, lease_s: float) -> RemoteTask:
+    def of(
+        cls, work: Work, num_threads: int, timeout_s: float | None, lease_s: float, run: str = ""
+    ) -> RemoteTask:
         """Pack the work, with the DSPy settings in force here.
 
         Raises:
@@ -108,40 +147,50 @@ class RemoteTask:
         changed = {name: value for name, value in here.items() if value != defaults[name]}
         settings = tuple({**changed, **own} for own in work.settings)
         try:
-            packed = _dumps(Work(work.programs, settings, work.metrics, {}))
+            packed = _dumps(work.under(settings))
         except Exception as error:
-            raise _cannot_travel(work, settings[0], error) from error
-        return cls(packed, num_threads, timeout_s, lease_s)
+            raise _cannot_travel(work, settings, error) from error
+        return cls(packed, num_threads, timeout_s, lease_s, run)
 
-    def pack(self, jobs: Sequence[Job], wary: bool = False) -> Any:
-        """Return what is to be given to the task; see ``LocalTask.pack``.
+    def pack(self, parcel: Parcel) -> Any:
+        """Return what is to be given to the task.
 
         Raises:
             InputError: An example cannot be pickled.
         """
         try:
-            return _dumps((list(jobs), wary))
+            return _dumps(parcel)
         except Exception as error:
             raise InputError(
                 f"the examples cannot travel to the executor's workers: {error_text(error)}"
             ) from error
 
     def __call__(self, packed: Any) -> Any:
-        """Return the packed outcomes of some packed jobs."""
+        """Return what some packed jobs came to, packed."""
         try:
-            work, unpacked = _unpack(self.packed), cloudpickle.loads(packed)
+            work, parcel = _unpack(self.packed), cloudpickle.loads(packed)
         except Exception as error:
             raise CannotLoad(f"{type(error).__name__}: {error_text(error)}") from None
-        task = LocalTask(work, self.num_threads, self.timeout_s, self.lease_s, threading.Event())
-        outcomes = task(unpacked)
+        outcomes: list[Outcome | None] = [None] * len(parcel.jobs)
+        courier = Courier(self.run) if self.run else None
+        with contextlib.ExitStack() as stack:
+            if courier is not None:
+                courier.learn(parcel.known)
+                stack.enter_context(courier.at_work())
+            spent = None if parcel.lease is None else stack.enter_context(parcel.lease.spend())
+            task = LocalTask(work, self.num_threads, self.timeout_s, self.lease_s, threading.Event())
+            task.run(parcel, outcomes)
+        receipt = None if spent is None else spent.receipt()
+        handed = Handed(outcomes, receipt, () if courier is None else courier.new)
         try:
-            return _dumps(outcomes)
+            return _dumps(handed)
         except Exception:
-            return _dumps([outcome and _as_text(outcome) for outcome in outcomes])
+            texts = [outcome and _as_text(outcome) for outcome in outcomes]
+            return _dumps(handed._replace(outcomes=texts))
 
-    def unpack(self, outcomes: Any) -> list[Outcome | None]:
-        """Return the outcomes."""
-        return list(cloudpickle.loads(outcomes))
+    def unpack(self, handed: Any) -> Handed:
+        """Return what it handed in."""
+        return cast("Handed", cloudpickle.loads(handed))
 
 
 @lru_cache(maxsize=1)
@@ -159,11 +208,13 @@ class _Pickler(cloudpickle.Pickler):
         return super().reducer_override(obj)
 
 
-def _cannot_travel(work: Work, settings: dict[str, Any], error: Exception) -> InputError:
+def _cannot_travel(work: Work, settings: Sequence[dict[str, Any]], error: Exception) -> InputError:
     """Say which part of the work it is that cannot be pickled."""
     named = "the work"
+    lms = [(f"the language model {lm.model}", lm) for lm in _lms(work, settings)]
     metrics = [(f"metric {metric.label}", metric) for metric in work.metrics]
-    for part, value in [("the program", work.programs), *metrics, *settings.items()]:
+    parts = {name: value for own in settings for name, value in own.items()}
+    for part, value in [*lms, ("the program", work.programs), *metrics, *parts.items()]:
         try:
             _dumps(value)
         except Exception as cause:
@@ -174,6 +225,13 @@ def _cannot_travel(work: Work, settings: dict[str, Any], error: Exception) -> In
         f"{named} cannot travel to the executor's workers ({type(error).__name__}: {reason}); "
         "make it picklable, or leave executor out to run in threads"
     )
+
+
+def _lms(work: Work, settings: Sequence[dict[str, Any]]) -> list[dspy.BaseLM]:
+    """Return the language models that travel, those of predictors first."""
+    modules = [program for program in work.programs if isinstance(program, dspy.Module)]
+    own = [predictor.lm for module in modules for predictor in predictors_of(module)]
+    return [lm for lm in (*own, *(one.get("lm") for one in settings)) if isinstance(lm, dspy.BaseLM)]
 
 
 def _dumps(value: Any) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import itertools
 import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,11 @@ from dspy_nb.core.doors import front
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.event_log import EventLog
 from dspy_nb.core.events import Listener
+from dspy_nb.core.execution.workers import Workers, check_travels, open_workers
 from dspy_nb.core.optimization.ending import SPOKEN, Voice
 from dspy_nb.core.optimization.estimates import Estimate
 from dspy_nb.core.optimization.known import remember
+from dspy_nb.core.optimization.optimizers import RACERS
 from dspy_nb.core.optimization.replay import (
     RunDirectory,
     describe_lm,
@@ -56,6 +60,7 @@ def optimize(
     budget: Budget | None = None,
     seed: int = 0,
     num_threads: int | None = None,
+    executor: Workers | None = None,
     recompile: bool = False,
     race: str | None = "auto",
     on_event: Listener | Sequence[Listener] | None = None,
@@ -85,7 +90,8 @@ def optimize(
         preset: name of a preset.
         budget: limits of the whole run.
         seed: for whatever is drawn at random.
-        num_threads: program calls at a time.
+        num_threads: program calls at a time; with an executor, in each of its tasks.
+        executor: where candidates, and the program before and after, are scored, see :class:`Task`.
         recompile: accept a program that an optimizer has compiled before.
         race: when to ask a candidate no further: "exact", "paired" or ``None``.
         on_event: one or several listeners for events.
@@ -112,16 +118,22 @@ def optimize(
         {
             "trainset": trainset, "metric": metric, "valset": valset, "testset": testset, "optimizer": optimizer,
             "options": options, "preset": preset, "budget": budget, "seed": seed, "num_threads": num_threads,
-            "recompile": recompile, "race": race,
+            "executor": executor, "recompile": recompile, "race": race,
         },
     )  # fmt: skip
     setup, directory = _prepare(task, run_dir)
-    _warn_of_overlap(task)
-    file = log_file or (directory.event_log if directory is not None else None)
-    log = None if file is None else EventLog(file)
-    if log is not None:
-        log.open()
-        events.listeners.insert(0, log)
+    with contextlib.ExitStack() as opened:
+        setup = replace(setup, executor=_open_workers(setup, opened))
+        _warn_of_overlap(task)
+        file = log_file or (directory.event_log if directory is not None else None)
+        if directory is not None:
+            opened.callback(directory.close)
+        if file is not None:
+            log = EventLog(file)
+            log.open()
+            opened.callback(log.close)
+            events.listeners.insert(0, log)
+        sides = opened.pop_all()  # they are closed when the run is over
     run = OptimizationRun(setup.plan, events.stop, events, task)
     remember(run)
 
@@ -133,9 +145,7 @@ def optimize(
         except BaseException as failure:
             run.end(None, failure)
         finally:
-            for side in (log, directory):
-                if side is not None:
-                    side.close()
+            sides.close()
 
     if background:
         events.show()
@@ -201,6 +211,21 @@ def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirector
         model = _cached(model)
         plan = replace(plan, options=_with_cached_models(options), run_dir=directory.path)
     return Setup(task, plan, _student(task), model, settings), directory
+
+
+def _open_workers(setup: Setup, opened: contextlib.ExitStack) -> Executor | None:
+    """Return the executor of a task, after a look whether its program gets there."""
+    task = setup.task
+    executor = opened.enter_context(open_workers(task.executor))
+    if executor is not None and task.method.name not in RACERS:
+        warnings.warn(
+            f"{task.method.name} asks its candidates in threads of this process, for it wants more of them than "
+            "scores; the executor scores the program before and after",
+            stacklevel=4,
+        )
+    if not task.method.combines:
+        check_travels(executor, task.program, task.metric, lm=setup.model)
+    return executor
 
 
 def _voice(run_dir: str | Path | None) -> Voice:

@@ -23,7 +23,7 @@ import dspy
 
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import Corrupt, InputError
-from dspy_nb.core.programs.seams import answer_cache, route_cache
+from dspy_nb.core.programs.seams import CACHE_SETTING, answer_cache, route_cache
 from dspy_nb.core.programs.spec import parameters_of, schema_hash
 from dspy_nb.core.secrecy import other_options, sampling_options, without_secrets
 from dspy_nb.core.storage.files import read_file, replace_file
@@ -31,7 +31,6 @@ from dspy_nb.core.text import error_text
 
 logger = logging.getLogger(__name__)
 
-_SETTING = "dspy_nb_cache"
 _SCHEMA_VERSION = 2  # the first one held all options of a language model in clear
 _ADDED = ("adapter", "schemas")  # since the first release
 
@@ -73,8 +72,8 @@ class RunDirectory:
 
     def settings(self) -> dict[str, Any]:
         """Return the DSPy settings (for ``dspy.context``) that make calls use this directory's answers."""
-        route_cache(_SETTING)
-        return {_SETTING: self._cache}
+        route_cache(CACHE_SETTING)
+        return {CACHE_SETTING: self._cache}
 
     def close(self) -> None:
         """Say how many answers could not be kept, if any; the directory can still be used."""

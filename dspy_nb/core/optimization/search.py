@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -41,7 +42,9 @@ from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.supervision.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.supervision.candidates import BatchRecorder, Candidate, Prompt, Recorder
 from dspy_nb.core.supervision.guard import Guard, StopRun
+from dspy_nb.core.supervision.leases import purse_of
 from dspy_nb.core.supervision.racing import Racing, in_force
+from dspy_nb.core.supervision.scoring import RemoteScoring
 from dspy_nb.core.supervision.supervisor import Supervisor
 from dspy_nb.core.supervision.watched_metric import ending_on_no_score
 
@@ -60,6 +63,7 @@ class Setup:
         plan: what is shown and stored of it.
         student: what the optimizer gets: a copy without pinned models (for Ensemble the list of programs).
         model: the language model of the run.
+        executor: where the program is scored, ``None`` for threads of this process.
         settings: further DSPy settings, such as the cache of a run directory.
     """
 
@@ -68,6 +72,7 @@ class Setup:
     student: Any
     model: Any
     settings: Mapping[str, Any]
+    executor: Executor | None = None
 
 
 class Search:
@@ -214,11 +219,14 @@ class Search:
         """Return the optimizer's program, or ``None`` and why it was stopped."""
         task, guard = self._task, self._guard(self._left(reserve_scoring=True), self._recorder)
         plan, metric = self._plan, self._scoring(guard)
+        elsewhere = self._score_elsewhere(guard, metric)
+        if elsewhere is not None:
+            self._recorder.on_evaluation = elsewhere.note
         sets = self._setup.student, task.trainset, task.valset
         job = Assignment(*sets, metric, plan.options, plan.seed, plan.num_threads)
         self._phase = None
         try:
-            compiled = self._supervisor.run(guard, partial(self._compile, job, guard))
+            compiled = self._supervisor.run(guard, partial(self._compile, job, guard, elsewhere))
             if guard.nothing_worked:
                 raise OptimizationFailed(f"every call failed: {guard.errors}")
             return compiled, None
@@ -231,8 +239,8 @@ class Search:
             guard.errors.fatal = error
             return None, self._keep_or_raise(guard, "failure", failure, error)
 
-    def _compile(self, job: Assignment, guard: Guard) -> Any:
-        with self._in_force(guard), in_force(self._recorder.racing):
+    def _compile(self, job: Assignment, guard: Guard, elsewhere: RemoteScoring | None) -> Any:
+        with self._in_force(guard), in_force(elsewhere or self._recorder.racing):
             optimizer, arguments = self._task.method.build(job)
             return optimizer.compile(job.student, **arguments)
 
@@ -247,7 +255,7 @@ class Search:
     def _explain(self, guard: Guard) -> str:
         """Return why ``guard`` stopped the search, or raise if that leaves nothing worth returning."""
         reason = guard.reason or "stop"
-        if reason == "metric":
+        if reason in ("metric", "failure"):
             fatal = guard.errors.fatal
             error = fatal if isinstance(fatal, Exception) else InputError("the metric failed")
             return self._keep_or_raise(guard, reason, error)
@@ -279,6 +287,14 @@ class Search:
             return score
 
         return scored
+
+    def _score_elsewhere(self, guard: Guard, metric: Callable[..., Any]) -> RemoteScoring | None:
+        """Return what scores candidates on the executor, if there is one."""
+        executor, watched = self._setup.executor, ending_on_no_score(self._task.metric, guard)
+        if executor is None or watched is None:
+            return None
+        threads = self._plan.num_threads
+        return RemoteScoring(executor, threads, guard, watched, metric, RACERS, self._recorder.racing)
 
     def _make_recorder(self) -> Recorder:
         task = self._task
@@ -356,6 +372,7 @@ class Search:
                     examples,
                     ending_on_no_score(self._task.metric, guard),
                     num_threads=self._plan.num_threads,
+                    executor=self._setup.executor,
                     stop=cast("threading.Event", guard),
                 )
                 if not found.complete:
@@ -399,6 +416,7 @@ class Search:
             lm=self._setup.model,
             max_errors=_NO_LIMIT,
             **guard.settings(),
+            **purse_of(guard),
             **quiet.QUIET_SETTINGS,
             **{SEED_SETTING: self._plan.seed},
             **self._setup.settings,

@@ -15,6 +15,7 @@ from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.data.metrics import Metric, as_metric
 from dspy_nb.core.errors import InputError, RegistryWarning
 from dspy_nb.core.execution.attempts import is_asynchronous
+from dspy_nb.core.execution.workers import Workers, check_workers
 from dspy_nb.core.optimization.estimates import Estimate, Sizes, calls_per_run
 from dspy_nb.core.optimization.optimizers import RACERS, Optimizer, get_optimizer, resolve_options
 from dspy_nb.core.optimization.presets import get_preset
@@ -53,6 +54,8 @@ class Task:
         budget: limits of the whole run, the scoring before and after included; none by default.
         seed: for whatever is drawn at random, from 0 to 2**32 - 1.
         num_threads: program calls at a time; DSPy's setting (8) by default.
+        executor: where the program is scored instead of in threads of this process, see ``evaluate``: candidates,
+            as far as the optimizer wants no more of them than scores, and the program before and after.
         recompile: accept a program that an optimizer has compiled before.
         race: when to ask a candidate no further: "exact" (it cannot win), "paired" (it very probably will not) or
             ``None`` (never); "auto" is "exact" where that leaves the result as it is, else never. See
@@ -79,6 +82,7 @@ class Task:
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
     num_threads: int | None = None
+    executor: Workers | None = None
     recompile: bool = False
     race: str | None = "auto"
     method: Optimizer = field(init=False, repr=False)
@@ -92,6 +96,7 @@ class Task:
         check_optimizable(self.program, method, recompile=self.recompile)
         _check_numbers(self.budget, self.seed, self.num_threads)
         rule = _choose_rule(self.race, method)
+        check_workers(self.executor)
         metric = self._check_metric(method)
         data: dict[str, Sequence[dspy.Example]] = {}
         for name, examples in self._sets(method).items():

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dspy_nb.core.text import error_text
 
@@ -169,6 +169,18 @@ def engine_as_given(lm: dspy.LM) -> Any:
 
 # -- the cache of answers -----------------------------------------------------------------------------------
 
+CACHE_SETTING: Final = "dspy_nb_cache"
+"""The DSPy setting that holds the cache of a run."""
+
+
+def memory_cache() -> Cache:
+    """Return a cache of LM answers that ends with the process, of the latest 100,000."""
+    from dspy.clients.cache import Cache
+
+    return Cache(
+        enable_disk_cache=False, enable_memory_cache=True, disk_cache_dir=None, memory_max_entries=100_000
+    )
+
 
 def answer_cache(folder: Path) -> Cache:
     """Return a cache of LM answers in ``folder``, from which only plain types are ever unpickled.
@@ -195,6 +207,11 @@ def answer_cache(folder: Path) -> Cache:
     )
     cache.disk_cache = _ForgivingDisk(cache.disk_cache, folder)
     return cache
+
+
+def is_empty(cache: Any) -> bool:
+    """Tell whether a cache of a run holds no answer yet."""
+    return not len(getattr(cache, "cache", cache).disk_cache)
 
 
 class _ForgivingDisk:
@@ -227,6 +244,9 @@ class _ForgivingDisk:
 
     def __contains__(self, key: str) -> bool:
         return bool(self._try(lambda: key in self._disk))
+
+    def __len__(self) -> int:
+        return int(self._try(lambda: len(self._disk)) or 0)
 
     def __getitem__(self, key: str) -> Any:
         return self._disk[key]

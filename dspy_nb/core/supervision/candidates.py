@@ -163,6 +163,8 @@ class Recorder:
         racing: the races of its candidates, if they race.
 
     Attributes:
+        on_evaluation: told, before it begins, of each evaluation within an optimizer: its id, the candidate, the
+            metric, and the name of the optimizer.
         phase: what the optimizer is doing.
     """
 
@@ -181,6 +183,7 @@ class Recorder:
         self._on_scored = on_scored
         self._compared_on = {id(example): example for example in compared_on}
         self.racing = racing
+        self.on_evaluation: Callable[[str, Any, Any, str], None] | None = None
         self._lock = threading.RLock()
         self._candidates: dict[str, Candidate] = {}
         self._open: dict[str, tuple[Prompt, int, bool]] = {}  # prompt, examples, comparable
@@ -317,6 +320,10 @@ class Recorder:
         examples = instance.devset if devset is None else devset
         comparable = not self._compared_on or all(id(example) in self._compared_on for example in examples)
         self._open[call_id] = Prompt.of(inputs["program"]), len(examples), comparable
+        if self.on_evaluation is not None and self._compiling:
+            metric = inputs.get("metric") or instance.metric
+            at_work = next(reversed(self._compiling.values())).lstrip("_")
+            self.on_evaluation(call_id, inputs["program"], metric, at_work)
         self.phase = f"scoring a candidate on {len(examples)} examples"
 
     def on_evaluate_end(self, call_id: str, outputs: Any, exception: BaseException | None) -> None:

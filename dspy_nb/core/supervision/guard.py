@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import dspy
 from dspy import AdapterParseError, ContextWindowExceededError, LMError
@@ -63,12 +63,37 @@ class _Call:
         return max(self.sent, self.sent_within)
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What a guard has counted, as it travels from a worker to the guard of the run.
+
+    Attributes:
+        usage: What was used.
+        errors: What went wrong.
+        answers: What is wrong with the answers of language models.
+        program_calls: Calls of the program.
+        broken: Those that broke.
+        broken_in_a_row: The last of them.
+        reason: Why the work was stopped, if it was.
+    """
+
+    usage: Usage
+    errors: ErrorCount
+    answers: AnswerCount
+    program_calls: int
+    broken: int
+    broken_in_a_row: int
+    reason: str | None
+
+
 # A run whose calls break on more than half of the occasions has nothing to learn from, and one whose calls all
 # break has lost its language model: it is ended instead of being paid for to the end. What breaks half of the
 # time by chance breaks 25 times in a row once in 33 million.
 _ERRORS_BEFORE_GIVING_UP = 10
 _HOPELESS_ERROR_RATE = 0.5
 _FAILURES_IN_A_ROW = 25
+GUARD_SETTING: Final = "dspy_nb_guard"
+"""The DSPy setting that holds the guard in force."""
 SCORING: ContextVar[bool] = ContextVar("dspy_nb_scoring", default=False)
 """Whether a metric is at work, whose LM calls are none of the program."""
 _NOT_BROKEN = (AdapterParseError, ContextWindowExceededError)  # answers that better prompts may mend
@@ -87,7 +112,12 @@ class Guard(BaseCallback):
         follower: told of programs, evaluations and optimizers: DSPy asks each callback for a handler at each
             event, so that a second callback would cost 100 µs an LM call.
         program: class of the program, of which each call must return a prediction.
+
+    Attributes:
+        gives_up: whether it stops work in which most calls break.
     """
+
+    gives_up = True
 
     def __init__(
         self,
@@ -105,7 +135,7 @@ class Guard(BaseCallback):
         self._stop = stop
         self._on_call = on_call
         self._follower = follower
-        self._program = program
+        self.program = program
         self._deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
         self._settled = threading.Condition()
         self._calls: dict[str, _Call] = {}
@@ -116,10 +146,15 @@ class Guard(BaseCallback):
         self._program_calls = 0
         self._broken = 0
         self._broken_in_a_row = 0
+        self._reserved = 0  # LM calls that others may make
 
     def settings(self) -> dict[str, Any]:
         """Return the DSPy settings that put this guard in force, for ``dspy.context``."""
-        return {"callbacks": [self, *dspy.settings.callbacks], **_GuardMeter(self).settings()}
+        return {
+            "callbacks": [self, *dspy.settings.callbacks],
+            GUARD_SETTING: self,
+            **_GuardMeter(self).settings(),
+        }
 
     def halt(self, reason: str) -> StopRun:
         """Stop the work for good; returns the exception to raise. The first reason stays."""
@@ -180,6 +215,42 @@ class Guard(BaseCallback):
         self._on_call, self._follower = lambda: None, None
         return left
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the deadline, ``None`` without one."""
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
+
+    def reserve(self, lm_calls: int) -> None:
+        """Keep so many LM calls for those that spend on this guard's account elsewhere."""
+        with self._settled:
+            self._reserved = lm_calls
+            self._settled.notify_all()
+
+    def spent(self) -> Spent:
+        """Return what was counted."""
+        calls = self._program_calls, self._broken, self._broken_in_a_row
+        return Spent(self.usage, self.errors, self.answers, *calls, self.reason)
+
+    def take_in(self, spent: Spent) -> None:
+        """Add what another guard has counted on this one's account, and stop where that is to stop the work."""
+        with self._settled:
+            self.usage += spent.usage
+            fatal = self.errors.fatal
+            self.errors += spent.errors
+            self.errors.fatal = fatal or spent.errors.fatal
+            self.answers += spent.answers
+            self._program_calls += spent.program_calls
+            self._broken += spent.broken
+            before = self._broken_in_a_row if spent.broken == spent.program_calls else 0
+            self._broken_in_a_row = before + spent.broken_in_a_row
+        if spent.reason == "metric" or (spent.reason or "").startswith("unknown "):
+            self.halt(str(spent.reason))
+        elif (
+            self.gives_up and spent.broken and (self.hopeless or self._broken_in_a_row >= _FAILURES_IN_A_ROW)
+        ):
+            self.halt("errors")
+        self._on_call()
+
     def is_set(self) -> bool:
         """Tell whether the work is to stop, also when no call comes that could be refused."""
         with contextlib.suppress(StopRun):
@@ -216,7 +287,7 @@ class Guard(BaseCallback):
         self._check()
         if self._is_outermost():
             self._program_calls += 1
-            if self._program is not None and isinstance(instance, self._program):
+            if self.program is not None and isinstance(instance, self.program):
                 self._answering.add(call_id)
             if self._follower is not None:
                 self._follower.on_program_start(instance)
@@ -234,6 +305,8 @@ class Guard(BaseCallback):
             self._broken_in_a_row = 0
         elif isinstance(exception, Exception) and self._is_outermost():
             self.add_error(exception)
+        elif self._is_outermost():
+            self._program_calls -= 1  # it was cut off, so neither did it work nor did it break
 
     def _is_outermost(self) -> bool:
         """Tell whether this is no call within a program, nor within a metric that asks a language model."""
@@ -268,7 +341,7 @@ class Guard(BaseCallback):
                 self.usage += Usage(asked, 0, call.prompt_tokens, call.completion_tokens, call.usd)
             elif exception is not None:
                 # A stop may come between the beginning of a call and its request, which is then never sent.
-                refused = isinstance(exception, StopRun) and not call.asked
+                refused = not isinstance(exception, Exception) and not call.asked
                 self.usage += Usage(lm_calls=0 if refused else max(1, call.asked))
             else:
                 self.usage += Usage(cache_hits=1)
@@ -343,7 +416,7 @@ class Guard(BaseCallback):
         limit = self.budget.lm_calls
         if limit is None:
             return True
-        left = limit - self.usage.lm_calls - n
+        left = limit - self.usage.lm_calls - self._reserved - n
         if sum(call.n for call in self._calls.values()) <= left:
             return True
         if sum(call.n for call in self._calls.values() if call.asked) > left or _in_event_loop():

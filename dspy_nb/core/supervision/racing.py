@@ -68,16 +68,17 @@ class Race:
 
     Args:
         rule: When to give up.
-        order: Positions of the examples, as they are to be asked.
+        order: As the attribute.
         best: Scores of the best candidate by position, ``None`` as long as there is none.
 
     Attributes:
+        order: Positions of the examples, as they are to be asked.
         result: How it was given up, if it was.
         scores: What it has scored, by position, once it is over.
     """
 
     def __init__(self, rule: Rule, order: Sequence[int], best: Sequence[float] | None) -> None:
-        self._rule, self._order, self._best = rule, order, best
+        self._rule, self.order, self._best = rule, order, best
         self._top = math.fsum(best or ())
         self._scores: dict[int, float] = {}
         self._sum = self._best_sum = 0.0  # over what is answered
@@ -107,7 +108,7 @@ class Race:
         def ask_unless_given_up(position: int) -> Any:
             self._wait_for_prefix(position)
             if self._given_up is not None:
-                return _SKIPPED
+                return SKIPPED
             try:
                 outcome = ask(data[position])
             except Exception:
@@ -116,26 +117,38 @@ class Race:
             self.take(position, float(outcome[1]))
             return outcome
 
-        found: list[Any] = [None] * len(data)
-        for position, outcome in zip(
-            self._order, execute(ask_unless_given_up, list(self._order)), strict=True
-        ):
-            found[position] = outcome
-        skipped = [position for position, outcome in enumerate(found) if outcome is _SKIPPED]
+        found = execute(ask_unless_given_up, list(self.order))
+        return self.settle(dict(zip(self.order, found, strict=True)), len(data))
+
+    def settle(self, outcomes: Mapping[int, Any], size: int) -> list[Any]:
+        """End the race; see ``run`` for what it returns.
+
+        Args:
+            outcomes: A prediction and a score, or ``None`` where there is no answer, by position. Those that were
+                not asked may be missing.
+            size: How many examples there are.
+        """
+        found: list[Any] = [outcomes.get(position, SKIPPED) for position in range(size)]
+        skipped = [position for position, outcome in enumerate(found) if outcome is SKIPPED]
         # An answer that was late may still come in, or be another one than that which DSPy has taken.
         self.scores = {
             position: 0.0 if outcome is None else float(outcome[1])
             for position, outcome in enumerate(found)
-            if outcome is not _SKIPPED
+            if outcome is not SKIPPED
         }
         if self._given_up is not None and skipped:
             n, score, interval = self._given_up
             certain = self._rule == "exact"
-            self.result = Abandoned(n, score, interval, certain, len(data), len(skipped))
-            filling = (score * len(data) - math.fsum(self.scores.values())) / len(skipped)
+            self.result = Abandoned(n, score, interval, certain, size, len(skipped))
+            filling = (score * size - math.fsum(self.scores.values())) / len(skipped)
             for position in skipped:
                 found[position] = dspy.Prediction(), filling
         return found
+
+    @property
+    def over(self) -> bool:
+        """Whether the candidate has been given up."""
+        return self._given_up is not None
 
     def take(self, position: int, score: float) -> None:
         """Take note of a score, and look whether to give up."""
@@ -173,12 +186,12 @@ class Race:
         """Look at the answers in their order, so that the verdict does not depend on which thread was faster."""
         assert self._best is not None
         self._lock.notify_all()
-        while self._prefix < len(self._order) and self._order[self._prefix] in self._scores:
+        while self._prefix < len(self.order) and self.order[self._prefix] in self._scores:
             self._prefix += 1
             n = self._prefix
             if n < _FIRST_LOOK or n % _LOOK_EVERY:
                 continue
-            seen = self._order[:n]
+            seen = self.order[:n]
             differences = [self._scores[position] - self._best[position] for position in seen]
             mean, deviation = mean_and_deviation(differences)
             size, top = len(self._best), self._top
@@ -204,7 +217,8 @@ def is_worse(differences: Sequence[float], mean: float, error: float) -> bool:
     return mean + _STANDARD_ERRORS * error < 0
 
 
-_SKIPPED: Final = (dspy.Prediction(), 0.0)
+SKIPPED: Final = (dspy.Prediction(), 0.0)
+"""Stands for what was not asked."""
 _ROUNDING: Final = 1e-9  # of sums of scores
 
 
@@ -275,13 +289,17 @@ class Racing:
 
 
 @contextlib.contextmanager
-def in_force(racing: Racing | None) -> Iterator[None]:
-    """Let what DSPy evaluates race; with ``None`` nothing does."""
-    if racing is None:
+def in_force(router: Any) -> Iterator[None]:
+    """Let what DSPy evaluates race, or run elsewhere; with ``None`` it does neither.
+
+    Args:
+        router: What ``route_evaluations`` takes.
+    """
+    if router is None:
         yield
         return
     route_evaluations(RACING_SETTING)
-    with dspy.context(**{RACING_SETTING: racing}):
+    with dspy.context(**{RACING_SETTING: router}):
         yield
 
 

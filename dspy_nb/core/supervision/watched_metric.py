@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import dspy
+
 from dspy_nb.core.data.metrics import Metric, MetricError
 from dspy_nb.core.errors import NoPrediction
-from dspy_nb.core.supervision.guard import SCORING, Guard
+from dspy_nb.core.supervision.guard import GUARD_SETTING, SCORING, Guard
 from dspy_nb.core.text import error_text
 
 
@@ -21,12 +23,22 @@ def ending_on_no_score(metric: Callable[..., Any] | None, guard: Guard) -> Metri
     if metric is None:
         return None
     assert isinstance(metric, Metric)  # the task has seen to it
-    return _Watched(**{f.name: getattr(metric, f.name) for f in fields(metric)}, guard=guard)
+    return _Watched(**{f.name: getattr(metric, f.name) for f in fields(metric)}, own_guard=guard)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class _Watched(Metric):
-    guard: Guard = field(kw_only=True)
+    """A metric and its guard; where it has travelled to a worker, that is the guard in force there."""
+
+    own_guard: Guard | None = field(kw_only=True)
+
+    def __reduce__(self) -> Any:
+        given = {f.name: getattr(self, f.name) for f in fields(Metric)}
+        return _unpack, (given,)
+
+    @property
+    def guard(self) -> Guard:
+        return self.own_guard or dspy.settings.get(GUARD_SETTING)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         outside = SCORING.set(True)
@@ -47,3 +59,7 @@ class _Watched(Metric):
             raise
         finally:
             SCORING.reset(outside)
+
+
+def _unpack(given: dict[str, Any]) -> _Watched:
+    return _Watched(**given, own_guard=None)

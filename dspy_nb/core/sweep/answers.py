@@ -93,7 +93,8 @@ class SharedAnswers:
 
     def get(self, request: dict[str, Any], ignored: list[str] | None = None) -> Any:
         """Return an answer, ``None`` if it must be asked for (DSPy calls this)."""
-        request = _marked(request)
+        mark = mark_of(dspy.settings.lm)
+        request = _marked(request, mark)
         answer = self.cache.get(request, ignored)
         try:
             key = self.cache.cache_key(request, ignored)
@@ -110,12 +111,13 @@ class SharedAnswers:
             self._known.add(key)
         if first:
             self._pay_again(request, key, took)
-        self._book(request, took, self.cache.disk_cache.get(f"{key} ms"))
+        self._book(request, took, self.cache.disk_cache.get(f"{key} ms"), mark)
         return answer
 
     def put(self, request: dict[str, Any], value: Any, ignored: list[str] | None = None, **more: Any) -> None:
         """Keep an answer that was asked for (DSPy calls this)."""
-        request = _marked(request)
+        mark = mark_of(dspy.settings.lm)
+        request = _marked(request, mark)
         with contextlib.suppress(Exception):  # DSPy caches no such request
             key = self.cache.cache_key(request, ignored)
             began = self._began.pop((threading.get_ident(), key), None)
@@ -125,7 +127,24 @@ class SharedAnswers:
             self.cache.put(request, value, ignored, **more)
             with self._lock:
                 self._known.add(key)
-            self._book(request, what_it_took(self.cache, key), ms)
+            self._book(request, what_it_took(self.cache, key), ms, mark)
+
+    def bring(
+        self, request: dict[str, Any], ignored: list[str] | None, value: Any, ms: float | None, mark: Any
+    ) -> None:
+        """Keep what a worker was answered by a language model with this mark; ``None`` if it knew the answer."""
+        request = _marked(request, mark)
+        with contextlib.suppress(Exception):  # DSPy caches no such request
+            key = self.cache.cache_key(request, ignored)
+            if value is None:
+                ms = self.cache.disk_cache.get(f"{key} ms")
+            else:
+                if ms is not None:
+                    self.cache.disk_cache.set(f"{key} ms", ms)
+                self.cache.put(request, value, ignored)
+            with self._lock:
+                self._known.add(key)
+            self._book(request, what_it_took(self.cache, key), ms, mark)
 
     def _pay_again(self, request: Mapping[str, Any], key: str, took: Took) -> None:
         """Count an answer of an earlier call as paid for now."""
@@ -142,8 +161,7 @@ class SharedAnswers:
         with self._lock:
             self.replayed += took.completions
 
-    def _book(self, request: Mapping[str, Any], took: Took, ms: float | None) -> None:
-        mark = mark_of(dspy.settings.lm)
+    def _book(self, request: Mapping[str, Any], took: Took, ms: float | None, mark: Any) -> None:
         if not isinstance(mark, Mark) or not mark.arm:
             return
         usd, price = took.usd, self.prices.get(str(_model(request)))
@@ -153,8 +171,7 @@ class SharedAnswers:
             self.accounts.setdefault(mark.arm, Account()).add(took, usd, ms, _characters(request))
 
 
-def _marked(request: dict[str, Any]) -> dict[str, Any]:
-    mark = mark_of(dspy.settings.lm)
+def _marked(request: dict[str, Any], mark: Any) -> dict[str, Any]:
     return {**request, "dspy_nb_model": mark.model} if isinstance(mark, Mark) and mark.model else request
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -72,6 +73,7 @@ class Runner:
         ledger: Its budget.
         settings: DSPy settings of all cells, such as the cache of answers.
         num_threads: Program calls at a time.
+        executor: Where programs are asked, ``None`` for threads of this process.
         send: Gets the events of the calls within.
     """
 
@@ -81,10 +83,11 @@ class Runner:
         ledger: Ledger,
         settings: Mapping[str, Any],
         num_threads: int | None,
+        executor: Executor | None,
         send: Callable[[Event], object],
     ) -> None:
         self._grid, self._ledger, self._settings = grid, ledger, settings
-        self._num_threads, self._send = num_threads, send
+        self._num_threads, self._executor, self._send = num_threads, executor, send
 
     def advance(self, entry: Entry, share: Budget | str) -> None:
         """Let an entry go on with its share of the budget; a failure is its own and nobody else's."""
@@ -125,7 +128,7 @@ class Runner:
 
         try:
             with speaking(Voice(silent=True)), dspy.context(lm=cell.model.lm, **self._settings):
-                task = replace(cell.task, budget=share)
+                task = replace(cell.task, budget=share, executor=self._executor)
                 run = optimize(task, on_event=hear, stop=self._ledger.stop)
         finally:
             names = ("lm_calls", "cache_hits", "prompt_tokens", "completion_tokens", "usd")
@@ -148,6 +151,7 @@ class Runner:
                 self._grid.valset,
                 self._grid.metric,
                 num_threads=self._num_threads,
+                executor=self._executor,
                 stop=cast("threading.Event", limits),
             )
 

@@ -7,6 +7,7 @@ All answer all examples, and one look is taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -106,6 +107,7 @@ def compare_finalists(
     *,
     confidence: float,
     num_threads: int | None,
+    executor: Executor | None,
     seed: int,
     send: Callable[[Event], object],
 ) -> Finals | str:
@@ -122,6 +124,7 @@ def compare_finalists(
         settings: DSPy settings.
         confidence: 1 − α of all that is said of them.
         num_threads: Answers under way at once.
+        executor: Where they are asked, ``None`` for threads of this process.
         seed: Of the order of the examples.
         send: Gets the events.
     """
@@ -138,19 +141,24 @@ def compare_finalists(
     def ask(n: int, limits: Limits | None) -> tuple[list[Evaluation], Comparisons | None]:
         answers.accounts.clear()
         stop: Any = ledger.stop if limits is None else limits
+        where = None if limits is None else executor  # what is there is here
         if len(arms) == 1:
             only = arms[0]
             with dspy.context(lm=only.model.for_arm(only.name)):
                 one = evaluate(
-                    only.program, grid.testset, grid.metric, num_threads=num_threads, confidence=confidence,
-                    seed=seed, stop=stop, on_event=send,
+                    only.program, grid.testset, grid.metric, num_threads=num_threads, executor=where,
+                    confidence=confidence, seed=seed, stop=stop, on_event=send,
                 )  # fmt: skip
+            if limits is not None and limits.reason is not None:
+                raise StopRun(limits.reason)
             return [one], None
         found = compare_many(
             arms[0].program, [arm.program for arm in arms[1:]], grid.testset, grid.metric, confidence=confidence,
-            max_examples=n, sequential=False, num_threads=num_threads, seed=seed, stop=stop, on_event=send,
-            lms=[arm.model.for_arm(arm.name) for arm in arms], names=[arm.name for arm in arms],
+            max_examples=n, sequential=False, num_threads=num_threads, executor=where, seed=seed, stop=stop,
+            on_event=send, lms=[arm.model.for_arm(arm.name) for arm in arms], names=[arm.name for arm in arms],
         )  # fmt: skip
+        if limits is not None and limits.reason is not None:
+            raise StopRun(limits.reason)
         return [found.comparisons[0].a, *(one.b for one in found)], found
 
     asked = ledger.held(left, lambda limits: ask(planned, limits), settings)

@@ -14,6 +14,7 @@ import dspy
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.supervision.budget import Budget, remaining
 from dspy_nb.core.supervision.guard import Guard, StopRun
+from dspy_nb.core.supervision.leases import purse_of
 
 T = TypeVar("T")
 
@@ -84,7 +85,7 @@ class Ledger:
             return None
         limits = Limits(left, self.stop)
         try:
-            with dspy.context(**settings), dspy.context(**limits.settings()):
+            with dspy.context(**settings), dspy.context(**limits.settings(), **purse_of(limits)):
                 return work(limits)
         except StopRun:
             return None
@@ -101,6 +102,8 @@ class Ledger:
 
 class Limits(Guard):
     """A guard that lets calls fail: a program that breaks is no reason to end the work on others."""
+
+    gives_up = False
 
     def add_error(self, error: BaseException, where: str = "") -> None:
         """Count an error."""

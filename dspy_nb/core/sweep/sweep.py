@@ -6,6 +6,7 @@ import math
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dspy_nb.core.data.identity import fingerprint
 from dspy_nb.core.errors import DspyNbError, InputError, OptimizationFailed, failure_text
 from dspy_nb.core.event_log import EventLog
 from dspy_nb.core.events import Listener, warn_of
+from dspy_nb.core.execution.workers import Workers, check_travels, open_workers
 from dspy_nb.core.optimization.replay import RunDirectory, describe_program, describe_schemas, text_hash
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.programs.adapters import describe_adapter
@@ -48,6 +50,7 @@ def sweep(
     preset: str | None = None,
     seed: int | None = None,
     num_threads: int | None = None,
+    executor: Workers | None = None,
     recompile: bool | None = None,
     budget: Budget | None = None,
     race: str | None = "auto",
@@ -91,6 +94,7 @@ def sweep(
         preset: likewise.
         seed: likewise; also of the order of the test examples.
         num_threads: program calls at a time; the cells run one after the other.
+        executor: where programs are asked, see :class:`Task`; for the comparison of the finalists too.
         recompile: accept a program that an optimizer has compiled before.
         budget: limits of the whole sweep, the comparison of the finalists included.
         race: "halving", ``None`` to let every cell run to its end, or "auto": halving where there are more cells
@@ -124,6 +128,7 @@ def sweep(
     prices = _check_prices(prices)
     if isinstance(program, Task):
         budget, num_threads = budget or program.budget, program.num_threads
+        executor = program.executor if executor is None else executor
     budget = _check_limits(budget)
     grid = make_grid(program, over, given)
     finalists = grid.finalists(finalists)
@@ -132,7 +137,9 @@ def sweep(
     ledger = Ledger(budget, reserve, events.stop)
     _check_budget(grid, ledger)
     _check_priced(prices, grid)
-    with tempfile.TemporaryDirectory() as nowhere:
+    with tempfile.TemporaryDirectory() as nowhere, open_workers(executor) as opened:
+        for cell in grid.cells:
+            check_travels(opened, cell.model.program, grid.metric, lm=cell.model.lm)
         manifest = _manifest(grid, over, sizes, finalists, confidence)
         directory = RunDirectory(nowhere if run_dir is None else run_dir, manifest)
         log = None if run_dir is None else EventLog(directory.event_log)
@@ -142,7 +149,7 @@ def sweep(
         try:
             with events:
                 work = _Sweep(
-                    grid, ledger, sizes, finalists, confidence, num_threads, directory, prices, events
+                    grid, ledger, sizes, finalists, confidence, num_threads, opened, directory, prices, events
                 )
                 events.send(
                     SweepStarted(
@@ -178,17 +185,19 @@ class _Sweep:
         finalists: int,
         confidence: float,
         num_threads: int | None,
+        executor: Executor | None,
         directory: RunDirectory,
         prices: Prices,
         events: Audience,
     ) -> None:
         self._grid, self._ledger, self._sizes, self._finalists = grid, ledger, sizes, finalists
         self._confidence, self._num_threads, self._events = confidence, num_threads, events
+        self._executor = executor
         ((setting, cache),) = directory.settings().items()
         self._answers = SharedAnswers(cache, prices)
         self._settings = {setting: self._answers}
         self._entries = [Entry(cell) for cell in grid.cells]
-        self._runner = Runner(grid, ledger, self._settings, num_threads, events.send)
+        self._runner = Runner(grid, ledger, self._settings, num_threads, executor, events.send)
         self._interrupts = Interrupts(ledger.stop)
 
     def run(self, axes: tuple[str, ...]) -> SweepResult:
@@ -295,8 +304,8 @@ class _Sweep:
         try:
             finals = compare_finalists(
                 arms, rates, self._grid, self._ledger, self._answers, self._settings,
-                confidence=self._confidence, num_threads=self._num_threads, seed=_seed(self._grid),
-                send=self._events.send,
+                confidence=self._confidence, num_threads=self._num_threads, executor=self._executor,
+                seed=_seed(self._grid), send=self._events.send,
             )  # fmt: skip
         except DspyNbError as failure:
             return f"the finalists could not be compared: {failure_text(failure)}"
