@@ -217,7 +217,8 @@ def _open_workers(setup: Setup, opened: contextlib.ExitStack) -> Executor | None
     """Return the executor of a task, after a look whether its program gets there."""
     task = setup.task
     executor = opened.enter_context(open_workers(task.executor))
-    if executor is not None and task.method.name not in RACERS:
+    compares = task.method.compares_on is not None or task.method.in_batches
+    if executor is not None and compares and task.method.name not in RACERS:
         warnings.warn(
             f"{task.method.name} asks its candidates in threads of this process, for it wants more of them than "
             "scores; the executor scores the program before and after",

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -17,25 +17,18 @@ import dspy
 
 from dspy_nb.core.data.metrics import MetricError
 from dspy_nb.core.errors import InputError, NoField, NoPrediction, OptimizationFailed, failure_text
-from dspy_nb.core.evaluation.diagnosis import (
-    Finding,
-    diagnose_answers,
-    diagnose_candidates,
-    diagnose_errors,
-    under,
-)
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Progress, Started, warn_of
 from dspy_nb.core.optimization.calls import SEED_SETTING, Assignment
 from dspy_nb.core.optimization.ending import advise
+from dspy_nb.core.optimization.findings import findings_of
 from dspy_nb.core.optimization.optimizers import RACERS
 from dspy_nb.core.optimization.run import Result, RunSettings, ending_of, held_out_of
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.programs import quiet
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.interrupts import Interrupts
-from dspy_nb.core.programs.lm_call import AnswerCount
 from dspy_nb.core.programs.seams import is_compiled, mark_compiled
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.programs.usage import Usage
@@ -181,37 +174,16 @@ class Search:
             unseen_before=unseen_before,
             unseen_after=unseen_after,
             changed=self._is_changed(program),
-            findings=self._findings(program, before, after),
+            findings=findings_of(
+                task,
+                program,
+                (before, after),
+                self._recorder,
+                self._errors(),
+                [one.answers for one in self._guards],
+            ),
             **self._recorder.races,
         )
-
-    def _findings(
-        self, program: Any, before: Evaluation | None, after: Evaluation | None
-    ) -> tuple[Finding, ...]:
-        """Return what stands out in the run: of each kind, where it matters most."""
-        seen = "on the examples of the search"
-        sources = [
-            ("after", "held out, after", () if after is None else after.findings),
-            ("before", "held out, before", () if before is None else before.findings),
-        ]
-        if not self._task.method.replaces_program:
-            for title, one in (("the chosen program", program), ("the program as given", self._task.program)):
-                sources.append(("search", f"{title}, {seen}", self._recorder.findings_of(one)))
-        found: dict[str, Finding] = {}
-        for where, title, findings in sources:
-            for finding in findings:
-                found.setdefault(finding.kind, under(finding, where, title))
-        errors = self._errors()
-        for finding in diagnose_errors(errors.kinds, errors.first):
-            found.setdefault(finding.kind, finding)
-        # Those of single calls are counted in all of the run.
-        for finding in diagnose_answers(sum((guard.answers for guard in self._guards), AnswerCount())):
-            known = found.get(finding.kind)
-            if known is not None:
-                finding = replace(known, text=finding.text, count=finding.count, of=finding.of)
-            found[finding.kind] = finding
-        scored = [(candidate.score, candidate.n) for candidate in self._recorder.candidates if candidate.full]
-        return (*diagnose_candidates(scored), *found.values())
 
     # -- the search ----------------------------------------------------------------------------------
 
