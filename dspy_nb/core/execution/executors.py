@@ -217,8 +217,10 @@ class _Dispatch:
         return self._dask is not None and self._dask.one_by_one
 
     def submit(self) -> bool:
-        """Keep every worker busy, with a chunk in reserve for each where that is no waste; False if there is nothing left to do."""
-        # Where outcomes may end the run, nothing is handed out ahead.
+        """Keep every worker busy, with a chunk in reserve for each; False if there is nothing left to do.
+
+        Where outcomes may end the run there is none in reserve.
+        """
         most = 2 * self._width if self.most is None else self._width
         while len(self._flying) < most and (chunk := self._next()) is not None:
             if self._flying and (

@@ -26,7 +26,7 @@ from dspy_nb.core.programs.lm_call import AnswerCount, lm_call
 from dspy_nb.core.programs.meter import CallTimeout, Meter
 from dspy_nb.core.programs.seams import answer_of, current_call
 from dspy_nb.core.programs.usage import Usage
-from dspy_nb.core.supervision.budget import Budget, ErrorCount
+from dspy_nb.core.supervision.budget import Budget, ErrorCount, ProgramCalls, Spent
 from dspy_nb.core.supervision.candidates import Recorder
 from dspy_nb.core.text import repaired, sayable
 
@@ -63,35 +63,6 @@ class _Call:
         return max(self.sent, self.sent_within)
 
 
-@dataclass(frozen=True)
-class Spent:
-    """What a guard has counted, as it travels from a worker to the guard of the run.
-
-    Attributes:
-        usage: What was used.
-        errors: What went wrong.
-        answers: What is wrong with the answers of language models.
-        program_calls: Calls of the program.
-        broken: Those that broke.
-        broken_in_a_row: The last of them.
-        reason: Why the work was stopped, if it was.
-    """
-
-    usage: Usage
-    errors: ErrorCount
-    answers: AnswerCount
-    program_calls: int
-    broken: int
-    broken_in_a_row: int
-    reason: str | None
-
-
-# A run whose calls break on more than half of the occasions has nothing to learn from, and one whose calls all
-# break has lost its language model: it is ended instead of being paid for to the end. What breaks half of the
-# time by chance breaks 25 times in a row once in 33 million.
-_ERRORS_BEFORE_GIVING_UP = 10
-_HOPELESS_ERROR_RATE = 0.5
-_FAILURES_IN_A_ROW = 25
 GUARD_SETTING: Final = "dspy_nb_guard"
 """The DSPy setting that holds the guard in force."""
 SCORING: ContextVar[bool] = ContextVar("dspy_nb_scoring", default=False)
@@ -143,9 +114,7 @@ class Guard(BaseCallback):
         self._modules: set[str] = set()
         self._busy: dict[object, threading.Thread] = {}
         self._answering: set[str] = set()
-        self._program_calls = 0
-        self._broken = 0
-        self._broken_in_a_row = 0
+        self._programs = ProgramCalls()
         self._reserved = 0  # LM calls that others may make
 
     def settings(self) -> dict[str, Any]:
@@ -165,15 +134,12 @@ class Guard(BaseCallback):
     @property
     def hopeless(self) -> bool:
         """True when most program calls break: not on an answer in the wrong format, but without an answer."""
-        return (
-            self._broken >= _ERRORS_BEFORE_GIVING_UP
-            and self._broken > _HOPELESS_ERROR_RATE * self._program_calls
-        )
+        return self._programs.hopeless
 
     @property
     def nothing_worked(self) -> bool:
         """True when the program was called, and broke every time."""
-        return 0 < self._program_calls <= self._broken
+        return 0 < self._programs.calls <= self._programs.broken
 
     def add_error(self, error: BaseException, where: str = "") -> None:
         """Count an error that does not end the work, unless there have been too many.
@@ -192,9 +158,8 @@ class Guard(BaseCallback):
                 self.errors.add(error, where)
             if isinstance(error, _NOT_BROKEN):
                 return
-            self._broken += 1
-            self._broken_in_a_row += 1
-        if self.hopeless or self._broken_in_a_row >= _FAILURES_IN_A_ROW:
+            self._programs += ProgramCalls(0, 1, 1)
+        if self._programs.are_in_vain:
             raise self.halt("errors")
 
     def wait_for_calls(self, timeout_s: float) -> None:
@@ -228,26 +193,18 @@ class Guard(BaseCallback):
 
     def spent(self) -> Spent:
         """Return what was counted."""
-        calls = self._program_calls, self._broken, self._broken_in_a_row
-        return Spent(self.usage, self.errors, self.answers, *calls, self.reason)
+        return Spent(self.usage, self.errors, self.answers, self._programs, self.reason)
 
     def take_in(self, spent: Spent) -> None:
         """Add what another guard has counted on this one's account, and stop where that is to stop the work."""
         with self._settled:
             self.usage += spent.usage
-            fatal = self.errors.fatal
             self.errors += spent.errors
-            self.errors.fatal = fatal or spent.errors.fatal
             self.answers += spent.answers
-            self._program_calls += spent.program_calls
-            self._broken += spent.broken
-            before = self._broken_in_a_row if spent.broken == spent.program_calls else 0
-            self._broken_in_a_row = before + spent.broken_in_a_row
+            self._programs += spent.programs
         if spent.reason == "metric" or (spent.reason or "").startswith("unknown "):
             self.halt(str(spent.reason))
-        elif (
-            self.gives_up and spent.broken and (self.hopeless or self._broken_in_a_row >= _FAILURES_IN_A_ROW)
-        ):
+        elif self.gives_up and spent.programs.broken and self._programs.are_in_vain:
             self.halt("errors")
         self._on_call()
 
@@ -286,7 +243,7 @@ class Guard(BaseCallback):
         """Refuse to start anything once stopped; tell program calls from the calls within them."""
         self._check()
         if self._is_outermost():
-            self._program_calls += 1
+            self._programs.calls += 1
             if self.program is not None and isinstance(instance, self.program):
                 self._answering.add(call_id)
             if self._follower is not None:
@@ -302,11 +259,11 @@ class Guard(BaseCallback):
             exception = _no_prediction(answer_of(outputs))
         self._answering.discard(call_id)
         if exception is None:
-            self._broken_in_a_row = 0
+            self._programs.broken_in_a_row = 0
         elif isinstance(exception, Exception) and self._is_outermost():
             self.add_error(exception)
         elif self._is_outermost():
-            self._program_calls -= 1  # it was cut off, so neither did it work nor did it break
+            self._programs.calls -= 1  # it was cut off, so neither did it work nor did it break
 
     def _is_outermost(self) -> bool:
         """Tell whether this is no call within a program, nor within a metric that asks a language model."""

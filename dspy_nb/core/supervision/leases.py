@@ -17,8 +17,8 @@ import dspy
 
 from dspy_nb.core.execution.attempts import Outcome
 from dspy_nb.core.execution.leases import PURSE_SETTING
-from dspy_nb.core.supervision.budget import Budget
-from dspy_nb.core.supervision.guard import Guard, Spent, StopRun
+from dspy_nb.core.supervision.budget import Budget, Spent
+from dspy_nb.core.supervision.guard import Guard, StopRun
 
 _SLACK: Final = 2.0  # times what an example took at most
 _LIMITS: Final = ("lm_calls", "tokens", "usd")
