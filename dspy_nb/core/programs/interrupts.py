@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures.thread
 import contextlib
 import contextvars
@@ -138,3 +139,12 @@ def leave_behind(threads: Iterable[threading.Thread]) -> None:
     pools = getattr(concurrent.futures.thread, "_threads_queues", {})
     for thread in threads:
         pools.pop(thread, None)
+
+
+def in_event_loop() -> bool:
+    """Tell whether this thread runs an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -8,7 +8,6 @@ worker has raised.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
@@ -22,6 +21,7 @@ from dspy import AdapterParseError, ContextWindowExceededError, LMError
 from dspy.utils import BaseCallback
 
 from dspy_nb.core.errors import NoPrediction
+from dspy_nb.core.programs.interrupts import in_event_loop
 from dspy_nb.core.programs.lm_call import AnswerCount, lm_call
 from dspy_nb.core.programs.meter import CallTimeout, Meter
 from dspy_nb.core.programs.seams import answer_of, current_call
@@ -202,8 +202,9 @@ class Guard(BaseCallback):
             self.errors += spent.errors
             self.answers += spent.answers
             self._programs += spent.programs
-        if spent.reason == "metric" or (spent.reason or "").startswith("unknown "):
-            self.halt(str(spent.reason))
+        reason = spent.reason or ""
+        if reason == "metric" or reason.startswith("unknown "):
+            self.halt(reason)
         elif self.gives_up and spent.programs.broken and self._programs.are_in_vain:
             self.halt("errors")
         self._on_call()
@@ -376,7 +377,7 @@ class Guard(BaseCallback):
         left = limit - self.usage.lm_calls - self._reserved - n
         if sum(call.n for call in self._calls.values()) <= left:
             return True
-        if sum(call.n for call in self._calls.values() if call.asked) > left or _in_event_loop():
+        if sum(call.n for call in self._calls.values() if call.asked) > left or in_event_loop():
             raise self.halt("lm_calls")
         return False  # some may turn out to be cache hits
 
@@ -441,11 +442,3 @@ def _no_prediction(answer: Any) -> NoPrediction | None:
     """Return the error of a program whose answer is none; DSPy's own stand-ins are left to DSPy."""
     is_answer = isinstance(answer, dspy.Example | Mapping) or type(answer).__module__.startswith("dspy.")
     return None if is_answer else NoPrediction.of(answer)
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
