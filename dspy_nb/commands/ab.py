@@ -46,6 +46,7 @@ _ONLINE: Final = (
 @option("--one-look", "Answer all, and look once at the end with an exact test.", bool)
 @option("--not-worse", "Also say yes if B is shown to be at most --margin worse, not better.", bool)
 @common.num_threads
+@common.scheduler
 @common.timeout
 @common.stop_after
 @common.seed
@@ -128,6 +129,7 @@ def _compare(
     one_look: bool,
     not_worse: bool,
     lm: str | None,
+    executor: str | None,
     which: Any,
     reports: tuple[str, ...],
     quiet: bool,
@@ -177,6 +179,7 @@ def _compare(
             sequential=not one_look,
             registry=registry,
             program=own,
+            executor=common.workers(here, executor),
             names=[text.replace("@", " ") for text in texts],  # of those that are no versions
             on_event=[*listeners, progress],
             stop=progress.stop,

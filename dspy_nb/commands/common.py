@@ -117,6 +117,12 @@ metric: Final = option(
     METRICS,
 )
 num_threads: Final = option("--num-threads --threads", "Program calls at a time.", int)
+scheduler: Final = option(
+    "--scheduler executor",
+    "Where to ask programs: local, local:4 (workers) or tcp://host:port of Dask; in a notebook also the name of an "
+    "executor or client.",
+    TEXT,
+)
 confidence: Final = option("--confidence", "Of intervals and verdicts.", float, default=0.95)
 seed: Final = option("--seed", "For whatever is drawn at random.", int, default=0)
 timeout: Final = option("--timeout timeout_s", "Seconds after which an answer is an error.", float)
@@ -228,3 +234,9 @@ def own_metric(version: nb.ModelVersion | None) -> str:
         known = "" if version is None else f", {version.ref} does not say which"
         raise nb.InputError(f"give --metric, such as exact_match:label{known}")
     return str(metric)
+
+
+def workers(here: Surface, word: str | None) -> Any:
+    """Return what ``--scheduler`` names: an object of the notebook, or what is read as a scheduler."""
+    found = None if word is None else here.named(word)
+    return word if found is None else found

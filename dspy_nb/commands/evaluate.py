@@ -57,6 +57,7 @@ _condition_options: Final = option_group(
 @option("--by", "A field, or a function of the notebook: the score of each slice.", Kind("FIELD"))
 @option("--label", "The field whose per-class numbers are wanted.", Kind("FIELD"))
 @common.num_threads
+@common.scheduler
 @option("--repeats", "Times for each example.", int, default=1)
 @common.timeout
 @common.stop_after
@@ -91,6 +92,7 @@ def evaluate(
     metrics: tuple[str, ...],
     by: str | None,
     lm: str | None,
+    executor: str | None,
     conditions: tuple[str, ...],
     report: str | None,
     which: str | None,
@@ -157,6 +159,7 @@ def evaluate(
             examples,
             measures[0] if len(measures) == 1 else measures,
             by=slices,
+            executor=common.workers(here, executor),
             on_event=progress,
             stop=progress.stop,
             **measured,

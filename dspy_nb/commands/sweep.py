@@ -53,6 +53,7 @@ _TABLES: Final = ("over", "prices")
 @option("--budget-call-seconds call_seconds", "A request that takes longer is an error.", float)
 @common.seed
 @common.num_threads
+@common.scheduler
 @common.lm
 @option("--recompile", "Accept a program that was compiled before.", bool)
 @option("--finalists", "How many cells answer the test examples.", int, default=3)
@@ -155,6 +156,7 @@ def sweep(
         **{name: settings[name] for name in ("optimizer", "preset", "seed", "num_threads")},
         "recompile": settings["recompile"] or None,
     }
+    executor = common.workers(here, settings["executor"])
     if settings["model_id"] is not None:
         nb.Registry(root).check_registrable(program, settings["model_id"])
     budget = nb.Budget(**{name: settings[name] for name in BUDGET})
@@ -171,6 +173,7 @@ def sweep(
                 over=axes,
                 **arguments,
                 budget=budget,
+                executor=executor,
                 race=None if settings["no_race"] else "auto",
                 finalists=settings["finalists"],
                 confidence=settings["confidence"],

@@ -53,6 +53,7 @@ task_options: Final = option_group(
     option("--budget-call-seconds call_seconds", "A request that takes longer is an error.", float),
     common.seed,
     common.num_threads,
+    common.scheduler,
     common.lm,
     option(
         "--race",
@@ -140,6 +141,7 @@ def reading_task(
             options=own if isinstance(own, dict) else here.options(own),
             budget=nb.Budget(**{name: settings[name] for name in BUDGET}),
             **{name: settings[name] for name in ("optimizer", "preset", "seed", "num_threads", "recompile")},
+            executor=common.workers(here, settings["executor"]),
             race={None: "auto", "off": None}.get(settings["race"], settings["race"]),
         )
         command = {
