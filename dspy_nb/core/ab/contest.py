@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -92,7 +92,9 @@ def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) ->
             open_workers(contest.executor) as executor,
         ):
             events.send(standing())
-            run = threads.run if executor is None else partial(run_on, executor, at_a_time=jobs.at_a_time)
+            run: Callable[..., Any] = threads.run
+            if executor is not None:
+                run = partial(run_on, executor, together=jobs.together, early=terms.sequential)
             run(
                 work,
                 jobs,

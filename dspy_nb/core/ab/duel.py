@@ -65,13 +65,13 @@ class DuelJobs:
 
     Attributes:
         places: Which example and which program each job was: 0 is the baseline, 1 the first candidate.
-        at_a_time: How many jobs make up a few examples by all programs.
+        together: How many jobs make up a few examples by all programs.
     """
 
     def __init__(self, examples: Sequence[Any], duels: Sequence[Duel]) -> None:
         self._examples, self._duels = examples, duels
         self.places: list[tuple[int, int]] = []
-        self.at_a_time = _CHUNK * (len(duels) + 1)
+        self.together = _CHUNK * (len(duels) + 1)
 
     def __len__(self) -> int:
         """Return how many jobs there can be."""

@@ -66,7 +66,8 @@ def run_on(
     progress: Callable[[Tally], None] | None = None,
     landed: Callable[[int, Outcome], None] | None = None,
     opening: Opening | None = None,
-    at_a_time: int | None = None,
+    together: int = 1,
+    early: bool = False,
 ) -> list[Outcome | None]:
     """Do the work on every job, in tasks of an executor; otherwise as ``threads.run``.
 
@@ -92,8 +93,9 @@ def run_on(
         progress: See ``threads.run``.
         landed: See ``threads.run``. It is called in this thread.
         opening: See ``threads.run``.
-        at_a_time: Where outcomes may end the run: how many jobs belong together. A task then gets no more than
-            keep it busy.
+        together: How many jobs belong together: a task gets a multiple of that.
+        early: Whether outcomes may end the run. A task then gets no more than keep it busy, and there is none in
+            reserve.
 
     Raises:
         InputError: Something cannot travel to the workers, or cannot be loaded there, or the executor is
@@ -111,8 +113,8 @@ def run_on(
         task = RemoteTask.of(
             work, num_threads, timeout_s, _LEASE_S, "" if cache is None else uuid.uuid4().hex
         )
-    most = None if at_a_time is None else -(-num_threads // at_a_time) * at_a_time
-    dispatch = _Dispatch(executor, task, work, jobs, opening, landed, most, cache, purse)
+    share = _Share(together, num_threads if early else None)
+    dispatch = _Dispatch(executor, task, work, jobs, opening, landed, share, cache, purse)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             while not (stop is not None and stop.is_set()) and dispatch.submit():
@@ -160,6 +162,28 @@ class _Chunk:
         return self.losses > 1 and len(self.places) == 1
 
 
+class _Share(NamedTuple):
+    """How much a task gets.
+
+    Attributes:
+        together: How many jobs belong together.
+        early: Where outcomes may end the run, how many jobs keep a task busy.
+    """
+
+    together: int
+    early: int | None
+
+    @property
+    def tasks(self) -> int:
+        """How many each worker is given, those in reserve included."""
+        return 2 if self.early is None else 1
+
+    def size(self, jobs: int, workers: int) -> int:
+        """Return how many of all jobs a task gets."""
+        size = self.early or max(1, min(_LARGEST_CHUNK, jobs // (4 * workers)))
+        return -(-size // self.together) * self.together
+
+
 class _Flight(NamedTuple):
     """A chunk under way, where it is, and what it may spend."""
 
@@ -181,7 +205,7 @@ class _Dispatch:
     source: Jobs
     opening: Opening | None
     landed: Callable[[int, Outcome], None] | None
-    most: int | None
+    share: _Share
     cache: Any
     purse: Purse | None
 
@@ -191,8 +215,7 @@ class _Dispatch:
         self.tally = Tally()
         self._ours = False  # whether the executor is one that we made
         self._dask = DaskCluster(self.executor) if DaskCluster.has(self.executor) else None
-        size = max(1, min(_LARGEST_CHUNK, number // (4 * self._width)))
-        self._size = size if self.most is None else min(size, self.most)
+        self._size = self.share.size(number, self._width)
         self._source = iter(self.source)
         self._jobs: list[Job] = []  # those taken
         self._waiting: deque[_Chunk] = deque()
@@ -217,11 +240,8 @@ class _Dispatch:
         return self._dask is not None and self._dask.one_by_one
 
     def submit(self) -> bool:
-        """Keep every worker busy, with a chunk in reserve for each; False if there is nothing left to do.
-
-        Where outcomes may end the run there is none in reserve.
-        """
-        most = 2 * self._width if self.most is None else self._width
+        """Keep every worker busy; False if there is nothing left to do."""
+        most = self.share.tasks * self._width
         while len(self._flying) < most and (chunk := self._next()) is not None:
             if self._flying and (
                 self._alone(chunk) or any(self._alone(flight.chunk) for flight in self._flying.values())

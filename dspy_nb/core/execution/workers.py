@@ -89,10 +89,22 @@ def _executor_of(workers: Any, stack: contextlib.ExitStack) -> Any:
         return view.executor
     client = workers
     if not hasattr(workers, "get_executor"):
-        client = stack.enter_context(workers.get_client())
+        client = stack.enter_context(_client_of(workers))
     if client.asynchronous:
         raise InputError("executor is of an asynchronous Dask client; make one with distributed.Client(...)")
     return client.get_executor()
+
+
+@contextlib.contextmanager
+def _client_of(cluster: Any, **more: Any) -> Iterator[Any]:
+    """Return a client of our own, which ends with the block and is not what Dask takes where none is named."""
+    import distributed
+
+    client = distributed.Client(cluster, set_as_default=False, **more)
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 @contextlib.contextmanager
@@ -112,7 +124,7 @@ def _dask(name: str) -> Iterator[Any]:
                 )
             else:
                 address = name
-            client = stack.enter_context(distributed.Client(address, timeout=_ANSWERS_S))
+            client = stack.enter_context(_client_of(address, timeout=_ANSWERS_S))
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"scheduler {name} does not answer: {error_text(error, 200)}") from None
         yield client

@@ -15,8 +15,6 @@ from dspy_nb.core.execution.executors import run_on
 from dspy_nb.core.supervision.guard import Guard
 from dspy_nb.core.supervision.racing import Race, Racing
 
-_AT_A_TIME = 4  # examples, where a race may end after any
-
 
 class RemoteScoring:
     """Routes the evaluations of a search to an executor; races go on as in threads.
@@ -81,7 +79,7 @@ class RemoteScoring:
                 num_threads=self._num_threads,
                 stop=self._guard,
                 landed=land,
-                at_a_time=None if race is None else _AT_A_TIME,
+                early=race is not None,
             )
         except InputError as error:
             self._guard.errors.fatal = error

@@ -399,7 +399,7 @@ def test_labels_that_differ_in_case_alone_stay_apart() -> None:
         ({"num_threads": 0}, "num_threads must be"),
         ({"timeout_s": -1}, "timeout_s must be"),
         ({"max_error_rate": 2}, "max_error_rate must be"),
-        ({"executor": 4}, "executor must be a concurrent.futures.Executor, got int"),
+        ({"executor": 4}, "executor must be a concurrent.futures.Executor, a Dask client or cluster"),
         ({"by": "colour"}, "by='colour': example 1 has no such field; it has 'number', 'answer'"),
         ({"by": lambda example: example.colour}, "by fails on an example"),
         ({"lm": "openai/gpt"}, "lm must be a dspy.LM, got str"),
