@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import runpy
 import sys
 import tempfile
@@ -54,6 +55,22 @@ def registry():
 def said(capsys):
     captured = capsys.readouterr()
     return captured.out, captured.err.strip().splitlines()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        _STRONG,
+        ["ab-test", "gated_app:weak", "gated_app:strong", *_TASK],
+        ["optimize", "gated_app:weak", "--train-data", "test.jsonl", "--metric", "exact_match:sentiment"],
+        ["sweep", "gated_app:weak", "--over", "lm=a/b,c/d", *_TASK],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_scheduler_that_is_none_is_refused_before_anything_is_spent(capsys, engine, command):
+    assert main([*command, "--scheduler", "nowhere", "--quiet"]) == 2
+    assert re.search(r"--scheduler must be .* 'local:4' \(workers\) .*got 'nowhere'", said(capsys)[1][-1])
+    assert engine.calls == 0
 
 
 def test_it_prints_the_report_and_saves_it(capsys):

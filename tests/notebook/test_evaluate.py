@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dspy
@@ -70,6 +72,23 @@ def test_it_returns_the_evaluation_and_keeps_it(notebook):
     assert set(value.slices) == {"positive", "negative"}
     assert set(value.per_class) == {"positive", "negative"}
     assert printed.count(value.report()) == 1
+
+
+def test_an_executor_of_the_notebook_does_the_asking(notebook):
+    asked = []
+
+    class Noting(ThreadPoolExecutor):
+        def submit(self, *work):
+            asked.append(len(work))
+            return super().submit(*work)
+
+    with Noting(2) as pool:
+        notebook.shell.user_ns["pool"] = pool
+        evaluation, _ = notebook.run(f"{EVALUATE} --scheduler pool")
+    assert evaluation.n == 30
+    assert asked
+    wanted = r"--scheduler must be a concurrent.futures.Executor, .*'tcp://host:port'; got 'nobody'"
+    assert re.search(wanted, notebook.fail(f"{EVALUATE} --scheduler nobody"))
 
 
 def test_a_trailing_semicolon_silences_it(notebook):
