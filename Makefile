@@ -30,6 +30,7 @@ help:
 	@echo "make browser    the widgets in a real JupyterLab; skipped where there is neither Chromium nor Chrome"
 	@echo "make record     write down what the embedded model answers in tests and notebooks"
 	@echo "make bench      the benchmarks"
+	@echo "make results    one table of all comparisons, kept in benchmarks/RESULTS.md; on a quiet machine only"
 	@echo "make screenshots  the pictures in notebooks/images, from the widgets themselves"
 	@echo "make gallery    the notebooks executed, as HTML to browse: gallery/index.html"
 	@echo "make clean      remove what the other targets made, but neither .venv nor the language model"
@@ -89,7 +90,12 @@ gallery: model
 
 .PHONY: bench
 bench: model
-	@$(ISOLATED) for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+	@$(ISOLATED) for file in $(filter-out benchmarks/results.py, $(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file; done
+
+# MLFLOW=python of an environment with the extra bench: its registry is compared too.
+.PHONY: results
+results: model
+	@$(ISOLATED) $(BIN)/python benchmarks/results.py --write $(if $(MLFLOW),--mlflow $(MLFLOW))
 
 .PHONY: clean
 clean:

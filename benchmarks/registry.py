@@ -209,14 +209,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 1000, 10_000])
     parser.add_argument("--repeat", type=int, default=20)
+    parser.add_argument(
+        "--json", action="store_true", help="print the milliseconds of each size as JSON instead"
+    )
     options = parser.parse_args()
     both = importlib.util.find_spec("mlflow") is not None
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    show("a new process", first_times([FIRST_OF_OURS, FIRST_OF_THEIRS][: 1 + both]))
+    if not options.json:
+        show("a new process", first_times([FIRST_OF_OURS, FIRST_OF_THEIRS][: 1 + both]))
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as name:
             sides = [make(Path(name), size) for make in (ours, theirs)[: 1 + both]]
-            show(f"{size:,} versions", measured(sides, options.repeat))
+            found = measured(sides, options.repeat)
+            if options.json:
+                print(json.dumps(found))
+            else:
+                show(f"{size:,} versions", found)
 
 
 if __name__ == "__main__":
