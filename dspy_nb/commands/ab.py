@@ -46,6 +46,7 @@ _ONLINE: Final = (
 @option("--one-look", "Answer all, and look once at the end with an exact test.", bool)
 @option("--not-worse", "Also say yes if B is shown to be at most --margin worse, not better.", bool)
 @common.num_threads
+@common.rate_options
 @common.timeout
 @common.stop_after
 @common.seed
@@ -145,6 +146,7 @@ def _compare(
     if not_worse and not terms["margin"]:
         raise nb.InputError("--not-worse needs a --margin: by how much it may be worse, such as 0.02")
     _check_reports(reports)
+    limit = common.rate_limit(terms)
     registry, texts = nb.Registry(root), (first, *seconds)
     found = [common.resolve(here, text, "program", registry) for text in texts]
     versions = [version for _, version in found]
@@ -180,6 +182,7 @@ def _compare(
             names=[text.replace("@", " ") for text in texts],  # of those that are no versions
             on_event=[*listeners, progress],
             stop=progress.stop,
+            rate_limit=limit,
             **terms,
         )
     result = compared[0] if len(compared) == 1 else compared

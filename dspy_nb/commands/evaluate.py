@@ -57,6 +57,7 @@ _condition_options: Final = option_group(
 @option("--by", "A field, or a function of the notebook: the score of each slice.", Kind("FIELD"))
 @option("--label", "The field whose per-class numbers are wanted.", Kind("FIELD"))
 @common.num_threads
+@common.rate_options
 @option("--repeats", "Times for each example.", int, default=1)
 @common.timeout
 @common.stop_after
@@ -122,6 +123,7 @@ def evaluate(
 
     if effect is not None:
         return _plan(effect, measured["confidence"])
+    limit = common.rate_limit(measured)
     registry = nb.Registry(root)
     if model is not None:
         version: nb.ModelVersion | None = registry.get(model)
@@ -159,6 +161,7 @@ def evaluate(
             by=slices,
             on_event=progress,
             stop=progress.stop,
+            rate_limit=limit,
             **measured,
         )
     here.hold(evaluation)

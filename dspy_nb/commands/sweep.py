@@ -53,6 +53,7 @@ _TABLES: Final = ("over", "prices")
 @option("--budget-call-seconds call_seconds", "A request that takes longer is an error.", float)
 @common.seed
 @common.num_threads
+@common.rate_options
 @common.lm
 @option("--recompile", "Accept a program that was compiled before.", bool)
 @option("--finalists", "How many cells answer the test examples.", int, default=3)
@@ -157,7 +158,7 @@ def sweep(
     }
     if settings["model_id"] is not None:
         nb.Registry(root).check_registrable(program, settings["model_id"])
-    budget = nb.Budget(**{name: settings[name] for name in BUDGET})
+    budget, limit = nb.Budget(**{name: settings[name] for name in BUDGET}), common.rate_limit(settings)
     models = {} if "lm" in axes else here.lm_settings(settings["lm"])
     with dspy.context(**models):
         expected = make_grid(program, axes, arguments).estimate(settings["finalists"], budget)
@@ -171,6 +172,7 @@ def sweep(
                 over=axes,
                 **arguments,
                 budget=budget,
+                rate_limit=limit,
                 race=None if settings["no_race"] else "auto",
                 finalists=settings["finalists"],
                 confidence=settings["confidence"],

@@ -53,6 +53,7 @@ task_options: Final = option_group(
     option("--budget-call-seconds call_seconds", "A request that takes longer is an error.", float),
     common.seed,
     common.num_threads,
+    common.rate_options,
     common.lm,
     option(
         "--race",
@@ -139,6 +140,7 @@ def reading_task(
             metric=None if metric is None else here.metric(metric, "--metric"),
             options=own if isinstance(own, dict) else here.options(own),
             budget=nb.Budget(**{name: settings[name] for name in BUDGET}),
+            rate_limit=common.rate_limit(settings),
             **{name: settings[name] for name in ("optimizer", "preset", "seed", "num_threads", "recompile")},
             race={None: "auto", "off": None}.get(settings["race"], settings["race"]),
         )

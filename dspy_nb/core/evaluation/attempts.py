@@ -155,6 +155,7 @@ class ExampleMeter(Meter):
         self._awaiting_price: set[int] = set()
         self._closed = False
         self._usage = _NOTHING
+        self._waited_s = 0.0
         self._keep_text = keep_text
         self._calls: list[LMCall] = []
 
@@ -167,6 +168,10 @@ class ExampleMeter(Meter):
         with self._lock:
             usage, self._usage = self._usage, _NOTHING
         return usage
+
+    def latency_ms(self, started: float) -> float:
+        """Return the milliseconds since ``started`` (perf_counter), without those of waiting for a rate limit."""
+        return max(time.perf_counter() - started - self._waited_s, 0.0) * 1e3
 
     def take_calls(self) -> tuple[LMCall, ...]:
         """Return the calls that ended since the last time."""
@@ -186,6 +191,15 @@ class ExampleMeter(Meter):
         super().sending(completions)
         if self._closed:
             raise Abandoned
+
+    def waiting(self, wait_s: float, new_s: float) -> None:
+        """Let no request wait for an example that nobody waits for."""
+        super().waiting(wait_s, new_s)
+        if self._closed:
+            raise Abandoned
+        with self._lock:
+            self._waited_s += wait_s
+            self._usage += Usage(waited_s=new_s)
 
     def failed(self, completions: int) -> None:
         """Count a request that failed, whether it is tried again or not."""
@@ -241,7 +255,7 @@ class Work:
                 check_answer(program, prediction)
             except (*_FAILURES, asyncio.CancelledError) as error:
                 return self.fail(Failure.of(error), meter, started, _count_program_errors(error))
-            latency_ms = (time.perf_counter() - started) * 1e3
+            latency_ms = meter.latency_ms(started)
             return self._scored(job, meter, prediction, latency_ms)
 
     async def attempt_async(self, job: Job, meter: ExampleMeter, timeout_s: float | None) -> Outcome:
@@ -259,7 +273,7 @@ class Work:
                 return self.fail(failure, meter, started)
             except _FAILURES as error:
                 return self.fail(Failure.of(error), meter, started, _count_program_errors(error))
-            latency_ms = (time.perf_counter() - started) * 1e3
+            latency_ms = meter.latency_ms(started)
             # In a thread of its own, for a metric that asks a language model would hold up the loop.
             return await asyncio.to_thread(self._scored, job, meter, prediction, latency_ms)
 
@@ -270,7 +284,7 @@ class Work:
 
         Where its meter is lost, as with a worker, it used nothing.
         """
-        latency_ms = (time.perf_counter() - started) * 1e3
+        latency_ms = (time.perf_counter() - started) * 1e3 if meter is None else meter.latency_ms(started)
         scores = (None,) * len(self.metrics)
         usage, calls = (_NOTHING, ()) if meter is None else (meter.take(), meter.take_calls())
         return Outcome(

@@ -317,6 +317,14 @@ class Guard(BaseCallback):
                 call.n = asked
             self._add_request(completions)
 
+    def on_wait(self, new_s: float) -> None:
+        """Let no request wait any longer once the work is to stop; count the seconds."""
+        with self._settled:
+            self._check()
+            self._check_spent()
+            self.usage += Usage(waited_s=new_s)
+        self._on_call()
+
     def on_failed_request(self, completions: int) -> None:
         """Count a request that failed as one, for however many completions it asked."""
         with self._settled:
@@ -390,6 +398,11 @@ class _GuardMeter(Meter):
         """Reserve it, or stop."""
         super().sending(completions)
         self._guard.on_request(completions)
+
+    def waiting(self, wait_s: float, new_s: float) -> None:
+        """Count it, or stop."""
+        super().waiting(wait_s, new_s)
+        self._guard.on_wait(new_s)
 
     def failed(self, completions: int) -> None:
         """Count it."""
