@@ -20,6 +20,7 @@ from dspy_nb.core.programs.calls import check_answer
 from dspy_nb.core.programs.lm_call import AnswerCount, LMCall, lm_call
 from dspy_nb.core.programs.meter import Meter
 from dspy_nb.core.programs.quiet import TRUNCATION_IS_TOLD
+from dspy_nb.core.programs.rate_limit import Waited
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text, repaired
 
@@ -155,7 +156,7 @@ class ExampleMeter(Meter):
         self._awaiting_price: set[int] = set()
         self._closed = False
         self._usage = _NOTHING
-        self._waited_s = 0.0
+        self._waited = Waited()
         self._keep_text = keep_text
         self._calls: list[LMCall] = []
 
@@ -171,7 +172,7 @@ class ExampleMeter(Meter):
 
     def latency_ms(self, started: float) -> float:
         """Return the milliseconds since ``started`` (perf_counter), without those of waiting for a rate limit."""
-        return max(time.perf_counter() - started - self._waited_s, 0.0) * 1e3
+        return max(time.perf_counter() - started - self._waited.total_s, 0.0) * 1e3
 
     def take_calls(self) -> tuple[LMCall, ...]:
         """Return the calls that ended since the last time."""
@@ -198,7 +199,7 @@ class ExampleMeter(Meter):
         if self._closed:
             raise Abandoned
         with self._lock:
-            self._waited_s += wait_s
+            self._waited.add(wait_s, time.perf_counter())
             self._usage += Usage(waited_s=new_s)
 
     def failed(self, completions: int) -> None:

@@ -1,9 +1,9 @@
 """How many requests and tokens a minute a run may take, whatever threads and event loops it works in.
 
-The limiter is our own. Libraries for this (``limits``, ``pyrate-limiter``, ``throttled-py``, ``aiolimiter``) either
-wait in threads or in one event loop, refuse what does not fit instead of taking note of it afterwards, as tokens
-need it, cannot be paused by a Retry-After, or have a wait that no stop can end; what is left of their work is a
-window of a minute.
+The limiter is our own. None of the libraries for this (``limits``, ``pyrate-limiter``, ``throttled-py``,
+``aiolimiter``) does all that is needed: wait in threads and in event loops alike, so that a stop ends the wait;
+take note of tokens when they are known, above the limit too; and be paused by a Retry-After. What they would be
+left to do is a window of a minute.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class RateLimit:
         self._lock = threading.Lock()  # of everything below
         self._requests, self._tokens = _Window(requests_per_minute), _Window(tokens_per_minute)
         self._answers = self._spent = 0
-        self._paused_until = self._waited_until = -math.inf
-        self._waited_s = 0.0
+        self._paused_until = -math.inf
+        self._waited = Waited()
         self._key = uuid.uuid4().hex
 
     def share(self, parts: int) -> RateLimit:
@@ -99,7 +99,7 @@ class RateLimit:
     @property
     def waited_s(self) -> float:
         """Seconds in which any request was waiting for it, since it was made."""
-        return self._waited_s
+        return self._waited.total_s
 
     def __str__(self) -> str:
         """Return the limit in words."""
@@ -140,10 +140,7 @@ class RateLimit:
                 self._tokens.held += tokens
                 return tokens, 0.0, 0.0
             wait_s = min(wait_s, _TICK_S)
-            new_s = max(now + wait_s - max(now, self._waited_until), 0.0)
-            self._waited_until = max(now + wait_s, self._waited_until)
-            self._waited_s += new_s
-            return None, wait_s, new_s
+            return None, wait_s, self._waited.add(wait_s, now)
 
     def _begin(self) -> None:
         with self._lock:
@@ -182,6 +179,25 @@ def _limit_of(key: str, requests_per_minute: int | None, tokens_per_minute: int 
         return known
 
 
+class Waited:
+    """Adds up waits that may overlap: seconds in which several wait count once.
+
+    Attributes:
+        total_s: The seconds so far.
+    """
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+        self._until = -math.inf
+
+    def add(self, seconds: float, now: float) -> float:
+        """Add a wait that begins; return what of it is new. Waits are added in the order in which they begin."""
+        new_s = max(now + seconds - max(now, self._until), 0.0)
+        self._until = max(now + seconds, self._until)
+        self.total_s += new_s
+        return new_s
+
+
 class _Window:
     """What was used of one limit in the last minute, and what is held for requests that have not ended.
 
@@ -208,6 +224,14 @@ class _Window:
         if self._limit is not None and amount:
             heapq.heappush(self._ends, (now + _MINUTE_S * max(1.0, amount / self._limit), amount))
             self._used += amount
+
+
+_WAITED_S: ContextVar[float] = ContextVar("dspy_nb_waited_s", default=0.0)
+
+
+def clock_without_waits() -> float:
+    """Return seconds of a clock that stands still while this thread or task waits for a rate limit."""
+    return time.perf_counter() - _WAITED_S.get()
 
 
 _TURN: ContextVar[Turn | None] = ContextVar("dspy_nb_turn", default=None)
@@ -274,7 +298,9 @@ class Turn:
             tokens, wait_s, new_s = limit._take(estimated)
             while tokens is None:
                 look(wait_s, new_s)
+                began = time.perf_counter()
                 yield wait_s
+                _WAITED_S.set(_WAITED_S.get() + time.perf_counter() - began)
                 tokens, wait_s, new_s = limit._take(estimated)
             self._waiting[limit] = tokens
 
@@ -309,6 +335,16 @@ def limited(limit: RateLimit | None) -> Iterator[Callable[[], float]]:
     before = sum(one.waited_s for one in limits)
     with dspy.context(**{_SETTING: limits}) if limits else contextlib.nullcontext():
         yield lambda: sum(one.waited_s for one in limits) - before
+
+
+def settings_for_workers(parts: int) -> dict[str, Any]:
+    """Return the DSPy settings that hold each of so many workers to its share of the rate limits in force.
+
+    Raises:
+        InputError: They are too small to be shared by so many.
+    """
+    limits = tuple(limit.share(parts) for limit in limits_in_force())
+    return {_SETTING: limits} if limits else {}
 
 
 def check_rate_limit(limit: object) -> RateLimit | None:

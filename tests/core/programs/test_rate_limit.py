@@ -10,11 +10,13 @@ import dataclasses
 import pickle
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import dspy
 import pytest
-from dspy.lm15 import RateLimitError, Request, Response, Usage
+from dspy.lm15 import RateLimitError, Request, Response
+from dspy.lm15 import Usage as NotReported
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,8 +24,11 @@ import dspy_nb as nb
 from dspy_nb.core.programs import rate_limit
 from dspy_nb.core.programs.meter import Meter, watch_requests
 from dspy_nb.core.programs.rate_limit import RateLimit, Turn, limited
+from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.supervision.guard import Guard, StopRun
+from dspy_nb.views.progress.states import EvaluationState
+from dspy_nb.views.wording import usage_facts
 from tests.moments import HANG_S, Clock, wait_for_workers, wait_until
 from tests.properties import tries
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
@@ -33,9 +38,10 @@ METRIC = nb.exact_match("sentiment")
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of the rate limits; a request that waits looks at it 20 times a second."""
+    """The clock of the rate limits; a request that waits looks at it 200 times a second."""
     found = Clock()
     monkeypatch.setattr(rate_limit, "time", found)
+    monkeypatch.setattr(rate_limit, "_TICK_S", 0.005)
     return found
 
 
@@ -172,7 +178,7 @@ def test_what_is_no_rate_limit_is_refused_before_anything_is_asked() -> None:
                 rate_limit=60,  # type: ignore[arg-type]
             ),
         ):
-            with pytest.raises(nb.InputError, match="rate_limit must be a dspy_nb.RateLimit, "):
+            with pytest.raises(nb.InputError, match=r"rate_limit must be a dspy_nb\.RateLimit"):
                 call()
     assert engine.calls == 0
 
@@ -286,7 +292,7 @@ def test_a_language_model_made_of_another_one_takes_one_turn(clock: Clock, heard
 def test_where_no_tokens_are_reported_they_are_counted_by_the_text(clock: Clock, heard: Waiting) -> None:
     class Silent(ScriptedEngine):
         def complete(self, request: Request) -> Response:
-            return dataclasses.replace(super().complete(request), usage=Usage())
+            return dataclasses.replace(super().complete(request), usage=NotReported())
 
     limit = RateLimit(None, 1000)
     with limited(limit):
@@ -319,6 +325,24 @@ def test_a_retry_after_holds_up_all_threads_and_the_retry_comes_after_it(
     clock.move(1)
     join(threads)
     assert engine.calls == 5
+
+
+def test_dspy_does_not_sleep_where_the_limit_waits_for_it(
+    clock: Clock, heard: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(number: int, request: Request) -> Exception | None:
+        return RateLimitError("too many", retry_after=7) if number % 2 else None
+
+    slept: list[float] = []
+    monkeypatch.setattr("dspy.clients.execution.time", SimpleNamespace(sleep=slept.append))
+    lm = scripted_lm(ScriptedEngine(failing=failing))
+    with limited(RateLimit(1000)):
+        threads = ask(lm)
+    assert wait_until(lambda: heard.waits > 0)
+    clock.move(7)
+    join(threads)
+    lm("hello")
+    assert slept == [0.0, 7.0]
 
 
 def test_what_the_meter_raises_ends_the_wait_and_takes_nothing(clock: Clock, heard: Waiting) -> None:
@@ -442,6 +466,7 @@ def test_all_phases_of_an_optimization_share_its_limit(clock: Clock) -> None:
     assert run.usage.waited_s == pytest.approx(limit.waited_s)
 
 
+@pytest.mark.heavy
 def test_all_cells_of_a_sweep_share_its_limit(clock: Clock) -> None:
     engine, limit = ScriptedEngine(), RateLimit(15)
     over = {"lm": [scripted_lm(engine, name=f"scripted/{name}", cache=True) for name in "ab"]}
@@ -453,3 +478,13 @@ def test_all_cells_of_a_sweep_share_its_limit(clock: Clock) -> None:
     join([thread])
     assert engine.calls == done[0].usage.lm_calls == 24
     assert done[0].usage.waited_s == pytest.approx(limit.waited_s)
+
+
+def test_the_wait_is_said_where_calls_and_tokens_are() -> None:
+    assert ("waited", "12 s for the rate limit") in usage_facts(waited := Usage(3, waited_s=12.3))
+    assert waited == Usage(3)
+    assert "waited" not in dict(usage_facts(Usage(3)))
+    state = EvaluationState()
+    state.add(nb.Evaluated(5, 10, waited_s=12.3))
+    assert [form.text for form in state.meter.parts[-1]] == ["waited 12 s for the rate limit", "waited 12 s"]
+    assert "12 s for the rate limit" in str(state.blocks)
