@@ -69,6 +69,7 @@ from .core.pipeline.folder import PipelineResult as PipelineResult
 from .core.pipeline.gate import QualityGate as QualityGate
 from .core.pipeline.pipeline import PipelineRules as PipelineRules
 from .core.pipeline.pipeline import run_pipeline as run_pipeline
+from .core.programs.rate_limit import RateLimit as RateLimit
 from .core.registry.registry import Registry as Registry
 from .core.statistics.sample_sizes import Plan as Plan
 from .core.statistics.sample_sizes import plan as plan

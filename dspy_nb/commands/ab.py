@@ -47,6 +47,7 @@ _ONLINE: Final = (
 @option("--not-worse", "Also say yes if B is shown to be at most --margin worse, not better.", bool)
 @common.num_threads
 @common.scheduler
+@common.rate_options
 @common.timeout
 @common.stop_after
 @common.seed
@@ -147,6 +148,7 @@ def _compare(
     if not_worse and not terms["margin"]:
         raise nb.InputError("--not-worse needs a --margin: by how much it may be worse, such as 0.02")
     _check_reports(reports)
+    limit = common.rate_limit(terms)
     registry, texts = nb.Registry(root), (first, *seconds)
     found = [common.resolve(here, text, "program", registry) for text in texts]
     versions = [version for _, version in found]
@@ -183,6 +185,7 @@ def _compare(
             names=[text.replace("@", " ") for text in texts],  # of those that are no versions
             on_event=[*listeners, progress],
             stop=progress.stop,
+            rate_limit=limit,
             **terms,
         )
     result = compared[0] if len(compared) == 1 else compared

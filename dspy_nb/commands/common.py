@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 import dspy_nb as nb
-from dspy_nb.commands.declaration import Kind, argument, given, name_of, option
+from dspy_nb.commands.declaration import Kind, argument, given, name_of, option, option_group
 from dspy_nb.commands.surface import Surface
 from dspy_nb.commands.words import input_fields
 from dspy_nb.core.deployment.serving import LiveIn
@@ -123,6 +123,10 @@ scheduler: Final = option(
     "executor or client.",
     TEXT,
 )
+rate_options: Final = option_group(
+    option("--requests-per-minute", "At most so many requests to language models a minute.", int),
+    option("--tokens-per-minute", "At most so many tokens a minute, sent and received.", int),
+)
 confidence: Final = option("--confidence", "Of intervals and verdicts.", float, default=0.95)
 seed: Final = option("--seed", "For whatever is drawn at random.", int, default=0)
 timeout: Final = option("--timeout timeout_s", "Seconds after which an answer is an error.", float)
@@ -165,6 +169,16 @@ def program_argument(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(here, **options)
 
     return argument("first", PROGRAMS, "[PROGRAM]", required=False)(merged)
+
+
+def rate_limit(options: dict[str, Any]) -> nb.RateLimit | None:
+    """Take out of the options those of ``rate_options``; return what they stand for.
+
+    Raises:
+        InputError: One is no positive whole number.
+    """
+    limits = {name: options.pop(name) for name in ("requests_per_minute", "tokens_per_minute")}
+    return None if set(limits.values()) == {None} else nb.RateLimit(**limits)
 
 
 def require(options: Mapping[str, Any], needed: Iterable[str]) -> None:

@@ -58,6 +58,7 @@ _condition_options: Final = option_group(
 @option("--label", "The field whose per-class numbers are wanted.", Kind("FIELD"))
 @common.num_threads
 @common.scheduler
+@common.rate_options
 @option("--repeats", "Times for each example.", int, default=1)
 @common.timeout
 @common.stop_after
@@ -124,6 +125,7 @@ def evaluate(
 
     if effect is not None:
         return _plan(effect, measured["confidence"])
+    limit = common.rate_limit(measured)
     registry = nb.Registry(root)
     if model is not None:
         version: nb.ModelVersion | None = registry.get(model)
@@ -162,6 +164,7 @@ def evaluate(
             executor=common.workers(here, executor),
             on_event=progress,
             stop=progress.stop,
+            rate_limit=limit,
             **measured,
         )
     here.hold(evaluation)

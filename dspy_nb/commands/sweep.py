@@ -54,6 +54,7 @@ _TABLES: Final = ("over", "prices")
 @common.seed
 @common.num_threads
 @common.scheduler
+@common.rate_options
 @common.lm
 @option("--recompile", "Accept a program that was compiled before.", bool)
 @option("--finalists", "How many cells answer the test examples.", int, default=3)
@@ -159,7 +160,7 @@ def sweep(
     executor = common.workers(here, settings["executor"])
     if settings["model_id"] is not None:
         nb.Registry(root).check_registrable(program, settings["model_id"])
-    budget = nb.Budget(**{name: settings[name] for name in BUDGET})
+    budget, limit = nb.Budget(**{name: settings[name] for name in BUDGET}), common.rate_limit(settings)
     models = {} if "lm" in axes else here.lm_settings(settings["lm"])
     with dspy.context(**models):
         expected = make_grid(program, axes, arguments).estimate(settings["finalists"], budget)
@@ -174,6 +175,7 @@ def sweep(
                 **arguments,
                 budget=budget,
                 executor=executor,
+                rate_limit=limit,
                 race=None if settings["no_race"] else "auto",
                 finalists=settings["finalists"],
                 confidence=settings["confidence"],

@@ -54,6 +54,7 @@ task_options: Final = option_group(
     common.seed,
     common.num_threads,
     common.scheduler,
+    common.rate_options,
     common.lm,
     option(
         "--race",
@@ -140,6 +141,7 @@ def reading_task(
             metric=None if metric is None else here.metric(metric, "--metric"),
             options=own if isinstance(own, dict) else here.options(own),
             budget=nb.Budget(**{name: settings[name] for name in BUDGET}),
+            rate_limit=common.rate_limit(settings),
             **{name: settings[name] for name in ("optimizer", "preset", "seed", "num_threads", "recompile")},
             executor=common.workers(here, settings["executor"]),
             race={None: "auto", "off": None}.get(settings["race"], settings["race"]),

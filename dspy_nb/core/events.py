@@ -84,7 +84,7 @@ class Progress(Event):
     Attributes:
         step: LM calls answered so far, cache hits included.
         message: what the optimizer is doing, in words.
-        metrics: lm_calls, cache_hits, errors, prompt_tokens, completion_tokens, usd, best_score,
+        metrics: lm_calls, cache_hits, errors, prompt_tokens, completion_tokens, usd, waited_s, best_score,
             baseline_score, elapsed_s, skipped (examples that a race did not ask), raced (those, and those that
             were asked in the same evaluations).
     """
@@ -205,6 +205,7 @@ class Evaluated(Event):
         cached: how many of those so far came from a cache alone.
         at_once: how many are answered at the same time, at most.
         interrupted: True where an interrupt ended it.
+        waited_s: seconds of those in which a request waited for a rate limit.
     """
 
     done: int
@@ -218,6 +219,7 @@ class Evaluated(Event):
     cached: int = 0
     at_once: int = 1
     interrupted: bool = False
+    waited_s: float = field(default=0.0, kw_only=True)
 
 
 # -- of a comparison --------------------------------------------------------------------------------------------
@@ -268,6 +270,7 @@ class Compared(Event):
         over: True for the last one.
         findings: what stands out in the answers of the programs, in words; in the last one.
         interrupted: True where an interrupt ended it.
+        waited_s: seconds of those in which a request waited for a rate limit.
     """
 
     done: int
@@ -279,6 +282,7 @@ class Compared(Event):
     over: bool = False
     findings: tuple[str, ...] = field(default=(), kw_only=True)
     interrupted: bool = False
+    waited_s: float = field(default=0.0, kw_only=True)
 
 
 # -- of a pipeline, besides those of the calls within its steps ---------------------------------------------------

@@ -35,6 +35,7 @@ from dspy_nb.views.wording import (
     level,
     points,
     say_rest,
+    waiting_facts,
 )
 
 _FLIPS_SHOWN = 20
@@ -101,7 +102,14 @@ def _(found: Comparisons) -> Document:
         *warn(found.warnings),
         Table(columns, [*rows, baseline], frozenset([3, 5, 6, 7, 8])),
         *_findings(most, "A"),
-        Facts([_margin(found.margin), ("method", _method(found)), ("time", duration(found.duration_s))]),
+        Facts(
+            [
+                _margin(found.margin),
+                ("method", _method(found)),
+                *_waited(most.a, *(one.b for one in found)),
+                ("time", duration(found.duration_s)),
+            ]
+        ),
     ]
     for one in ranking:
         details = warn(text for text in one.warnings if text not in found.warnings)
@@ -164,8 +172,12 @@ def _arm(letter: str, name: str, arm: Evaluation) -> tuple[Cell, ...]:
 
 
 def _facts(found: Comparison) -> list[tuple[str, str]]:
-    method = [("method", found.method), ("time", duration(found.duration_s))]
+    method = [("method", found.method), *_waited(found.a, found.b), ("time", duration(found.duration_s))]
     return [*_examples(found), _margin(found.margin), *_ratios(found), *method]
+
+
+def _waited(*arms: Evaluation) -> list[tuple[str, str]]:
+    return waiting_facts(sum(arm.usage.waited_s for arm in arms))
 
 
 def _examples(found: Comparison) -> list[tuple[str, str]]:

@@ -126,13 +126,19 @@ def say_rest(limit: int, n: int, what: str) -> str:
 
 
 def usage_facts(usage: Usage) -> list[tuple[str, str]]:
-    """Return what was used: calls, tokens, dollars."""
+    """Return what was used: calls, tokens, dollars, and the time waited for a rate limit."""
     sent, received = (format_or_dash(n) for n in (usage.prompt_tokens, usage.completion_tokens))
     return [
         ("LM calls", f"{usage.lm_calls:,} asked, {usage.cache_hits:,} answered from a cache"),
         ("tokens", f"{sent} sent, {received} received"),
         ("cost", dollars(usage.usd)),
+        *waiting_facts(usage.waited_s),
     ]
+
+
+def waiting_facts(waited_s: float) -> list[tuple[str, str]]:
+    """Return how long requests waited for a rate limit, as a fact, if they did."""
+    return [("waited", f"{duration(waited_s)} for the rate limit")] if round(waited_s, 1) else []
 
 
 def describe_ending(stopped_by: str | None, limits: Mapping[str, float]) -> str:

@@ -70,6 +70,8 @@ BAD = [
     (f"{_OPTIMIZE} --preset light --optimizer MIPROv2", "preset 'light' is for"),
     (f"{_OPTIMIZE} --lm gpt-4o", "--lm 'gpt-4o' is not provider/model"),
     (f"{_OPTIMIZE} --budget-calls 0", "--budget-calls=0 is not a positive whole number"),
+    (f"{_OPTIMIZE} --requests-per-minute 0", "--requests-per-minute=0 is not a positive whole number"),
+    (f"{_EVALUATE} --tokens-per-minute 0", "--tokens-per-minute=0 is not a positive whole number"),
     (f"{_OPTIMIZE} --timeout soon", "'soon' is not a valid float"),
     (f"{_OPTIMIZE} --num-threads 0", "--num-threads must be"),
     (f"{_OPTIMIZE} --model-id ../m", "is not valid"),

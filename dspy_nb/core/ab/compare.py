@@ -27,6 +27,7 @@ from dspy_nb.core.execution.workers import Workers, check_workers
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
+from dspy_nb.core.programs.rate_limit import RateLimit, check_rate_limit, limited
 from dspy_nb.core.programs.spec import Program
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.text import value_text
@@ -46,6 +47,7 @@ def compare(
     max_examples: int | None = None,
     sequential: bool = True,
     num_threads: int | None = None,
+    rate_limit: RateLimit | None = None,
     timeout_s: float | None = None,
     stop_after_s: float | None = None,
     executor: Workers | None = None,
@@ -81,6 +83,7 @@ def compare(
         max_examples: At most so many, drawn at random; all by default.
         sequential: False answers all examples and looks once, with an exact test of fixed size.
         num_threads: Examples under way at once; ``dspy.settings.num_threads`` by default.
+        rate_limit: The most requests and tokens a minute of all programs together, see ``RateLimit``.
         timeout_s: An answer that takes longer is a failure.
         stop_after_s: End after so many seconds, as if stopped, also when a call never returns.
         executor: Where to run instead of in threads of this process: any ``concurrent.futures.Executor``, such as a
@@ -109,9 +112,9 @@ def compare(
     check_arm("b", b)
     return compare_many(
         a, [b], dataset, metric, confidence=confidence, margin=margin, max_examples=max_examples,
-        sequential=sequential, num_threads=num_threads, timeout_s=timeout_s, stop_after_s=stop_after_s,
-        executor=executor, seed=seed, lm=lm, lms=(lm_a, lm_b), adapter=adapter, registry=registry,
-        program=program, names=names, stop=stop, on_event=on_event, progress=progress,
+        sequential=sequential, num_threads=num_threads, rate_limit=rate_limit, timeout_s=timeout_s,
+        stop_after_s=stop_after_s, executor=executor, seed=seed, lm=lm, lms=(lm_a, lm_b), adapter=adapter,
+        registry=registry, program=program, names=names, stop=stop, on_event=on_event, progress=progress,
     ).comparisons[0]  # fmt: skip
 
 
@@ -126,6 +129,7 @@ def compare_many(
     max_examples: int | None = None,
     sequential: bool = True,
     num_threads: int | None = None,
+    rate_limit: RateLimit | None = None,
     timeout_s: float | None = None,
     stop_after_s: float | None = None,
     executor: Workers | None = None,
@@ -159,6 +163,7 @@ def compare_many(
         max_examples: As in :func:`compare`.
         sequential: As in :func:`compare`.
         num_threads: As in :func:`compare`.
+        rate_limit: As in :func:`compare`.
         timeout_s: As in :func:`compare`.
         stop_after_s: As in :func:`compare`.
         executor: As in :func:`compare`.
@@ -199,6 +204,7 @@ def compare_many(
         max_examples = whole_number("max_examples", max_examples, minimum=1)
     if num_threads is not None:
         num_threads = whole_number("num_threads", num_threads, minimum=1)
+    check_rate_limit(rate_limit)
     timeout_s = time_limit("timeout_s", timeout_s)
     stop_after_s = time_limit("stop_after_s", stop_after_s)
     check_workers(executor)
@@ -217,7 +223,8 @@ def compare_many(
     contest = Contest(
         examples, metrics, terms, order, num_threads, timeout_s, adapter, ending, executor, warnings
     )
-    return fight(contest, entrants, events)
+    with limited(rate_limit):
+        return fight(contest, entrants, events)
 
 
 def _draw_order(examples: Sequence[dspy.Example], seed: int) -> list[int]:

@@ -29,6 +29,7 @@ from dspy_nb.core.execution.opening import Opening
 from dspy_nb.core.execution.workers import Workers, open_workers
 from dspy_nb.core.programs.interrupts import Interrupts
 from dspy_nb.core.programs.lms import are_confusable, name_lms, used_lms, without_cache
+from dspy_nb.core.programs.rate_limit import limited
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,16 @@ def fight(contest: Contest, entrants: Sequence[Entrant], events: Broadcaster) ->
     def standing(over: bool = False) -> Compared:
         candidates = tuple(duel.standing(one.name) for one, duel in zip(entrants[1:], duels, strict=True))
         facts = entrants[0].name, candidates, terms.margin, time.perf_counter() - started, over
-        return Compared(examples_compared(duels), terms.planned, *facts, interrupted=interrupts.happened)
+        done, happened = examples_compared(duels), interrupts.happened
+        return Compared(done, terms.planned, *facts, interrupted=happened, waited_s=waited())
 
     opening = Opening([one.name for one in entrants])
     warn_of_changes = watch([one.program for one in entrants])
-    with events, interrupts.watched():  # from here on an interrupt loses nothing: it ends what is under way
+    with (
+        events,
+        limited(None) as waited,
+        interrupts.watched(),
+    ):  # from here on an interrupt loses nothing: it ends what is under way
         with (
             contextlib.suppress(KeyboardInterrupt),
             interrupts.breaking_off(),

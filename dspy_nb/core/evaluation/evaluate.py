@@ -43,6 +43,7 @@ from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.interrupts import StopAfter
 from dspy_nb.core.programs.lm_call import Redaction, as_cached
 from dspy_nb.core.programs.lms import answers_repeat, asked_by, name_lms, rollouts
+from dspy_nb.core.programs.rate_limit import RateLimit, check_rate_limit, limited
 from dspy_nb.core.programs.spec import Program
 from dspy_nb.core.programs.state import program_digest
 from dspy_nb.core.programs.usage import Usage
@@ -57,6 +58,7 @@ def evaluate(
     metric: MetricLike | Sequence[MetricLike] | Mapping[str, MetricLike],
     *,
     num_threads: int | None = None,
+    rate_limit: RateLimit | None = None,
     confidence: float = 0.95,
     label: str | None = None,
     by: str | Callable[[dspy.Example], Any] | None = None,
@@ -92,6 +94,7 @@ def evaluate(
             first one gives the score.
         num_threads: Examples under way at once; ``dspy.settings.num_threads`` (8) by default. With an
             executor, in each of its tasks.
+        rate_limit: The most requests and tokens a minute, see ``RateLimit``.
         confidence: Of the intervals.
         label: The field whose per-class numbers are wanted. By default the metric's field, or the only
             label, if it holds at most 20 different texts, bools or ints and fewer than half the examples.
@@ -133,6 +136,7 @@ def evaluate(
     stop_after_s = time_limit("stop_after_s", stop_after_s)
     if num_threads is not None:
         num_threads = whole_number("num_threads", num_threads, minimum=1)
+    check_rate_limit(rate_limit)
     check_workers(executor)
     events = Audience(on_event, progress, stop)
     keys = None if by is None else _slice_keys(by, examples, metrics[first])
@@ -169,7 +173,7 @@ def evaluate(
         elapsed_s = time.perf_counter() - started
         so_far = tally.failed, mean, elapsed_s, False, interval, tally.cached, at_once
         findings = tuple(finding.text for finding in diagnose_answers(tally.answers))
-        return Evaluated(tally.done, len(jobs), *so_far, findings=findings)
+        return Evaluated(tally.done, len(jobs), *so_far, findings=findings, waited_s=waited())
 
     def build() -> Evaluation:
         found = dict(zip(places, outcomes, strict=True))
@@ -177,7 +181,7 @@ def evaluate(
         numbers = _numbers(results, metrics, field, keys, facts)
         return Evaluation(**numbers, **facts, duration_s=duration_s)
 
-    with events, open_workers(executor) as opened:
+    with events, limited(rate_limit) as waited, open_workers(executor) as opened:
         run = threads.run if opened is None else partial(run_on, opened)
         events.send(standing(Tally()))
         warn_of_changes = watch([program])
@@ -206,6 +210,7 @@ def evaluate(
                 at_once=at_once,
                 interrupted=len(finished) < len(jobs) and not stop.is_set(),
                 findings=tuple(finding.text for finding in evaluation.findings),
+                waited_s=waited(),
             )
             events.send(last)
             warn_of_changes()

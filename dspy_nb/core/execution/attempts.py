@@ -21,6 +21,7 @@ from dspy_nb.core.programs.calls import check_answer
 from dspy_nb.core.programs.lm_call import AnswerCount, LMCall, lm_call
 from dspy_nb.core.programs.meter import Meter
 from dspy_nb.core.programs.quiet import TRUNCATION_IS_TOLD
+from dspy_nb.core.programs.rate_limit import Waited
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text, repaired
 
@@ -156,6 +157,7 @@ class ExampleMeter(Meter):
         self._awaiting_price: set[int] = set()
         self._closed = False
         self._usage = _NOTHING
+        self._waited = Waited()
         self._keep_text = keep_text
         self._calls: list[LMCall] = []
 
@@ -168,6 +170,10 @@ class ExampleMeter(Meter):
         with self._lock:
             usage, self._usage = self._usage, _NOTHING
         return usage
+
+    def latency_ms(self, started: float) -> float:
+        """Return the milliseconds since ``started`` (perf_counter), without those of waiting for a rate limit."""
+        return max(time.perf_counter() - started - self._waited.total_s, 0.0) * 1e3
 
     def take_calls(self) -> tuple[LMCall, ...]:
         """Return the calls that ended since the last time."""
@@ -187,6 +193,15 @@ class ExampleMeter(Meter):
         super().sending(completions)
         if self._closed:
             raise Abandoned
+
+    def waiting(self, wait_s: float, new_s: float) -> None:
+        """Let no request wait for an example that nobody waits for."""
+        super().waiting(wait_s, new_s)
+        if self._closed:
+            raise Abandoned
+        with self._lock:
+            self._waited.add(wait_s, time.perf_counter())
+            self._usage += Usage(waited_s=new_s)
 
     def failed(self, completions: int) -> None:
         """Count a request that failed, whether it is tried again or not."""
@@ -248,7 +263,7 @@ class Work:
                 check_answer(program, prediction)
             except (*_FAILURES, asyncio.CancelledError) as error:
                 return self.fail(Failure.of(error), meter, started, _count_program_errors(error))
-            latency_ms = (time.perf_counter() - started) * 1e3
+            latency_ms = meter.latency_ms(started)
             return self._scored(job, meter, prediction, latency_ms)
 
     async def attempt_async(self, job: Job, meter: ExampleMeter, timeout_s: float | None) -> Outcome:
@@ -266,7 +281,7 @@ class Work:
                 return self.fail(failure, meter, started)
             except _FAILURES as error:
                 return self.fail(Failure.of(error), meter, started, _count_program_errors(error))
-            latency_ms = (time.perf_counter() - started) * 1e3
+            latency_ms = meter.latency_ms(started)
             # In a thread of its own, for a metric that asks a language model would hold up the loop.
             return await asyncio.to_thread(self._scored, job, meter, prediction, latency_ms)
 
@@ -277,7 +292,7 @@ class Work:
 
         Where its meter is lost, as with a worker, it used nothing.
         """
-        latency_ms = (time.perf_counter() - started) * 1e3
+        latency_ms = (time.perf_counter() - started) * 1e3 if meter is None else meter.latency_ms(started)
         scores = (None,) * len(self.metrics)
         usage, calls = (_NOTHING, ()) if meter is None else (meter.take(), meter.take_calls())
         return Outcome(

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import os
 import threading
 import time
 import uuid
@@ -27,21 +26,23 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import dspy
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.events import warn_of
 from dspy_nb.core.execution.attempts import Failure, Job, Outcome, Tally, Work, timeout
-from dspy_nb.core.execution.courier import Known, answer_from, take_home
+from dspy_nb.core.execution.chunks import Chunk, Flight, Share, width_of
+from dspy_nb.core.execution.courier import answer_from, take_home
 from dspy_nb.core.execution.dask import DaskCluster
 from dspy_nb.core.execution.leases import PURSE_SETTING, Lease, Purse
 from dspy_nb.core.execution.opening import Opening
 from dspy_nb.core.execution.pools import end, like
 from dspy_nb.core.execution.threads import Jobs
 from dspy_nb.core.execution.travel import CannotLoad, Handed, LocalTask, Parcel, RemoteTask
+from dspy_nb.core.programs.rate_limit import limits_in_force, settings_for_workers
 from dspy_nb.core.programs.seams import CACHE_SETTING, is_empty
 from dspy_nb.core.text import error_text
 
@@ -50,7 +51,6 @@ logger = logging.getLogger(__name__)
 _LEASE_S = 2.0
 _GRACE_S = 0.5
 _POLL_S = 0.1
-_LARGEST_CHUNK = 256
 _PARTS = 8  # of a chunk that lost its worker: 256, 32, 4, 1 examples, at a new worker each time
 _SILENCE_S = 30.0  # after which tasks that should have been back are given up: starting a worker takes some
 
@@ -104,17 +104,20 @@ def run_on(
     """
     task: LocalTask | RemoteTask
     cache = purse = None
+    dask = DaskCluster(executor) if DaskCluster.has(executor) else None
+    width = width_of(executor, dask)
     if isinstance(executor, ThreadPoolExecutor):
         num_threads = num_threads or 1
         task = LocalTask(work, num_threads, timeout_s, _LEASE_S, threading.Event())
     else:
         num_threads = num_threads or dspy.settings.num_threads
         cache, purse = dspy.settings.get(CACHE_SETTING), dspy.settings.get(PURSE_SETTING)
-        task = RemoteTask.of(
-            work, num_threads, timeout_s, _LEASE_S, "" if cache is None else uuid.uuid4().hex
-        )
-    share = _Share(together, num_threads if early else None)
-    dispatch = _Dispatch(executor, task, work, jobs, opening, landed, share, cache, purse)
+        run = "" if cache is None else uuid.uuid4().hex
+        limits = settings_for_workers(width)
+        travelling = work.under(tuple(own | limits for own in work.settings))
+        task = RemoteTask.of(travelling, num_threads, timeout_s, _LEASE_S, run)
+    share = Share(together, num_threads if early else None)
+    dispatch = _Dispatch(executor, task, work, jobs, opening, landed, share, cache, purse, dask)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             while not (stop is not None and stop.is_set()) and dispatch.submit():
@@ -141,58 +144,7 @@ def _call(task: LocalTask | RemoteTask, packed: Any) -> Any:
     return task(packed)
 
 
-@dataclass(eq=False)
-class _Chunk:
-    """Some jobs that travel together.
-
-    Attributes:
-        places: Their places among all jobs.
-        losses: How often it was lost with its worker.
-        deaths: How often its worker died of nothing else; of one example only.
-        known: Answers that the run knows, which its jobs need.
-    """
-
-    places: list[int]
-    losses: int = 0
-    deaths: int = 0
-    known: list[Known] = field(default_factory=list)
-
-    @property
-    def suspect(self) -> bool:
-        return self.losses > 1 and len(self.places) == 1
-
-
-class _Share(NamedTuple):
-    """How much a task gets.
-
-    Attributes:
-        together: How many jobs belong together.
-        early: Where outcomes may end the run, how many jobs keep a task busy.
-    """
-
-    together: int
-    early: int | None
-
-    @property
-    def tasks(self) -> int:
-        """How many each worker is given, those in reserve included."""
-        return 2 if self.early is None else 1
-
-    def size(self, jobs: int, workers: int) -> int:
-        """Return how many of all jobs a task gets."""
-        size = self.early or max(1, min(_LARGEST_CHUNK, jobs // (4 * workers)))
-        return -(-size // self.together) * self.together
-
-
-class _Flight(NamedTuple):
-    """A chunk under way, where it is, and what it may spend."""
-
-    chunk: _Chunk
-    executor: Executor
-    lease: Lease | None
-
-
-_PROBE = _Chunk([])  # whether workers come to life at all
+_PROBE = Chunk([])  # whether workers come to life at all
 
 
 @dataclass(eq=False)
@@ -205,21 +157,23 @@ class _Dispatch:
     source: Jobs
     opening: Opening | None
     landed: Callable[[int, Outcome], None] | None
-    share: _Share
+    share: Share
     cache: Any
     purse: Purse | None
+    dask: DaskCluster | None
 
     def __post_init__(self) -> None:
         number = len(self.source)
         self.outcomes: list[Outcome | None] = [None] * number
         self.tally = Tally()
         self._ours = False  # whether the executor is one that we made
-        self._dask = DaskCluster(self.executor) if DaskCluster.has(self.executor) else None
+        # Each task has its share of a rate limit, so there must not be more of them than there are shares.
+        self._most_tasks = width_of(self.executor, self.dask) if limits_in_force() else None
         self._size = self.share.size(number, self._width)
         self._source = iter(self.source)
         self._jobs: list[Job] = []  # those taken
-        self._waiting: deque[_Chunk] = deque()
-        self._flying: dict[Future[Any], _Flight] = {}
+        self._waiting: deque[Chunk] = deque()
+        self._flying: dict[Future[Any], Flight] = {}
         self._losses_in_a_row = 0
         self._told_of_losses = False
         self._heard = time.monotonic()
@@ -230,14 +184,13 @@ class _Dispatch:
     @property
     def _width(self) -> int:
         """How many tasks run at once, as far as that can be known."""
-        if self._dask:
-            return self._dask.width
-        return int(getattr(self.executor, "_max_workers", None) or os.cpu_count() or 1)
+        width = width_of(self.executor, self.dask)
+        return width if self._most_tasks is None else min(width, self._most_tasks)
 
     @property
     def _one_by_one(self) -> bool:
         """Whether it is known which task a worker was at when it died."""
-        return self._dask is not None and self._dask.one_by_one
+        return self.dask is not None and self.dask.one_by_one
 
     def submit(self) -> bool:
         """Keep every worker busy; False if there is nothing left to do."""
@@ -258,7 +211,7 @@ class _Dispatch:
             jobs = [self._jobs[place] for place in chunk.places]
             packed = self.task.pack(Parcel(jobs, wary, lease, chunk.known))
             try:
-                future = (self._dask or self.executor).submit(_call, self.task, packed)
+                future = (self.dask or self.executor).submit(_call, self.task, packed)
             except Exception as error:
                 self._settle(lease, None)
                 if not isinstance(error, BrokenExecutor):
@@ -266,10 +219,10 @@ class _Dispatch:
                 self._replace(self.executor, error)
             else:
                 self._waiting.popleft()
-                self._flying[future] = _Flight(chunk, self.executor, lease)
+                self._flying[future] = Flight(chunk, self.executor, lease)
         return bool(self._flying)
 
-    def _next(self) -> _Chunk | None:
+    def _next(self) -> Chunk | None:
         """Return the chunk whose turn it is, which stays the first one that waits."""
         while not self._waiting:
             jobs = list(itertools.islice(self._source, self._size))
@@ -277,14 +230,14 @@ class _Dispatch:
                 return None
             first = len(self._jobs)
             self._jobs += jobs
-            chunk = _Chunk(list(range(first, first + len(jobs))))
+            chunk = Chunk(list(range(first, first + len(jobs))))
             if self._look_up:
                 self._answer_from_known(chunk, jobs)
             if chunk.places:
                 self._waiting.append(chunk)
         return self._waiting[0]
 
-    def _answer_from_known(self, chunk: _Chunk, jobs: list[Job]) -> None:
+    def _answer_from_known(self, chunk: Chunk, jobs: list[Job]) -> None:
         """Do what the run knows all answers for; the rest stays, with those that it knows."""
         lease = None
         if self.purse is not None:
@@ -302,11 +255,11 @@ class _Dispatch:
                 chunk.places.append(place)
                 chunk.known += one
 
-    def _split(self, chunk: _Chunk, number: int) -> None:
+    def _split(self, chunk: Chunk, number: int) -> None:
         """Leave so many jobs in a chunk, the first one that waits; the others wait behind it."""
         if rest := chunk.places[number:]:
             chunk.places = chunk.places[:number]
-            self._waiting.insert(1, _Chunk(rest, chunk.losses, known=chunk.known))
+            self._waiting.insert(1, Chunk(rest, chunk.losses, known=chunk.known))
 
     def _settle(self, lease: Lease | None, receipt: Any, outcomes: Sequence[Outcome] = ()) -> None:
         if self.purse is not None and lease is not None:
@@ -330,22 +283,22 @@ class _Dispatch:
                 self._settle(lease, None)
                 if isinstance(error, BrokenExecutor):
                     self._replace(executor, error)
-                guilty = self._dask is None or self._dask.under_way(future)
+                guilty = self.dask is None or self.dask.under_way(future)
                 what = Failure.of(error, f"{type(error).__name__}: ").message
                 self._lose(chunk, Failure("WorkerLost", what), guilty=guilty)
             else:
                 self._losses_in_a_row = 0
                 self._take(chunk, lease, handed)
 
-    def _take(self, chunk: _Chunk, lease: Lease | None, handed: Handed) -> None:
+    def _take(self, chunk: Chunk, lease: Lease | None, handed: Handed) -> None:
         take_home(self.cache, handed.answers)
         self._settle(lease, handed.receipt, [one for one in handed.outcomes if one is not None])
         self._keep(chunk, handed.outcomes)
 
     def watch(self, timeout_s: float | None) -> None:
         """See to it that there are workers, and that none of them hangs."""
-        if self._dask:
-            self._dask.watch()
+        if self.dask:
+            self.dask.watch()
         if timeout_s is None or isinstance(self.task, LocalTask) or not self._flying:
             return
         # A task is back soon after the limit of its last example, unless the whole process hangs.
@@ -356,19 +309,19 @@ class _Dispatch:
         """Let nothing begin any more, and forget what has not begun."""
         if isinstance(self.task, LocalTask):
             self.task.stop.set()
-        withdraw = Future.cancel if self._dask is None else self._dask.withdraw
+        withdraw = Future.cancel if self.dask is None else self.dask.withdraw
         for future in [future for future in self._flying if withdraw(future)]:
             self._settle(self._flying.pop(future).lease, None)
 
     def close(self) -> None:
         """Leave what is still under way."""
         self.halt()
-        if self._dask:
-            self._dask.close()
+        if self.dask:
+            self.dask.close()
         if self._ours:
             end(self.executor, kill=bool(self._flying))
 
-    def _keep(self, chunk: _Chunk, outcomes: list[Outcome | None]) -> None:
+    def _keep(self, chunk: Chunk, outcomes: list[Outcome | None]) -> None:
         left = []
         for place, outcome in zip(chunk.places, outcomes, strict=True):
             if outcome is None:
@@ -376,13 +329,13 @@ class _Dispatch:
             else:
                 self._record(place, outcome)
         if left:
-            self._waiting.appendleft(_Chunk(left, chunk.losses, known=chunk.known))
+            self._waiting.appendleft(Chunk(left, chunk.losses, known=chunk.known))
 
-    def _alone(self, chunk: _Chunk) -> bool:
+    def _alone(self, chunk: Chunk) -> bool:
         """Whether nothing else may be under way with a chunk, so that what happens to it is its own doing."""
         return chunk is _PROBE or (chunk.suspect and not self._one_by_one)
 
-    def _lose(self, chunk: _Chunk, failure: Failure, *, guilty: bool) -> None:
+    def _lose(self, chunk: Chunk, failure: Failure, *, guilty: bool) -> None:
         if chunk is _PROBE:
             raise InputError(f"executor keeps losing its workers: {failure.message}")
         self._losses_in_a_row += 1
@@ -396,22 +349,22 @@ class _Dispatch:
         if guilty and (size := len(chunk.places)) > 1:
             step = -(-size // _PARTS)
             parts = [chunk.places[at : at + step] for at in range(0, size, step)]
-            self._waiting.extend(_Chunk(part, losses, known=chunk.known) for part in parts)
+            self._waiting.extend(Chunk(part, losses, known=chunk.known) for part in parts)
             return
         deaths = chunk.deaths + (guilty and (self._alone(chunk) or self._one_by_one))
         if deaths > 1:
             self._record(chunk.places[0], self.work.fail(failure, None, time.perf_counter()))
         else:
-            self._waiting.append(_Chunk(chunk.places, losses, deaths, chunk.known))
+            self._waiting.append(Chunk(chunk.places, losses, deaths, chunk.known))
 
     def _give_up(self, failure: Failure) -> None:
         """Part with workers that hang, and lose what they are at; not where they are busy with other work."""
         self._heard = time.monotonic()
         pending = getattr(self.executor, "_pending_work_items", None)
-        if self._dask:
-            under_way = {future for future in self._flying if self._dask.under_way(future)}
+        if self.dask:
+            under_way = {future for future in self._flying if self.dask.under_way(future)}
             hanging, self._late = under_way & self._late, under_way  # those that were a time limit ago, too
-            self._dask.restart(hanging)
+            self.dask.restart(hanging)
         elif pending is not None and len(pending) <= len(self._flying) and (pool := like(self.executor)):
             hanging = set(self._flying)
             end(self.executor, kill=True)

@@ -38,6 +38,7 @@ from dspy_nb.core.optimization.replay import (
 from dspy_nb.core.optimization.run import OptimizationRun, RunSettings, readable
 from dspy_nb.core.optimization.search import Search, Setup
 from dspy_nb.core.optimization.task import Task, uncompiled
+from dspy_nb.core.programs.rate_limit import RateLimit, limited
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.text import value_text
@@ -58,6 +59,7 @@ def optimize(
     options: Mapping[str, Any] | None = None,
     preset: str | None = None,
     budget: Budget | None = None,
+    rate_limit: RateLimit | None = None,
     seed: int = 0,
     num_threads: int | None = None,
     executor: Workers | None = None,
@@ -80,7 +82,7 @@ def optimize(
 
     Args:
         program: a ``dspy.Module``, for Ensemble a list of them; or a :class:`Task`, which has all that follows
-            up to ``race``, of which only the budget may then be given.
+            up to ``race``, of which only the budget and the rate limit may then be given.
         trainset: see :class:`Task`, as for the others.
         metric: what to improve.
         valset: labelled examples to compare candidates on.
@@ -89,6 +91,7 @@ def optimize(
         options: options of the optimizer by DSPy's own names.
         preset: name of a preset.
         budget: limits of the whole run.
+        rate_limit: the most requests and tokens a minute, see :class:`RateLimit`.
         seed: for whatever is drawn at random.
         num_threads: program calls at a time; with an executor, in each of its tasks.
         executor: where candidates, and the program before and after, are scored, see :class:`Task`.
@@ -117,8 +120,8 @@ def optimize(
         program,
         {
             "trainset": trainset, "metric": metric, "valset": valset, "testset": testset, "optimizer": optimizer,
-            "options": options, "preset": preset, "budget": budget, "seed": seed, "num_threads": num_threads,
-            "executor": executor, "recompile": recompile, "race": race,
+            "options": options, "preset": preset, "budget": budget, "rate_limit": rate_limit, "seed": seed,
+            "num_threads": num_threads, "executor": executor, "recompile": recompile, "race": race,
         },
     )  # fmt: skip
     setup, directory = _prepare(task, run_dir)
@@ -139,7 +142,8 @@ def optimize(
 
     def work() -> None:
         try:
-            result = Search(setup, events.stop, events).run()
+            with limited(task.rate_limit):
+                result = Search(setup, events.stop, events).run()
             _warn_of_changed_inputs(setup)
             run.end(result)
         except BaseException as failure:

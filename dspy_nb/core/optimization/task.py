@@ -23,6 +23,7 @@ from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.copies import check_copies, student_of
 from dspy_nb.core.programs.demos import LiveObject, dump_demo
 from dspy_nb.core.programs.inputs import check_program, forward_of
+from dspy_nb.core.programs.rate_limit import RateLimit, check_rate_limit
 from dspy_nb.core.programs.seams import DEMO_NAMES, is_compiled, mark_compiled
 from dspy_nb.core.programs.spec import check_named, parameters_of, predictors_of
 from dspy_nb.core.programs.state import dump_state
@@ -52,6 +53,7 @@ class Task:
         options: options of the optimizer by DSPy's own names; they win over the preset's, and are then both.
         preset: name of a preset.
         budget: limits of the whole run, the scoring before and after included; none by default.
+        rate_limit: the most requests and tokens a minute, see :class:`RateLimit`.
         seed: for whatever is drawn at random, from 0 to 2**32 - 1.
         num_threads: program calls at a time; DSPy's setting (8) by default.
         executor: where the program is scored instead of in threads of this process, see ``evaluate``: candidates,
@@ -80,6 +82,7 @@ class Task:
     options: Mapping[str, Any] | None = None
     preset: str | None = None
     budget: Budget = field(default_factory=Budget)
+    rate_limit: RateLimit | None = None
     seed: int = 0
     num_threads: int | None = None
     executor: Workers | None = None
@@ -95,6 +98,7 @@ class Task:
         method, options = _choose(self.optimizer, self.options, self.preset)
         check_optimizable(self.program, method, recompile=self.recompile)
         _check_numbers(self.budget, self.seed, self.num_threads)
+        check_rate_limit(self.rate_limit)
         rule = _choose_rule(self.race, method)
         check_workers(self.executor)
         metric = self._check_metric(method)
@@ -141,14 +145,14 @@ class Task:
         """Return the task that a function was given: as one, or as a program and other attributes by name.
 
         Raises:
-            InputError: it is not valid, or a task came with attributes besides a budget.
+            InputError: it is not valid, or a task came with attributes besides a budget and a rate limit.
         """
         plain = {f.name: f.default for f in fields(cls)}
         race = {"race": arguments["race"]} if arguments.get("race", "auto") != "auto" else {}  # None is one
         given = race | {name: v for name, v in arguments.items() if v is not None and v is not plain[name]}
         if not isinstance(program, cls):
             return cls(program, **given)
-        if others := [name for name in given if name != "budget"]:
+        if others := [name for name in given if name not in ("budget", "rate_limit")]:
             raise InputError(
                 f"a task has its own {others[0]}: dataclasses.replace(task, {others[0]}=...) makes another task"
             )

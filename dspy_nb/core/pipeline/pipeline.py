@@ -266,7 +266,7 @@ class _Pipeline:
     def _measuring(self) -> dict[str, Any]:
         """How the evaluation and the comparison are done."""
         limits = {"num_threads": self.task.num_threads, "stop_after_s": self.task.budget.seconds}
-        return {**limits, "seed": self.task.seed, **self.within}
+        return {**limits, "rate_limit": self.task.rate_limit, "seed": self.task.seed, **self.within}
 
     def _evaluate(self) -> PipelineStep:
         version = self._version()

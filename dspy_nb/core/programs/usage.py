@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -17,6 +17,7 @@ class Usage:
         prompt_tokens: tokens sent, ``None`` if any call did not report them.
         completion_tokens: tokens received, likewise.
         usd: price in US dollars as DSPy estimates it, ``None`` if it is unknown for any call.
+        waited_s: seconds in which any of the requests waited for a rate limit. Not compared by ``==``.
     """
 
     lm_calls: int = 0
@@ -24,6 +25,7 @@ class Usage:
     prompt_tokens: int | None = 0
     completion_tokens: int | None = 0
     usd: float | None = 0.0
+    waited_s: float = field(default=0.0, compare=False)
 
     @property
     def tokens(self) -> int | None:
@@ -38,6 +40,7 @@ class Usage:
             _add(self.prompt_tokens, other.prompt_tokens),
             _add(self.completion_tokens, other.completion_tokens),
             _add(self.usd, other.usd),
+            self.waited_s + other.waited_s,
         )
 
     def to_dict(self) -> dict[str, Any]:

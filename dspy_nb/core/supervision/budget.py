@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.lm_call import AnswerCount
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.supervision.broken import ProgramCalls
 from dspy_nb.core.text import error_text, value_text
 
 _WORDS = {
@@ -104,46 +105,6 @@ class ErrorCount:
     def __str__(self) -> str:
         """Return the kinds with their counts and first messages, in one line."""
         return "; ".join(f"{n} x {kind}: {self.first[kind]}" for kind, n in self.kinds.most_common())
-
-
-# A run whose calls break on more than half of the occasions has nothing to learn from, and one whose calls all
-# break has lost its language model: it is ended instead of being paid for to the end. What breaks half of the
-# time by chance breaks 25 times in a row once in 33 million.
-_ERRORS_BEFORE_GIVING_UP: Final = 10
-_HOPELESS_ERROR_RATE: Final = 0.5
-_FAILURES_IN_A_ROW: Final = 25
-
-
-@dataclass
-class ProgramCalls:
-    """Calls of a program.
-
-    Attributes:
-        calls: how many there were.
-        broken: how many of them broke: without an answer, not on one in the wrong format.
-        broken_in_a_row: the last of them.
-    """
-
-    calls: int = 0
-    broken: int = 0
-    broken_in_a_row: int = 0
-
-    def __add__(self, later: ProgramCalls) -> ProgramCalls:
-        """Return both together."""
-        before = self.broken_in_a_row if later.broken >= later.calls else 0
-        return ProgramCalls(
-            self.calls + later.calls, self.broken + later.broken, before + later.broken_in_a_row
-        )
-
-    @property
-    def hopeless(self) -> bool:
-        """True when most of them break."""
-        return self.broken >= _ERRORS_BEFORE_GIVING_UP and self.broken > _HOPELESS_ERROR_RATE * self.calls
-
-    @property
-    def are_in_vain(self) -> bool:
-        """True when most of them break, or all of the last ones did."""
-        return self.hopeless or self.broken_in_a_row >= _FAILURES_IN_A_ROW
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import dspy
-from dspy import AdapterParseError, ContextWindowExceededError, LMError
 from dspy.utils import BaseCallback
 
-from dspy_nb.core.errors import NoPrediction
 from dspy_nb.core.programs.interrupts import in_event_loop
 from dspy_nb.core.programs.lm_call import AnswerCount, lm_call
 from dspy_nb.core.programs.meter import CallTimeout, Meter
 from dspy_nb.core.programs.seams import answer_of, current_call
 from dspy_nb.core.programs.usage import Usage
-from dspy_nb.core.supervision.budget import Budget, ErrorCount, ProgramCalls, Spent
+from dspy_nb.core.supervision.broken import NOT_BROKEN, ProgramCalls, mendable, no_prediction
+from dspy_nb.core.supervision.budget import Budget, ErrorCount, Spent
 from dspy_nb.core.supervision.candidates import Recorder
 from dspy_nb.core.text import repaired, sayable
 
@@ -67,7 +66,6 @@ GUARD_SETTING: Final = "dspy_nb_guard"
 """The DSPy setting that holds the guard in force."""
 SCORING: ContextVar[bool] = ContextVar("dspy_nb_scoring", default=False)
 """Whether a metric is at work, whose LM calls are none of the program."""
-_NOT_BROKEN = (AdapterParseError, ContextWindowExceededError)  # answers that better prompts may mend
 
 
 class Guard(BaseCallback):
@@ -152,11 +150,11 @@ class Guard(BaseCallback):
             StopRun: most program calls break, or all of the last ones did.
         """
         sayable(error)
-        error = _mendable(error) or error
+        error = mendable(error) or error
         with self._settled:
             if not isinstance(error, CallTimeout):  # counted when the language model raised it
                 self.errors.add(error, where)
-            if isinstance(error, _NOT_BROKEN):
+            if isinstance(error, NOT_BROKEN):
                 return
             self._programs += ProgramCalls(0, 1, 1)
         if self._programs.are_in_vain:
@@ -257,7 +255,7 @@ class Guard(BaseCallback):
         self._modules.discard(call_id)
         self._rest(call_id)
         if exception is None and (call_id in self._answering or (outputs is None and self._is_outermost())):
-            exception = _no_prediction(answer_of(outputs))
+            exception = no_prediction(answer_of(outputs))
         self._answering.discard(call_id)
         if exception is None:
             self._programs.broken_in_a_row = 0
@@ -348,6 +346,14 @@ class Guard(BaseCallback):
                 call.n = asked
             self._add_request(completions)
 
+    def on_wait(self, new_s: float) -> None:
+        """Let no request wait any longer once the work is to stop; count the seconds."""
+        with self._settled:
+            self._check()
+            self._check_spent()
+            self.usage += Usage(waited_s=new_s)
+        self._on_call()
+
     def on_failed_request(self, completions: int) -> None:
         """Count a request that failed as one, for however many completions it asked."""
         with self._settled:
@@ -422,23 +428,12 @@ class _GuardMeter(Meter):
         super().sending(completions)
         self._guard.on_request(completions)
 
+    def waiting(self, wait_s: float, new_s: float) -> None:
+        """Count it, or stop."""
+        super().waiting(wait_s, new_s)
+        self._guard.on_wait(new_s)
+
     def failed(self, completions: int) -> None:
         """Count it."""
         super().failed(completions)
         self._guard.on_failed_request(completions)
-
-
-def _mendable(error: BaseException) -> BaseException | None:
-    """Return the wrong format behind ``error``, if it was raised while DSPy handled that.
-
-    GEPA's own handling of such an answer fails in DSPy 3.4.1 (it divides two lists). What the language model
-    raises when it is asked again is an error of its own.
-    """
-    cause = error.__context__
-    return cause if isinstance(cause, AdapterParseError) and not isinstance(error, LMError) else None
-
-
-def _no_prediction(answer: Any) -> NoPrediction | None:
-    """Return the error of a program whose answer is none; DSPy's own stand-ins are left to DSPy."""
-    is_answer = isinstance(answer, dspy.Example | Mapping) or type(answer).__module__.startswith("dspy.")
-    return None if is_answer else NoPrediction.of(answer)

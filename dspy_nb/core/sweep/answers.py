@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ import dspy
 
 from dspy_nb.core.programs.lms import mark_of
 from dspy_nb.core.programs.meter import Meter
+from dspy_nb.core.programs.rate_limit import clock_without_waits
 from dspy_nb.core.programs.seams import Took, what_it_took
 from dspy_nb.core.supervision.guard import StopRun
 
@@ -103,7 +103,7 @@ class SharedAnswers:
         if answer is None:
             if self.closed:
                 raise StopRun("lm_calls")
-            self._began[threading.get_ident(), key] = time.perf_counter()
+            self._began[threading.get_ident(), key] = clock_without_waits()
             return None
         took = what_it_took(self.cache, key)
         with self._lock:
@@ -121,7 +121,7 @@ class SharedAnswers:
         with contextlib.suppress(Exception):  # DSPy caches no such request
             key = self.cache.cache_key(request, ignored)
             began = self._began.pop((threading.get_ident(), key), None)
-            ms = None if began is None else 1000 * (time.perf_counter() - began)
+            ms = None if began is None else 1000 * (clock_without_waits() - began)
             if ms is not None:  # before the answer, so that no kill leaves an answer without it
                 self.cache.disk_cache.set(f"{key} ms", ms)
             self.cache.put(request, value, ignored, **more)

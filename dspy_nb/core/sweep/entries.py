@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
 import dspy
@@ -22,6 +22,7 @@ from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.sweep.grid import Cell, Grid
 from dspy_nb.core.sweep.ledger import Ledger, Limits
 
+_USED = tuple(field.name for field in fields(Usage))
 _ENDINGS = {
     "stop": "stopped on request",
     "interrupt": "interrupted",
@@ -131,8 +132,7 @@ class Runner:
                 task = replace(cell.task, budget=share, executor=self._executor)
                 run = optimize(task, on_event=hear, stop=self._ledger.stop)
         finally:
-            names = ("lm_calls", "cache_hits", "prompt_tokens", "completion_tokens", "usd")
-            self._ledger.used += Usage(**{name: last.metrics[name] for name in names if name in last.metrics})
+            self._ledger.used += Usage(**{name: last.metrics[name] for name in _USED if name in last.metrics})
         entry.reason = _ending(run.stopped_by)
         if run.stopped_by in ("stop", "interrupt") and entry.run is not None:
             return  # it was on its way to where it had been
@@ -166,7 +166,7 @@ def _difference(now: Usage, before: Usage) -> Usage:
         a, b = getattr(now, name), getattr(before, name)
         return None if a is None or b is None else a - b
 
-    return Usage(*map(less, ("lm_calls", "cache_hits", "prompt_tokens", "completion_tokens", "usd")))
+    return Usage(*map(less, _USED))
 
 
 def _ending(stopped_by: str | None) -> str:

@@ -211,7 +211,7 @@ def _base(program: Any, arguments: Mapping[str, Any], others: bool) -> dict[str,
     plain = {
         field.name: field.default
         for field in fields(Task)
-        if field.init and field.name not in ("program", "budget", "race")
+        if field.init and field.name not in ("program", "budget", "rate_limit", "race")
     }
     given = {name: value for name, value in arguments.items() if value is not None}
     if not isinstance(program, Task):

@@ -24,6 +24,7 @@ from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.programs.adapters import describe_adapter
 from dspy_nb.core.programs.interrupts import Interrupts
 from dspy_nb.core.programs.lms import used_lms
+from dspy_nb.core.programs.rate_limit import RateLimit, check_rate_limit, limited
 from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.sweep import race as racing
 from dspy_nb.core.sweep.answers import Prices, SharedAnswers
@@ -53,6 +54,7 @@ def sweep(
     executor: Workers | None = None,
     recompile: bool | None = None,
     budget: Budget | None = None,
+    rate_limit: RateLimit | None = None,
     race: str | None = "auto",
     finalists: int = racing.FINALISTS,
     confidence: float = 0.95,
@@ -81,7 +83,7 @@ def sweep(
 
     Args:
         program: What to optimize; or a :class:`Task`, which has the arguments up to ``recompile``, and of whose own
-            budget the sweep makes its own if it gets none.
+            budget and rate limit the sweep makes its own if it gets none.
         over: What varies, to a list of values: "optimizer" (names, ``None`` for the program as it is), "preset",
             "options" (dicts), "lm" (``dspy.LM`` objects, or names) and "seed". Where it varies the language model,
             predictors have none of their own.
@@ -97,6 +99,7 @@ def sweep(
         executor: where programs are asked, see :class:`Task`; for the comparison of the finalists too.
         recompile: accept a program that an optimizer has compiled before.
         budget: limits of the whole sweep, the comparison of the finalists included.
+        rate_limit: the most requests and tokens a minute of all cells together, see :class:`RateLimit`.
         race: "halving", ``None`` to let every cell run to its end, or "auto": halving where there are more cells
             than finalists.
         finalists: how many cells are compared on the testset, the best on each language model among them, so at
@@ -129,7 +132,9 @@ def sweep(
     if isinstance(program, Task):
         budget, num_threads = budget or program.budget, program.num_threads
         executor = program.executor if executor is None else executor
+        rate_limit = rate_limit or program.rate_limit
     budget = _check_limits(budget)
+    check_rate_limit(rate_limit)
     grid = make_grid(program, over, given)
     finalists = grid.finalists(finalists)
     sizes = racing.rungs(len(grid.cells), finalists) if race is not None else [len(grid.cells)]
@@ -147,7 +152,7 @@ def sweep(
             log.open()
             events.listeners.insert(0, log)
         try:
-            with events:
+            with events, limited(rate_limit):
                 work = _Sweep(
                     grid, ledger, sizes, finalists, confidence, num_threads, opened, directory, prices, events
                 )

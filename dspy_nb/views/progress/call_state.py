@@ -36,6 +36,12 @@ def passed(seconds: float) -> Part:
     return [Form(duration(seconds), 9)] if seconds else []
 
 
+def waited(seconds: float) -> Part:
+    """Return how long requests waited for a rate limit, if they did."""
+    text = f"waited {duration(seconds)}"
+    return [Form(f"{text} for the rate limit", 7), Form(text, 4)] if round(seconds, 1) else []
+
+
 def left(seconds: float | None, *, at_most: bool) -> Part:
     """Return how long it will take; nothing where that is not known."""
     if seconds is None:

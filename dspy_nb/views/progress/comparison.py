@@ -10,10 +10,10 @@ from dspy_nb.core.events import Compared, Event, Standing
 from dspy_nb.views.comparison import flip_cells
 from dspy_nb.views.documents import Bar, Block, Drawing, Facts, Note, Table
 from dspy_nb.views.findings import finding_notes
-from dspy_nb.views.progress.call_state import CallState, Meter, counted, left, passed
+from dspy_nb.views.progress.call_state import CallState, Meter, counted, left, passed, waited
 from dspy_nb.views.progress.charts import sequence_svg, sequence_text
 from dspy_nb.views.progress.line import Form, Part
-from dspy_nb.views.wording import count, duration, points, say_rest, time_left
+from dspy_nb.views.wording import count, duration, points, say_rest, time_left, waiting_facts
 
 _FLIPS_SHOWN = 8
 
@@ -126,7 +126,7 @@ class ComparisonState(CallState):
         time = [passed(last.elapsed_s), left(eta, at_most=True)]
         share = 1.0 if self.done else last.done / max(last.total, 1)
         done = counted(last.done, last.total, "examples", at_most=not self._over)
-        return Meter(titles, share, [done, *time, remark, failed])
+        return Meter(titles, share, [done, *time, remark, failed, waited(last.waited_s)])
 
     @property
     def _how(self) -> str:
@@ -157,7 +157,8 @@ class ComparisonState(CallState):
     @property
     def _used(self) -> str:
         n, total, spent = self.last.done, self.last.total, self.last.elapsed_s
-        text = f"{n:,} of at most {count(total, 'example')} compared, {duration(spent)}"
+        late = "".join(f", waited {text}" for _, text in waiting_facts(self.last.waited_s))
+        text = f"{n:,} of at most {count(total, 'example')} compared, {duration(spent)}{late}"
         left = total - n
         if self._over or not n or not left:
             return text

@@ -18,7 +18,7 @@ from dspy_nb.views.ending import (
     verdict_colour,
 )
 from dspy_nb.views.findings import finding_notes
-from dspy_nb.views.progress.call_state import CallState, Meter, counted, left, passed
+from dspy_nb.views.progress.call_state import CallState, Meter, counted, left, passed, waited
 from dspy_nb.views.progress.charts import ScoreTrail, score_svg, score_text
 from dspy_nb.views.progress.line import Form, Part
 from dspy_nb.views.run import CANDIDATE_COLUMNS, candidate_cells, prompt_blocks, say_given_up, say_saved
@@ -30,6 +30,7 @@ from dspy_nb.views.wording import (
     percent,
     roughly,
     time_left,
+    waiting_facts,
 )
 
 _LAST_CANDIDATES = 5
@@ -211,7 +212,8 @@ class RunState(CallState):
         share = (
             (1.0 if self.status == "completed" or total is None else done / total) if not running else None
         )
-        parts = [counted(done, bound, "LM calls", at_most=True), *time, score, self._budget, errors]
+        late = waited(metrics.get("waited_s") or 0.0) if running else []
+        parts = [counted(done, bound, "LM calls", at_most=True), *time, score, self._budget, errors, late]
         return Meter(self._titles, done / bound if bound else share, parts)
 
     @property
@@ -268,6 +270,7 @@ class RunState(CallState):
             ("cost", self._spent("usd", "${:,.4f}")),
             ("errors", f"{metrics['errors']:,}" if metrics.get("errors") else ""),
             ("time", self._spent("seconds", "{:,.0f} s") if metrics.get("elapsed_s") else ""),
+            *waiting_facts(metrics.get("waited_s") or 0.0),
         ]
         return [(name, text) for name, text in facts if text]
 

@@ -20,12 +20,12 @@ from dspy_nb.core.sweep_events import CellEnded, CellStarted, SweepEnded, SweepS
 from dspy_nb.core.text import excerpt
 from dspy_nb.views.documents import Bar, Block, Facts, Table
 from dspy_nb.views.findings import finding_notes
-from dspy_nb.views.progress.call_state import CallState, Meter, counted, left, passed
+from dspy_nb.views.progress.call_state import CallState, Meter, counted, left, passed, waited
 from dspy_nb.views.progress.comparison import ComparisonState
 from dspy_nb.views.progress.line import Form, Part
 from dspy_nb.views.progress.run_state import RunState
 from dspy_nb.views.progress.sweep import SweepState
-from dspy_nb.views.wording import count, duration, percent, roughly, time_left
+from dspy_nb.views.wording import count, duration, percent, roughly, time_left, waiting_facts
 
 
 class EvaluationState(CallState):
@@ -73,6 +73,7 @@ class EvaluationState(CallState):
         bar = Bar(self.last.done / max(self.last.total, 1), self._how_far, colour)
         facts = [("score", score) for score in self._scores[:1]]
         facts += [("errors", f"{self.last.errors:,}")] if self.last.errors else []
+        facts += waiting_facts(self.last.waited_s)
         return [bar, *([Facts(facts, tiles=True)] if facts else []), *finding_notes(self.last.findings)]
 
     @property
@@ -89,7 +90,9 @@ class EvaluationState(CallState):
         errors: Part = [Form(count(last.errors, "error"), 2)] if last.errors else []
         time = [passed(last.elapsed_s), left(self.left_s, at_most=bool(last.cached))]
         done = counted(last.done, last.total, "examples")
-        return Meter(titles, last.done / max(last.total, 1), [done, *time, score, errors])
+        return Meter(
+            titles, last.done / max(last.total, 1), [done, *time, score, errors, waited(last.waited_s)]
+        )
 
     @property
     def _ending(self) -> str:

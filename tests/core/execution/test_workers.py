@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import dspy_nb as nb
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.execution.workers import check_workers, open_workers
+from dspy_nb.core.programs.rate_limit import limits_in_force
 from tests.clusters import dask_client
 from tests.scripted import classifier, reviews
 from tests.travelling import TravellingEngine, travelling_lm
@@ -119,3 +120,24 @@ def test_a_scheduler_that_does_not_answer_is_told_and_so_is_a_missing_dask(
     ):
         pass
     assert engine.asked == 0
+
+
+def in_force(number: int) -> dspy.Prediction:
+    return dspy.Prediction(number=number, text=" + ".join(map(str, limits_in_force())))
+
+
+def same_number(gold, pred, trace=None) -> bool:
+    return gold.number == pred.number
+
+
+def test_workers_share_a_rate_limit(forkserver: Any) -> None:
+    data = [dspy.Example(number=i).with_inputs("number") for i in range(8)]
+    with ProcessPoolExecutor(2, mp_context=forkserver) as pool:
+        limit = nb.RateLimit(requests_per_minute=601, tokens_per_minute=10_000)
+        ev = nb.evaluate(in_force, data, same_number, executor=pool, rate_limit=limit)
+        told = {result.predicted["text"] for result in ev.results}
+        assert told == {"300 requests and 5,000 tokens a minute"}
+        with pytest.raises(
+            InputError, match="a rate limit of 1 request a minute is too small to be shared by 2"
+        ):
+            nb.evaluate(in_force, data, same_number, executor=pool, rate_limit=nb.RateLimit(1))

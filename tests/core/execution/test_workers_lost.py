@@ -16,8 +16,8 @@ import pytest
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.events import Evaluated
+from dspy_nb.core.execution import chunks, executors
 from dspy_nb.core.execution import dask as clusters
-from dspy_nb.core.execution import executors
 from tests.clusters import dask_client
 from tests.moments import HANG_S
 
@@ -133,7 +133,7 @@ def test_a_dask_cluster_without_workers_is_refused_and_one_that_loses_them_keeps
         if event.done:
             threads.cluster.scale(0)
 
-    monkeypatch.setattr(executors, "_LARGEST_CHUNK", 1)
+    monkeypatch.setattr(chunks, "_LARGEST", 1)
     ev = evaluate(slow, numbers(200), same_number, executor=executor, num_threads=1, on_event=none_left)
     assert 1 <= ev.n < 200
     assert not ev.complete
@@ -150,7 +150,7 @@ def test_a_dask_client_that_is_closed_in_the_middle_ends_the_run_with_what_was_d
 ) -> None:
     threads.cluster.scale(1)
     threads.wait_for_workers(1)
-    monkeypatch.setattr(executors, "_LARGEST_CHUNK", 1)
+    monkeypatch.setattr(chunks, "_LARGEST", 1)
 
     def close(event: Evaluated) -> None:
         if event.done:
