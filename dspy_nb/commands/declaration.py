@@ -246,7 +246,8 @@ def _named_as_typed(error: InputError, ctx: click.Context) -> InputError:
     message = str(error)
     for param in ctx.command.params:
         shown = name_of(str(param.name))
-        pattern = rf"^(budget: |rate limit: )?{param.name}(?=(\[\d+\])?(: |=| (must|is|has|lacks|cannot|belongs)\b))"
+        follows = r"(\[\d+\])?(: |=| (must|is|has|lacks|cannot|belongs)\b)"
+        pattern = rf"^(budget: |rate limit: )?{param.name}(?={follows})"
         message, n = re.subn(pattern, shown, message)
         if n:
             break

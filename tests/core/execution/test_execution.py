@@ -23,7 +23,7 @@ from dspy_nb.core.events import Evaluated
 from dspy_nb.core.execution import executors, threads, travel
 from dspy_nb.core.execution.attempts import ExampleMeter, Job, Work
 from dspy_nb.core.execution.threads import run
-from dspy_nb.core.execution.travel import RemoteTask
+from dspy_nb.core.execution.travel import Parcel, RemoteTask
 from tests.clusters import dask_client
 from tests.moments import HANG_S, Clock, interrupting, wait_for_workers
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
@@ -516,7 +516,9 @@ def test_what_cannot_travel_is_named(forkserver) -> None:
         ):
             evaluate(Echo(), numbers(4), {"m": _unpicklable_metric()}, executor=pool)
         lm = scripted_lm()  # its engine holds a lock
-        with pytest.raises(InputError, match=r"^lm cannot travel to the executor's workers \(TypeError"):
+        with pytest.raises(
+            InputError, match=r"^the language model scripted/model cannot travel to the executor's workers"
+        ):
             evaluate(classifier(), reviews(4), SENTIMENT, lm=lm, executor=pool)
         program = Echo()
         program.lock = threading.Lock()
@@ -579,7 +581,8 @@ def test_a_task_hands_back_what_it_has_no_time_for_and_answers_that_cannot_trave
 
     work = Work((program,), ({},), (as_metric(_same_number),), {})
     task = pickle.loads(pickle.dumps(RemoteTask.of(work, num_threads=1, timeout_s=None, lease_s=4)))
-    outcomes = task.unpack(task(task.pack([Job(example) for example in numbers(20)])))
+    parcel = Parcel([Job(example) for example in numbers(20)])
+    outcomes = task.unpack(task(task.pack(parcel))).outcomes
     done = [outcome for outcome in outcomes if outcome is not None]
     assert len(done) == 4
     assert outcomes[4:] == [None] * 16

@@ -195,8 +195,8 @@ class Engines(Executor):
         future: Future[Any] = Future()
         import cloudpickle
 
-        jobs, _ = cloudpickle.loads(packed)
-        if any(job.example.number in self._fatal for job in jobs):
+        parcel = cloudpickle.loads(packed)
+        if any(job.example.number in self._fatal for job in parcel.jobs):
             self._engines -= 1
             future.set_exception(LookupError("Engine died"))
         else:
