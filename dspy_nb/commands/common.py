@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -95,7 +93,11 @@ TEXT: Final = Kind("TEXT")
 BUMPS: Final = click.Choice(names.BUMPS)
 
 registry: Final = option(
-    "--registry root", "Folder of the registry.", DIRECTORY, default="registry", envvar="DSPY_NB_REGISTRY"
+    "--registry root",
+    "Folder of the registry, or its URL.",
+    DIRECTORY,
+    default="registry",
+    envvar="DSPY_NB_REGISTRY",
 )
 lm: Final = option(
     "--lm",
@@ -184,9 +186,10 @@ def input_names(inputs: str | None, program: Callable[[], Any]) -> list[str]:
 
 def open_registry(root: str) -> nb.Registry:
     """Return the registry in ``root``, which must exist."""
-    if not os.path.isdir(Path(root).expanduser()):  # noqa: PTH112 (it raises nothing)
+    found = nb.Registry(root)
+    if not found.exists():
         raise nb.NotFound(f"there is no registry in {root}: --registry names its folder")
-    return nb.Registry(root)
+    return found
 
 
 def version_facts(version: nb.ModelVersion, live: Sequence[LiveIn] | None = None) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import Conflict, DspyNbError, InputError, NotFound
 from dspy_nb.core.models.loading import Loader
 from dspy_nb.core.models.names import (
@@ -25,6 +25,8 @@ from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.storage.anchor import anchor_of
 from dspy_nb.core.storage.files import explain_failure
 from dspy_nb.core.storage.log import Log
+from dspy_nb.core.storage.objects import local_folder, open_root
+from dspy_nb.core.storage.place import storage_of
 from dspy_nb.core.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -43,10 +45,13 @@ class Catalogue:
     def __init__(self, root: str | os.PathLike[str] = "registry") -> None:
         """Open the registry in the folder ``root``, which need not exist yet; ``~`` is the user's home.
 
+        ``root`` may be a URL: ``s3://bucket/prefix``, ``gs://``, ``az://`` (with the extra ``object-store``).
+
         Raises:
-            InputError: It is no path.
+            InputError: It is neither a path nor such a URL, or the extra is not installed.
         """
-        self.root = user_path("the registry", root, "folder").absolute()
+        self.root = open_root(root)
+        self.local = local_folder(self.root)
         self._logs: dict[str, Log[ModelState]] = {}
         self._loader = Loader()
         self._lock = threading.Lock()
@@ -98,6 +103,10 @@ class Catalogue:
         """Return the ids of all models, sorted."""
         return [model_id for model_id in self.folder_names() if self._log(model_id).read().records]
 
+    def exists(self) -> bool:
+        """Return whether there is a folder of that name; an address on object storage is taken to be one."""
+        return not isinstance(self.root, Path) or self.root.is_dir()
+
     def folder_names(self, kind: str = "models") -> Names:
         """Return the names in ``models/`` that can be models, sorted; the same for ``environments/``.
 
@@ -105,10 +114,7 @@ class Catalogue:
         """
         names: Names = []
         with explain_failure(f"read {self.root}"):
-            try:
-                found = sorted(os.listdir(self.root / kind))  # noqa: PTH208 (names only)
-            except FileNotFoundError:
-                return []
+            found = sorted(storage_of(self.root).list(self.root / kind))
         for name in found:
             try:
                 names.append(check_model_id(name))
@@ -166,7 +172,7 @@ class Catalogue:
         """Return the names of all environments in which something was ever deployed, sorted."""
         with explain_failure(f"read {self.root}"):
             names, folder = self.folder_names("environments"), self.root / "environments"
-            return [name for name in names if (folder / name / "log").exists()]
+            return [name for name in names if storage_of(folder).exists(folder / name / "log")]
 
     def check_environment(self, name: str, create: bool = False) -> str:
         """Return the name of an environment, if there is one of that name or it is to be made.
@@ -189,8 +195,9 @@ class Catalogue:
         except InputError as error:
             raise InputError(f"{error}; {hint}?") if hint else error from None
         anchor = anchor_of(self.root, self.root / "environments" / name / "log")
-        if name in there or os.path.lexists(anchor):
-            return name
+        with explain_failure(f"read {anchor}"):
+            if name in there or storage_of(anchor).exists(anchor):
+                return name
         if not create:
             way = f"new one is made by deploy --create, in Python by environment({name!r}, create=True)"
             words = f"{hint}? A {way}" if hint else f"there are {', '.join([*known][:8])}; a {way}"

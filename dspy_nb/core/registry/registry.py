@@ -45,18 +45,19 @@ from dspy_nb.core.models.submission import Submission, summary_of
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.registry.archive import export_version, read_archive
 from dspy_nb.core.registry.check import Problem, check_registry
+from dspy_nb.core.registry.copying import Copied, check_places, copy_registry
 from dspy_nb.core.registry.diff import VersionDiff, compare_versions, render_prompt
 from dspy_nb.core.storage.files import parse_json
 
 
 class Registry(Catalogue):
-    """A registry of programs in a folder of plain files; made for git, many writers and crashes.
+    """A registry of programs in a folder of plain files, or on object storage; for many writers and crashes.
 
     Safe to share between threads and processes. Creating the object touches no file.
     """
 
     def __init__(self, root: str | os.PathLike[str] = "registry") -> None:
-        """Open the registry in the folder ``root``, which need not exist yet."""
+        """Open the registry in the folder ``root``, which need not exist yet, or at a URL on object storage."""
         super().__init__(root)
         self._environments: dict[str, Environment] = {}
 
@@ -149,9 +150,10 @@ class Registry(Catalogue):
         check_model_id(model_id)
         with contextlib.suppress(NotFound):  # it becomes a new model
             self.list(model_id)
-        there = next(place for place in (self.root, *self.root.parents) if place.exists())
-        if not os.access(there, os.W_OK):
-            raise InputError(f"the registry {self.root} cannot be written: {there} is read-only")
+        if isinstance(self.root, Path):
+            there = next(place for place in (self.root, *self.root.parents) if place.exists())
+            if not os.access(there, os.W_OK):
+                raise InputError(f"the registry {self.root} cannot be written: {there} is read-only")
         if not isinstance(program, list):  # of programs, for Ensemble: what it makes of them is not known yet
             Submission(program, model_id, metadata=None, evaluation=None, notes=None)
 
@@ -339,7 +341,7 @@ class Registry(Catalogue):
 
     def check(self) -> list[Problem]:
         """Verify every log and every file of the registry; return what is wrong and what to do about it."""
-        return check_registry(self.root)
+        return check_registry(self.root, self.local)
 
     def export_version(self, ref: str | ModelVersion, path: str | os.PathLike[str]) -> Path:
         """Write a version as one zip file (in the folder ``path``, if it is one); return the file's path.
@@ -371,6 +373,20 @@ class Registry(Catalogue):
         if not publish(self.root, log, version, files, summary, reason=reason, by=by):
             raise self._conflict(model_id, version)
         return self._written(model_id, version)
+
+    def copy_to(self, target: str | os.PathLike[str] | Registry) -> Copied:
+        """Copy every model and environment with its whole history to another place, and verify the copy.
+
+        Made again it goes on where it stopped, or copies what is new. Traffic and experiments stay behind.
+
+        Raises:
+            InputError: The place is this registry, or a part of it.
+            Conflict: There is another history at the target already.
+            Corrupt: Something here, or in the copy, is damaged.
+        """
+        root = (target if isinstance(target, Registry) else Registry(target)).root
+        check_places(self.root, root)
+        return copy_registry(self.root, root, self.folder_names(), self.environments())
 
     def live(self) -> tuple[dict[str, builtins.list[LiveIn]], builtins.list[DspyNbError]]:
         """Return where each version is live or a canary, by reference, and what is wrong with other environments.

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from dspy_nb.core.errors import Corrupt, InputError, Refused, RegistryError
+from dspy_nb.core.storage import disk
 from dspy_nb.core.storage import files as durable
 from dspy_nb.core.storage import log as log_module
 from dspy_nb.core.storage.entry import Entry
@@ -214,7 +215,7 @@ def test_a_torn_entry_that_nobody_can_lock_is_left_to_a_person(
 
     add(open_log(tmp_path), 1)
     tear(tmp_path / "000001.json", 40)
-    monkeypatch.setattr(log_module, "_lock", no_locks)
+    monkeypatch.setattr(disk, "_lock", no_locks)
     with pytest.raises(Corrupt, match=r"No locks available.*: remove it"):
         add(open_log(tmp_path), 1)
 
@@ -230,7 +231,7 @@ def test_an_entry_that_still_grows_is_not_moved_away(tmp_path: Path, monkeypatch
         waited.append(seconds)
         path.write_bytes(content if len(waited) == 9 else content[: 40 + len(waited)])
 
-    monkeypatch.setattr(log_module, "_TORN_AFTER_S", HANG_S)
+    monkeypatch.setattr(disk, "_TORN_AFTER_S", HANG_S)
     monkeypatch.setattr(time, "sleep", wait)
     assert open_log(tmp_path).read().total == 0  # readers do not wait: nobody was told of it
     assert add(open_log(tmp_path), 2).number == 2
@@ -243,14 +244,14 @@ def test_of_two_who_move_a_torn_entry_away_the_slower_one_leaves_what_took_its_p
 ) -> None:
     add(open_log(tmp_path), 1)
     tear(tmp_path / "000001.json", 40)
-    real = log_module._lock
+    real = disk._lock
 
     def late(descriptor: int) -> None:
-        monkeypatch.setattr(log_module, "_lock", real)
+        monkeypatch.setattr(disk, "_lock", real)
         assert add(open_log(tmp_path), 10).number == 1
         real(descriptor)
 
-    monkeypatch.setattr(log_module, "_lock", late)
+    monkeypatch.setattr(disk, "_lock", late)
     assert add(open_log(tmp_path), 20).number == 2
     assert open_log(tmp_path).read().total == 30
 
@@ -499,6 +500,6 @@ TestLogMachine.settings = tries(0.25, stateful_step_count=15)
 def test_patience_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_module, "_PATIENCE_S", 0.0)
     log = open_log(tmp_path)
-    monkeypatch.setattr(log, "_put", lambda *_: False)
+    monkeypatch.setattr(disk.DISK, "create", lambda *_: False)
     with pytest.raises(RegistryError, match="try again"):
         add(log, 1)
