@@ -170,6 +170,30 @@ def check(here: Surface, root: str) -> Outcome:
     return Outcome(problems, data, text, status=1 if problems else 0)
 
 
+@command("copy")
+@argument("source", common.DIRECTORY, "REGISTRY")
+@argument("target", common.DIRECTORY, "REGISTRY")
+def copy(here: Surface, source: str, target: str) -> Outcome:
+    r"""Copy a registry, with its whole history, to another folder or to object storage.
+
+    From the first to the second; each is a folder, or a URL such as s3://bucket/prefix. Everything is verified, and
+    made again the copy goes on where it stopped, or takes what is new. Traffic and experiments stay behind.
+
+    \b
+    Examples:
+      dspy-nb copy registry s3://team/registry
+      dspy-nb copy s3://team/registry backup --json
+    """
+    from dspy_nb.views.wording import count
+
+    made = open_registry(source).copy_to(target)
+    held = [(made.models, "model"), (made.versions, "version"), (made.environments, "environment")]
+    kinds = ", ".join(count(n, what) for n, what in held)
+    text = f"{kinds}, {made.entries:,} log entries, {made.new:,} of them new"
+    text = f"Copied {source} to {target}, and verified it: {text}"
+    return Outcome(made, made.to_dict, text)
+
+
 @command("history")
 @argument("model_id", common.MODELS, "[MODEL]", required=False)
 @option("--environment", "What was live there, instead of a model's history.", common.ENVIRONMENTS)
