@@ -56,7 +56,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 # In a kernel that no notebook has yet: what most notebooks import, and what takes seconds.
 _AHEAD_OF_TIME = """
 if "JPY_SESSION_NAME" not in __import__("os").environ:
-    for name in "dspy_nb.notebook.magics", "ipywidgets":
+    for name in "dspy", "dspy.teleprompt", "dspy_nb.notebook.magics", "ipywidgets":
         __import__(name)
     del name
 """
@@ -356,6 +356,12 @@ def _browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def _context(_browser: Any) -> Any:
+    """Return what the pages of all tests have in common: what JupyterLab is made of is loaded once."""
+    return _browser.new_context()
+
+
+@pytest.fixture(scope="session")
 def _spare_kernels(lab: Lab) -> list[str]:
     return [lab.start_kernel()]
 
@@ -369,11 +375,11 @@ def _ending(lab: Lab) -> Iterator[Executor]:
 
 @pytest.fixture
 def open_notebook(
-    lab: Lab, _spare_kernels: list[str], _browser: Any, _ending: Executor, request: pytest.FixtureRequest
+    lab: Lab, _spare_kernels: list[str], _context: Any, _ending: Executor, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Notebook]]:
     """Return ``open_notebook(*cells, width=1200, height=900)``: a new notebook with these code cells.
 
-    Each has a context of the browser and a kernel of its own. The kernel of the next one starts already.
+    Each has a page and a kernel of its own. The kernel of the next one starts already.
     """
     with contextlib.ExitStack() as opened:
 
@@ -383,9 +389,10 @@ def open_notebook(
             )
             nbformat.write(python_notebook(*cells), file)
             lab.give_kernel(file, _spare_kernels.pop() if _spare_kernels else lab.start_kernel())
-            context = _browser.new_context(viewport={"width": width, "height": height})
-            opened.callback(context.close)
-            notebook = Notebook(context.new_page(), lab, file)
+            page = _context.new_page()
+            opened.callback(page.close)
+            page.set_viewport_size({"width": width, "height": height})
+            notebook = Notebook(page, lab, file)
             if request.node is not request.session.items[-1]:
                 _spare_kernels.append(lab.start_kernel())
             return notebook

@@ -54,8 +54,11 @@ program.signature = program.signature.with_instructions("Is the review positive 
 
 
 def _progress_is_ready(notebook: Notebook) -> None:
-    candidates = notebook.page.locator("details.candidate")
-    notebook.wait_until(lambda: candidates.count() >= 8, "no candidates", 240)
+    def scored() -> int:
+        said = re.search(r"^candidates\n(\d+)$", notebook.text(), re.MULTILINE)
+        return int(said[1]) if said else 0
+
+    notebook.wait_until(lambda: scored() >= 8, "no candidates", 240)
 
 
 def _registry_is_ready(notebook: Notebook) -> None:

@@ -45,7 +45,7 @@ class Shell(Surface):
             echo(as_json_text(data, None if outcome.one_line else 2))
         else:
             text = outcome.value if outcome.text is None else outcome.text
-            show([text() if callable(text) else text, outcome.note, *outcome.below])
+            show([text() if callable(text) else text, *outcome.also, outcome.note, *outcome.below])
         if outcome.failure is not None:
             raise outcome.failure
         if outcome.refusal is not None:

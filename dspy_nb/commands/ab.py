@@ -52,7 +52,8 @@ _ONLINE: Final = (
 @common.lm
 @option(
     "--examples which",
-    "Also show the examples, or those that B fixed or broke, that are wrong or failed.",
+    "Which examples to show: all, or those that B fixed or broke, that are wrong or failed; by default the first "
+    "ones that B fixed or broke.",
     click.Choice(["fixed", "broken", "wrong", "errors", "all"]),
 )
 @option("--report reports", "Also write it to .md, .html or .json; repeatable.", common.FILES, multiple=True)
@@ -193,6 +194,8 @@ def _compare(
     verdicts = ", ".join(f"{one.b_name}: {one.verdict}" for one in compared)
     wanted = "not to be worse" if not_worse else "to be better"
     accepted = any(_accepted(one, not_worse) for one in compared)
+    from dspy_nb.views.comparison import without_examples
+
     flips = which if which in ("fixed", "broken") else None
     tables = [
         one.examples(wrong=which == "wrong", errors=which == "errors", flips=flips)
@@ -203,7 +206,7 @@ def _compare(
     return Outcome(
         result,
         lambda: {**result.to_dict(results=False), **data},
-        common.with_examples(result, tables),
+        without_examples(result) if tables else None,
         tables,
         status=0 if accepted else 1,
         complaint="" if accepted else f"nothing is shown {wanted} than {compared.baseline} ({verdicts})",

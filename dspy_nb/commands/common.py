@@ -163,11 +163,6 @@ def program_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     return argument("first", PROGRAMS, "[PROGRAM]", required=False)(merged)
 
 
-def with_examples(result: Any, tables: Sequence[Any]) -> Callable[[], str] | None:
-    """Return what makes the text of a result with tables of its examples, ``None`` for that of the result alone."""
-    return (lambda: "\n\n".join(one.report() for one in (result, *tables))) if tables else None
-
-
 def require(options: Mapping[str, Any], needed: Iterable[str]) -> None:
     """Check that parameters of the current command are given.
 

@@ -173,8 +173,7 @@ def evaluate(
     return Outcome(
         evaluation,
         lambda: {**evaluation.to_dict(results=False), **data},
-        common.with_examples(evaluation, tables),
-        tables,
+        also=tables,
         note=note,
         below=() if result is None else (result,),
         refusal=nb.GateFailed(list(result.reasons)) if result is not None and refused else None,

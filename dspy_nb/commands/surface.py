@@ -30,7 +30,7 @@ class Outcome:
         value: The result: what a magic returns, and what is shown.
         data: The result as JSON can hold it, for ``--json``; a function that makes it, where that costs.
         text: The result for a terminal, as text or as what there is a view of; by default ``value``.
-        also: What else a notebook shows, before the result.
+        also: What else is shown, such as examples: before the result in a notebook, after it in a terminal.
         note: A sentence to say after it, such as where it was kept.
         below: What else is shown after it, such as what a gate says.
         refusal: Why a rule said no: the exit status is 1, the cell fails.

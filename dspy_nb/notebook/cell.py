@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import keyword
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from dspy_nb.commands import words
 from dspy_nb.commands.surface import Outcome, Surface
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.text import visible
+from dspy_nb.core.text import did_you_mean, visible
 
 if TYPE_CHECKING:
     from dspy_nb.core.events import Listener
@@ -127,14 +126,12 @@ class Cell(Surface):
         first, *rest = word.split(".")
         if first not in self._namespace:
             names = [known for known in self._namespace if not known.startswith("_")]
-            raise InputError(
-                f"{option}: the notebook has no name {first!r}{_no_file(word) or _did_you_mean(first, names)}"
-            )
+            raise InputError(f"{option}: the notebook has no name {first!r}{_hint(word, first, names)}")
         found = self._namespace[first]
         for attribute in rest:
             if not hasattr(found, attribute):
                 names = [known for known in dir(found) if not known.startswith("_")]
-                hint = _no_file(word) or _did_you_mean(attribute, names)
+                hint = _hint(word, attribute, names)
                 raise InputError(f"{option}: {first} has no attribute {attribute!r}{hint}")
             found = getattr(found, attribute)
         return found
@@ -202,14 +199,11 @@ class Cell(Surface):
         return Browsable(versions, title, registry, model, columns=columns, live=live)
 
 
-def _no_file(word: str) -> str:
-    """Return a hint, where a word that is no name looks like a file."""
+def _hint(word: str, name: str, known: Iterable[str]) -> str:
+    """Return a hint for a word with an unknown name in it: that it is no file either, or what may be meant."""
     from dspy_nb.core.data.rows import FORMATS
 
-    return "; there is no such file either" if word.lower().endswith(tuple(FORMATS)) else ""
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint at names like ``name``, ``""`` if there are none."""
-    near = difflib.get_close_matches(name, list(known), n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    if word.lower().endswith(tuple(FORMATS)):
+        return "; there is no such file either"
+    meant = did_you_mean(name, known)
+    return f"; {meant}?" if meant else ""

@@ -169,7 +169,7 @@ class NotebookProgress(Display):
         rows = "".join(_candidate(*one) for one in shown)
         head = f'<div aria-hidden="true">{_cells(CANDIDATE_COLUMNS, "row head")}</div>'
         note = (
-            "<p class='soft'>the best of all; a better one folds the others</p>"
+            f"<p class='soft'>The {_BEST_SHOWN} best candidates so far; rows close again when one joins them.</p>"
             if len(ranked) > _BEST_SHOWN
             else ""
         )

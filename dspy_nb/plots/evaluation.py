@@ -12,10 +12,11 @@ from matplotlib.ticker import MaxNLocator
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.plots import figures
-from dspy_nb.plots.figures import BLUE, GREEN, GREY, ORANGE, axes_of, finish, shorten
+from dspy_nb.plots.figures import BLUE, GREEN, GREY, ORANGE, axes_of, finish, shorten_all
 from dspy_nb.views.wording import count, percent
 
 _MOST_ROWS = 20
+_FEW = 8  # labels that stand side by side in half of a figure
 
 
 def plot_evaluation(evaluation: Evaluation) -> Figure:
@@ -34,10 +35,11 @@ def plot_evaluation(evaluation: Evaluation) -> Figure:
         parts.append((plot_latency, 4))
     if not parts:
         raise InputError("nothing to draw: the evaluation has neither slices nor classes nor latencies")
-    columns = min(2, len(parts))
+    labels = 0 if evaluation.classification is None else len(evaluation.classification.confusion.labels)
+    columns = 1 if labels > _FEW or len(parts) == 1 else 2
     lines = [parts[i : i + columns] for i in range(0, len(parts), columns)]
     return figures.stack(
-        5.0 * columns,
+        5.0 * min(2, len(parts)),
         [
             (
                 max(2.6, 1.2 + 0.6 * max(rows for _, rows in line)),
@@ -63,7 +65,8 @@ def plot_classes(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
         rows = [row + (place - 1) * height for row in range(len(items))]
         bars = ax.barh(rows, values, height * 0.92, color=colour, label=measure)
         ax.bar_label(bars, labels=[f"{value:.2f}" for value in values], padding=3, fontsize=8, color=GREY)
-    figures.name_rows(ax, [f"{shorten(label)}\nn {s.support:,}" for label, s in items])
+    names = shorten_all(label for label, _ in items)
+    figures.name_rows(ax, [f"{name}\nn {s.support:,}" for name, (_, s) in zip(names, items, strict=True)])
     figures.span_0_to_1(ax, room=1.14)
     figures.legend_below(ax, 3, 2.4)
     return finish(ax, f"Classes of {found.field}{_cut(len(found.per_class))}")
@@ -76,7 +79,7 @@ def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
         InputError: The evaluation has no classes.
     """
     found = _need(evaluation.classification, "classes: give evaluate(..., label='field')").confusion
-    labels = [shorten(label) for label in found.labels[:_MOST_ROWS]]
+    labels = shorten_all(found.labels[:_MOST_ROWS])
     size = len(labels)
     counts = [list(row[:size]) for row in found.matrix[:size]]
     columns = list(labels)
@@ -84,17 +87,21 @@ def plot_confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
         columns.append("(no answer)")
         counts = [[*row, missing] for row, missing in zip(counts, found.unanswered, strict=False)]
     shares = [[number / (sum(row) or 1) for number in row] for row in counts]
-    ax = axes_of(ax, 2.2 + 0.7 * len(columns), 1.6 + 0.55 * size)
+    many = len(columns) > _FEW
+    ax = axes_of(ax, 2.2 + (0.45 if many else 0.7) * len(columns), 1.6 + (0.4 if many else 0.55) * size)
     shades = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for y, row in enumerate(counts):
         for x, number in enumerate(row):
             colour = figures.ink_on([float(part) for part in shades.to_rgba(shares[y][x])])
             weight = "bold" if x == y else "normal"
-            ax.text(x, y, f"{number:,}", ha="center", va="center", color=colour, fontweight=weight)
+            ax.text(
+                x, y, f"{number:,}", ha="center", va="center", color=colour, fontweight=weight,
+                fontsize=8 if many else 10,
+            )  # fmt: skip
     ax.set_xticks(range(len(columns)), columns)
     if max(map(len, columns)) * len(columns) > 40:
-        ax.tick_params(axis="x", labelrotation=35)
-        for tick in ax.get_xticklabels():
+        ax.tick_params(axis="x", labelrotation=90 if many else 35)
+        for tick in () if many else ax.get_xticklabels():
             tick.set_horizontalalignment("right")
     ax.set_yticks(range(size), labels)
     ax.set_ylabel("expected")
@@ -139,7 +146,8 @@ def plot_slices(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     ax.axvspan(low, high, color=GREY, alpha=0.13, linewidth=0)
     ax.axvline(evaluation.score, color=GREY, linestyle="--", linewidth=1.2)
     figures.draw_intervals(ax, range(len(items)), scores, [part.interval for _, part in items])
-    figures.name_rows(ax, [f"{shorten(key)}  (n {part.n:,})" for key, part in items])
+    names = shorten_all(key for key, _ in items)
+    figures.name_rows(ax, [f"{name}  (n {part.n:,})" for name, (_, part) in zip(names, items, strict=True)])
     figures.span_0_to_1(ax)
     along_x = f"score with {evaluation.confidence:.0%} interval\ndashed: {percent(evaluation.score)} of all"
     return finish(ax, f"Score by {evaluation.by}{_cut(len(slices))}", f"{along_x} {evaluation.n:,}")

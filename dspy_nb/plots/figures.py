@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from dspy_nb.core.text import excerpt
+from dspy_nb.core.text import excerpt, one_line
 from dspy_nb.views.rendering.html import markup
 
 # Okabe and Ito (2008), "Color Universal Design": told apart by people who confuse some colours. Nothing is said
@@ -147,6 +147,16 @@ def ink_on(colour: Sequence[float]) -> str:
 def shorten(label: str) -> str:
     """Return a label that fits beside a bar."""
     return excerpt(label, _LABEL_LENGTH)
+
+
+def shorten_all(labels: Iterable[str]) -> list[str]:
+    """Return labels that fit beside a bar: their beginnings, or their ends where several begin alike."""
+    whole = [one_line(label) for label in labels]
+    begun = [shorten(label) for label in whole]
+    return [
+        short if begun.count(short) == 1 or short == label else f"…{label[1 - _LABEL_LENGTH :]}"
+        for short, label in zip(begun, whole, strict=True)
+    ]
 
 
 def name_rows(ax: Axes, labels: Sequence[str]) -> None:

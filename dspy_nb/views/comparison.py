@@ -5,11 +5,24 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dspy_nb.core.ab.comparison import Comparison, Comparisons
 from dspy_nb.core.evaluation.pairing import Flip
 from dspy_nb.core.evaluation.scorecard import Evaluation
-from dspy_nb.views.documents import Block, Cell, Details, Document, Facts, Note, Score, Table, document, warn
+from dspy_nb.views.documents import (
+    Block,
+    Cell,
+    Details,
+    Document,
+    Facts,
+    Interactive,
+    Note,
+    Score,
+    Table,
+    document,
+    warn,
+)
 from dspy_nb.views.examples.blocks import examples_block
 from dspy_nb.views.examples.columns import FOLDED, SMALL, Cap, fields_text
 from dspy_nb.views.findings import finding_blocks
@@ -44,6 +57,20 @@ def _(found: Comparison) -> Document:
     subtitle = f"{found.metric} · {found.n:,} of {count(found.n_planned, 'example')} · seed {found.seed}"
     title = f"A/B: {found.a_name} (A) and {found.b_name} (B)"
     return Document(title, blocks, subtitle, f"{title}: {_verdict(found)}")
+
+
+def without_examples(found: Comparison | Comparisons) -> Document:
+    """Return the document of a comparison for a place that shows its examples elsewhere."""
+    shown = document(found)
+    return replace(shown, blocks=_leave_out(shown.blocks))
+
+
+def _leave_out(blocks: Sequence[Block]) -> list[Block]:
+    return [
+        replace(block, blocks=_leave_out(block.blocks)) if isinstance(block, Details) else block
+        for block in blocks
+        if not isinstance(block, Interactive)
+    ]
 
 
 def _verdict(found: Comparison) -> str:

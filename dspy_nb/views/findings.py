@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from dspy_nb.core.evaluation.diagnosis import Finding
 from dspy_nb.core.evaluation.examples import ExampleResult
-from dspy_nb.core.text import excerpt
 from dspy_nb.views.documents import Block, Details, Table, warn
+from dspy_nb.views.examples.columns import fields_text
 
 _EXAMPLES_SHOWN = 3
 _TOLD_AT_ONCE = 6
@@ -44,13 +43,9 @@ def finding_notes(texts: Sequence[str]) -> list[Block]:
 
 
 def _row(result: ExampleResult) -> tuple[int, str, str, str]:
-    answer = _values(result.predicted)
+    inputs, expected, answer = (
+        fields_text(fields, _EXCERPT) for fields in (result.inputs, result.expected, result.predicted)
+    )
     if not answer:
         answer = f"({result.error.kind})" if result.error else "(no answer)"
-    return result.index, _values(result.inputs), _values(result.expected), answer
-
-
-def _values(values: Mapping[str, Any]) -> str:
-    if len(values) == 1:
-        return excerpt(next(iter(values.values())), _EXCERPT)
-    return excerpt(", ".join(f"{name}: {value}" for name, value in values.items()), _EXCERPT)
+    return result.index, inputs, expected, answer

@@ -192,8 +192,6 @@ def _held_out_notes(run: OptimizationRun) -> list[Block]:
                 f" and count as wrong; without them the score is {Score(evaluation.score_without_errors)}."
             )
             blocks.append(Note(text, warning=not evaluation.reliable))
-    if not after.score > before.score:
-        blocks.append(Note("The optimized program does not score higher on held-out examples.", warning=True))
     return blocks
 
 

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -124,9 +125,21 @@ def test_json_has_the_numbers_and_no_single_examples(capsys):
 
 def test_the_examples_that_changed_are_printed_where_they_are_asked_for(capsys):
     assert main([*command(_WEAK, _STRONG), "--examples", "fixed"]) == 0
-    lines = [line.split() for line in said(capsys)[0].splitlines() if line.endswith("  fixed")]
+    out = said(capsys)[0]
+    assert "What B fixed" not in out  # it would say the same again
+    lines = [line.split() for line in out.splitlines() if line.endswith("  fixed")]
     assert len(lines) > 5
     assert all("(wrong)" in line and "(right)" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_examples_fit_the_terminal(capsys, monkeypatch, width):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main([*command(_WEAK, _STRONG), "--examples", "all"]) == 0
+    lines = re.sub(r"\x1b\[\d*m", "", said(capsys)[0]).splitlines()
+    assert any("fixed" in line for line in lines)
+    assert max(map(len, lines)) <= width
 
 
 def test_one_look_answers_all(capsys, engine):

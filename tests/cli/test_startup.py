@@ -39,6 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "history --environment production",
         "check",
         "promote m@1.1.0 --to staging",
+        "deploy m@1.1.0 --to staging",
         "diff m@1.0.0 m@1.1.0",
         "archive m --keep-latest 1",
         "runs",

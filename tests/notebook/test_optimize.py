@@ -199,7 +199,7 @@ def test_a_dry_run_returns_the_estimate_and_asks_nothing(notebook):
             "Invalid value for '--budget-calls': 'many' is not a valid integer",
         ),
         (f"{OPTIMIZE} --budget-calls -3", "--budget-calls=-3 is not a positive whole number"),
-        (f"{OPTIMIZE} --optimizer MIPROv3", "did you mean 'MIPROv2'"),
+        (f"{OPTIMIZE} --optimizer MIPROv3", "did you mean MIPROv2"),
         (f"{OPTIMIZE} --preset ligth", "unknown preset 'ligth'"),
         (f"{OPTIMIZE} --option num_candidates", "is not name=value"),
         (f"{OPTIMIZE} --option max_rounds=1 --option max_rounds=2", "option 'max_rounds' is given twice"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from dataclasses import replace
 
@@ -137,3 +139,32 @@ def test_many_long_labels_are_cut_and_said():
         "Score by label, 20 of 30", "Classes of label, 20 of 30", "Confusion matrix, 20 of 30",
     ]  # fmt: skip
     assert all(len(text) < 60 for text in texts(figure))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [f"label number {i} with a very long name, and more" for i in range(20)],
+        [f"labels that begin alike and only differ at their end {i}" for i in range(9)],
+        ["a rather long label of a class", "another long label of a class"],
+        [f"c{i}" for i in range(20)],
+    ],
+)
+@pytest.mark.parametrize("draw", [plots.plot_confusion, plots.plot_evaluation])
+def test_the_labels_of_a_confusion_matrix_do_not_overlap(draw, labels):
+    data = [
+        dspy.Example(q=f"{i} {label}", label=label).with_inputs("q") for i in range(2) for label in labels
+    ]
+    ev = nb.evaluate(lambda q: dspy.Prediction(label=q[2:]), data, nb.exact_match("label"), label="label")
+    figure = draw(ev)
+    figure.canvas.draw()
+    (axes,) = (axes for axes in figure.axes if axes.get_title("left") == "Confusion matrix")
+    shown = [tick for tick in axes.get_xticklabels() if tick.get_text()]
+    assert len({tick.get_text() for tick in shown}) == len(labels)
+    turned = shown[0].get_rotation()
+    boxes = [tick.get_window_extent() for tick in shown]
+    if turned in (0, 90):
+        assert all(a.x1 <= b.x0 for a, b in itertools.pairwise(boxes))
+    else:  # the distance between two lines at an angle
+        apart = (boxes[1].x1 - boxes[0].x1) * math.sin(math.radians(turned))
+        assert apart > shown[0].get_fontsize() / 72 * figure.dpi

@@ -162,4 +162,5 @@ def test_a_value_that_contains_itself_is_said_as_python_says_it() -> None:
 
 
 def test_texts_from_right_to_left_keep_their_direction() -> None:
-    assert '<td dir="auto" class="text">שלום</td>' in evaluated("שלום").examples().to_html()
+    html = evaluated("שלום").examples().to_html()
+    assert '<td dir="auto" class="text" style="text-align:left">שלום</td>' in html

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ class Conditions:
 
 
 def _model_of(program: dspy.Module | None) -> str | None:
+    if program is None and "dspy" not in sys.modules:
+        return None  # who has not imported it has configured none, and need not wait for it
     import dspy
 
     from dspy_nb.core.programs.spec import base_model

@@ -7,7 +7,6 @@ seed) is not among them.
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +20,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.optimization import calls, checks, estimates
 from dspy_nb.core.optimization.calls import Assignment, Made
 from dspy_nb.core.optimization.estimates import Estimate, Sizes
-from dspy_nb.core.text import value_text
+from dspy_nb.core.text import did_you_mean, value_text
 
 _MANAGED = {
     "self", "metric", "student", "programs", "trainset", "valset", "num_threads", "seed", "max_errors",
@@ -148,9 +147,7 @@ def get_optimizer(name: Any) -> Optimizer:
     for known, reason in _REFUSED.items():
         if known.lower() == text.lower():
             raise InputError(f"optimizer {known} is refused: {reason}")
-    raise InputError(
-        f"unknown optimizer {text!r}{_suggest(text, OPTIMIZERS)}; valid: {', '.join(OPTIMIZERS)}"
-    )
+    raise InputError(f"unknown optimizer {text!r}{_hint(text, OPTIMIZERS)}; valid: {', '.join(OPTIMIZERS)}")
 
 
 def resolve_options(optimizer: Optimizer, given: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
@@ -175,7 +172,7 @@ def resolve_options(optimizer: Optimizer, given: Mapping[str, Any], sizes: Sizes
             )
         if name not in options:
             raise InputError(
-                f"{optimizer.name} has no option {name!r}{_suggest(name, options)}; "
+                f"{optimizer.name} has no option {name!r}{_hint(name, options)}; "
                 f"valid: {', '.join(sorted(options))}"
             )
         checks.check_value(optimizer.name, name, value, options[name])
@@ -196,10 +193,9 @@ def resolve_options(optimizer: Optimizer, given: Mapping[str, Any], sizes: Sizes
     return options
 
 
-def _suggest(word: str, valid: Mapping[str, Any]) -> str:
-    lower = {name.lower(): name for name in valid}
-    close = difflib.get_close_matches(word.lower(), list(lower), n=1)
-    return f" (did you mean {lower[close[0]]!r}?)" if close else ""
+def _hint(word: str, valid: Iterable[str]) -> str:
+    meant = did_you_mean(word, valid)
+    return f" ({meant}?)" if meant else ""
 
 
 def _as_lm(name: str, value: Any) -> Any:

@@ -396,34 +396,40 @@ class Registry(Catalogue):
         Raises:
             RegistryError: The folder of the environments cannot be read.
         """
-        found: dict[str, builtins.list[LiveIn]] = {}
         damage: builtins.list[DspyNbError] = []
-        for name in self.environments():
-            try:
-                now = self.environment(name).read(lambda state: state.now)
-            except DspyNbError as error:
-                damage.append(error)
-                continue
-            if now is not None:
-                found.setdefault(now.ref, []).append(LiveIn(name))
-                if now.canary is not None:
-                    found.setdefault(now.canary.candidate, []).append(LiveIn(name, now.canary.share))
-        return found, damage
+        return self._served(damage)[0], damage
 
     def _live(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return what is served now, live or as a canary, and what a roll-back would make live.
 
         Both are references, each with the name of an environment that does.
         """
-        live: dict[str, str] = {}
+        served, next_live = self._served()
+        return {ref: places[-1].environment for ref, places in served.items()}, next_live
+
+    def _served(
+        self, damage: builtins.list[DspyNbError] | None = None
+    ) -> tuple[dict[str, builtins.list[LiveIn]], dict[str, str]]:
+        """Return where each version is served, and those that a roll-back would make live, each with where.
+
+        What is wrong with an environment is raised, or noted in ``damage`` where that is given.
+        """
+        served: dict[str, builtins.list[LiveIn]] = {}
         next_live: dict[str, str] = {}
         for name in self.environments():
-            stack, canary = self.environment(name).read(lambda state: (state.live[-2:], state.canary))
-            live.update(dict.fromkeys(stack[-1:], name))
-            next_live.update(dict.fromkeys(stack[:-1], name))
-            if canary is not None:
-                live[canary.candidate] = name
-        return live, next_live
+            try:
+                now, before = self.environment(name).read(lambda state: (state.now, state.live[-2:-1]))
+            except DspyNbError as error:
+                if damage is None:
+                    raise
+                damage.append(error)
+                continue
+            next_live.update(dict.fromkeys(before, name))
+            if now is not None:
+                served.setdefault(now.ref, []).append(LiveIn(name))
+                if now.canary is not None:
+                    served.setdefault(now.canary.candidate, []).append(LiveIn(name, now.canary.share))
+        return served, next_live
 
     def _written(self, model_id: str, version: str) -> ModelVersion:
         """Return a version about which this process has just written to the log."""

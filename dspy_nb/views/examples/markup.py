@@ -24,11 +24,14 @@ from dspy_nb.views.examples.columns import (
     without_files,
     wrong_word,
 )  # fmt: skip
-from dspy_nb.views.rendering.html import markup
+from dspy_nb.views.rendering.html import markup, term
 from dspy_nb.views.wording import UNKNOWN, count, dollars, format_or_dash
 
 _FIELD: Final = 2000  # characters of a field, or of a message, that is opened
 _FIELDS: Final = 40
+_TO_THE_LEFT: Final = (
+    ' style="text-align:left"'  # JupyterLab, where the style sheet is not trusted: to the right
+)
 _BEGINNING: Final = 12_000  # characters of what several prompts begin with
 
 
@@ -48,7 +51,10 @@ def draw(table: ExampleTable, cap: Cap) -> str:
         if left < 0 and parts:
             break
         parts.append(part)
-    head = "".join(f'<th scope="col" class="{column.kind}">{markup(column.name)}</th>' for column in columns)
+    head = "".join(
+        f'<th scope="col" class="{column.kind}"{_side(column)}>{markup(column.name)}</th>'
+        for column in columns
+    )
     said = notice(table, len(parts), cap)
     below = f'<p class="soft notice">{markup(said)}</p>' if said else ""
     shown = f"<table><thead><tr>{head}</tr></thead>{''.join(parts)}</table>"
@@ -74,7 +80,7 @@ def _example(
     )
     inputs = _fields_html("input", row[0].inputs, length) + _fields_html("expected", row[0].expected, length)
     details = f"<details><summary>Example {row[0].index}, more</summary><dl>{inputs}</dl>{more}</details>"
-    below = f'<tr class="more"><td colspan="{len(columns)}">{details}</td></tr>'
+    below = f'<tr class="more"><td colspan="{len(columns)}"{_TO_THE_LEFT}>{details}</td></tr>'
     return f'<tbody class="{" ".join(kinds)}"><tr>{cells}</tr>{below}</tbody>'
 
 
@@ -83,7 +89,11 @@ def _cell(column: Column, row: Sequence[ExampleResult], *, first: bool) -> str:
     value = "" if column.value is None else f' data-value="{markup(_key(column.value(row)))}"'
     tag = 'th scope="row"' if first else 'td dir="auto"'
     shown = f'<span class="{colour}">{text}</span>' if colour else text
-    return f'<{tag} class="{column.kind}"{value}>{shown}</{"th" if first else "td"}>'
+    return f'<{tag} class="{column.kind}"{_side(column)}{value}>{shown}</{"th" if first else "td"}>'
+
+
+def _side(column: Column) -> str:
+    return "" if column.kind == "num" else _TO_THE_LEFT
 
 
 def _key(value: Any) -> str:
@@ -98,7 +108,7 @@ def _result(result: ExampleResult, arm: str, shared: _Shared, length: int) -> st
         f"{arm} score".strip(): scores,
         f"{arm} took".strip(): "" if math.isnan(result.latency_ms) else f"{result.latency_ms:,.0f} ms",
     }
-    facts += "".join(f"<dt>{markup(name)}</dt><dd>{markup(text)}</dd>" for name, text in said.items() if text)
+    facts += "".join(term(name, markup(text)) for name, text in said.items() if text)
     calls = "".join(
         _call(call, f"{arm}: " if arm else "", number, len(result.calls), shared, length)
         for number, call in enumerate(result.calls, 1)
@@ -112,12 +122,12 @@ def _fields_html(what: str, fields: Mapping[str, Any], length: int) -> str:
         for name, value in list(fields.items())[:_FIELDS]
     ]
     if len(fields) > _FIELDS:
-        items.append(f"<dt>{markup(what)}</dt><dd>… and {len(fields) - _FIELDS:,} more fields</dd>")
+        items.append(term(what, f"… and {len(fields) - _FIELDS:,} more fields"))
     return "".join(items)
 
 
 def _term(name: str, text: str) -> str:
-    return f'<dt>{markup(name)}</dt><dd dir="auto"><pre>{markup(text)}</pre></dd>'
+    return term(name, f"<pre>{markup(text)}</pre>", ' dir="auto"')
 
 
 def _call(call: LMCall, arm: str, number: int, of: int, shared: _Shared, length: int) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
+
+from dspy_nb.views.rendering.terminal import width_of
 
 FEWEST_FOR_BAR: Final = 60
 """Columns that a terminal must have for a bar to be in the line."""
@@ -59,25 +60,17 @@ def lay_out(
         said = [[Form(_as_ascii(form.text), form.rank) for form in part] for part in said]
     width -= 1
     room = width - _SHORTEST_BAR * bar
-    while (excess := columns(str(_join(said, bar))) - room) > 0 and any(said):
+    while (excess := width_of(str(_join(said, bar))) - room) > 0 and any(said):
         place = max((n for n, part in enumerate(said) if part), key=lambda n: (said[n][0].rank, n))
         form, *shorter = said[place]
         if place == 0 and not shorter:
-            shorter = _cut(form, columns(form.text) - excess, "..." if ascii_only else "…")
+            shorter = _cut(form, width_of(form.text) - excess, "..." if ascii_only else "…")
         said[place] = shorter
     line = _join(said, bar)
     if share is None or not bar:
         return line
-    length = min(width - columns(str(line)), _LONGEST_BAR)
+    length = min(width - width_of(str(line)), _LONGEST_BAR)
     return line._replace(bar=_bar(min(max(share, 0.0), 1.0), length, "#" if ascii_only else _BLOCKS))
-
-
-def columns(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    if text.isascii():
-        return len(text)
-    wide = [unicodedata.east_asian_width(one) in "WF" for one in text]
-    return sum(wide) + sum(not unicodedata.combining(one) for one in text)
 
 
 def _join(said: Sequence[Part], bar: bool) -> Line:
@@ -101,7 +94,7 @@ def _bar(share: float, length: int, blocks: str) -> str:
 def _cut(form: Form, room: int, ellipsis: str) -> list[Form]:
     """Return as many whole words as there is room for, with an ellipsis; nothing where there is none for one."""
     words = form.text.split()
-    while words and columns(" ".join(words)) + len(ellipsis) > room:
+    while words and width_of(" ".join(words)) + len(ellipsis) > room:
         words.pop()
     return [Form(" ".join(words).rstrip(",:;") + ellipsis, form.rank)] if words else []
 

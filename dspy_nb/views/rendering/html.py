@@ -43,6 +43,15 @@ def markup(text: str) -> str:
     return html.escape(visible(text))
 
 
+def term(name: str, description: str, attributes: str = "") -> str:
+    """Return an item of a list of facts: its name, and markup with attributes that describes it.
+
+    JupyterLab takes the style sheet out of what it does not trust, and lets names and descriptions float: each pair
+    then has to begin below the one before.
+    """
+    return f'<dt style="clear:both">{markup(name)}</dt><dd{attributes}>{description}</dd>'
+
+
 def to_html(result: object) -> str:
     """Return a result or a document as a piece of HTML that brings its style along."""
     shown = document(result)
@@ -71,7 +80,7 @@ def _html(block: Block) -> str:
         return _html_table(block)
     if isinstance(block, Facts):
         start, end, kind = ("<div>", "</div>", ' class="tiles"') if block.tiles else ("", "", "")
-        items = (f"{start}<dt>{markup(name)}</dt><dd>{markup(text)}</dd>{end}" for name, text in block.items)
+        items = (f"{start}{term(name, markup(text))}{end}" for name, text in block.items)
         return f"<dl{kind}>{''.join(items)}</dl>"
     if isinstance(block, Bar):
         return _html_bar(block)

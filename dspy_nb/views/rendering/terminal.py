@@ -19,8 +19,8 @@ def width_of(text: str) -> int:
     """Return how many columns of a terminal a line takes."""
     if text.isascii():
         return len(text)
-    marks = sum(unicodedata.category(character) in ("Mn", "Me") for character in text)
-    return len(text) - marks + sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    shown = [one for one in text if unicodedata.category(one) not in ("Mn", "Me", "Cf")]
+    return len(shown) + sum(unicodedata.east_asian_width(one) in "WF" for one in shown)
 
 
 def wrap(text: str, width: int, start: str = "", rest: str | None = None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser import _browser, _ending, _spare_kernels, lab, open_notebook  # noqa: F401 - fixtures
+from tests.browser import _browser, _context, _ending, _spare_kernels, lab, open_notebook  # noqa: F401 - fixtures
 
 
 @pytest.hookimpl(trylast=True)

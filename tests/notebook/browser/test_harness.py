@@ -6,7 +6,8 @@ import pytest
 
 import dspy_nb
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+# Slow, as far as make test goes: every other browser test runs cells, clicks, stops, saves and reloads.
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_a_notebook_runs_widgets_are_clicked_and_outputs_survive_a_reload(open_notebook, tmp_path):

@@ -58,13 +58,13 @@ def opened(open_notebook, tmp_path: Path):
     return open_
 
 
-def test_the_panel_moves_stop_keeps_the_best_and_a_reload_still_shows_it(opened):
-    notebook, pace = opened(_OPTIMIZE, _RESULT)
+def test_the_panel_moves_stop_keeps_the_best_as_the_kernel_menu_does_and_a_reload_still_shows_it(opened):
+    notebook, pace = opened(_OPTIMIZE, _RESULT, _OPTIMIZE, _RESULT)
     notebook.start(1)
     _answer_until_candidates(notebook, pace)
     calls = _calls(notebook)
     pace.answer_until(lambda: _calls(notebook) > calls, "the panel does not move")
-    stable = notebook.page.get_by_text("the best of all")
+    stable = notebook.page.get_by_text("best candidates so far")
     pace.answer_until(lambda: stable.count() and "75.0%" not in _rows(notebook), "no stable best")
     row = notebook.page.locator("details.candidate").first
     row.locator("summary").click()
@@ -94,16 +94,13 @@ def test_the_panel_moves_stop_keeps_the_best_and_a_reload_still_shows_it(opened)
     assert "best score" in text
     assert notebook.output(1).locator("svg.scores").is_visible()
 
-
-def test_the_kernel_menu_stops_a_run_as_the_button_does(opened):
-    notebook, pace = opened(_OPTIMIZE, _RESULT)
-    notebook.start(1)
+    notebook.start(3)
     _answer_until_candidates(notebook, pace)
     notebook.interrupt()
-    pace.answer_until_done(1)
-    assert "interrupted after" in notebook.output(1).inner_text()
-    notebook.run(2)
-    assert notebook.output(2).inner_text().split()[::2] == ["interrupt", "True"]
+    pace.answer_until_done(3)
+    assert "interrupted after" in notebook.output(3).inner_text()
+    notebook.run(4)
+    assert notebook.output(4).inner_text().split()[::2] == ["interrupt", "True"]
 
 
 def test_runs_in_the_background_leave_later_cells_usable_and_their_output_alone(opened):

@@ -20,8 +20,9 @@ from dspy_nb.core.events import (
     Started,
 )
 from dspy_nb.views.progress.call_state import CallState
-from dspy_nb.views.progress.line import Form, Line, columns, lay_out
+from dspy_nb.views.progress.line import Form, Line, lay_out
 from dspy_nb.views.progress.states import follow
+from dspy_nb.views.rendering.terminal import width_of
 from dspy_nb.views.wording import roughly, time_left
 
 WIDTHS = (40, 60, 80, 100, 200)
@@ -160,7 +161,7 @@ def test_no_line_is_longer_than_the_terminal_and_nothing_in_it_is_half(
 ):
     found = lay_out(title, share, parts, width, ascii_only=ascii_only)
     shown = str(found)
-    assert columns(shown) < width or not shown
+    assert width_of(shown) < width or not shown
     assert not ascii_only or shown.isascii()
     assert not found.bar or (width >= 60 and len(found.bar) >= 10)
     if not ascii_only:
