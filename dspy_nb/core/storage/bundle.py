@@ -1,8 +1,8 @@
 """The entries of a log on object storage once more, in one object: who opens a log anew reads that, not a thousand.
 
 It is derived, and no second truth: each entry in it stands with the signature that its own object had, counts only
-where the list of the log shows that signature still, and is verified like the object. A bundle that is missing, stale,
-cut short or foreign costs requests and changes nothing; ``check`` never looks at it::
+where the list of the log shows that signature still, and is verified like the object. A bundle that is missing,
+stale, cut short or foreign costs requests and changes nothing; ``check`` never looks at it::
 
     bundles/models/<model>.bundle       sha256 of the rest; length and signature of each entry; the entries
     bundles/environments/<name>.bundle

@@ -67,9 +67,9 @@ S = TypeVar("S", bound=LogState)
 class Log(Generic[S]):
     """The log in one folder and the state that it folds into.
 
-    Reading costs two ``stat`` when nothing is new, and one file per new entry; on object storage a long
-    log that is opened anew comes from its bundle. The state belongs to the log: callers read it and hold ``lock`` while they do, and never
-    change it.
+    Reading costs two ``stat`` when nothing is new, and one file per new entry; on object storage a long log that is
+    opened anew comes from its bundle. The state belongs to the log: callers read it and hold ``lock`` while they do,
+    and never change it.
 
     Attributes:
         folder: Of the log.

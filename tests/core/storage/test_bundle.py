@@ -159,7 +159,9 @@ def test_check_reads_every_entry_itself(root: Place, monkeypatch: pytest.MonkeyP
         registry.register(program(), "m")
     storage, read = registry.root.storage, registry.root.storage.read  # type: ignore[union-attr]
     opened: list[str] = []
-    monkeypatch.setattr(storage, "read", lambda place, **more: opened.append(str(place)) or read(place, **more))
+    monkeypatch.setattr(
+        storage, "read", lambda place, **more: opened.append(str(place)) or read(place, **more)
+    )
     assert registry.check() == []
     assert not [path for path in opened if path.endswith(".bundle")]
     assert len({path for path in opened if "/log/" in path}) == 9
