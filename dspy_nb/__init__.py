@@ -22,6 +22,7 @@ FRONTS = {
     "markdown": "dspy_nb.views.rendering.markdown:to_markdown",
     "html": "dspy_nb.views.rendering.html:to_html",
     "plot": "dspy_nb.plots.runs:plot_run",
+    "plot_sweep": "dspy_nb.plots.sweeps:plot_sweep",
     "called": "dspy_nb.notebook.assigned:called",
     "progress": "dspy_nb.views.progress.listeners:progress_here",
     "progress in IPython": "dspy_nb.notebook.listeners:ipython_progress",

@@ -73,6 +73,13 @@ from .core.registry.registry import Registry as Registry
 from .core.statistics.sample_sizes import Plan as Plan
 from .core.statistics.sample_sizes import plan as plan
 from .core.supervision.budget import Budget as Budget
+from .core.sweep.result import SweepCell as SweepCell
+from .core.sweep.result import SweepResult as SweepResult
+from .core.sweep.sweep import sweep as sweep
+from .core.sweep_events import CellEnded as CellEnded
+from .core.sweep_events import CellStarted as CellStarted
+from .core.sweep_events import SweepEnded as SweepEnded
+from .core.sweep_events import SweepStarted as SweepStarted
 from .notebook.widgets.progress import ABPanel as ABPanel
 from .notebook.widgets.progress import ProgressPanel as ProgressPanel
 from .notebook.widgets.registry import RegistryBrowser as RegistryBrowser

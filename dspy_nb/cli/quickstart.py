@@ -27,8 +27,8 @@ def run_demo(folder: Path, out: IO[str]) -> dict[str, Any]:
 
     Returns:
         ``before``, ``after`` (``score``, ``interval``, ``n`` of the held-out reviews), ``difference``
-        (``score``, ``interval``, ``verdict``), ``lm_calls``, ``cache_hits``, ``duration_s`` and ``model`` (a
-        reference); and ``folder``, ``notebook`` and ``total_s``.
+        (``score``, ``interval``, ``verdict``), ``lm_calls``, ``cache_hits``, ``race`` (``skipped`` of ``raced``
+        answers), ``duration_s`` and ``model`` (a reference); and ``folder``, ``notebook`` and ``total_s``.
 
     Raises:
         ModelNotInstalled: The embedded model is needed and not there.
@@ -66,6 +66,8 @@ def summary(result: Mapping[str, Any]) -> str:
     folder = short_path(Path(result["folder"]))
     model_id, _, version = result["model"].partition("@")
     called = f"{result['lm_calls']:,} LM calls, {result['cache_hits']:,} answers from the cache"
+    race = result["race"]
+    saved = f"{race['skipped']:,} of the {race['raced']:,} answers of the search"
     places = {
         "quickstart.ipynb": "the notebook that was executed, with its output",
         f"registry/models/{model_id}/{version}/": "the program: model.json, metadata.json, README.md",
@@ -82,6 +84,7 @@ Short-review sentiment, scored on {after["n"]} held-out reviews that the search 
 
 {_outcome(result["difference"])}
 {called}; {duration(result["total_s"])} in all, {duration(result["duration_s"])} of them optimizing.
+Candidates that could not win any more were not asked further, which saved {saved}.
 
 In {folder}:
 {lines}

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from dspy_nb.commands import ab, deployment, evaluate, monitor, optimize, pipeline, presets, registry, runs
+from dspy_nb.commands import (
+    ab,
+    deployment,
+    evaluate,
+    monitor,
+    optimize,
+    pipeline,
+    presets,
+    registry,
+    runs,
+    sweep,
+)
 from dspy_nb.commands.declaration import Verb
 
 COMMANDS: Final[tuple[Verb, ...]] = (
@@ -29,5 +40,6 @@ COMMANDS: Final[tuple[Verb, ...]] = (
     registry.registry,
     registry.show,
     runs.runs,
+    sweep.sweep,
 )
 """Every command that a shell or a notebook has; a new one is added here."""

@@ -66,7 +66,8 @@ def optimize(
         task = wanted.task
         cost = describe_estimate(wanted.estimate, task.budget)
         if dry_run:
-            data = {"lm_calls": wanted.estimate.lm_calls, **asdict(wanted.estimate)}
+            estimate = wanted.estimate
+            data = {"lm_calls": estimate.lm_calls, "fewest": estimate.fewest, **asdict(estimate)}
             return Outcome(wanted.estimate, data, cost, aside=True)
         listeners = [] if quiet else here.announce(cost)
         voice = here.voice(wanted.model_id, root)
@@ -142,12 +143,21 @@ def _facts(run: nb.OptimizationRun, version: nb.ModelVersion | None) -> dict[str
         "test_after": _score(run.test_after),
         "improvement": None if gain is None else {**asdict(gain), "verdict": gain.verdict},
         "candidates": [
-            {"number": c.number, "score": c.score, "n": c.n, "full": c.full} for c in run.candidates
+            {
+                "number": c.number,
+                "score": c.score,
+                "n": c.n,
+                "full": c.full,
+                "abandoned": None if c.abandoned is None else asdict(c.abandoned),
+            }
+            for c in run.candidates
         ],
+        "race": {"rule": plan.race, "skipped": run.skipped, "raced": run.raced},
         "usage": run.usage.to_dict(),
         "errors": run.errors.count,
         "findings": [asdict(finding) for finding in run.findings],
         "estimated_lm_calls": plan.estimate.lm_calls,
+        "fewest_lm_calls": plan.estimate.fewest,
         "stopped_by": run.stopped_by,
         "duration_s": round(run.duration_s, 3),
     }

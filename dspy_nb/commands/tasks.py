@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import click
+
 import dspy_nb as nb
 from dspy_nb.commands import common, words
 from dspy_nb.commands.declaration import given, name_of, option, option_group
 from dspy_nb.commands.surface import Surface
 
-_BUDGET: Final = ("lm_calls", "seconds", "tokens", "usd", "call_seconds")
+BUDGET: Final = ("lm_calls", "seconds", "tokens", "usd", "call_seconds")
 _SETS: Final = ("trainset", "valset", "testset")
 _STORED: Final = {"trainset": "train_data", "valset": "val_data", "testset": "test_data"}
 """The names that versions store the files of the sets under."""
@@ -52,6 +54,12 @@ task_options: Final = option_group(
     common.seed,
     common.num_threads,
     common.lm,
+    option(
+        "--race",
+        "When to ask a candidate no further: it cannot win, or very probably will not. By default exact where that "
+        "changes no result.",
+        click.Choice(["exact", "paired", "off"]),
+    ),
     option("--recompile", "Accept a program that was compiled before.", bool),
     option(
         "--like",
@@ -130,8 +138,9 @@ def reading_task(
             **sets,
             metric=None if metric is None else here.metric(metric, "--metric"),
             options=own if isinstance(own, dict) else here.options(own),
-            budget=nb.Budget(**{name: settings[name] for name in _BUDGET}),
+            budget=nb.Budget(**{name: settings[name] for name in BUDGET}),
             **{name: settings[name] for name in ("optimizer", "preset", "seed", "num_threads", "recompile")},
+            race={None: "auto", "off": None}.get(settings["race"], settings["race"]),
         )
         command = {
             "program": _portable(settings["program"]),
@@ -161,8 +170,9 @@ def _repeated(options: Mapping[str, Any], root: str) -> tuple[dict[str, Any], di
         "optimizer": metadata["optimizer"],
         "seed": metadata.get("seed") or 0,
         "num_threads": metadata.get("num_threads"),
+        "race": (metadata["race"] or "off") if "race" in metadata else None,
         "model_id": version.model_id,
-        **{name: budget.get(name) for name in _BUDGET},
+        **{name: budget.get(name) for name in BUDGET},
     }
     there = set(given())
     settings = {**options, **{name: value for name, value in stored.items() if name not in there}}

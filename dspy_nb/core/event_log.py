@@ -13,6 +13,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import dspy_nb.core.sweep_events  # noqa: F401 (so that its kinds are read too)
 from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.events import EVENT_KINDS, Event

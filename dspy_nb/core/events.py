@@ -85,7 +85,8 @@ class Progress(Event):
         step: LM calls answered so far, cache hits included.
         message: what the optimizer is doing, in words.
         metrics: lm_calls, cache_hits, errors, prompt_tokens, completion_tokens, usd, best_score,
-            baseline_score, elapsed_s.
+            baseline_score, elapsed_s, skipped (examples that a race did not ask), raced (those, and those that
+            were asked in the same evaluations).
     """
 
     step: int
@@ -105,6 +106,9 @@ class CandidateScored(Event):
         best: True when it is the best candidate so far.
         instruction: beginning of its first predictor's instruction.
         demos: how many demos its predictors carry together.
+        abandoned: how many examples there are, if a race gave it up after ``n``; its score is then an estimate.
+        interval: of such a score.
+        certain: whether the score is for certain in that interval.
         prompt: its whole prompt (a ``Prompt``) for listeners in the process; not in the log.
     """
 
@@ -115,6 +119,9 @@ class CandidateScored(Event):
     best: bool
     instruction: str = ""
     demos: int = 0
+    abandoned: int | None = None
+    interval: tuple[float, float] | None = None
+    certain: bool = False
     prompt: Any = field(default=None, repr=False, compare=False, kw_only=True, metadata=_IN_PROCESS)
 
 

@@ -222,6 +222,22 @@ class ComparisonEvidence(_Difference, frozen=True, kw_only=True):
     rule: str | None = None
 
 
+class SweepEvidence(_Difference, frozen=True, kw_only=True):
+    """What a sweep found of its best cell, B, against the program as it was given, A.
+
+    Attributes:
+        cell: Name of the best cell.
+        candidates: How many were compared with the leader on the same examples, which it is corrected for.
+        overall_confidence: 1 − α of all those comparisons together.
+    """
+
+    kind_name: ClassVar[str] = "sweep"
+
+    cell: str | None = None
+    candidates: int | None = None
+    overall_confidence: float | None = None
+
+
 class ExperimentEvidence(_Difference, frozen=True, kw_only=True):
     """What an experiment on live traffic found, and why and how a person ended it."""
 
@@ -279,7 +295,8 @@ class _Unknown(Evidence, frozen=True, kw_only=True):
 KINDS: Final[dict[str, type[Evidence]]] = {
     kind.kind_name: kind
     for kind in (
-        EvaluationEvidence, GateResult, ComparisonEvidence, ExperimentEvidence, CanaryEvidence, HealthEvidence
+        EvaluationEvidence, GateResult, ComparisonEvidence, SweepEvidence, ExperimentEvidence, CanaryEvidence,
+        HealthEvidence,
     )
 }  # fmt: skip
 """Every kind of evidence, by its name on disk."""

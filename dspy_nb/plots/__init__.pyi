@@ -16,3 +16,4 @@ from .registry import plot_history as plot_history
 from .runs import plot_candidates as plot_candidates
 from .runs import plot_held_out as plot_held_out
 from .runs import plot_run as plot_run
+from .sweeps import plot_sweep as plot_sweep

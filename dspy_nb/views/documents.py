@@ -173,6 +173,7 @@ _VIEWS: Final = {
     "monitor": "CanaryStatus HealthReport",
     "pipeline": "PipelineResult",
     "run": "Candidate Estimate OptimizationRun Plan",
+    "sweep": "SweepEstimate SweepResult",
 }
 """The views, each with the types that it has a document for: a new type of result is named here."""
 

@@ -125,9 +125,9 @@ def _short(run: KnownRun) -> str:
     return short_path(run.run_dir)
 
 
-def _standing(run: KnownRun) -> tuple[bool, bool, str]:
-    """Return how much a run matters where not all can be shown: it goes on, it is of this process, it is new."""
-    return run.status == "running", run.run is not None, run.began_at
+def _standing(run: KnownRun) -> tuple[bool, str]:
+    """Return how much a run matters where not all can be shown: those that go on do most, then the newest."""
+    return run.status == "running", run.began_at
 
 
 add_kind(

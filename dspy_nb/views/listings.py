@@ -80,8 +80,7 @@ def _(items: Listing) -> Document:  # type: ignore[type-arg]  # no dispatch on w
     import_view(of)
     kind = _version_kind(items.columns, items.live) if of is ModelVersion else _KINDS[of]
     limit = kind.limit or len(items)
-    first = sorted(items, key=kind.standing, reverse=True)[:limit] if kind.standing else items[:limit]
-    shown = [item for item in items if any(item is one for one in first)]
+    shown = items[:limit] if kind.standing is None else _foremost(items, kind.standing, limit)
     rows = [kind.row(item) for item in shown]
     caption = say_rest(limit, len(items), kind.title.lower())
     title = items.title or kind.title
@@ -91,6 +90,12 @@ def _(items: Listing) -> Document:  # type: ignore[type-arg]  # no dispatch on w
         *([Note(note)] if note else []),
     ]
     return Document(title, blocks, headline=f"{title}: {len(items):,} in all")
+
+
+def _foremost(items: Sequence[T], standing: Callable[[T], Any], limit: int) -> list[T]:
+    """Return those of highest standing, in the order in which they are listed."""
+    ranked = sorted(range(len(items)), key=lambda place: standing(items[place]), reverse=True)
+    return [items[place] for place in sorted(ranked[:limit])]
 
 
 def _alone(item: object) -> Document:

@@ -15,6 +15,7 @@ from dspy_nb.core.optimization.run import OptimizationRun, readable
 from dspy_nb.core.statistics.sample_sizes import Plan
 from dspy_nb.core.supervision.budget import Budget
 from dspy_nb.core.supervision.candidates import Candidate, Prompt
+from dspy_nb.core.supervision.racing import Abandoned
 from dspy_nb.core.text import error_text, excerpt
 from dspy_nb.views.documents import Block, Cell, Code, Details, Document, Facts, Note, Score, Table, document
 from dspy_nb.views.ending import describe_evidence, describe_flattery, describe_verdict, say_next
@@ -213,7 +214,10 @@ def _candidates(run: OptimizationRun) -> list[Block]:
     rows = []
     for c in ranked[:_CANDIDATES_SHOWN]:
         remark = " (chosen)" if c.prompt.key == chosen else ""
-        rows.append(candidate_cells(c.number, remark, c.score, c.n, c.full, c.num_demos, _instruction(c)))
+        row = candidate_cells(
+            c.number, remark, c.score, c.n, c.full, c.num_demos, _instruction(c), c.abandoned
+        )
+        rows.append(row)
     caption = say_rest(_CANDIDATES_SHOWN, len(run.candidates), "candidates")
     caption = f"{caption}, the best first; run.candidates has all" if caption else ""
     table = Table(CANDIDATE_COLUMNS, rows, frozenset([1, 2, 3]), caption)
@@ -230,6 +234,8 @@ def _opened(candidate: Candidate) -> Block:
 
 
 def _title(candidate: Candidate) -> str:
+    if (given_up := candidate.abandoned) is not None:
+        return f"Candidate {candidate.number}, {say_given_up(given_up)}"
     partial = "" if candidate.full else " (partial)"
     return f"Candidate {candidate.number}, {percent(candidate.score)}{partial}"
 
@@ -245,12 +251,32 @@ def _(candidate: Candidate) -> Document:
     return Document(_title(candidate), [prompt, examples], subtitle)
 
 
+def say_given_up(given_up: Abandoned) -> str:
+    """Return ``given up after 36 of 200, at most 58.3%``."""
+    bound = f"{'' if given_up.certain else 'very probably '}at most {percent(given_up.interval[1])}"
+    return f"given up after {given_up.n:,} of {given_up.of:,}, {bound}"
+
+
+def say_saved(skipped: int, raced: int) -> str:
+    """Return ``1,204 of 3,200 answers``, ``""`` where nothing was raced."""
+    return f"{skipped:,} of {count(raced, 'answer')}" if raced else ""
+
+
 def candidate_cells(
-    number: int, remark: str, score: float, n: int, full: bool, demos: int, instruction: str
+    number: int,
+    remark: str,
+    score: float,
+    n: int,
+    full: bool,
+    demos: int,
+    instruction: str,
+    given_up: Abandoned | None = None,
 ) -> tuple[str, ...]:
     """Return what a row says of a candidate, column by column."""
-    size = f"{n:,}{'' if full else ' (partial)'}"
-    return f"{number}{remark}", percent(score), size, str(demos), instruction
+    value, size = percent(score), f"{n:,}{'' if full else ' (partial)'}"
+    if given_up is not None:
+        value, size = str(Score(score, given_up.interval)), f"{n:,} of {given_up.of:,}, given up"
+    return f"{number}{remark}", value, size, str(demos), instruction
 
 
 def _instruction(candidate: Candidate) -> str:
@@ -267,6 +293,7 @@ def _usage_facts(run: OptimizationRun) -> list[tuple[str, str]]:
     return [
         *usage_facts(usage),
         ("estimate", f"{answered:,} answered of at most {run.plan.estimate.lm_calls:,} expected"),
+        *([("races saved", saved)] if (saved := say_saved(run.skipped, run.raced)) else []),
         *([("budget", str(run.plan.budget))] if run.plan.budget.limits() else []),
         ("time", duration(run.duration_s)),
     ]

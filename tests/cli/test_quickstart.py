@@ -31,6 +31,7 @@ def _result(folder: Path, verdict: str, difference: float) -> dict[str, Any]:
         },
         "lm_calls": 1234,
         "cache_hits": 7,
+        "race": {"skipped": 40, "raced": 280},
         "duration_s": 61.0,
         "total_s": 75.0,
         "model": "sentiment@1.2.0",
@@ -54,6 +55,7 @@ def test_the_summary_says_plainly_whether_the_optimized_program_is_better(
     assert "zero-shot  50.0% [40.0%, 60.0%]" in text
     assert "100 held-out reviews" in text
     assert "1,234 LM calls" in text
+    assert "which saved 40 of the 280 answers of the search" in text
     assert "registry/models/sentiment/1.2.0/" in text
 
 

@@ -167,7 +167,7 @@ def test_what_only_a_later_version_knows_is_shown_and_never_a_yes(stored: dict[s
         ),
         ([GATE], "give a gate result"),
         (None, "give a gate result"),
-        ({}, "its kind is None, not one of evaluation, gate, comparison, experiment, canary$"),
+        ({}, "its kind is None, not one of evaluation, gate, comparison, sweep, experiment, canary$"),
         ({"kind": "hope\nagain"}, "its kind is hope again, not one of"),
         ({"kind": "monitor"}, "its kind is health, not one of"),
         ({**GATE, "schema_version": 9}, "its schema version is 9, this reads 1"),

@@ -84,7 +84,7 @@ def _shown(outputs):
 
 def test_in_a_kernel_the_cell_keeps_progress_and_report_as_html_and_text(cells):
     estimate, progress, report = _shown(cells["report"])
-    assert estimate.text.startswith("at most")
+    assert estimate.text.startswith("between")
     assert progress.output_type == "display_data"
     assert progress.data["text/plain"].startswith("Better on held-out examples: ")
     assert "BootstrapFewShotWithRandomSearch completed" in progress.data["text/plain"]

@@ -26,6 +26,8 @@ LINES = {
     "dspy_presets": "%dspy_presets",
     "dspy_registry": "%dspy_registry",
     "dspy_runs": "%dspy_runs",
+    "dspy_sweep": "%dspy_sweep program --train train --val val --test test --metric exact_match:sentiment "
+    "--optimizer LabeledFewShot --over seed=0,1",
 }
 DECIDING = ("dspy_promote", "dspy_deploy", "dspy_rollback")  # not twice
 WATCHED = [name for name, verb in _VERBS.items() if any(param.name == "quiet" for param in verb.params)]
@@ -65,7 +67,7 @@ def texts(displayed):
 
 def test_the_lines_are_those_of_all_magics():
     assert set(LINES) == set(_VERBS)
-    assert set(WATCHED) == {"dspy_optimize", "dspy_evaluate", "dspy_ab"}
+    assert set(WATCHED) == {"dspy_optimize", "dspy_evaluate", "dspy_ab", "dspy_sweep"}
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -83,13 +85,13 @@ def test_a_trailing_semicolon_shows_no_result(cell, name):
 @pytest.mark.parametrize("name", WATCHED)
 def test_quiet_shows_the_result_alone(cell, name):
     _, printed, _, written = cell(LINES[name])
-    assert "at most" in printed or name == "dspy_evaluate"
+    assert "LM calls" in printed or name == "dspy_evaluate"
     assert "█" in written
     result, printed, _, written = cell(f"{LINES[name]} --quiet")
     assert result.result is not None
     assert not written
     assert printed
-    assert not printed.startswith("at most")
+    assert not printed.startswith(("at most", "between"))
 
 
 @pytest.mark.parametrize("setting", ["%config DspyNb.quiet = True", "%env DSPY_NB_PROGRESS=no"])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import json
 import threading
+import weakref
 
 import pytest
 from click.testing import CliRunner
 
 import dspy_nb as nb
 from dspy_nb.cli.main import cli
+from dspy_nb.core.optimization import known
 from tests.moments import HANG_S
 from tests.notebook.test_optimize import OPTIMIZE, Notebook
 
@@ -22,7 +24,8 @@ SLOW = (
 
 @pytest.fixture
 def notebook(magics, tmp_path, monkeypatch) -> Notebook:
-    gc.collect()
+    monkeypatch.setattr(known, "_KNOWN", weakref.WeakSet())  # without the runs of other tests
+    monkeypatch.setattr(known, "_DIRECTORIES", {})
     monkeypatch.chdir(tmp_path)
     return Notebook(magics)
 

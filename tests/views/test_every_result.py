@@ -12,8 +12,10 @@ import pytest
 
 import dspy_nb as nb
 from dspy_nb.core.pipeline.folder import PipelineStep
+from dspy_nb.core.sweep.grid import SweepEstimate
 from dspy_nb.views.documents import _VIEWS
 from dspy_nb.views.listings import Listing
+from tests.core.sweep.samples import result as sweep_result
 from tests.registry_samples import EVALUATION, registry_of
 from tests.scripted import classifier, reviews, scripted_lm
 
@@ -54,6 +56,8 @@ def _results(folder: Path) -> Iterator[Any]:
     yield nb.PipelineResult(False, "m@1.0.0", None, (step,), folder)
     yield nb.Experiment("e", classifier(), classifier(), names=(HOSTILE, "b"), registry=folder).status()
     yield Listing(registry.list("m"), HOSTILE)
+    yield sweep_result(warnings=(HOSTILE,))
+    yield SweepEstimate((HOSTILE,), 10, 20, nb.Budget())
 
 
 @pytest.fixture(scope="module")

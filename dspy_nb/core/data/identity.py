@@ -188,3 +188,9 @@ def _sorted(values: Iterable[Any]) -> list[Any]:
 
 def _kind(value: object) -> str:
     return "an Example without inputs" if isinstance(value, dspy.Example) else type(value).__name__
+
+
+def count_shared(examples: Iterable[dspy.Example], others: Iterable[dspy.Example]) -> int:
+    """Return how many of ``examples`` are among ``others`` too."""
+    known = {example_id(example) for example in others}
+    return sum(example_id(example) in known for example in examples)

@@ -68,17 +68,24 @@ class Estimate(Shown):
         bootstrapping: running the program to collect demos. The most it can take.
         proposals: writing instructions.
         scoring: measuring the program before and after, on the validation and the held-out examples.
+        savable: those of ``evaluation`` that a race may save: all but the first candidate's, and one of each other.
     """
 
     evaluation: int = 0
     bootstrapping: int = 0
     proposals: int = 0
     scoring: int = 0
+    savable: int = 0
 
     @property
     def lm_calls(self) -> int:
         """All of it: the most that the run is expected to take."""
-        return sum(astuple(self))
+        return self.evaluation + self.bootstrapping + self.proposals + self.scoring
+
+    @property
+    def fewest(self) -> int:
+        """The same if demos are there at once, and a race gives up each candidate but the first at once."""
+        return self.lm_calls - self.savable - self.bootstrapping
 
     def __add__(self, other: Estimate) -> Estimate:
         """Return the sum, part by part."""
@@ -88,12 +95,29 @@ class Estimate(Shown):
         """Return the total and its parts in words."""
         names = ("scoring candidates", "collecting demos", "writing instructions", "before/after scores")
         detail = ", ".join(
-            f"{count:,} {what}" for what, count in zip(names, astuple(self), strict=True) if count
+            f"{count:,} {what}"
+            for what, count in zip(names, astuple(self)[: len(names)], strict=True)
+            if count
         )
-        return f"at most {self.lm_calls:,} LM calls" + (f" ({detail})" if detail else "")
+        detail = f" ({detail})" if detail else ""
+        if not self.savable:
+            return f"at most {self.lm_calls:,} LM calls{detail}"
+        most = f"between {self.fewest:,} and {self.lm_calls:,} LM calls{detail}"
+        return f"{most}; a race saves up to {self.savable:,}"
+
+
+def _savable(candidates: int, examples: int, calls: int) -> int:
+    """Return the LM calls that a race may save of scoring so many candidates on so many examples."""
+    return max(candidates - 1, 0) * max(examples - 1, 0) * calls
 
 
 Options = Mapping[str, Any]
+
+
+def estimate_steps(candidates: int, sizes: Sizes) -> Estimate:
+    """Return the LM calls of BetterTogether's own: it scores what each of its steps has made."""
+    evaluation = candidates * sizes.val * sizes.calls
+    return Estimate(evaluation=evaluation, savable=_savable(candidates, sizes.val, sizes.calls))
 
 
 def estimate_bootstrap(sizes: Sizes, options: Options) -> Estimate:
@@ -108,6 +132,7 @@ def estimate_random_search(sizes: Sizes, options: Options) -> Estimate:
     n, p = options["num_candidate_programs"], sizes.calls
     return Estimate(
         evaluation=(n + 3) * sizes.val * p,  # zero-shot, labeled and unshuffled, then n shuffled ones
+        savable=_savable(n + 3, sizes.val, p),
         bootstrapping=(n + 1) * sizes.train * options["max_rounds"] * p,
     )
 
@@ -117,6 +142,7 @@ def estimate_optuna(sizes: Sizes, options: Options) -> Estimate:
     p = sizes.calls
     return Estimate(
         evaluation=options["num_candidate_programs"] * sizes.val * p,
+        savable=_savable(options["num_candidate_programs"], sizes.val, p),
         bootstrapping=sizes.train * options["max_rounds"] * p,
     )
 
@@ -128,6 +154,7 @@ def estimate_copro(sizes: Sizes, options: Options) -> Estimate:
     evaluations = breadth * depth if p == 1 else p * breadth * depth * (depth + 1) // 2
     return Estimate(
         evaluation=evaluations * sizes.train * sizes.calls,
+        savable=_savable(evaluations, sizes.train, sizes.calls),
         proposals=p * ((breadth - 1) + (depth - 1) * breadth),
     )
 
@@ -183,7 +210,8 @@ def estimate_mipro(sizes: Sizes, options: Options) -> Estimate:
         full = _full_evaluations(trials, options["minibatch_full_eval_steps"])
         evaluation = val + trials * options["minibatch_size"] + full * val
     else:
-        evaluation = val * (1 + trials)
+        full = trials
+        evaluation = val * (1 + full)
     # One set stays empty and, where there are labeled demos, one holds only those. Zero-shot runs bootstrap
     # too, to show the proposer what the task looks like.
     bootstrapping_sets = max(0, num_sets - (2 if labeled else 1))
@@ -193,6 +221,7 @@ def estimate_mipro(sizes: Sizes, options: Options) -> Estimate:
     per_instruction = 3 if options["program_aware_proposer"] else 1
     return Estimate(
         evaluation=evaluation * sizes.calls,
+        savable=_savable(1 + full, val, sizes.calls),
         bootstrapping=bootstrapping_sets * sizes.train * sizes.calls,
         proposals=summary + min(num_instructions, num_sets) * p * per_instruction,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import itertools
 import logging
 import threading
 import warnings
@@ -14,7 +15,7 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.audience import Audience
-from dspy_nb.core.data.identity import example_id, fingerprint
+from dspy_nb.core.data.identity import count_shared, fingerprint
 from dspy_nb.core.data.metrics import Metric
 from dspy_nb.core.doors import front
 from dspy_nb.core.errors import InputError
@@ -56,6 +57,7 @@ def optimize(
     seed: int = 0,
     num_threads: int | None = None,
     recompile: bool = False,
+    race: str | None = "auto",
     on_event: Listener | Sequence[Listener] | None = None,
     run_dir: str | Path | None = None,
     log_file: str | Path | None = None,
@@ -73,7 +75,7 @@ def optimize(
 
     Args:
         program: a ``dspy.Module``, for Ensemble a list of them; or a :class:`Task`, which has all that follows
-            up to ``recompile``, of which only the budget may then be given.
+            up to ``race``, of which only the budget may then be given.
         trainset: see :class:`Task`, as for the others.
         metric: what to improve.
         valset: labelled examples to compare candidates on.
@@ -85,6 +87,7 @@ def optimize(
         seed: for whatever is drawn at random.
         num_threads: program calls at a time.
         recompile: accept a program that an optimizer has compiled before.
+        race: when to ask a candidate no further: "exact", "paired" or ``None``.
         on_event: one or several listeners for events.
         run_dir: directory that keeps every LM answer, so that the same call after a crash or a stop goes on
             where it ended without paying twice.
@@ -109,7 +112,7 @@ def optimize(
         {
             "trainset": trainset, "metric": metric, "valset": valset, "testset": testset, "optimizer": optimizer,
             "options": options, "preset": preset, "budget": budget, "seed": seed, "num_threads": num_threads,
-            "recompile": recompile,
+            "recompile": recompile, "race": race,
         },
     )  # fmt: skip
     setup, directory = _prepare(task, run_dir)
@@ -154,6 +157,7 @@ def estimate(
     options: Mapping[str, Any] | None = None,
     preset: str | None = None,
     recompile: bool = False,
+    race: str | None = "auto",
 ) -> Estimate:
     """Return how many LM calls :func:`optimize` would make at most, without making any.
 
@@ -163,7 +167,7 @@ def estimate(
         program,
         {
             "trainset": trainset, "metric": metric, "valset": valset, "testset": testset, "optimizer": optimizer,
-            "options": options, "preset": preset, "recompile": recompile,
+            "options": options, "preset": preset, "recompile": recompile, "race": race,
         },
     )  # fmt: skip
     _models(task)
@@ -187,6 +191,7 @@ def _prepare(task: Task, run_dir: str | Path | None) -> tuple[Setup, RunDirector
         datasets={name: {"n": len(e), "fingerprint": fingerprint(e)} for name, e in task.sets.items()},
         given=task.options or {},
         voice=_voice(run_dir),
+        race=task.rule,
     )
     directory = None
     settings: dict[str, Any] = {}
@@ -211,8 +216,7 @@ def _warn_of_overlap(task: Task) -> None:
     """Warn of held-out examples that are none: their score would be too good."""
     sets = {"test": (), **task.sets}
     held_out = sets.pop("test")
-    searched = {example_id(example) for examples in sets.values() for example in examples}
-    if seen := sum(example_id(example) in searched for example in held_out):
+    if seen := count_shared(held_out, itertools.chain(*sets.values())):
         warnings.warn(
             f"{seen} of the {len(held_out)} examples of the testset are in the trainset or the valset too, so "
             "its score is too good; dspy_nb.split() makes sets that share none",

@@ -62,6 +62,9 @@ class Optimizer:
         in_batches: True if it scores candidates on batches of the trainset that only its metric sees.
         calls_per_answer: how many times its result calls the program for one answer, from all its options.
         compares_at_most: the most examples that it scores a candidate on, from all its options.
+        races: whether its candidates may race: "exact" where the exact rule leaves its result as it is, which is so
+            if it picks the first of the best and draws nothing from the scores; "estimates" where it can, and goes
+            on from estimates; else why not.
         teleprompter: its DSPy class, where that is no attribute of ``dspy.teleprompt`` of the same name.
     """
 
@@ -90,6 +93,7 @@ class Optimizer:
     in_batches: bool = False
     calls_per_answer: Callable[[Mapping[str, Any]], int] = lambda options: 1
     compares_at_most: Callable[[Mapping[str, Any]], int | None] = lambda options: None
+    races: str = "it compares no candidates on a set"
     teleprompter: type | None = None
 
     @property
@@ -100,6 +104,11 @@ class Optimizer:
     def build(self, job: Assignment) -> Made:
         """Return the DSPy optimizer, and the arguments of its ``compile``."""
         return self.make(job) if self.make else job.build(self.cls)
+
+    @property
+    def can_race(self) -> bool:
+        """True if its candidates may race."""
+        return self.races in ("exact", "estimates")
 
     @property
     def needs_valset(self) -> bool:
@@ -122,7 +131,7 @@ class Optimizer:
         if not self.made_of_steps:
             return self.estimate_search(sizes, options)
         order = options["strategy"].split(" -> ")
-        total = Estimate(evaluation=(1 + len(order)) * sizes.val * sizes.calls)
+        total = estimates.estimate_steps(1 + len(order), sizes)
         for step, step_options in (options["steps"][name] for name in order):
             total += step.estimate(step_options, sizes)
         return total
@@ -265,20 +274,20 @@ _TABLE = (
         defaults={"auto": None, "num_candidates": 10, "init_temperature": 1.0},
         at_least={"view_data_batch_size": 1}, check=checks.check_mipro, estimate_search=estimates.estimate_mipro,
         compares_on="valset", compares_at_most=estimates.mipro_compares_at_most, scores_student=True,
-        refuses_compiled=True, asks_teacher=True,
+        races="estimates", refuses_compiled=True, asks_teacher=True,
     ),
     Optimizer(
         "COPRO", "rewrites the instruction of each predictor in turn, round by round", calls.make_copro,
         defaults={"breadth": 10, "depth": 3, "init_temperature": 1.4},
         at_least={"breadth": 2, "depth": 1}, estimate_search=estimates.estimate_copro,
-        compares_on="trainset", resets_lms=False, writes_demos=False,
+        races="estimates", compares_on="trainset", resets_lms=False, writes_demos=False,
     ),
     Optimizer(
         "BootstrapFewShotWithRandomSearch",
         "many BootstrapFewShot runs on shuffled data, the best on the validation set wins",
         at_least={"max_bootstrapped_demos": 1, "num_candidate_programs": 1, "max_rounds": 1},
         estimate_search=estimates.estimate_random_search,
-        compares_on="valset", scores_student=True, refuses_compiled=True, asks_teacher=True,
+        races="exact", compares_on="valset", scores_student=True, refuses_compiled=True, asks_teacher=True,
     ),
     Optimizer(
         "BootstrapFewShotWithOptuna",
@@ -290,7 +299,7 @@ _TABLE = (
             "num_candidate_programs": 1, "max_rounds": 1,
         },
         estimate_search=estimates.estimate_optuna,
-        compares_on="valset", refuses_compiled=True, asks_teacher=True,
+        races="estimates", compares_on="valset", refuses_compiled=True, asks_teacher=True,
     ),
     Optimizer("LabeledFewShot", "k labelled examples as demos, no LM call", needs_metric=False),
     Optimizer(
@@ -306,13 +315,14 @@ _TABLE = (
         "SIMBA", "samples trajectories in batches and learns demos and rules from the hardest ones",
         calls.make_simba, at_least={"bsize": 1, "num_candidates": 1, "max_steps": 1},
         check=checks.check_simba, estimate_search=estimates.estimate_simba,
-        compares_on="trainset", in_batches=True, asks_teacher=True,
+        races="it scores its candidates on batches", compares_on="trainset", in_batches=True, asks_teacher=True,
     ),
     Optimizer(
         "GEPA", "reflects on failures in words and evolves instructions on a Pareto front",
         calls.make_gepa, imports=("gepa.core.engine",),
         at_least={"reflection_minibatch_size": 1}, check=checks.check_gepa, estimate_search=estimates.estimate_gepa,
-        compares_on="valset", scores_student=True, feedback=True, resets_lms=False, writes_demos=False,
+        races="it keeps candidates by their scores on each example", compares_on="valset", scores_student=True,
+        feedback=True, resets_lms=False, writes_demos=False,
     ),
     Optimizer(
         "Ensemble", "asks several programs and takes the majority (student: a list of programs)",
@@ -323,13 +333,16 @@ _TABLE = (
         "BetterTogether", "several optimizers one after the other, each starting from what the one before made",
         calls.make_better_together, imports=("optuna", "gepa.core.engine"),
         extra={"steps": {"p": "BootstrapFewShotWithRandomSearch"}, "strategy": None},
-        compares_on="valset", scores_student=True,
+        races="estimates", compares_on="valset", scores_student=True,
         refuses_compiled=True, asks_teacher=True, made_of_steps=True, may_be_step=False,
     ),
 )  # fmt: skip
 
 OPTIMIZERS: Mapping[str, Optimizer] = {optimizer.name: optimizer for optimizer in _TABLE}
 """Every supported optimizer by name."""
+
+RACERS: Final = tuple(name for name, optimizer in OPTIMIZERS.items() if optimizer.can_race)
+"""The optimizers whose candidates can race."""
 
 _IN_PLACE_OF: Final = ("MIPROv2", "GEPA", "SIMBA", "BootstrapFewShotWithRandomSearch", "COPRO")
 """What to try where another optimizer found nothing, those first that change most of a prompt."""

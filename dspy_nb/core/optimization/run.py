@@ -51,6 +51,7 @@ class RunSettings:
         voice: how what to do next is said where the run was started.
         run_dir: the run directory, if there is one.
         run_id: twelve characters, others for each run; its log and versions that are registered from it have it.
+        race: the rule by which candidates race; ``None`` if they do not.
     """
 
     optimizer: str
@@ -68,6 +69,7 @@ class RunSettings:
     voice: Voice = field(default_factory=Voice)
     run_dir: Path | None = None
     run_id: str = field(default_factory=lambda: secrets.token_hex(6))
+    race: str | None = None
 
     @property
     def has_unseen_valset(self) -> bool:
@@ -101,6 +103,8 @@ class Result:
     unseen_after: Evaluation | None = None
     changed: bool = True
     findings: tuple[Finding, ...] = ()
+    skipped: int = 0
+    raced: int = 0
 
 
 class OptimizationRun(Shown, HasExamples):
@@ -254,6 +258,16 @@ class OptimizationRun(Shown, HasExamples):
         return self.result.left_behind
 
     @property
+    def skipped(self) -> int:
+        """Examples that were not asked of candidates, because a race had given those up."""
+        return self.result.skipped
+
+    @property
+    def raced(self) -> int:
+        """Examples that would have been asked in the same evaluations without a race."""
+        return self.result.raced
+
+    @property
     def origin(self) -> str:
         """Where the program comes from, which :attr:`stopped_by` alone does not tell.
 
@@ -354,6 +368,7 @@ class OptimizationRun(Shown, HasExamples):
             "metric": self.plan.metric,
             "seed": self.plan.seed,
             "num_threads": self.plan.num_threads,
+            "race": self.plan.race,
             "budget": self.plan.budget.to_dict(),
             "usage": self.usage.to_dict(),
             "errors": self.errors.count,

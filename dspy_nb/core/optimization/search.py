@@ -28,6 +28,7 @@ from dspy_nb.core.evaluation.scorecard import Evaluation
 from dspy_nb.core.events import Broadcaster, CandidateScored, Completed, Progress, Started, warn_of
 from dspy_nb.core.optimization.calls import SEED_SETTING, Assignment
 from dspy_nb.core.optimization.ending import advise
+from dspy_nb.core.optimization.optimizers import RACERS
 from dspy_nb.core.optimization.run import Result, RunSettings, ending_of, held_out_of
 from dspy_nb.core.optimization.task import Task
 from dspy_nb.core.programs import quiet
@@ -40,6 +41,7 @@ from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.supervision.budget import Budget, ErrorCount, remaining
 from dspy_nb.core.supervision.candidates import BatchRecorder, Candidate, Prompt, Recorder
 from dspy_nb.core.supervision.guard import Guard, StopRun
+from dspy_nb.core.supervision.racing import Racing, in_force
 from dspy_nb.core.supervision.supervisor import Supervisor
 from dspy_nb.core.supervision.watched_metric import ending_on_no_score
 
@@ -175,6 +177,7 @@ class Search:
             unseen_after=unseen_after,
             changed=self._is_changed(program),
             findings=self._findings(program, before, after),
+            **self._recorder.races,
         )
 
     def _findings(
@@ -229,7 +232,7 @@ class Search:
             return None, self._keep_or_raise(guard, "failure", failure, error)
 
     def _compile(self, job: Assignment, guard: Guard) -> Any:
-        with self._in_force(guard):
+        with self._in_force(guard), in_force(self._recorder.racing):
             optimizer, arguments = self._task.method.build(job)
             return optimizer.compile(job.student, **arguments)
 
@@ -284,10 +287,10 @@ class Search:
             full_n = min(options["bsize"], len(task.trainset))
             return BatchRecorder(task.program, full_n, self._on_candidate, examples=task.trainset)
         compared = {"valset": task.valset, "trainset": task.trainset, None: ()}[method.compares_on]
-        most = method.compares_at_most(options) or len(compared)
-        # Only its steps may score on other examples than those that candidates are compared on.
-        steps = compared if method.made_of_steps else ()
-        return Recorder(task.program, min(len(compared), most) or None, self._on_candidate, steps, compared)
+        full_n = min(len(compared), method.compares_at_most(options) or len(compared)) or None
+        steps = compared if method.made_of_steps else ()  # only they may score on other examples
+        racing = Racing(task.rule, compared, full_n, task.seed, RACERS) if task.rule and full_n else None
+        return Recorder(task.program, full_n, self._on_candidate, steps, compared, racing)
 
     def _finish(self, compiled: Any) -> Any:
         """Return the optimizer's program on the caller's own: with its class state and its pinned models."""
@@ -417,13 +420,14 @@ class Search:
             "best_score": None if best is None else best.score,
             "baseline_score": None if self._plan.has_unseen_valset else self._baseline_score,
             "elapsed_s": round(time.monotonic() - self._started, 3),
+            **self._recorder.races,
         }
         return Progress(usage.lm_calls + usage.cache_hits, self._phase or self._recorder.phase, metrics)
 
     def _on_candidate(self, candidate: Candidate, best: bool) -> None:
         if self._baseline_score is None and candidate.full:
             self._baseline_score = self._find_score(self._task.program)
-        instruction = next(iter(candidate.instructions.values()), "")
+        instruction, given_up = next(iter(candidate.instructions.values()), ""), candidate.abandoned
         self._events.send(
             CandidateScored(
                 candidate=candidate.number,
@@ -433,6 +437,9 @@ class Search:
                 best=best,
                 instruction=" ".join(instruction.split())[:_EXCERPT],
                 demos=candidate.num_demos,
+                abandoned=None if given_up is None else given_up.of,
+                interval=None if given_up is None else given_up.interval,
+                certain=given_up is not None and given_up.certain,
                 prompt=candidate.prompt,
             )
         )

@@ -16,7 +16,7 @@ from dspy_nb.core.data.metrics import Metric, as_metric
 from dspy_nb.core.errors import InputError, RegistryWarning
 from dspy_nb.core.evaluation.attempts import is_asynchronous
 from dspy_nb.core.optimization.estimates import Estimate, Sizes, calls_per_run
-from dspy_nb.core.optimization.optimizers import Optimizer, get_optimizer, resolve_options
+from dspy_nb.core.optimization.optimizers import RACERS, Optimizer, get_optimizer, resolve_options
 from dspy_nb.core.optimization.presets import get_preset
 from dspy_nb.core.programs.calls import check_calls, declared_types
 from dspy_nb.core.programs.copies import check_copies, student_of
@@ -27,6 +27,7 @@ from dspy_nb.core.programs.spec import check_named, parameters_of, predictors_of
 from dspy_nb.core.programs.state import dump_state
 from dspy_nb.core.storage.files import dump_json
 from dspy_nb.core.supervision.budget import Budget
+from dspy_nb.core.supervision.racing import RULES, Rule
 from dspy_nb.core.text import value_text
 
 _SEEDS = 2**32  # NumPy's and optuna's range
@@ -53,8 +54,12 @@ class Task:
         seed: for whatever is drawn at random, from 0 to 2**32 - 1.
         num_threads: program calls at a time; DSPy's setting (8) by default.
         recompile: accept a program that an optimizer has compiled before.
+        race: when to ask a candidate no further: "exact" (it cannot win), "paired" (it very probably will not) or
+            ``None`` (never); "auto" is "exact" where that leaves the result as it is, else never. See
+            ``core/supervision/racing.py``.
         method: what is known of the optimizer.
         effective_options: every option of the optimizer with its effective value.
+        rule: by which candidates race; ``None`` if they do not.
         estimate: LM calls that it will take at most.
         reserve: those of them for the scores after the search.
 
@@ -75,8 +80,10 @@ class Task:
     seed: int = 0
     num_threads: int | None = None
     recompile: bool = False
+    race: str | None = "auto"
     method: Optimizer = field(init=False, repr=False)
     effective_options: Mapping[str, Any] = field(init=False, repr=False)
+    rule: Rule | None = field(init=False, repr=False)
     estimate: Estimate = field(init=False, repr=False)
     reserve: int = field(init=False, repr=False)
 
@@ -84,6 +91,7 @@ class Task:
         method, options = _choose(self.optimizer, self.options, self.preset)
         check_optimizable(self.program, method, recompile=self.recompile)
         _check_numbers(self.budget, self.seed, self.num_threads)
+        rule = _choose_rule(self.race, method)
         metric = self._check_metric(method)
         data: dict[str, Sequence[dspy.Example]] = {}
         for name, examples in self._sets(method).items():
@@ -106,14 +114,16 @@ class Task:
                 f"a budget of {budget.lm_calls:,} LM calls leaves nothing for the search: the scores before and "
                 f"after take {before + after:,}; raise it, or use a smaller testset or valset"
             )
+        estimate = method.estimate(effective, sizes)
         vars(self).update(
             **data,
             metric=metric,
+            rule=rule,
             optimizer=method.name,
             options=options,
             method=method,
             effective_options=effective,
-            estimate=replace(method.estimate(effective, sizes), scoring=most),
+            estimate=replace(estimate, scoring=most, savable=estimate.savable if rule else 0),
             reserve=after,
         )
 
@@ -129,7 +139,8 @@ class Task:
             InputError: it is not valid, or a task came with attributes besides a budget.
         """
         plain = {f.name: f.default for f in fields(cls)}
-        given = {name: v for name, v in arguments.items() if v is not None and v is not plain[name]}
+        race = {"race": arguments["race"]} if arguments.get("race", "auto") != "auto" else {}  # None is one
+        given = race | {name: v for name, v in arguments.items() if v is not None and v is not plain[name]}
         if not isinstance(program, cls):
             return cls(program, **given)
         if others := [name for name in given if name != "budget"]:
@@ -183,6 +194,19 @@ def _choose(
     if optimizer is not None and get_optimizer(optimizer) is not chosen:
         raise InputError(f"preset {preset!r} is for {chosen.name}; give either it or another optimizer")
     return chosen, {**named.options, **(options or {})}
+
+
+def _choose_rule(race: Any, method: Optimizer) -> Rule | None:
+    """Return the rule by which candidates race, ``None`` for none."""
+    if race == "auto":
+        return "exact" if method.races == "exact" else None
+    if race is not None and race not in RULES:
+        raise InputError(
+            f"race must be {', '.join(map(repr, RULES))}, 'auto' or None, got {value_text(race)}"
+        )
+    if race is not None and not method.can_race:
+        raise InputError(f"{method.name} cannot race: {method.races}; those that can: {', '.join(RACERS)}")
+    return race
 
 
 def _is_absent(examples: Any) -> bool:

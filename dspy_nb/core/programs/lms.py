@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import dspy
@@ -92,15 +92,34 @@ def rollouts(
 def are_confusable(lms: Iterable[dspy.BaseLM], others: Iterable[dspy.BaseLM]) -> bool:
     """Tell whether two of these language models have one name and differ in what answers.
 
-    DSPy's cache knows a model by its name alone, so one would be given the answers of the other.
+    DSPy's cache knows a model by its name alone, so one would be given the answers of the other. Models with marks
+    (see :func:`marked`) are told apart by these.
     """
     others = list(others)
     return any(
         lm.model == other.model and _source(lm) != _source(other)
         for lm in lms
         for other in others
-        if lm is not other
+        if lm is not other and (mark_of(lm) is None or mark_of(lm) == mark_of(other))
     )
+
+
+_MARK = "dspy_nb_mark"
+
+
+def marked(lm: dspy.BaseLM, mark: Hashable) -> Any:
+    """Return a copy of a language model that caches its answers and has a mark; copies of it have the mark too.
+
+    The cache in force must tell models of one name apart by their marks.
+    """
+    copy = lm.copy(cache=True)
+    setattr(copy, _MARK, mark)
+    return copy
+
+
+def mark_of(lm: Any) -> Any:
+    """Return the mark of a language model, ``None`` if it has none."""
+    return getattr(lm, _MARK, None)
 
 
 def _source(lm: dspy.BaseLM) -> tuple[Any, ...]:
@@ -114,6 +133,21 @@ def without_cache(program: Program, lm: dspy.BaseLM | None = None) -> tuple[Prog
     default = lm or dspy.settings.lm
     settings = {} if default is None else {"lm": default.copy(cache=False)}
     return _with_lms(program, cache=False), settings
+
+
+def with_cache(program: Program) -> Program:
+    """Return a program whose own language models, where predictors have any, cache their answers."""
+    return _with_lms(program, cache=True)
+
+
+def without_lms(program: dspy.Module) -> dspy.Module:
+    """Return a program whose predictors have no language models of their own."""
+    if not any(predictor.lm for predictor in predictors_of(program)):
+        return program
+    copy = copy_of(program)
+    for predictor in predictors_of(copy):
+        predictor.lm = None
+    return copy
 
 
 def _with_lms(program: Program, **changes: Any) -> Program:

@@ -264,6 +264,35 @@ def _without_call(answer: Any) -> Any:
     return answer
 
 
+class Took(NamedTuple):
+    """What an LM answer took when it was asked for; ``None`` is not known.
+
+    Attributes:
+        completions: How many texts it holds.
+        prompt_tokens: Tokens sent.
+        completion_tokens: Tokens received.
+        usd: Its price in US dollars, as DSPy estimated it.
+    """
+
+    completions: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    usd: float | None
+
+
+def what_it_took(cache: Cache, key: str) -> Took:
+    """Return what the answer took that ``cache`` holds under this key; what it hands out says no more of that."""
+    stored = cache.memory_cache.get(key)
+    stored = cache.disk_cache.get(key) if stored is None else stored
+    if isinstance(stored, dict) and "outputs" in stored:
+        usage, usd, texts = stored.get("usage") or {}, stored.get("cost"), stored["outputs"]
+    else:
+        usage = dict(getattr(stored, "usage", None) or {})
+        usd = (getattr(stored, "_hidden_params", None) or {}).get("response_cost")
+        texts = getattr(stored, "choices", ())
+    return Took(max(len(texts), 1), usage.get("prompt_tokens"), usage.get("completion_tokens"), usd)
+
+
 def route_cache(setting: str) -> None:
     """Let LM calls use the cache that the DSPy setting of this name holds, where there is one.
 
@@ -324,3 +353,33 @@ def seed_optuna(setting: str) -> None:
 
     import_seeded_optuna.dspy_nb = True  # type: ignore[attr-defined]
     teleprompt_optuna._import_optuna = import_seeded_optuna
+
+
+# -- evaluations ----------------------------------------------------------------------------------------------
+
+
+def route_evaluations(setting: str) -> None:
+    """Let ``dspy.Evaluate`` ask as the DSPy setting of this name says, where there is one.
+
+    The setting holds an object with ``begin(call_id, data)``, which returns ``None``, or what has
+    ``run(execute, ask, data)`` and is called in place of ``execute(ask, data)``. Calling this again does no harm.
+    """
+    from dspy.evaluate import evaluate
+
+    usual = evaluate.ParallelExecutor
+    if hasattr(usual, "dspy_nb"):
+        return
+
+    class RoutedExecutor(usual):  # type: ignore[valid-type,misc]
+        dspy_nb = True
+
+        def execute(self, function: Any, data: Any) -> Any:
+            import dspy
+
+            router = dspy.settings.get(setting)
+            race = None if router is None else router.begin(current_call(), data)
+            return (
+                super().execute(function, data) if race is None else race.run(super().execute, function, data)
+            )
+
+    evaluate.ParallelExecutor = RoutedExecutor

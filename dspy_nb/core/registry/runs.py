@@ -151,7 +151,8 @@ def known_runs(
                 problem = "no run directory, and none below it"
                 found[str(named.resolve())] = Trace(named, "damaged", problem=problem)
     names = vars(sys.modules["__main__"]) if names is None else names
-    runs = [_of_process(run, found, names) for run in here]
+    called = _called(here, names)
+    runs = [_of_process(run, found, called.get(id(run), "")) for run in here]
     others = [KnownRun(**vars(trace)) for trace in found.values()]
     runs += sorted(others, key=lambda run: (run.began_at, str(run.run_dir)))
     return _with_versions(runs, registry if isinstance(registry, Registry) else Registry(registry))
@@ -164,7 +165,7 @@ def _folder(folder: str | Path) -> Path:
     return path
 
 
-def _of_process(run: OptimizationRun, found: dict[str, Trace], names: Mapping[str, Any]) -> KnownRun:
+def _of_process(run: OptimizationRun, found: dict[str, Trace], name: str) -> KnownRun:
     plan, trace = run.plan, None
     if plan.run_dir is not None:
         place = str(plan.run_dir.resolve())
@@ -186,24 +187,26 @@ def _of_process(run: OptimizationRun, found: dict[str, Trace], names: Mapping[st
         held_out=run.held_out if over else None,
         lm_calls=run.usage.lm_calls if over else said.get("lm_calls"),
         budget=plan.budget.limits(),
-        name=_name_of(run, names),
+        name=name,
         run=run,
     )
 
 
-def _name_of(run: OptimizationRun, names: Mapping[str, Any]) -> str:
-    """Return what a run is called, also within a list or a dictionary that has a name; "" if nothing."""
+def _called(runs: Iterable[OptimizationRun], names: Mapping[str, Any]) -> dict[int, str]:
+    """Return what runs are called, by their ids: a name of their own, else their place in what has one."""
+    sought = {id(run) for run in runs}
+    called: dict[int, str] = {}
     mine = [(name, value) for name, value in list(names.items()) if not name.startswith("_")]
     for name, value in mine:
-        if value is run:
-            return name
+        if id(value) in sought:
+            called.setdefault(id(value), name)
     for name, value in mine:
         if type(value) in (dict, list, tuple):  # what else there may be could do anything when it is asked
             parts = value.items() if type(value) is dict else enumerate(value)
-            for key, part in itertools.islice(list(parts), _MOST_PARTS):
-                if part is run and isinstance(key, str | int):
-                    return f"{name}[{key!r}]"
-    return ""
+            for key, part in list(itertools.islice(parts, _MOST_PARTS)):
+                if id(part) in sought and isinstance(key, str | int):
+                    called.setdefault(id(part), f"{name}[{key!r}]")
+    return called
 
 
 def _with_versions(runs: list[KnownRun], registry: Registry) -> list[KnownRun]:

@@ -33,6 +33,8 @@ from dspy_nb.core.storage.shapes import fit
 
 ANCHORS: Final = "anchors"
 
+_BEGINS: Final = b'{"number": '
+
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
@@ -99,8 +101,9 @@ def confirm(path: Place, entries: Sequence[Entry]) -> None:
 
 
 def _parsed(content: bytes, path: Place) -> Anchor | None:
-    if not content.strip(b"\0"):
-        return None  # a power cut may leave that
+    content = content.rstrip(b"\0")  # a power cut may leave those
+    if _BEGINS.startswith(content[: len(_BEGINS)]) and not content.rstrip().endswith(b"}"):
+        return None  # nothing, or the beginning of a first one
     values = parse_json(content, path)
     try:
         anchor = fit(values, Anchor)

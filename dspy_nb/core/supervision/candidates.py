@@ -22,6 +22,7 @@ from dspy_nb.core.evaluation.examples import ExampleResult, ExampleTable, HasExa
 from dspy_nb.core.programs.copies import copy_of
 from dspy_nb.core.programs.spec import parameters_of
 from dspy_nb.core.programs.usage import Usage
+from dspy_nb.core.supervision.racing import Abandoned, Racing
 
 _MOST_KEPT: Final = 20_000_000  # characters of answers of all candidates of a run
 
@@ -90,13 +91,15 @@ class Candidate(Shown, HasExamples):
 
     Attributes:
         number: from 0, in the order in which candidates were first scored.
-        score: mean of the metric, as a fraction; from all ``n`` examples it was scored on.
+        score: mean of the metric, as a fraction; from all ``n`` examples it was scored on. Of one that a race gave
+            up it is an estimate for the whole set.
         n: how many.
         full: True when it was scored on the whole set that candidates are compared on.
         prompt: its instructions and demos.
         program: the candidate itself, ready to call.
         scored: the examples it was scored on, each as it was answered last; empty while the search goes on, and of
             the worst candidates where the answers of all would fill the memory.
+        abandoned: what is known of it, if a race gave it up.
     """
 
     number: int
@@ -105,6 +108,7 @@ class Candidate(Shown, HasExamples):
     full: bool
     prompt: Prompt
     program: dspy.Module
+    abandoned: Abandoned | None = None
     scored: tuple[Scored, ...] = field(default=(), repr=False, compare=False)
 
     @property
@@ -156,6 +160,10 @@ class Recorder:
         compared_on: the set that candidates are compared on, where some may be scored on another one (a step
             of BetterTogether may compare on the training set); those scores are partial, however many they are.
         examples: the set that candidates are scored on, to tell the places of its examples.
+        racing: the races of its candidates, if they race.
+
+    Attributes:
+        phase: what the optimizer is doing.
     """
 
     def __init__(
@@ -165,12 +173,14 @@ class Recorder:
         on_scored: Callable[[Candidate, bool], None] = lambda candidate, best: None,
         compared_on: Sequence[dspy.Example] = (),
         examples: Sequence[dspy.Example] = (),
+        racing: Racing | None = None,
     ) -> None:
         self.phase = "starting"
         self._student = student
         self._full_n = full_n
         self._on_scored = on_scored
         self._compared_on = {id(example): example for example in compared_on}
+        self.racing = racing
         self._lock = threading.RLock()
         self._candidates: dict[str, Candidate] = {}
         self._open: dict[str, tuple[Prompt, int, bool]] = {}  # prompt, examples, comparable
@@ -178,6 +188,12 @@ class Recorder:
         self._places = {id(example): index for index, example in enumerate(examples)}
         self._answers: dict[str, dict[int, Scored]] = {}  # by prompt, then by place
         self._size = 0  # of the answers, in characters
+
+    @property
+    def races(self) -> dict[str, int]:
+        """Answers that races have saved ("skipped"), and those that the same takes without races ("raced")."""
+        skipped, answers = (0, 0) if self.racing is None else (self.racing.skipped, self.racing.answers)
+        return {"skipped": skipped, "raced": answers + skipped}
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -219,14 +235,30 @@ class Recorder:
                     score, n = (known.score * known.n + score * n) / (known.n + n), known.n + n
             self._put(prompt, score, n, full)
 
-    def _put(self, prompt: Prompt, score: float, n: int, full: bool, *, announce: bool = True) -> None:
+    def give_up(self, prompt: Prompt, abandoned: Abandoned) -> None:
+        """Take note that a race gave ``prompt`` up."""
+        with self._lock:
+            known = self._candidates.get(prompt.key)
+            if known is None or not known.full:
+                self._put(prompt, abandoned.score, abandoned.n, full=False, abandoned=abandoned)
+
+    def _put(
+        self,
+        prompt: Prompt,
+        score: float,
+        n: int,
+        full: bool,
+        *,
+        announce: bool = True,
+        abandoned: Abandoned | None = None,
+    ) -> None:
         best_before = self.best
         known = self._candidates.get(prompt.key)
         if known is None:
             number, program = len(self._candidates), prompt.applied_to(self._student)
-            candidate = Candidate(number, score, n, full, prompt, program)
+            candidate = Candidate(number, score, n, full, prompt, program, abandoned)
         else:
-            candidate = replace(known, score=score, n=n, full=full)
+            candidate = replace(known, score=score, n=n, full=full, abandoned=abandoned)
         self._candidates[prompt.key] = candidate
         best = self.best
         if announce:
@@ -264,6 +296,8 @@ class Recorder:
     def on_compile_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Take note of what the optimizer, or an optimizer within it, begins to do."""
         self._compiling[call_id] = type(instance).__name__
+        if self.racing is not None:
+            self.racing.enter_optimizer(type(instance).__name__.lstrip("_"))
         if len(self._compiling) == 1:
             self.phase = f"{type(instance).__name__}: preparing"
         else:
@@ -272,6 +306,8 @@ class Recorder:
     def on_compile_end(self, call_id: str) -> None:
         """Take note that it ended."""
         self._compiling.pop(call_id, None)
+        if self.racing is not None:
+            self.racing.leave_optimizer()
         if self._compiling:
             self.phase = "writing instructions or building the next candidate"
 
@@ -287,7 +323,12 @@ class Recorder:
         """Keep the candidate with its score; one whose scoring was cut short has none."""
         opened = self._open.pop(call_id, None)
         self.phase = "building the next candidate"
+        abandoned = None if self.racing is None else self.racing.end(call_id)
         if opened is None or exception is not None or not outputs.results:
+            return
+        if abandoned is not None:
+            self.give_up(opened[0], abandoned)
+            self.keep(opened[0], [result for result in outputs.results if len(result[1])])
             return
         # outputs.score is rounded to two decimals of a percent
         score = sum(float(result[2]) for result in outputs.results) / len(outputs.results)

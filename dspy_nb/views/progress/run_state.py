@@ -7,6 +7,7 @@ bound, so it says "at most"; nothing here is a guess of how far the optimizer is
 from __future__ import annotations
 
 from dspy_nb.core.events import CandidateScored, Completed, Event, Progress, Started
+from dspy_nb.core.supervision.racing import Abandoned
 from dspy_nb.views.documents import Bar, Block, Code, Details, Document, Drawing, Facts, Note, Table
 from dspy_nb.views.ending import (
     describe_change,
@@ -20,7 +21,7 @@ from dspy_nb.views.findings import finding_notes
 from dspy_nb.views.progress.call_state import CallState, Meter, counted, left, passed
 from dspy_nb.views.progress.charts import ScoreTrail, score_svg, score_text
 from dspy_nb.views.progress.line import Form, Part
-from dspy_nb.views.run import CANDIDATE_COLUMNS, candidate_cells, prompt_blocks
+from dspy_nb.views.run import CANDIDATE_COLUMNS, candidate_cells, prompt_blocks, say_given_up, say_saved
 from dspy_nb.views.wording import (
     count,
     describe_ending,
@@ -260,6 +261,7 @@ class RunState(CallState):
         facts = [
             (self._score_name, self.score),
             ("candidates", f"{self.candidates:,}" if self.candidates else ""),
+            ("races saved", say_saved(metrics.get("skipped", 0), metrics.get("raced", 0))),
             ("uncached calls", self._spent("lm_calls", "{:,.0f}")),
             ("cache hits", format_or_dash(metrics.get("cache_hits", 0), "{:,.0f}")),
             ("tokens", self._spent("tokens", "{:,.0f}")),
@@ -305,14 +307,23 @@ class RunState(CallState):
 def event_cells(event: CandidateScored, remark: str) -> tuple[str, ...]:
     """Return what a row says of a candidate."""
     e = event
-    return candidate_cells(e.candidate, remark, e.score, e.n, e.full, e.demos, e.instruction)
+    return candidate_cells(e.candidate, remark, e.score, e.n, e.full, e.demos, e.instruction, _given_up(e))
 
 
 def candidate_title(event: CandidateScored) -> str:
     """Return a candidate's number and score in words."""
     part = "" if event.full else " (a part of them)"
     score = f"{percent(event.score)} on {count(event.n, 'example')}{part}"
+    if (given_up := _given_up(event)) is not None:
+        score = say_given_up(given_up)
     return f"Candidate {event.candidate}: {score}, {count(event.demos, 'demo')}"
+
+
+def _given_up(e: CandidateScored) -> Abandoned | None:
+    """Return how a race gave a candidate up; ``None`` if it did not."""
+    if e.abandoned is None or e.interval is None:
+        return None
+    return Abandoned(e.n, e.score, e.interval, e.certain, e.abandoned, e.abandoned - e.n)
 
 
 def prompt_of(event: CandidateScored) -> list[Block]:

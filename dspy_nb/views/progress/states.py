@@ -16,6 +16,7 @@ from dspy_nb.core.events import (
     StepEnded,
     StepStarted,
 )
+from dspy_nb.core.sweep_events import CellEnded, CellStarted, SweepEnded, SweepStarted
 from dspy_nb.core.text import excerpt
 from dspy_nb.views.documents import Bar, Block, Facts, Table
 from dspy_nb.views.findings import finding_notes
@@ -23,6 +24,7 @@ from dspy_nb.views.progress.call_state import CallState, Meter, counted, left, p
 from dspy_nb.views.progress.comparison import ComparisonState
 from dspy_nb.views.progress.line import Form, Part
 from dspy_nb.views.progress.run_state import RunState
+from dspy_nb.views.progress.sweep import SweepState
 from dspy_nb.views.wording import count, duration, percent, roughly, time_left
 
 
@@ -200,6 +202,7 @@ _STATES: Final[Mapping[type[Event], type[CallState]]] = {
     Evaluated: EvaluationState,
     Compared: ComparisonState,
     **dict.fromkeys((StepStarted, StepEnded), PipelineState),
+    **dict.fromkeys((SweepStarted, CellStarted, CellEnded, SweepEnded), SweepState),
 }
 
 

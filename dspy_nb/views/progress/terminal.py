@@ -15,6 +15,7 @@ from dspy_nb.views.progress.call_state import CallState
 from dspy_nb.views.progress.display import Display
 from dspy_nb.views.progress.line import lay_out
 from dspy_nb.views.progress.states import PipelineState
+from dspy_nb.views.progress.sweep import SweepState
 
 _LINE_EVERY_S: Final = 10.0
 _COLOURS: Final = {"good": 32, "warn": 33, "bad": 31}
@@ -43,9 +44,12 @@ class TerminalProgress(Display):
         self._line_of: tuple[CallState, str] | None = None  # whose line was said last, and how it was then
 
     def _show(self) -> None:
-        if isinstance(self.state, PipelineState):
+        if isinstance(self.state, PipelineState | SweepState):
             for line in self.state.lines[self._said :]:
-                _write(line)
+                if self._bar is None:
+                    _write(line)
+                else:
+                    self._bar.write(visible(line), file=sys.stderr)  # above the bar
             self._said = len(self.state.lines)
         state = self.state.innermost
         if state.meter is None:

@@ -124,6 +124,33 @@ def test_answers_go_to_the_cache_that_a_setting_names_and_others_where_they_went
     assert list((tmp_path / "cache").iterdir())
 
 
+def test_a_cache_knows_what_its_answers_took(tmp_path: Path) -> None:
+    kept: dict[str, object] = {}
+    seams.route_cache("dspy_nb_cache")
+    cache = seams.answer_cache(tmp_path / "cache")
+    put = cache.put
+
+    def remember(request: dict, value: object, *args: object, **kwargs: object) -> None:
+        kept[cache.cache_key(request, *args)] = value
+        put(request, value, *args, **kwargs)
+
+    cache.put = remember
+    with dspy.context(
+        lm=scripted_lm(ScriptedEngine(), "scripted/what", cache=True, n=2), dspy_nb_cache=cache
+    ):
+        classifier()(review="it is good")
+    (key,) = kept
+    for one in (cache, seams.answer_cache(tmp_path / "cache")):
+        assert seams.what_it_took(one, key) == (2, 20, 10, None)
+    answer = SimpleNamespace(
+        usage={"prompt_tokens": 7, "completion_tokens": 3},
+        choices=["a"],
+        _hidden_params={"response_cost": 0.5},
+    )
+    cache.memory_cache["litellm"] = answer  # an answer as litellm gives it
+    assert seams.what_it_took(cache, "litellm") == (1, 7, 3, 0.5)
+
+
 def test_nothing_but_plain_types_is_unpickled_from_a_cache(tmp_path: Path) -> None:
     cache = seams.answer_cache(tmp_path / "cache")
     cache.disk_cache["key"] = Path("not plain")

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 import dspy_nb as nb
 from dspy_nb.core.event_log import EventLog
 from dspy_nb.core.events import CandidateScored, Completed, Failed, HeldOut, Progress, Started
+from dspy_nb.core.optimization import known
 from dspy_nb.core.registry.runs import known_runs
 from dspy_nb.views.known_runs import what_to_do
 from tests import ROOT
@@ -29,7 +31,8 @@ _NUMBERS = {"lm_calls": 40, "best_score": 0.7, "baseline_score": 0.4}
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
-    gc.collect()  # runs of other tests that only a circle of references holds
+    monkeypatch.setattr(known, "_KNOWN", weakref.WeakSet())  # without the runs of other tests
+    monkeypatch.setattr(known, "_DIRECTORIES", {})
     monkeypatch.chdir(tmp_path)
 
 
@@ -115,7 +118,7 @@ def test_a_run_that_got_worse_says_so_and_is_not_offered_to_be_registered(tmp_pa
     assert "register(" not in what_to_do(replace(mine, held_out=worse))
 
 
-def test_where_there_are_many_runs_those_of_this_process_are_shown(tmp_path):
+def test_where_there_are_many_runs_the_newest_are_shown(tmp_path):
     for number in range(60):
         written(tmp_path / f"{number:02}", Started("MIPROv2", 200), Progress(50, "on", _NUMBERS))
     run = optimize()

@@ -195,3 +195,16 @@ def test_an_anchor_of_another_layout_is_written_over_as_a_whole(registry: Regist
     assert known is not None
     assert known.number == 4
     assert anchor.read_bytes() == known.to_bytes()
+
+
+def test_an_anchor_that_a_crash_cut_short_says_nothing_until_the_next_entry(registry: Registry) -> None:
+    path = registry.root / "anchors/models/m.json"
+    whole = path.read_bytes()
+    for length in range(len(whole) - 1):
+        for rest in (b"", bytes(20)):
+            path.write_bytes(whole[:length] + rest)
+            assert read_anchor(path) is None
+    path.write_bytes(whole[:40])
+    assert registry.check() == []
+    registry.promote("m@1.0.0", "staging")
+    assert (read_anchor(path).number, registry.check()) == (4, [])

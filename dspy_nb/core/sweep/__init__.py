@@ -1,0 +1,1 @@
+"""Which optimizer, which model, which seed: optimizations under one budget, then a fair comparison."""
