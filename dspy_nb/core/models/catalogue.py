@@ -104,8 +104,12 @@ class Catalogue:
         return [model_id for model_id in self.folder_names() if self._log(model_id).read().records]
 
     def exists(self) -> bool:
-        """Return whether there is a folder of that name; an address on object storage is taken to be one."""
-        return not isinstance(self.root, Path) or self.root.is_dir()
+        """Return whether there is a folder of that name, or anything at the address on object storage.
+
+        Raises:
+            InputError: That cannot be reached: no such bucket, no credentials, or others.
+        """
+        return self.root.is_dir() if isinstance(self.root, Path) else self.root.storage.look()
 
     def folder_names(self, kind: str = "models") -> Names:
         """Return the names in ``models/`` that can be models, sorted; the same for ``environments/``.

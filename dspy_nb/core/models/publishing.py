@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dspy_nb.core.errors import Conflict, RegistryError
+from dspy_nb.core.errors import Conflict, InputError, RegistryError
 from dspy_nb.core.models.names import next_version
 from dspy_nb.core.models.stages import ModelState
 from dspy_nb.core.storage.disk import STAGING_PREFIX, remove_folder
@@ -89,9 +89,28 @@ def publish(
     return True
 
 
-def make_root(root: Place) -> None:
-    """Make the root on a disk, and tell git to leave hashed files alone and temporary ones out."""
+def check_writable(root: Place) -> None:
+    """Check that a registry can be written where it is, or is to be.
+
+    Raises:
+        InputError: It cannot.
+    """
     if not isinstance(root, Path):
+        root.storage.check_writes()
+        return
+    there = next(place for place in (root, *root.parents) if place.exists())
+    if not os.access(there, os.W_OK):
+        raise InputError(f"the registry {root} cannot be written: {there} is read-only")
+
+
+def make_root(root: Place) -> None:
+    """Make the root on a disk, and tell git to leave hashed files alone and temporary ones out.
+
+    Raises:
+        InputError: On object storage it cannot be.
+    """
+    if not isinstance(root, Path):
+        check_writable(root)
         return
     make_folders(root)
     for name, content in _GIT_FILES.items():

@@ -37,7 +37,7 @@ from dspy_nb.core.models.promotion import (
     load_requirements,
     promotion_requirements,
 )
-from dspy_nb.core.models.publishing import free_version, publish
+from dspy_nb.core.models.publishing import check_writable, free_version, publish
 from dspy_nb.core.models.requirements import Requirement
 from dspy_nb.core.models.stages import ModelState
 from dspy_nb.core.models.subject import take_evidence
@@ -148,12 +148,9 @@ class Registry(Catalogue):
             Corrupt: What is known of the model cannot be read.
         """
         check_model_id(model_id)
+        check_writable(self.root)
         with contextlib.suppress(NotFound):  # it becomes a new model
             self.list(model_id)
-        if isinstance(self.root, Path):
-            there = next(place for place in (self.root, *self.root.parents) if place.exists())
-            if not os.access(there, os.W_OK):
-                raise InputError(f"the registry {self.root} cannot be written: {there} is read-only")
         if not isinstance(program, list):  # of programs, for Ensemble: what it makes of them is not known yet
             Submission(program, model_id, metadata=None, evaluation=None, notes=None)
 

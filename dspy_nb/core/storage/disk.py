@@ -25,6 +25,7 @@ from typing import Any, Final
 from dspy_nb.core.errors import Corrupt
 from dspy_nb.core.storage.entry import is_torn
 from dspy_nb.core.storage.files import (
+    LARGEST_FILE,
     TEMPORARY_PREFIX,
     make_folders,
     put_in_place,
@@ -60,11 +61,20 @@ class Disk:
                 raise
         return read_file(inside)
 
-    def list(self, folder: Any) -> dict[str, tuple[int | str, ...]]:
-        """Return the names in a folder; a disk tells no signatures with them."""
-        with contextlib.suppress(FileNotFoundError):
-            return dict.fromkeys(os.listdir(folder), ())
-        return {}
+    def list(self, folder: Any, *, signed: bool = False) -> dict[str, tuple[int | str, ...]]:
+        """Return the names in a folder, and the signatures of the files if they are asked for."""
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return {}
+        if not signed:
+            return dict.fromkeys(names, ())
+        found: dict[str, tuple[int | str, ...]] = {}
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # it was a temporary one
+                status = os.stat(f"{folder}{os.sep}{name}", follow_symlinks=False)
+                found[name] = _signature(status) if stat.S_ISREG(status.st_mode) else ()
+        return found
 
     def stat(self, place: Any) -> tuple[int | str, ...] | None:
         """Return the signature of a file, ``None`` if there is none."""
@@ -124,7 +134,7 @@ class Disk:
         descriptor = _open_in_place(place)
         try:
             size = os.fstat(descriptor).st_size
-            content = new if isinstance(new, bytes) else new(os.read(descriptor, size))
+            content = new if isinstance(new, bytes) else new(os.read(descriptor, min(size, LARGEST_FILE)))
             if content is None:
                 return
             os.lseek(descriptor, 0, os.SEEK_SET)

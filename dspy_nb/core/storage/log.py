@@ -36,17 +36,15 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from dspy_nb.core.errors import Conflict, Corrupt
 from dspy_nb.core.storage.anchor import anchor_of, confirm, read_anchor
-from dspy_nb.core.storage.bundle import Bundled, bundle_of, read_bundle, write_bundle
 from dspy_nb.core.storage.disk import may_be_torn, move_away, refuse_links
 from dspy_nb.core.storage.entry import Entry, entry_name, is_entry_name, is_torn, seal, verified
 from dspy_nb.core.storage.files import NOT_FLUSHED, explain_failure
 from dspy_nb.core.storage.flushing import Unflushed
 from dspy_nb.core.storage.place import Address, Place, Signature, storage_of
+from dspy_nb.core.storage.snapshot import read_snapshot, snapshot_of, step_of, write_snapshot
 from dspy_nb.core.text import repaired
 
 _PATIENCE_S: Final = 60.0
-_UNBUNDLED: Final = 8  # entries that a reader opened anew has to read one by one, where each is a request
-_UNBUNDLED_SHARE: Final = 128  # or one in so many: bundles are written anew as a whole
 _AT_ONCE: Final = 16
 _UNKNOWN: Final[Signature] = ()
 
@@ -67,9 +65,9 @@ S = TypeVar("S", bound=LogState)
 class Log(Generic[S]):
     """The log in one folder and the state that it folds into.
 
-    Reading costs two ``stat`` when nothing is new, and one file per new entry; on object storage a long log that is
-    opened anew comes from its bundle. The state belongs to the log: callers read it and hold ``lock`` while they do,
-    and never change it.
+    Reading costs two ``stat`` when nothing is new, and one file per new entry; a long log that is opened anew comes
+    from its snapshot. The state belongs to the log: callers read it and hold ``lock`` while they do, and never
+    change it.
 
     Attributes:
         folder: Of the log.
@@ -86,7 +84,7 @@ class Log(Generic[S]):
             folder: Of the log.
             new_state: Makes the state of an empty log.
             root: Of the registry that the log belongs to, where its anchor is; without it there is none.
-            afresh: Whether every entry is read from its own file, and none from a bundle.
+            afresh: Whether every entry is read from its own file, and none from a snapshot.
         """
         self.folder = folder
         self.lock = threading.RLock()
@@ -97,12 +95,10 @@ class Log(Generic[S]):
         self._new_state = new_state
         self._entries: list[Entry] = []
         self._state = new_state()
-        self._files: list[Bundled] = []  # of each entry; the content where there is a bundle
-        self._bundle = bundle_of(root, folder) if isinstance(root, Address) and not afresh else None
-        self._bundled = 0
-        self._prefix = str(folder / " ")[
-            :-1
-        ]  # pathlib takes longer to join a path than the system to open it
+        self._signatures: list[Signature] = []  # of the file of each entry, from before it was read
+        self._snapshot = None if root is None or afresh else snapshot_of(root, folder)
+        # pathlib takes longer to join a path than the system to open it
+        self._prefix = str(folder / " ")[:-1]
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -123,7 +119,7 @@ class Log(Generic[S]):
             RegistryError: The folder cannot be read.
         """
         with self.lock, explain_failure(f"read {self.folder}"):
-            if self._entries and self._signature(len(self._entries)) != self._files[-1].signature:
+            if self._entries and self._signature(len(self._entries)) != self._signatures[-1]:
                 self._forget()  # another branch was checked out, or a backup was restored
             self.torn = None
             try:
@@ -133,9 +129,8 @@ class Log(Generic[S]):
                     self._read_all()
                 while self._read_next():
                     pass
-                if self._files and not self._files[-1].signature:  # a disk does not tell it with the name
-                    self._files[-1] = Bundled(self._signature(len(self._entries)) or _UNKNOWN, b"")
-                self._bundle_up()
+                if self._signatures and not self._signatures[-1]:  # of an entry that is a folder
+                    self._signatures[-1] = self._signature(len(self._entries)) or _UNKNOWN
             except OSError:
                 raise  # what is known stays known
             except BaseException:
@@ -197,12 +192,13 @@ class Log(Generic[S]):
                 with explain_failure(f"write {target}"):
                     written = torn is None and self._storage.create(target, content, unflushed, name)
                 if written:
-                    self._know(entry, content)
+                    self._know(entry)
                     with explain_failure(f"flush {target}, which {NOT_FLUSHED}"):
                         name.flush()
                     if self._anchor is not None:
                         confirm(self._anchor, self._entries)
-                    self._bundle_up()
+                    if number % step_of(self.folder, number) == 0:  # of several writers one does
+                        self._save()
                     return entry
             if torn is not None:
                 with explain_failure(f"move {torn}, which is torn, out of the way"):
@@ -212,13 +208,13 @@ class Log(Generic[S]):
                 raise Conflict(f"{self.folder}: other writers were faster for {_PATIENCE_S:.0f} s: try again")
             time.sleep(random.uniform(0, min(0.05, 0.001 * 2 ** min(attempt, 6))))
 
-    def _know(self, entry: Entry, content: bytes) -> None:
+    def _know(self, entry: Entry) -> None:
         """Take in an entry that this process has just written, from memory."""
         signature: Signature | None = None
         with contextlib.suppress(OSError):
             signature = self._signature(entry.number)
         try:
-            self._take(entry, Bundled(signature or _UNKNOWN, content))
+            self._take(entry, signature or _UNKNOWN)
         except BaseException:
             self._forget()
             raise
@@ -227,30 +223,53 @@ class Log(Generic[S]):
         return f"{self._prefix}{name}"
 
     def _forget(self) -> None:
-        self._entries, self._files, self._bundled = [], [], 0
+        self._entries, self._signatures = [], []
         self._state = self._new_state()
 
     def _signature(self, number: int) -> Signature | None:
         return self._storage.stat(self._path(entry_name(number)))
 
     def _read_all(self) -> None:
-        """Take in the entries that there are, from the bundle where that holds what their files hold."""
-        found = {name: sign for name, sign in self._storage.list(self.folder).items() if is_entry_name(name)}
+        """Take in the entries that there are, from the snapshot where that holds what their files hold."""
+        listed = self._storage.list(self.folder, signed=True)
+        found = {name: signature for name, signature in listed.items() if is_entry_name(name)}
         names = [entry_name(number) for number in range(1, len(found) + 1)]
         for name in names:
             if name not in found:
                 words = f"{self.folder / name} is missing, but later entries exist"
                 raise Corrupt(f"{words}: restore it from git or a backup")
-        bundled: list[Bundled] = []
-        if self._bundle is not None and len(names) >= _UNBUNDLED:
-            bundled = read_bundle(self._bundle)
-        fits = [file.signature == found[name] for file, name in zip(bundled, names, strict=False)]
-        self._bundled = sum(fits)
-        fits += [False] * (len(names) - len(fits))
-        contents = self._read_many([name for name, fit in zip(names, fits, strict=True) if not fit])
-        for number, (name, fit) in enumerate(zip(names, fits, strict=True)):
-            content = bundled[number].content if fit else next(contents)
-            if not self._take_content(content, found[name]):
+        signatures = [found[name] for name in names]
+        step = step_of(self.folder, len(names))
+        if self._snapshot is not None and len(names) > step:
+            try:
+                known = self._restore(self._snapshot, signatures)
+                self._read_from(known, names, signatures)
+            except Corrupt:
+                self._forget()  # the entries themselves tell whether it is so
+                known = 0
+                self._read_from(known, names, signatures)
+            if len(self._entries) - known > step:
+                self._save()
+        else:
+            self._read_from(0, names, signatures)
+
+    def _restore(self, snapshot: Place, signatures: Sequence[Signature]) -> int:
+        """Take in the entries that stand in the snapshot and are what their files hold; return how many.
+
+        The last one is never among them: it is read itself, and vouches for those before it.
+        """
+        saved = read_snapshot(snapshot)
+        for (entry, signature), found in zip(saved, signatures[:-1], strict=False):
+            if signature != found or not found:
+                break
+            self._state.check(entry)
+            self._take(entry, found)
+        return len(self._entries)
+
+    def _read_from(self, known: int, names: Sequence[str], signatures: Sequence[Signature]) -> None:
+        """Take in the entries from the files themselves, but for the first ones, which are known."""
+        for content, signature in zip(self._read_many(names[known:]), signatures[known:], strict=True):
+            if not self._take_content(content, signature):
                 return
 
     def _read_many(self, names: Sequence[str]) -> Iterator[bytes]:
@@ -265,9 +284,8 @@ class Log(Generic[S]):
     def _read_next(self) -> bool:
         """Take in the entry after the last one that is known; return whether there is one."""
         number = len(self._entries) + 1
-        signature = self._signature(
-            number
-        )  # before the content: a file that is replaced in between is read again
+        # before the content: a file that is replaced in between is read again
+        signature = self._signature(number)
         if signature is None:
             return False
         try:
@@ -289,15 +307,13 @@ class Log(Generic[S]):
                 return False
             raise
         self._state.check(entry)
-        self._take(entry, Bundled(signature, content))
+        self._take(entry, signature)
         return True
 
-    def _bundle_up(self) -> None:
-        """Write the bundle anew where a reader that is opened anew would have too much to read beside it."""
-        loose = len(self._files) - self._bundled
-        if self._bundle is not None and loose >= max(_UNBUNDLED, len(self._files) // _UNBUNDLED_SHARE):
-            write_bundle(self._bundle, self._files)
-            self._bundled = len(self._files)
+    def _save(self) -> None:
+        """Write the snapshot anew, for whoever opens the log next."""
+        if self._snapshot is not None and all(self._signatures):
+            write_snapshot(self._snapshot, self._entries, self._signatures)
 
     def _may_be_torn(self, number: int) -> bool:
         """Return whether nobody was told of an entry that is not whole: else it is damage.
@@ -314,10 +330,10 @@ class Log(Generic[S]):
                 anchor = read_anchor(self._anchor)
         return anchor is None or anchor.number < number
 
-    def _take(self, entry: Entry, file: Bundled) -> None:
+    def _take(self, entry: Entry, signature: Signature) -> None:
         self._state.apply(entry)
         self._entries.append(entry)
-        self._files.append(file if self._bundle is not None else file._replace(content=b""))
+        self._signatures.append(signature)
 
 
 def current_user() -> str:

@@ -30,6 +30,8 @@ from dspy_nb.core.storage.place import Address, Place
 from dspy_nb.core.text import one_line
 
 SCHEMES: Final = ("s3", "gs", "az", "memory")
+MARKER: Final = "registry"
+"""The object that says that there is a registry, and tries out whether there can be one."""
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*(?:/[A-Za-z0-9][A-Za-z0-9._=-]*)*", re.ASCII)
@@ -45,7 +47,8 @@ class Objects:
 
     def __init__(self, url: str, store: Any) -> None:
         """Read and write below ``url`` what a store of obstore holds."""
-        self._start, self._store = len(url) + 1, store
+        self._url, self._start, self._store = url, len(url) + 1, store
+        self._sound = False
 
     def read(self, place: Any, *, links: bool = False) -> bytes:
         """Return what an object holds."""
@@ -55,7 +58,7 @@ class Objects:
                 raise Corrupt(f"{place} has {found.meta['size']:,} bytes: more than the registry ever writes")
             return bytes(found.bytes())
 
-    def list(self, folder: Any) -> dict[str, tuple[int | str, ...]]:
+    def list(self, folder: Any, *, signed: bool = False) -> dict[str, tuple[int | str, ...]]:
         """Return the names right below a folder, each with its signature: one request for a thousand names."""
         with _explained():
             found = self._store.list_with_delimiter(self._key(folder))
@@ -106,6 +109,38 @@ class Objects:
             with _explained():
                 self._store.put(self._key(place), content, use_multipart=False)
 
+    def look(self) -> bool:
+        """Return whether there is anything of a registry.
+
+        Raises:
+            InputError: It cannot be reached: no such bucket, no credentials, or others.
+        """
+        try:
+            return bool(self.list(self._url))
+        except OSError as error:
+            raise InputError(f"the registry {self._url} cannot be reached: {error.strerror}") from error
+
+    def check_writes(self) -> None:
+        """Check, once, that a registry can be written: a name is asked for twice, and must be refused then.
+
+        Raises:
+            InputError: It cannot, or the server gives a name to more than one.
+        """
+        if self._sound:
+            return
+        try:
+            with Unflushed() as nothing:
+                marker = f"{self._url}/{MARKER}"
+                twice = self.create(marker, b"", nothing) and self.create(marker, b"", nothing)
+        except OSError as error:
+            raise InputError(f"the registry {self._url} cannot be written: {error.strerror}") from error
+        if twice:
+            words = (
+                "its server overwrites what is there, and a registry needs conditional writes (If-None-Match)"
+            )
+            raise InputError(f"{self._url} cannot hold a registry: {words}")
+        self._sound = True
+
     def _held(self, place: Any) -> bytes:
         try:
             return self.read(place)
@@ -130,8 +165,10 @@ def _explained() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    """Return what obstore says; what follows is its own view of the error."""
-    return one_line(str(error).partition("\n")[0], 200)
+    """Return what the server says, else what obstore does; what follows is its own view of the error."""
+    text = str(error)
+    found = re.search("<Message>([^<]+)</Message>", text)
+    return one_line(found[1] if found else text.partition("\n")[0], 200)
 
 
 def _signature(meta: Mapping[str, Any]) -> tuple[int | str, ...]:

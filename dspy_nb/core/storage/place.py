@@ -30,10 +30,10 @@ class Storage(Protocol):
             Corrupt: It is none of the registry's: a link, a folder, too large.
         """
 
-    def list(self, folder: Place | str) -> dict[str, Signature]:
+    def list(self, folder: Place | str, *, signed: bool = False) -> dict[str, Signature]:
         """Return the names in a folder, files and folders; none if it is not there.
 
-        With each stands its signature, where that comes with the name, else an empty one.
+        With each stands its signature, if ``signed`` asks for it and it is a file, else an empty one.
         """
 
     def stat(self, place: Place | str) -> Signature | None:
@@ -74,6 +74,24 @@ class Storage(Protocol):
         """
 
 
+class RemoteStorage(Storage, Protocol):
+    """Storage that may be out of reach."""
+
+    def look(self) -> bool:
+        """Return whether there is anything of a registry.
+
+        Raises:
+            InputError: It cannot be reached: no such bucket, no credentials, or others.
+        """
+
+    def check_writes(self) -> None:
+        """Check, once, that a registry can be written there.
+
+        Raises:
+            InputError: It cannot.
+        """
+
+
 @dataclass(frozen=True)
 class Address:
     """A place on object storage: what a path is on a disk, as far as a registry asks for it.
@@ -84,7 +102,7 @@ class Address:
     """
 
     url: str
-    storage: Storage = field(repr=False, compare=False)
+    storage: RemoteStorage = field(repr=False, compare=False)
 
     def __str__(self) -> str:
         return self.url
