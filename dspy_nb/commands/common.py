@@ -17,6 +17,7 @@ from dspy_nb.commands.surface import Surface
 from dspy_nb.commands.words import input_fields
 from dspy_nb.core.deployment.serving import LiveIn
 from dspy_nb.core.models import names
+from dspy_nb.core.models.version import FACTS
 from dspy_nb.core.text import did_you_mean
 
 
@@ -183,13 +184,13 @@ def open_registry(root: str) -> nb.Registry:
     """Return the registry in ``root``, which must exist."""
     found = nb.Registry(root)
     if not found.exists():
-        raise nb.NotFound(f"there is no registry in {root}: --registry names its folder")
+        raise nb.NotFound(f"there is no registry in {root}: --registry names its folder or URL")
     return found
 
 
 def version_facts(version: nb.ModelVersion, live: Sequence[LiveIn] | None = None) -> dict[str, Any]:
     """Return what ``--json`` says about a version, and where it is live if that is given."""
-    facts = {field.name: getattr(version, field.name) for field in fields(version) if field.name != "files"}
+    facts = {name: getattr(version, name) for name in FACTS}
     found = {"ref": version.ref, **facts, "path": str(version.path)}
     if live is not None:
         found["live_in"] = [place.environment for place in live if place.share is None]

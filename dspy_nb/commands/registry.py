@@ -103,6 +103,7 @@ def registry(
     if typed and columns is not None:
         raise nb.InputError(f"--columns goes with a list of versions, not with {typed[0]}")
     found, shown = nb.Registry(root), _chosen(columns)
+    found.exists()  # whether or not: on object storage that says why it cannot be reached
     if compared:
         return Outcome(found.diff(*compared))
     if environment:
@@ -174,10 +175,10 @@ def check(here: Surface, root: str) -> Outcome:
 @argument("source", common.DIRECTORY, "REGISTRY")
 @argument("target", common.DIRECTORY, "REGISTRY")
 def copy(here: Surface, source: str, target: str) -> Outcome:
-    r"""Copy a registry, with its whole history, to another folder or to object storage.
+    r"""Copy a registry with its whole history, verified.
 
-    From the first to the second; each is a folder, or a URL such as s3://bucket/prefix. Everything is verified, and
-    made again the copy goes on where it stopped, or takes what is new. Traffic and experiments stay behind.
+    From the first to the second: each is a folder, or a URL such as s3://bucket/prefix. Made again the copy goes on
+    where it stopped, or takes what is new. Traffic and experiments stay behind.
 
     \b
     Examples:

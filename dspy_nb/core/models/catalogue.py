@@ -6,7 +6,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from dspy_nb.core.models.names import (
 )
 from dspy_nb.core.models.promotion import find_record
 from dspy_nb.core.models.stages import HistoryEntry, ModelState, Record
-from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.models.version import FACTS, ModelVersion
 from dspy_nb.core.storage.anchor import anchor_of
 from dspy_nb.core.storage.files import explain_failure
 from dspy_nb.core.storage.log import Log
@@ -45,7 +44,9 @@ class Catalogue:
     def __init__(self, root: str | os.PathLike[str] = "registry") -> None:
         """Open the registry in the folder ``root``, which need not exist yet; ``~`` is the user's home.
 
-        ``root`` may be a URL: ``s3://bucket/prefix``, ``gs://``, ``az://`` (with the extra ``object-store``).
+        ``root`` may be a URL: ``s3://bucket/prefix``, ``gs://``, ``az://`` (with the extra ``object-store``). Then
+        traffic and experiments, which are SQLite, stay on this machine, in the folder ``local`` below the user's
+        data folder (on Linux ``~/.local/share/dspy-nb/registries``).
 
         Raises:
             InputError: It is neither a path nor such a URL, or the extra is not installed.
@@ -216,9 +217,8 @@ class Catalogue:
         """Return the versions as a table, one row each, the newest of each model first."""
         import pandas as pd
 
-        columns = [field.name for field in fields(ModelVersion) if field.name != "files"]
-        rows = [[getattr(version, name) for name in columns] for version in self.list(model_id)]
-        return pd.DataFrame(rows, columns=columns)
+        rows = [[getattr(version, name) for name in FACTS] for version in self.list(model_id)]
+        return pd.DataFrame(rows, columns=[*FACTS])
 
     def _log(self, model_id: str) -> Log[ModelState]:
         with self._lock:
@@ -251,16 +251,13 @@ class Catalogue:
     def _version(self, model_id: str, record: Record) -> ModelVersion:
         """Return the version of a record; made once, and again after the record has changed."""
         if record.version_made is None:
-            interval = record.summary["interval"]
+            summary, interval = record.summary, record.summary["interval"]
             record.version_made = ModelVersion(
-                model_id=model_id,
-                version=record.version,
-                stage=record.stage,
-                path=self._log(model_id).folder.parent / record.version,
-                size_bytes=sum(size for _, size in record.files.values()),
-                files=record.files,
-                **{**record.summary, "interval": (interval[0], interval[1]) if interval else None},
-            )
+                model_id, record.version, record.stage, summary["created_at"], summary["score"],
+                (interval[0], interval[1]) if interval else None, summary["score_kind"], summary["optimizer"],
+                summary["base_model"], summary["parent"], sum([size for _, size in record.files.values()]),
+                record.files, self._log(model_id).owner,
+            )  # fmt: skip
         return record.version_made
 
 

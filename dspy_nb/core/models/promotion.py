@@ -79,7 +79,7 @@ def decide_archive(
         record = find_record(reference, state)
         require(promotion_requirements(state, reference, "archived", (), None, live))
         return {"versions": [record.version], "reason": reason}
-    newest_first = [version for _, version in reversed(state.alive)]
+    newest_first = state.alive[::-1]
     spared = ("production",) if staging else ("production", "staging")
     chosen = [
         version

@@ -13,7 +13,7 @@ import msgspec
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evidence import EvaluationEvidence, Evidence, read_evidence, write_evidence
-from dspy_nb.core.models.names import SortKey, Stage, check_version, rank, sort_key
+from dspy_nb.core.models.names import SortKey, Stage, check_version, sort_key
 from dspy_nb.core.storage.entry import Change, Entry, check_change
 from dspy_nb.core.storage.shapes import fit
 
@@ -91,32 +91,62 @@ class HistoryEntry(Shown):
 class ModelState:
     """What a model's log folds into.
 
+    What only some ask for is made when it is asked for: a log of thousands is folded for most of them in vain.
+
     Attributes:
         records: Version -> its record.
-        ordered: The versions in semver order, lowest first, as (sort key, version).
-        alive: Those that are not archived, as (rank, version): all releases come after all prereleases.
         production: The version in production, if any.
         staged: The versions in staging, the one promoted last at the end (a dict for its order).
-        history: One line per entry.
     """
 
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
-        self.ordered: list[tuple[SortKey, str]] = []
-        self.alive: list[tuple[tuple[bool, SortKey], str]] = []
         self.production: str | None = None
         self.staged: dict[str, None] = {}
-        self.history: list[HistoryEntry] = []
         self._lowered: set[str] = set()
+        self._ordered: list[tuple[SortKey, str]] = []
+        self._unordered: list[tuple[SortKey, str]] = []
+        self._history: list[HistoryEntry] = []
+        self._lines: list[tuple[Any, ...]] = []  # of the history, that nobody has asked for yet
 
-    def is_taken(self, version: str) -> bool:
-        """Return whether the name is taken, also in another case (1.0.0-RC.1 is 1.0.0-rc.1 on some disks)."""
-        return version.lower() in self._lowered
+    @property
+    def ordered(self) -> list[tuple[SortKey, str]]:
+        """The versions in semver order, lowest first, as (sort key, version)."""
+        if len(self._unordered) == 1:
+            insort(self._ordered, self._unordered[0])
+        elif self._unordered:
+            self._ordered += self._unordered
+            self._ordered.sort()
+        self._unordered.clear()
+        return self._ordered
+
+    @property
+    def history(self) -> list[HistoryEntry]:
+        """One line per entry."""
+        self._history += (HistoryEntry(*line) for line in self._lines)
+        self._lines.clear()
+        return self._history
+
+    @property
+    def alive(self) -> list[str]:
+        """The versions that are not archived, lowest first: all releases come after all prereleases."""
+        alive = [item for item in self.ordered if self.records[item[1]].stage != "archived"]
+        return [version for released in (False, True) for key, version in alive if key[3] is released]
 
     @property
     def latest(self) -> str | None:
         """The highest release that is not archived, else the highest such prerelease, else None."""
-        return self.alive[-1][1] if self.alive else None
+        prerelease = None
+        for key, version in reversed(self.ordered):
+            if self.records[version].stage != "archived":
+                if key[3]:
+                    return version
+                prerelease = prerelease or version
+        return prerelease
+
+    def is_taken(self, version: str) -> bool:
+        """Return whether the name is taken, also in another case (1.0.0-RC.1 is 1.0.0-rc.1 on some disks)."""
+        return version.lower() in self._lowered
 
     def between(self, low: tuple[int, int, int], high: tuple[int, int, int]) -> Iterator[str]:
         """Yield the versions of ``low`` <= version < ``high``, highest first."""
@@ -145,28 +175,27 @@ class ModelState:
                 self.production = subjects[0]
         if evidence is not None:
             self._take_evidence(self.records[subjects[0]], evidence)
-        self.history.append(
-            HistoryEntry(
-                number=entry.number,
-                action=entry.action,
-                version=subjects[0] if len(subjects) == 1 else None,
-                versions=subjects if demoted is None else (*subjects, demoted),
-                from_stage=stages_before.pop() if to_stage and len(stages_before) == 1 else None,
-                to_stage=to_stage,
-                demoted=demoted,
-                by=entry.by,
-                at=entry.at,
-                reason=body.get("reason"),
-                evidence=evidence,
-                forced=body.get("forced", False),
+        self._lines.append(
+            (
+                entry.number,
+                entry.action,
+                subjects[0] if len(subjects) == 1 else None,
+                subjects if demoted is None else (*subjects, demoted),
+                stages_before.pop() if to_stage and len(stages_before) == 1 else None,
+                to_stage,
+                demoted,
+                entry.by,
+                entry.at,
+                body.get("reason"),
+                evidence,
+                body.get("forced", False),
             )
         )
 
     def _add(self, version: str, body: Mapping[str, Any]) -> None:
         files = {name: (info["sha256"], info["size"]) for name, info in body["files"].items()}
         self.records[version] = Record(version, files, body["summary"])
-        insort(self.ordered, (sort_key(version), version))
-        insort(self.alive, (rank(version), version))
+        self._unordered.append((sort_key(version), version))
         self._lowered.add(version.lower())
 
     def _take_evidence(self, record: Record, evidence: Evidence) -> None:
@@ -185,16 +214,12 @@ class ModelState:
         record = self.records[version]
         if record.stage == "staging":
             del self.staged[version]
-        elif record.stage == "archived":
-            insort(self.alive, (rank(version), version))
         if self.production == version:
             self.production = None
         record.stage = stage
         record.version_made = None
         if stage == "staging":
             self.staged[version] = None
-        elif stage == "archived":
-            del self.alive[bisect_left(self.alive, (rank(version), version))]
         elif stage == "production":
             self.production = version
 

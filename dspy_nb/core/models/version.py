@@ -22,6 +22,12 @@ SCHEMA_VERSION: Final = 1
 
 Files = Mapping[str, tuple[str, int]]
 
+FACTS: Final = (
+    "model_id", "version", "stage", "created_at", "path", "score", "interval", "score_kind", "optimizer",
+    "base_model", "parent", "size_bytes",
+)  # fmt: skip
+"""What a table says of versions."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion(Shown):
@@ -32,7 +38,6 @@ class ModelVersion(Shown):
         version: Its semantic version.
         stage: development, staging, production, deprecated or archived.
         created_at: When the program was made, ISO 8601 in UTC.
-        path: The folder of the version, or its address on object storage.
         score: Its score, if one was measured; ``score_kind`` says on what.
         interval: Lower and upper end of the score's interval, if known.
         score_kind: ``test``, ``evaluation`` or ``validation`` (seen by the search, so it flatters).
@@ -41,13 +46,13 @@ class ModelVersion(Shown):
         parent: The version that it follows, if any.
         size_bytes: Size of its files.
         files: File name -> (sha256 in hex, size in bytes), as the log recorded them.
+        folder: The folder of the model, or its address on object storage.
     """
 
     model_id: str
     version: str
     stage: str
     created_at: str
-    path: Place
     score: float | None
     interval: tuple[float, float] | None
     score_kind: str | None
@@ -56,6 +61,12 @@ class ModelVersion(Shown):
     parent: str | None
     size_bytes: int
     files: Files = field(repr=False, hash=False)
+    folder: Place = field(repr=False)
+
+    @property
+    def path(self) -> Place:
+        """The folder of the version, or its address on object storage."""
+        return self.folder / self.version
 
     @property
     def ref(self) -> str:

@@ -124,6 +124,8 @@ class Registry(Catalogue):
             check_version(version)
         check_bump(bump := "minor" if bump is None else bump)
         check_texts(notes=notes, parent=parent, by=by)
+        if not isinstance(self.root, Path):
+            check_writable(self.root)
         submission = Submission(what, model_id, metadata=metadata, evaluation=evaluation, notes=notes)
         log = self._log(model_id)
         while True:

@@ -70,10 +70,13 @@ class Disk:
         if not signed:
             return dict.fromkeys(names, ())
         found: dict[str, tuple[int | str, ...]] = {}
+        start = f"{folder}{os.sep}"
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # it was a temporary one
-                status = os.stat(f"{folder}{os.sep}{name}", follow_symlinks=False)
-                found[name] = _signature(status) if stat.S_ISREG(status.st_mode) else ()
+            try:
+                status = os.lstat(start + name)
+            except FileNotFoundError:
+                continue  # it was a temporary one
+            found[name] = _signature(status) if stat.S_ISREG(status.st_mode) else ()
         return found
 
     def stat(self, place: Any) -> tuple[int | str, ...] | None:

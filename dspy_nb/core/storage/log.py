@@ -71,6 +71,7 @@ class Log(Generic[S]):
 
     Attributes:
         folder: Of the log.
+        owner: The folder of what it is the log of.
         lock: Held while the state is read.
         torn: The path of a last entry that somebody did not finish, as of the last ``read``; it does not count.
     """
@@ -87,6 +88,7 @@ class Log(Generic[S]):
             afresh: Whether every entry is read from its own file, and none from a snapshot.
         """
         self.folder = folder
+        self.owner = folder.parent
         self.lock = threading.RLock()
         self.torn: str | None = None
         self._root = root
@@ -231,14 +233,15 @@ class Log(Generic[S]):
 
     def _read_all(self) -> None:
         """Take in the entries that there are, from the snapshot where that holds what their files hold."""
-        listed = self._storage.list(self.folder, signed=True)
-        found = {name: signature for name, signature in listed.items() if is_entry_name(name)}
-        names = [entry_name(number) for number in range(1, len(found) + 1)]
-        for name in names:
-            if name not in found:
-                words = f"{self.folder / name} is missing, but later entries exist"
-                raise Corrupt(f"{words}: restore it from git or a backup")
-        signatures = [found[name] for name in names]
+        found = self._storage.list(self.folder, signed=True)
+        names: list[str] = []
+        signatures: list[Signature] = []
+        while (name := entry_name(len(names) + 1)) in found:
+            names.append(name)
+            signatures.append(found.pop(name))
+        if any(map(is_entry_name, found)):
+            words = f"{self.folder / name} is missing, but later entries exist"
+            raise Corrupt(f"{words}: restore it from git or a backup")
         step = step_of(self.folder, len(names))
         if self._snapshot is not None and len(names) > step:
             try:

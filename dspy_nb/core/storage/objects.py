@@ -35,6 +35,8 @@ MARKER: Final = "registry"
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _PREFIX: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*(?:/[A-Za-z0-9][A-Za-z0-9._=-]*)*", re.ASCII)
+_METADATA: Final = "169.254.169.254"
+_ENDPOINTS: Final = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
 _WRITER: Final = "dspynbwriter"  # Azure knows no other names of metadata
 _RETRIES: Final = 5
 _PATIENCE: Final = timedelta(seconds=30)
@@ -159,16 +161,18 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise FileNotFoundError(errno.ENOENT, _first_line(error)) from error
+        raise FileNotFoundError(errno.ENOENT, _reason(error)) from error
     except BaseError as error:
-        raise OSError(errno.EIO, _first_line(error)) from error
+        raise OSError(errno.EIO, _reason(error)) from error
 
 
-def _first_line(error: Exception) -> str:
-    """Return what the server says, else what obstore does; what follows is its own view of the error."""
+def _reason(error: Exception) -> str:
+    """Return what the server says, else what obstore does, without its own view of the request."""
     text = str(error)
+    if _METADATA in text:  # where a machine in a cloud would have some
+        return "no credentials were found"
     found = re.search("<Message>([^<]+)</Message>", text)
-    return one_line(found[1] if found else text.partition("\n")[0], 200)
+    return one_line(found[1] if found else text.partition("\n")[0].rpartition(" - ")[2], 200)
 
 
 def _signature(meta: Mapping[str, Any]) -> tuple[int | str, ...]:
@@ -209,10 +213,24 @@ def _open_store(scheme: str, url: str) -> Any:
         raise InputError(f"{words}: pip install 'dspy-nb[object-store]'") from None
     if scheme == "memory":
         return _in_this_process.setdefault(url, MemoryStore())
+    if scheme == "s3":
+        _check_endpoints()
     try:
         return from_url(url, retry_config={"max_retries": _RETRIES, "retry_timeout": _PATIENCE})
     except (BaseError, ValueError) as error:
-        raise InputError(f"{url} cannot be opened: {_first_line(error)}") from error
+        raise InputError(f"{url} cannot be opened: {_reason(error)}") from error
+
+
+def _check_endpoints() -> None:
+    """Check the addresses of servers in the environment, which obstore takes as they are."""
+    for name in _ENDPOINTS:
+        value = os.environ.get(name) or "https://"
+        if not re.match("https?://", value):
+            raise InputError(f"{name} is {one_line(value, 80)!r}: write it as https://host")
+        if value.startswith("http:") and os.environ.get("AWS_ALLOW_HTTP", "").lower() not in ("true", "1"):
+            raise InputError(
+                f"{name} is {one_line(value, 80)}, without encryption: AWS_ALLOW_HTTP=true allows it"
+            )
 
 
 def local_folder(root: Place) -> Path:
