@@ -6,7 +6,7 @@ import contextlib
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import msgspec
 
@@ -39,7 +39,7 @@ class Record:
         files: File name -> (sha256 in hex, size in bytes).
         summary: What a list shows: score, interval, score_kind, optimizer, base_model, created_at, parent.
         stage: Its stage now.
-        evidence: Everything that was recorded about it, oldest first.
+        proofs: All evidence that was recorded about it, as the log holds it, oldest first.
         version_made: What the registry hands out for it, until the record changes.
     """
 
@@ -47,8 +47,13 @@ class Record:
     files: Mapping[str, tuple[str, int]]
     summary: Mapping[str, Any]
     stage: str = "development"
-    evidence: list[Evidence] = field(default_factory=list)
+    proofs: list[Mapping[str, Any]] = field(default_factory=list)
     version_made: ModelVersion | None = None
+
+    @property
+    def evidence(self) -> list[Evidence]:
+        """Everything that was recorded about it, oldest first."""
+        return [*filter(None, map(read_evidence, self.proofs))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,17 @@ class HistoryEntry(Shown):
         return {**asdict(self), "evidence": write_evidence(self.evidence)}
 
 
+_Line: TypeAlias = tuple[
+    int, str, str | None, tuple[str, ...], str | None, str | None, str | None, str, str, str | None,
+    Mapping[str, Any] | None, bool,
+]  # fmt: skip
+"""What a ``HistoryEntry`` is made of, with the evidence as the log holds it."""
+
+_Record: TypeAlias = tuple[str, dict[str, tuple[str, int]], dict[str, Any], str, list[Mapping[str, Any]]]
+
+_KEPT: Final = msgspec.msgpack.Decoder(tuple[list[_Record], str | None, list[str], msgspec.Raw])
+
+
 class ModelState:
     """What a model's log folds into.
 
@@ -107,7 +123,8 @@ class ModelState:
         self._ordered: list[tuple[SortKey, str]] = []
         self._unordered: list[tuple[SortKey, str]] = []
         self._history: list[HistoryEntry] = []
-        self._lines: list[tuple[Any, ...]] = []  # of the history, that nobody has asked for yet
+        self._lines: list[_Line] = []  # of the history
+        self._older: msgspec.Raw | None = None  # those before, as a snapshot holds them
 
     @property
     def ordered(self) -> list[tuple[SortKey, str]]:
@@ -123,9 +140,31 @@ class ModelState:
     @property
     def history(self) -> list[HistoryEntry]:
         """One line per entry."""
-        self._history += (HistoryEntry(*line) for line in self._lines)
-        self._lines.clear()
+        for line in self._all_lines()[len(self._history) :]:
+            self._history.append(HistoryEntry(*line[:10], read_evidence(line[10]), line[11]))
         return self._history
+
+    def _all_lines(self) -> list[_Line]:
+        if self._older is not None:
+            self._lines[:0] = msgspec.msgpack.decode(self._older, type=list[_Line])
+            self._older = None
+        return self._lines
+
+    def kept(self) -> object:
+        """Return all of it as data."""
+        records = [
+            (one.version, one.files, one.summary, one.stage, one.proofs) for one in self.records.values()
+        ]
+        return records, self.production, [*self.staged], self._all_lines()
+
+    def take_up(self, kept: msgspec.Raw) -> None:
+        """Become the state that said what is kept."""
+        records, self.production, staged, older = _KEPT.decode(kept)
+        self.records = {record[0]: Record(*record) for record in records}
+        self.staged = dict.fromkeys(staged)
+        self._older = older.copy()
+        self._lowered = {version.lower() for version in self.records}
+        self._unordered = [(sort_key(version), version) for version in self.records]
 
     @property
     def alive(self) -> list[str]:
@@ -164,7 +203,7 @@ class ModelState:
         stages_before = {self.records[item].stage for item in subjects if item in self.records}
         to_stage = body.get("to") or {"register": "development", "archive": "archived"}.get(entry.action)
         demoted = body.get("demoted")
-        evidence = read_evidence(body.get("evidence"))
+        proof = body.get("evidence")
         if entry.action == "register":
             self._add(subjects[0], body)
         elif to_stage is not None:
@@ -173,8 +212,8 @@ class ModelState:
             if demoted is not None:
                 self._move(demoted, "deprecated")
                 self.production = subjects[0]
-        if evidence is not None:
-            self._take_evidence(self.records[subjects[0]], evidence)
+        if proof is not None:
+            self._take_evidence(self.records[subjects[0]], proof)
         self._lines.append(
             (
                 entry.number,
@@ -187,7 +226,7 @@ class ModelState:
                 entry.by,
                 entry.at,
                 body.get("reason"),
-                evidence,
+                proof,
                 body.get("forced", False),
             )
         )
@@ -198,9 +237,10 @@ class ModelState:
         self._unordered.append((sort_key(version), version))
         self._lowered.add(version.lower())
 
-    def _take_evidence(self, record: Record, evidence: Evidence) -> None:
+    def _take_evidence(self, record: Record, proof: Mapping[str, Any]) -> None:
         """Keep the evidence; a later evaluation replaces the score that the version came with."""
-        record.evidence.append(evidence)
+        record.proofs.append(proof)
+        evidence = read_evidence(proof)
         if isinstance(evidence, EvaluationEvidence) and evidence.score is not None:
             interval = None if evidence.interval is None else [*evidence.interval]
             measured = {"score": evidence.score, "interval": interval}

@@ -147,10 +147,10 @@ def _check_end(
             f"{log.torn} was not finished by a process that stopped half-way: the next entry takes its place"
         )
         yield Problem("orphan", log.folder / log.torn, message)
-    if anchor is None or anchor.is_held_by(log.entries):
+    if anchor is None or anchor.is_held_by(log.checksums):
         return
-    if anchor.number > len(log.entries):
-        lost = f"{log.folder} ends with entry {len(log.entries)}, and had {anchor.number}"
+    if anchor.number > len(log.checksums):
+        lost = f"{log.folder} ends with entry {len(log.checksums)}, and had {anchor.number}"
     else:
         lost = f"{log.folder}: entry {anchor.number} is not the one that was written there"
     yield Problem("corrupt", log.folder, f"{lost}: {_RESTORE.format(path)}")

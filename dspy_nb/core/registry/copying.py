@@ -18,7 +18,7 @@ from dspy_nb.core.models.stages import ModelState
 from dspy_nb.core.models.version import verified_files
 from dspy_nb.core.registry.check import check_registry
 from dspy_nb.core.storage.anchor import anchor_of, confirm
-from dspy_nb.core.storage.entry import Entry, entry_name, verified
+from dspy_nb.core.storage.entry import entry_name, verified
 from dspy_nb.core.storage.files import explain_failure
 from dspy_nb.core.storage.flushing import Unflushed
 from dspy_nb.core.storage.log import Log, LogState
@@ -83,12 +83,12 @@ def copy_registry(source: Place, target: Place, models: Iterable[str], environme
             _copy_version(target / "models" / name / version, files)
             versions += 1
         new += _copy_log(log, target / "models" / name / "log", ModelState, target)
-        entries += len(log.entries)
+        entries += len(log.checksums)
     for name in places:
         place = Log(source / "environments" / name / "log", EnvironmentState, source, afresh=True)
         live = place.read().live
         new += _copy_log(place, target / "environments" / name / "log", EnvironmentState, target)
-        entries += len(place.entries)
+        entries += len(place.checksums)
         if live:
             update_link(target / "environments" / name, lambda live=live: live[-1])  # type: ignore[misc]
     _check(target)
@@ -139,29 +139,28 @@ def _copy_log(log: Log[Any], folder: Place, new_state: type[LogState], target: P
     """Append the entries that the target lacks; return how many."""
     known = Log(folder, new_state, target, afresh=True)
     known.read()
-    there = known.entries
-    if [entry.checksum for entry in there] != [entry.checksum for entry in log.entries[: len(there)]]:
+    there, wanted = known.checksums, log.checksums
+    if there != wanted[: len(there)]:
         words = f"{folder.parent} has another history than {log.folder.parent}"
         raise Conflict(f"{words}: copy to a place that has none of it")
-    for entry in log.entries[len(there) :]:
-        _copy_entry(log, entry, folder)
-    known = Log(folder, new_state, target)  # whose reader also writes the bundle
+    for number in range(len(there) + 1, len(wanted) + 1):
+        _copy_entry(log, number, folder)
+    known = Log(folder, new_state, target)  # whose reader also leaves a snapshot
     known.read()
-    if [entry.checksum for entry in known.entries] != [entry.checksum for entry in log.entries]:
+    if known.checksums != wanted:
         raise Conflict(
             f"{folder.parent} was written to while it was copied: copy to a place that nobody uses"
         )
-    confirm(anchor_of(target, folder), known.entries)
-    return len(log.entries) - len(there)
+    confirm(anchor_of(target, folder), wanted)
+    return len(wanted) - len(there)
 
 
-def _copy_entry(log: Log[Any], entry: Entry, folder: Place) -> None:
-    name = entry_name(entry.number)
+def _copy_entry(log: Log[Any], number: int, folder: Place) -> None:
+    name = entry_name(number)
     place, path = folder / name, log.folder / name
     with explain_failure(f"copy {path}"), Unflushed() as unflushed, Unflushed() as flushed:
         content = storage_of(log.folder).read(path)
-        previous = log.entries[entry.number - 2].checksum if entry.number > 1 else ""
-        verified(content, str(path), entry.number, previous)
+        verified(content, str(path), number, log.checksums[number - 2] if number > 1 else "")
         if not storage_of(folder).create(str(place), content, unflushed, flushed):
             raise Conflict(f"{place} was written while it was copied: copy to a place that nobody uses")
         flushed.flush()

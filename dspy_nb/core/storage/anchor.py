@@ -26,7 +26,6 @@ from typing import Annotated, Final
 import msgspec
 
 from dspy_nb.core.errors import Corrupt, InputError
-from dspy_nb.core.storage.entry import Entry
 from dspy_nb.core.storage.files import explain_failure, parse_json
 from dspy_nb.core.storage.place import Place, storage_of
 from dspy_nb.core.storage.shapes import fit
@@ -59,9 +58,9 @@ class Anchor:
             self.number, self.checksum.encode(), self.seal.encode(),
         )  # fmt: skip
 
-    def is_held_by(self, entries: Sequence[Entry]) -> bool:
-        """Return whether a log still goes as far, with the same entry there."""
-        return self.number <= len(entries) and entries[self.number - 1].checksum == self.checksum
+    def is_held_by(self, checksums: Sequence[str]) -> bool:
+        """Return whether a log whose entries have these checksums still goes as far, with the same entry there."""
+        return self.number <= len(checksums) and checksums[self.number - 1] == self.checksum
 
 
 def anchor_of(root: Place, log: Place) -> Place:
@@ -84,16 +83,16 @@ def read_anchor(path: Place) -> Anchor | None:
             return None
 
 
-def confirm(path: Place, entries: Sequence[Entry]) -> None:
-    """Let an anchor say that the log goes as far as ``entries``.
+def confirm(path: Place, checksums: Sequence[str]) -> None:
+    """Let an anchor say that the log goes as far as the entries that have these checksums.
 
     The entries are written already, so whatever fails here fails silently.
     """
 
     def change(content: bytes) -> bytes | None:
         known = _parsed(content, path)
-        if known is None or known.is_held_by(entries):
-            return Anchor(entries[-1].number, entries[-1].checksum).to_bytes()
+        if known is None or known.is_held_by(checksums):
+            return Anchor(len(checksums), checksums[-1]).to_bytes()
         return None
 
     with contextlib.suppress(OSError, Corrupt):

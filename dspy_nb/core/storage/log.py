@@ -34,6 +34,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+import msgspec
+
 from dspy_nb.core.errors import Conflict, Corrupt
 from dspy_nb.core.storage.anchor import anchor_of, confirm, read_anchor
 from dspy_nb.core.storage.disk import may_be_torn, move_away, refuse_links
@@ -57,6 +59,16 @@ class LogState(Protocol):
 
     def apply(self, entry: Entry) -> None:
         """Take ``entry`` into the state; must not raise after ``check`` has passed."""
+
+    def kept(self) -> object:
+        """Return all of it as data, for a snapshot."""
+
+    def take_up(self, kept: msgspec.Raw) -> None:
+        """Become the state that said what is kept; called of a new one only.
+
+        Raises:
+            msgspec.DecodeError: It did not.
+        """
 
 
 S = TypeVar("S", bound=LogState)
@@ -95,7 +107,7 @@ class Log(Generic[S]):
         self._storage = storage_of(folder)
         self._anchor = None if root is None else anchor_of(root, folder)
         self._new_state = new_state
-        self._entries: list[Entry] = []
+        self._checksums: list[str] = []  # of each entry
         self._state = new_state()
         self._signatures: list[Signature] = []  # of the file of each entry, from before it was read
         self._snapshot = None if root is None or afresh else snapshot_of(root, folder)
@@ -103,9 +115,9 @@ class Log(Generic[S]):
         self._prefix = str(folder / " ")[:-1]
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
-        """The entries as of the last ``read``."""
-        return tuple(self._entries)
+    def checksums(self) -> tuple[str, ...]:
+        """Those of the entries as of the last ``read`` or ``append``, the first one first."""
+        return tuple(self._checksums)
 
     @property
     def state(self) -> S:
@@ -121,18 +133,18 @@ class Log(Generic[S]):
             RegistryError: The folder cannot be read.
         """
         with self.lock, explain_failure(f"read {self.folder}"):
-            if self._entries and self._signature(len(self._entries)) != self._signatures[-1]:
+            if self._checksums and self._signature(len(self._checksums)) != self._signatures[-1]:
                 self._forget()  # another branch was checked out, or a backup was restored
             self.torn = None
             try:
-                if not self._entries:
+                if not self._checksums:
                     if isinstance(self.folder, Path):
                         refuse_links(self.folder, self._root if isinstance(self._root, Path) else None)
                     self._read_all()
                 while self._read_next():
                     pass
                 if self._signatures and not self._signatures[-1]:  # of an entry that is a folder
-                    self._signatures[-1] = self._signature(len(self._entries)) or _UNKNOWN
+                    self._signatures[-1] = self._signature(len(self._checksums)) or _UNKNOWN
             except OSError:
                 raise  # what is known stays known
             except BaseException:
@@ -183,8 +195,8 @@ class Log(Generic[S]):
         while True:
             with self.lock:
                 state = self.read()
-                number = len(self._entries) + 1
-                previous = self._entries[-1].checksum if self._entries else ""
+                number = len(self._checksums) + 1
+                previous = self._checksums[-1] if self._checksums else ""
                 body = decide(state)
                 if body is None:
                     return None
@@ -198,7 +210,7 @@ class Log(Generic[S]):
                     with explain_failure(f"flush {target}, which {NOT_FLUSHED}"):
                         name.flush()
                     if self._anchor is not None:
-                        confirm(self._anchor, self._entries)
+                        confirm(self._anchor, self._checksums)
                     if number % step_of(self.folder, number) == 0:  # of several writers one does
                         self._save()
                     return entry
@@ -225,7 +237,7 @@ class Log(Generic[S]):
         return f"{self._prefix}{name}"
 
     def _forget(self) -> None:
-        self._entries, self._signatures = [], []
+        self._checksums, self._signatures = [], []
         self._state = self._new_state()
 
     def _signature(self, number: int) -> Signature | None:
@@ -243,31 +255,36 @@ class Log(Generic[S]):
             words = f"{self.folder / name} is missing, but later entries exist"
             raise Corrupt(f"{words}: restore it from git or a backup")
         step = step_of(self.folder, len(names))
-        if self._snapshot is not None and len(names) > step:
-            try:
-                known = self._restore(self._snapshot, signatures)
-                self._read_from(known, names, signatures)
-            except Corrupt:
-                self._forget()  # the entries themselves tell whether it is so
-                known = 0
-                self._read_from(known, names, signatures)
-            if len(self._entries) - known > step:
-                self._save()
-        else:
+        if self._snapshot is None or len(names) <= step:
             self._read_from(0, names, signatures)
+            return
+        try:
+            self._restore(self._snapshot, names, signatures)
+            known = len(self._checksums)
+            self._read_from(known, names, signatures)
+        except (Corrupt, msgspec.DecodeError):
+            self._forget()  # the entries themselves tell whether it is so
+            known = 0
+            self._read_from(known, names, signatures)
+        if len(self._checksums) - known > step:
+            self._save()
 
-    def _restore(self, snapshot: Place, signatures: Sequence[Signature]) -> int:
-        """Take in the entries that stand in the snapshot and are what their files hold; return how many.
+    def _restore(self, snapshot: Place, names: Sequence[str], signatures: Sequence[Signature]) -> None:
+        """Begin with the state in the snapshot, if the files that it folds are those that are there.
 
-        The last one is never among them: it is read itself, and vouches for those before it.
+        Raises:
+            Corrupt: The last of them holds another entry, or none.
         """
         saved = read_snapshot(snapshot)
-        for (entry, signature), found in zip(saved, signatures[:-1], strict=False):
-            if signature != found or not found:
-                break
-            self._state.check(entry)
-            self._take(entry, found)
-        return len(self._entries)
+        number = len(saved.checksums) if saved else 0
+        if saved is None or saved.signatures != signatures[:number]:
+            return
+        path = self._path(names[number - 1])
+        before = saved.checksums[-2] if number > 1 else ""
+        if verified(self._storage.read(path), path, number, before).checksum != saved.checksums[-1]:
+            raise Corrupt(f"{snapshot} is of another history")
+        self._state.take_up(saved.state)
+        self._checksums, self._signatures = saved.checksums, saved.signatures
 
     def _read_from(self, known: int, names: Sequence[str], signatures: Sequence[Signature]) -> None:
         """Take in the entries from the files themselves, but for the first ones, which are known."""
@@ -286,7 +303,7 @@ class Log(Generic[S]):
 
     def _read_next(self) -> bool:
         """Take in the entry after the last one that is known; return whether there is one."""
-        number = len(self._entries) + 1
+        number = len(self._checksums) + 1
         # before the content: a file that is replaced in between is read again
         signature = self._signature(number)
         if signature is None:
@@ -299,9 +316,9 @@ class Log(Generic[S]):
 
     def _take_content(self, content: bytes, signature: Signature) -> bool:
         """Take in what the next entry's file holds; return False if it was not finished."""
-        number = len(self._entries) + 1
+        number = len(self._checksums) + 1
         path = self._path(entry_name(number))
-        previous = self._entries[-1].checksum if self._entries else ""
+        previous = self._checksums[-1] if self._checksums else ""
         try:
             entry = verified(content, path, number, previous)
         except Corrupt:
@@ -316,7 +333,7 @@ class Log(Generic[S]):
     def _save(self) -> None:
         """Write the snapshot anew, for whoever opens the log next."""
         if self._snapshot is not None and all(self._signatures):
-            write_snapshot(self._snapshot, self._entries, self._signatures)
+            write_snapshot(self._snapshot, self._signatures, self._checksums, self._state.kept())
 
     def _may_be_torn(self, number: int) -> bool:
         """Return whether nobody was told of an entry that is not whole: else it is damage.
@@ -335,7 +352,7 @@ class Log(Generic[S]):
 
     def _take(self, entry: Entry, signature: Signature) -> None:
         self._state.apply(entry)
-        self._entries.append(entry)
+        self._checksums.append(entry.checksum)
         self._signatures.append(signature)
 
 

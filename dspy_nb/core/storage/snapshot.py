@@ -1,11 +1,11 @@
-"""The entries of a log once more, in one file: who opens a long log anew reads that, not a thousand.
+"""What a log folds into, once more in one file: who opens a long log anew reads that, not a thousand entries.
 
-It is derived, and no second truth: each entry in it stands with the signature that its own file had, and counts
-only while that file still has it. The last entry is always read itself, and names the one before. A snapshot that
+It is derived, and no second truth: it stands with the signatures of the files that it folds, and counts only while
+each of them still has its own; the last one is read again all the same, and its checksum compared. A snapshot that
 is missing, stale, cut short, of another history or of another version costs time and changes nothing; ``check``
 never looks at it. Whoever reads or writes a log leaves one where there is too much to read beside it, if it can::
 
-    snapshots/models/<model>.snapshot          sha256 of the rest; its format; the signatures; the entries
+    snapshots/models/<model>.snapshot          sha256 of the rest; format, signatures, checksums, state
     snapshots/environments/<name>.snapshot
 
 It is written in place, as anchors are, and is for this machine: git leaves it out.
@@ -15,20 +15,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from dspy_nb.core.errors import Corrupt
-from dspy_nb.core.storage.entry import SCHEMA_VERSION, Entry
+from dspy_nb.core.storage.entry import SCHEMA_VERSION
 from dspy_nb.core.storage.files import LARGEST_FILE
 from dspy_nb.core.storage.place import Place, Signature, storage_of
 
 SNAPSHOTS: Final = "snapshots"
 
-_FORMAT: Final = f"1 of schema {SCHEMA_VERSION}"
+_FORMAT: Final = f"1 of schema {SCHEMA_VERSION}"  # another one whenever a state keeps other things
 _ON_DISK: Final = (
     64,
     16,
@@ -36,13 +36,23 @@ _ON_DISK: Final = (
 _ELSEWHERE: Final = 8, 256  # where each is a request
 
 
-class _Snapshot(msgspec.Struct, array_like=True):
+class Snapshot(msgspec.Struct, array_like=True):
+    """What the first entries of a log fold into.
+
+    Attributes:
+        format: What a version must know to read it.
+        signatures: Of the files of the entries.
+        checksums: Of the entries.
+        state: What they fold into, as ``LogState.kept`` says.
+    """
+
     format: str
     signatures: list[Signature]
-    entries: list[Entry]
+    checksums: list[str]
+    state: msgspec.Raw
 
 
-_DECODER: Final = msgspec.msgpack.Decoder(_Snapshot)
+_DECODER: Final = msgspec.msgpack.Decoder(Snapshot)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
@@ -58,24 +68,24 @@ def step_of(log: Place, number: int) -> int:
     return max(least, (1 << number.bit_length()) // share)
 
 
-def read_snapshot(place: Place) -> Iterable[tuple[Entry, Signature]]:
-    """Return the entries in a snapshot with the signatures of their files, the first one first.
-
-    There are none if it is not whole, or was written by a version that writes others.
-    """
+def read_snapshot(place: Place) -> Snapshot | None:
+    """Return a snapshot; ``None`` if there is none, or none that is whole and of this version."""
     with contextlib.suppress(OSError, Corrupt, msgspec.DecodeError, UnicodeDecodeError):
         seal, _, rest = storage_of(place).read(place).partition(b"\n")
         if hashlib.sha256(rest).hexdigest().encode() == seal:
             found = _DECODER.decode(rest)
-            if found.format == _FORMAT:
-                return zip(found.entries, found.signatures, strict=True)
-    return ()
+            if found.format == _FORMAT and 0 < len(found.checksums) == len(found.signatures):
+                return found
+    return None
 
 
-def write_snapshot(place: Place, entries: Sequence[Entry], signatures: Sequence[Signature]) -> None:
+def write_snapshot(
+    place: Place, signatures: Sequence[Signature], checksums: Sequence[str], state: object
+) -> None:
     """Write a snapshot anew; whatever fails here fails silently."""
     with contextlib.suppress(OSError, Corrupt, OverflowError):
-        rest = _ENCODER.encode(_Snapshot(_FORMAT, [*signatures], [*entries]))
+        kept = msgspec.Raw(_ENCODER.encode(state))
+        rest = _ENCODER.encode(Snapshot(_FORMAT, [*signatures], [*checksums], kept))
         content = hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
         if len(content) > LARGEST_FILE:
             return

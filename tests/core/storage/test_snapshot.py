@@ -48,8 +48,7 @@ def filled(root: Place, n: int, first: int = 0) -> Log[Sum]:
 
 def numbers(root: Place) -> list[int]:
     log = open_log(root)
-    log.read()
-    return [entry.body["add"] for entry in log.entries]
+    return log.read().added
 
 
 def replace(place: Place, content: bytes) -> None:
@@ -79,16 +78,18 @@ def test_a_log_opened_anew_reads_its_snapshot_and_what_came_after(
     root: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = filled(root, 20)
-    assert reads(root, monkeypatch) == ["m.snapshot", *files(17, 20)]
+    assert reads(root, monkeypatch) == ["m.snapshot", *files(16, 20)]
     add(log, 20)
     assert numbers(root) == list(range(21))
     for number in range(21, 30):
         add(log, number)
-    assert len(list(read_snapshot(snapshot_of(root, log.folder)))) == 24
-    assert reads(root, monkeypatch) == ["m.snapshot", *files(25, 30)]
+    saved = read_snapshot(snapshot_of(root, log.folder))
+    assert saved is not None
+    assert len(saved.checksums) == 24
+    assert reads(root, monkeypatch) == ["m.snapshot", *files(24, 30)]
     fresh = open_log(root)
     fresh.read()
-    assert fresh.entries == log.entries
+    assert fresh.checksums == log.checksums
     assert add(fresh, 30).number == 31
     assert log.read().total == fresh.read().total == sum(range(31))
 
@@ -147,9 +148,12 @@ def test_a_snapshot_of_another_history_changes_nothing(root: Place, tmp_path: Pa
 def test_a_snapshot_whose_signatures_fit_another_history_by_chance_is_thrown_away(root: Place) -> None:
     log = filled(root, 20)
     place = snapshot_of(root, log.folder)
-    lies = filled(open_root(f"memory://{uuid.uuid4().hex}"), 20, first=100).entries
-    signatures = [signature for _, signature in read_snapshot(place)]
-    snapshot_module.write_snapshot(place, lies[: len(signatures)], signatures)
+    saved = read_snapshot(place)
+    assert saved is not None
+    other = filled(open_root(f"memory://{uuid.uuid4().hex}"), 16, first=100)
+    snapshot_module.write_snapshot(place, saved.signatures, other.checksums, other.state.kept())
+    assert numbers(root) == list(range(20))
+    snapshot_module.write_snapshot(place, saved.signatures, saved.checksums, {"another": "state"})
     assert numbers(root) == list(range(20))
 
 
@@ -226,7 +230,8 @@ def test_a_registry_says_the_same_with_and_without_a_snapshot(
     Registry(str(root)).list()
     Registry(str(root)).environment("e").history()
     opened = Registry(str(root))
-    assert list(read_snapshot(snapshot_of(root, root / "models" / "m" / "log")))
+    for owner in ("models/m", "environments/e"):
+        assert read_snapshot(snapshot_of(root, root / owner / "log")) is not None
     assert opened.list() == registry.list()
     assert opened.history("m") == registry.history("m")
     assert opened.environment("e").history() == registry.environment("e").history()
