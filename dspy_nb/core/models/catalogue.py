@@ -44,9 +44,8 @@ class Catalogue:
     def __init__(self, root: str | os.PathLike[str] = "registry") -> None:
         """Open the registry in the folder ``root``, which need not exist yet; ``~`` is the user's home.
 
-        ``root`` may be a URL: ``s3://bucket/prefix``, ``gs://``, ``az://`` (with the extra ``object-store``). Then
-        traffic and experiments, which are SQLite, stay on this machine, in the folder ``local`` below the user's
-        data folder (on Linux ``~/.local/share/dspy-nb/registries``).
+        ``root`` may be a URL, as ``Registry`` says; traffic and experiments are in the folder ``local`` then (on
+        Linux in ``~/.local/share/dspy-nb/registries``).
 
         Raises:
             InputError: It is neither a path nor such a URL, or the extra is not installed.
@@ -250,15 +249,16 @@ class Catalogue:
 
     def _version(self, model_id: str, record: Record) -> ModelVersion:
         """Return the version of a record; made once, and again after the record has changed."""
-        if record.version_made is None:
+        made = record.version_made
+        if made is None:
             summary, interval = record.summary, record.summary["interval"]
-            record.version_made = ModelVersion(
+            made = record.version_made = ModelVersion(
                 model_id, record.version, record.stage, summary["created_at"], summary["score"],
-                (interval[0], interval[1]) if interval else None, summary["score_kind"], summary["optimizer"],
+                interval and (interval[0], interval[1]), summary["score_kind"], summary["optimizer"],
                 summary["base_model"], summary["parent"], sum([size for _, size in record.files.values()]),
-                record.files, self._log(model_id).owner,
+                record.files, self._logs[model_id].owner,
             )  # fmt: skip
-        return record.version_made
+        return made
 
 
 def as_reference(ref: str | ModelVersion) -> Reference:

@@ -53,11 +53,15 @@ from dspy_nb.core.storage.files import parse_json
 class Registry(Catalogue):
     """A registry of programs in a folder of plain files, or on object storage; for many writers and crashes.
 
-    Safe to share between threads and processes. Creating the object touches no file.
+    Safe to share between threads and processes. Creating the object touches no file. On object storage, traffic and
+    experiments, which are SQLite, stay on this machine: in the folder ``local``, below the user's data folder.
     """
 
     def __init__(self, root: str | os.PathLike[str] = "registry") -> None:
-        """Open the registry in the folder ``root``, which need not exist yet, or at a URL on object storage."""
+        """Open the registry in the folder ``root``, which need not exist yet, or at ``s3://bucket/prefix``.
+
+        ``gs://``, ``az://`` and ``memory://name`` are such URLs too; they need the extra ``object-store``.
+        """
         super().__init__(root)
         self._environments: dict[str, Environment] = {}
 

@@ -29,10 +29,8 @@ from dspy_nb.core.storage.place import Place, Signature, storage_of
 SNAPSHOTS: Final = "snapshots"
 
 _FORMAT: Final = f"1 of schema {SCHEMA_VERSION}"  # another one whenever a state keeps other things
-_ON_DISK: Final = (
-    64,
-    16,
-)  # entries that are read one by one at least, or one in so many: it is written as a whole
+# How many entries are read one by one at least, or one in so many: a snapshot is written as a whole.
+_ON_DISK: Final = 32, 64
 _ELSEWHERE: Final = 8, 256  # where each is a request
 
 
