@@ -172,7 +172,8 @@ def _reason(error: Exception) -> str:
     if _METADATA in text:  # where a machine in a cloud would have some
         return "no credentials were found"
     found = re.search("<Message>([^<]+)</Message>", text)
-    return one_line(found[1] if found else text.partition("\n")[0].rpartition(" - ")[2], 200)
+    line = text.partition("\n")[0]
+    return one_line(found[1] if found else line.partition(" - ")[2] or line, 200)
 
 
 def _signature(meta: Mapping[str, Any]) -> tuple[int | str, ...]:
