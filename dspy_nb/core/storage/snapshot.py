@@ -31,7 +31,7 @@ SNAPSHOTS: Final = "snapshots"
 _FORMAT: Final = f"1 of schema {SCHEMA_VERSION}"  # another one whenever a state keeps other things
 # How many entries are read one by one at least, or one in so many: a snapshot is written as a whole.
 _ON_DISK: Final = 32, 64
-_ELSEWHERE: Final = 8, 256  # where each is a request
+_ELSEWHERE: Final = 6, 256  # where each is a request
 
 
 class Snapshot(msgspec.Struct, array_like=True):

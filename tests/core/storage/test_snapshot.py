@@ -28,8 +28,9 @@ pytestmark = pytest.mark.usefixtures("no_flush")
 
 @pytest.fixture(params=["disk", "memory"])
 def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """Where a registry may be; a disk gets a snapshot after as few entries as object storage does."""
+    """Where a registry may be; a snapshot is written after each eighth entry."""
     monkeypatch.setattr(snapshot_module, "_ON_DISK", (8, 256))
+    monkeypatch.setattr(snapshot_module, "_ELSEWHERE", (8, 256))
     if request.param == "disk":
         return open_root(tmp_path / "registry")
     return open_root(f"memory://{uuid.uuid4().hex}")
