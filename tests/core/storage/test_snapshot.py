@@ -262,6 +262,7 @@ def test_a_copied_folder_does_not_believe_the_snapshot_that_came_along(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_thousand_versions_on_an_s3_server_are_listed_with_twenty_requests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
