@@ -14,7 +14,8 @@ Where it is not installed, only our own column is shown. Both do the same work i
   ``log_artifacts``, which ends the run too.
 - promote: one version takes another one's place in production, there the alias "production" moves.
 - get by stage, list: what is in production; all versions of the model, as objects, warm.
-- list, opened anew: the same by a registry, or a client, that has read nothing yet.
+- list, opened anew: the same by a registry, or a client, that has read nothing yet; ours reads the snapshot that
+  the writers have left. list, no snapshot: the same where there is none, as after a clone; it leaves one.
 - import: in a new process that has imported dspy already; first use: from there until the first version of the
   first model is registered in an empty folder.
 - check: of every hash of every version; MLflow has nothing like it.
@@ -30,6 +31,7 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -45,7 +47,7 @@ import dspy
 from dspy_nb.core.registry.registry import Registry
 
 Calls = dict[str, Callable[[], object]]
-FEW = ("list", "list, opened anew")
+FEW = ("list", "list, opened anew", "list, no snapshot")
 
 FIRST_OF_OURS = """
 import time, dspy
@@ -87,12 +89,17 @@ def ours(folder: Path, size: int) -> Calls:
         candidates.reverse()
         registry.promote(candidates[0], "production", force=True, reason="benchmark")
 
+    def list_without_snapshot() -> None:
+        shutil.rmtree(registry.root / "snapshots", ignore_errors=True)
+        Registry(registry.root).list("m")
+
     return {
         "register": lambda: registry.register(made, "m", bump="patch"),
         "promote": promote,
         "get by stage": lambda: registry.get("m@production"),
         "list": lambda: registry.list("m"),
         "list, opened anew": lambda: Registry(registry.root).list("m"),
+        "list, no snapshot": list_without_snapshot,
         "check": registry.check,
     }
 

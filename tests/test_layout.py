@@ -187,7 +187,7 @@ def test_every_library_that_is_imported_is_declared_and_every_declared_one_is_im
     provided = {name: {canonicalize_name(d) for d in distributions.get(name, [name])} for name in libraries}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    texts = [*project["dependencies"], *extras["local"], *extras["distributed"]]
+    texts = [*project["dependencies"], *extras["local"], *extras["distributed"], *extras["object-store"]]
     declared = {canonicalize_name(Requirement(text).name) for text in texts}
     assert {name for name, found in provided.items() if not found & declared} == set()
     assert declared - set().union(*provided.values()) == set(_NOT_IMPORTED)

@@ -32,6 +32,7 @@ COMMANDS: Final[tuple[Verb, ...]] = (
     pipeline.pipeline,
     presets.presets,
     registry.check,
+    registry.copy,
     registry.diff,
     registry.history,
     registry.list_versions,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -19,6 +17,7 @@ from dspy_nb.commands.surface import Surface
 from dspy_nb.commands.words import input_fields
 from dspy_nb.core.deployment.serving import LiveIn
 from dspy_nb.core.models import names
+from dspy_nb.core.models.version import FACTS
 from dspy_nb.core.text import did_you_mean
 
 
@@ -95,7 +94,11 @@ TEXT: Final = Kind("TEXT")
 BUMPS: Final = click.Choice(names.BUMPS)
 
 registry: Final = option(
-    "--registry root", "Folder of the registry.", DIRECTORY, default="registry", envvar="DSPY_NB_REGISTRY"
+    "--registry root",
+    "Folder of the registry, or its URL.",
+    DIRECTORY,
+    default="registry",
+    envvar="DSPY_NB_REGISTRY",
 )
 lm: Final = option(
     "--lm",
@@ -199,14 +202,15 @@ def input_names(inputs: str | None, program: Callable[[], Any]) -> list[str]:
 
 def open_registry(root: str) -> nb.Registry:
     """Return the registry in ``root``, which must exist."""
-    if not os.path.isdir(Path(root).expanduser()):  # noqa: PTH112 (it raises nothing)
-        raise nb.NotFound(f"there is no registry in {root}: --registry names its folder")
-    return nb.Registry(root)
+    found = nb.Registry(root)
+    if not found.exists():
+        raise nb.NotFound(f"there is no registry in {root}: --registry names its folder or URL")
+    return found
 
 
 def version_facts(version: nb.ModelVersion, live: Sequence[LiveIn] | None = None) -> dict[str, Any]:
     """Return what ``--json`` says about a version, and where it is live if that is given."""
-    facts = {field.name: getattr(version, field.name) for field in fields(version) if field.name != "files"}
+    facts = {name: getattr(version, name) for name in FACTS}
     found = {"ref": version.ref, **facts, "path": str(version.path)}
     if live is not None:
         found["live_in"] = [place.environment for place in live if place.share is None]

@@ -103,6 +103,7 @@ def registry(
     if typed and columns is not None:
         raise nb.InputError(f"--columns goes with a list of versions, not with {typed[0]}")
     found, shown = nb.Registry(root), _chosen(columns)
+    found.exists()  # whether or not: on object storage that says why it cannot be reached
     if compared:
         return Outcome(found.diff(*compared))
     if environment:
@@ -168,6 +169,30 @@ def check(here: Surface, root: str) -> Outcome:
     data = [{"kind": found.kind, "path": str(found.path), "message": found.message} for found in problems]
     text = "\n".join(map(str, problems)) or "Everything is as it was registered."
     return Outcome(problems, data, text, status=1 if problems else 0)
+
+
+@command("copy")
+@argument("source", common.DIRECTORY, "REGISTRY")
+@argument("target", common.DIRECTORY, "REGISTRY")
+def copy(here: Surface, source: str, target: str) -> Outcome:
+    r"""Copy a registry with its whole history, verified.
+
+    From the first to the second: each is a folder, or a URL such as s3://bucket/prefix. Made again the copy goes on
+    where it stopped, or takes what is new. Traffic and experiments stay behind.
+
+    \b
+    Examples:
+      dspy-nb copy registry s3://team/registry
+      dspy-nb copy s3://team/registry backup --json
+    """
+    from dspy_nb.views.wording import count
+
+    made = open_registry(source).copy_to(target)
+    held = [(made.models, "model"), (made.versions, "version"), (made.environments, "environment")]
+    kinds = ", ".join(count(n, what) for n, what in held)
+    text = f"{kinds}, {made.entries:,} log entries, {made.new:,} of them new"
+    text = f"Copied {source} to {target}, and verified it: {text}"
+    return Outcome(made, made.to_dict, text)
 
 
 @command("history")

@@ -13,7 +13,7 @@ from dspy_nb.core.errors import DspyNbError
 class DspyNb(Configurable):
     """Defaults of the magics, set with ``%config DspyNb.<name> = value``."""
 
-    registry = Unicode("registry", help="Folder of the registry.").tag(config=True)
+    registry = Unicode("registry", help="Folder of the registry, or its URL.").tag(config=True)
     num_threads = Int(0, min=0, help="Program calls at a time; 0 for DSPy's own setting.").tag(config=True)
     confidence = Float(0.95, help="Confidence of intervals, between 0 and 1.").tag(config=True)
     quiet = Bool(False, help="Show no progress, also of calls in Python.").tag(config=True)

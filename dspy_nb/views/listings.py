@@ -17,6 +17,7 @@ from dspy_nb.core.models.requirements import Requirement
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.optimization.presets import Preset
+from dspy_nb.core.storage.place import Place
 from dspy_nb.core.text import did_you_mean, value_text
 from dspy_nb.views.documents import Block, Cell, Document, Note, Score, Table, Toned, document, import_view
 from dspy_nb.views.wording import UNKNOWN, moment, say_rest
@@ -233,8 +234,10 @@ def add_kind(items: type, kind: Kind) -> None:
     document.register(items, _alone)
 
 
-def short_path(path: Path) -> str:
-    """Return a path as short as it can be said from here."""
+def short_path(path: Place) -> str:
+    """Return a path as short as it can be said from here; an address on object storage as it is."""
+    if not isinstance(path, Path):
+        return str(path)
     here = os.path.relpath(path)
     return str(path) if here.startswith("..") else here
 

@@ -93,7 +93,7 @@ class Experiment:
     ) -> None:
         check_experiment(name)
         self.registry = registry if isinstance(registry, Registry) else Registry(registry)
-        path = self.registry.root / "experiments" / f"{name}.sqlite3"
+        path = self.registry.local / "experiments" / f"{name}.sqlite3"
         given = check_settings(
             split=split, min_samples=min_samples, confidence=confidence, margin=margin,
             outcome_within_s=outcome_within_s, missing=missing, salt=salt,
@@ -320,4 +320,4 @@ class Experiment:
 
 def experiments(registry: Registry) -> list[str]:
     """Return the names of the experiments of a registry."""
-    return sorted(path.stem for path in (registry.root / "experiments").glob("*.sqlite3"))
+    return sorted(path.stem for path in (registry.local / "experiments").glob("*.sqlite3"))

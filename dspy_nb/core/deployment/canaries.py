@@ -30,7 +30,7 @@ class Canaries(Releases):
 
     def __init__(self, registry: Catalogue, name: str, *, create: bool = False) -> None:
         super().__init__(registry, name, create=create)
-        self.traffic = Traffic(self.folder / TRAFFIC_FILE)
+        self.traffic = Traffic(registry.local / "environments" / name / TRAFFIC_FILE)
 
     def canary(
         self,

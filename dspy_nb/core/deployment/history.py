@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple, Self
 
+import msgspec
+
 from dspy_nb.core.deployment.canary_log import ACTIONS, Canary, CanaryRules
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import Conflict, Refused
@@ -101,6 +103,7 @@ class EnvironmentState:
         self.history: list[Deployment] = []
         self.canary: Canary | None = None
         self.since = 0
+        self._entries: list[Entry] = []
 
     @property
     def now(self) -> Live | None:
@@ -138,6 +141,16 @@ class EnvironmentState:
             rollback_available=len(self.live) > 1 or self.canary is not None,
         )
         self.history.append(line)
+        self._entries.append(entry)
+
+    def kept(self) -> list[Entry]:
+        """Return the entries that it is folded from: nobody looks for a few of thousands of deployments."""
+        return self._entries
+
+    def take_up(self, kept: msgspec.Raw) -> None:
+        """Fold the entries that are kept."""
+        for entry in msgspec.msgpack.decode(kept, type=list[Entry]):
+            self.apply(entry)
 
     def expect(self, number: int, environment: str) -> None:
         """Raise Conflict if entries were added after entry ``number``."""

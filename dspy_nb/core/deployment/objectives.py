@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from dspy_nb.core.arguments import number_between, probability, whole_number
@@ -15,6 +14,7 @@ from dspy_nb.core.evidence import Evidence
 from dspy_nb.core.models.names import check_environment
 from dspy_nb.core.statistics.proportions import wilson_interval
 from dspy_nb.core.storage.config import read_tables
+from dspy_nb.core.storage.place import Place
 from dspy_nb.core.text import value_text
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class MonitorSettings:
             raise InputError(f"{where}: {error}") from error
 
 
-def load_settings(config: Path, environment: str) -> MonitorSettings:
+def load_settings(config: Place, environment: str) -> MonitorSettings:
     """Read ``[monitor.<environment>]`` of ``registry/config.toml``; without it the defaults hold.
 
     Raises:

@@ -24,7 +24,7 @@ from dspy_nb.core.deployment.history import (
     deployment_requirements,
 )
 from dspy_nb.core.deployment.restrictions import Restrictions, load_restrictions
-from dspy_nb.core.errors import InputError, Refused, RegistryError
+from dspy_nb.core.errors import Corrupt, InputError, Refused, RegistryError
 from dspy_nb.core.evidence import Evidence
 from dspy_nb.core.models.conditions import Conditions
 from dspy_nb.core.models.requirements import Requirement
@@ -33,6 +33,7 @@ from dspy_nb.core.models.version import ModelVersion, verified_files
 from dspy_nb.core.storage.entry import Entry
 from dspy_nb.core.storage.files import TEMPORARY_PREFIX
 from dspy_nb.core.storage.log import Log
+from dspy_nb.core.storage.place import Place, is_link, storage_of
 from dspy_nb.core.text import error_text, value_text
 
 if TYPE_CHECKING:
@@ -377,21 +378,21 @@ def link_target(ref: str) -> str:
     return f"../../models/{model_id}/{version}"
 
 
-def read_link(folder: Path) -> str | None:
+def read_link(folder: Place) -> str | None:
     """Return what the link says, None if there is none.
 
-    Where git knows no links, it checks them out as files that hold the target.
+    Where git knows no links, it checks them out as files that hold the target; on object storage it is such a file.
     """
     link = folder / LINK
-    try:
-        return os.readlink(link).replace(os.sep, "/")  # noqa: PTH115 (text, not a path)
-    except OSError:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            return link.read_text("utf-8").strip()
+    if is_link(link):
+        with contextlib.suppress(OSError):
+            return os.readlink(str(link)).replace(os.sep, "/")  # noqa: PTH115 (text, not a path)
+    with contextlib.suppress(OSError, UnicodeDecodeError, Corrupt):
+        return storage_of(link).read(link).decode().strip()
     return None
 
 
-def update_link(folder: Path, live: Callable[[], str]) -> bool:
+def update_link(folder: Place, live: Callable[[], str]) -> bool:
     """Let the link name what is live, as ``live`` reads it; readers see the old link or the new one, never none.
 
     Whoever writes the link looks at the log again afterwards, so that of several writers the last one leaves
@@ -402,15 +403,26 @@ def update_link(folder: Path, live: Callable[[], str]) -> bool:
     """
     wanted = link_target(live())
     while True:
-        temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-        try:
-            temporary.symlink_to(wanted, target_is_directory=True)
-            temporary.replace(folder / LINK)
-        except (OSError, NotImplementedError):
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        if not _write_link(folder, wanted):
             return False
         latest = link_target(live())
         if latest == wanted:
             return True
         wanted = latest
+
+
+def _write_link(folder: Place, target: str) -> bool:
+    if not isinstance(folder, Path):
+        with contextlib.suppress(OSError):
+            storage_of(folder).update(folder / LINK, f"{target}\n".encode())
+            return True
+        return False
+    temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    try:
+        temporary.symlink_to(target, target_is_directory=True)
+        temporary.replace(folder / LINK)
+    except (OSError, NotImplementedError):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        return False
+    return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -15,6 +14,7 @@ from dspy_nb.core.models.names import Stage, check_environment
 from dspy_nb.core.models.requirements import Requirement, require
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.storage.config import read_tables
+from dspy_nb.core.storage.place import Place
 from dspy_nb.core.storage.shapes import fit
 
 DEFAULT_STAGES: Final[Mapping[str, tuple[Stage, ...]]] = {"production": ("production",)}
@@ -78,7 +78,7 @@ class Restrictions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return any(fnmatch.fnmatchcase(name or "", pattern) for pattern in self.lms or ())
 
 
-def load_restrictions(config: Path, environment: str) -> Restrictions:
+def load_restrictions(config: Place, environment: str) -> Restrictions:
     """Read what ``environment`` accepts from ``registry/config.toml``.
 
     The file says, per environment, ``[environments.production]`` with ``models``, ``stages`` and ``lms``, each

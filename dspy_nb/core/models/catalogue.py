@@ -6,10 +6,9 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dspy_nb.core.arguments import user_path
 from dspy_nb.core.errors import Conflict, DspyNbError, InputError, NotFound
 from dspy_nb.core.models.loading import Loader
 from dspy_nb.core.models.names import (
@@ -21,10 +20,12 @@ from dspy_nb.core.models.names import (
 )
 from dspy_nb.core.models.promotion import find_record
 from dspy_nb.core.models.stages import HistoryEntry, ModelState, Record
-from dspy_nb.core.models.version import ModelVersion
+from dspy_nb.core.models.version import FACTS, ModelVersion
 from dspy_nb.core.storage.anchor import anchor_of
 from dspy_nb.core.storage.files import explain_failure
 from dspy_nb.core.storage.log import Log
+from dspy_nb.core.storage.objects import local_folder, open_root
+from dspy_nb.core.storage.place import storage_of
 from dspy_nb.core.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -43,10 +44,14 @@ class Catalogue:
     def __init__(self, root: str | os.PathLike[str] = "registry") -> None:
         """Open the registry in the folder ``root``, which need not exist yet; ``~`` is the user's home.
 
+        ``root`` may be a URL, as ``Registry`` says; traffic and experiments are in the folder ``local`` then (on
+        Linux in ``~/.local/share/dspy-nb/registries``).
+
         Raises:
-            InputError: It is no path.
+            InputError: It is neither a path nor such a URL, or the extra is not installed.
         """
-        self.root = user_path("the registry", root, "folder").absolute()
+        self.root = open_root(root)
+        self.local = local_folder(self.root)
         self._logs: dict[str, Log[ModelState]] = {}
         self._loader = Loader()
         self._lock = threading.Lock()
@@ -98,6 +103,14 @@ class Catalogue:
         """Return the ids of all models, sorted."""
         return [model_id for model_id in self.folder_names() if self._log(model_id).read().records]
 
+    def exists(self) -> bool:
+        """Return whether there is a folder of that name, or anything at the address on object storage.
+
+        Raises:
+            InputError: That cannot be reached: no such bucket, no credentials, or others.
+        """
+        return self.root.is_dir() if isinstance(self.root, Path) else self.root.storage.look()
+
     def folder_names(self, kind: str = "models") -> Names:
         """Return the names in ``models/`` that can be models, sorted; the same for ``environments/``.
 
@@ -105,10 +118,7 @@ class Catalogue:
         """
         names: Names = []
         with explain_failure(f"read {self.root}"):
-            try:
-                found = sorted(os.listdir(self.root / kind))  # noqa: PTH208 (names only)
-            except FileNotFoundError:
-                return []
+            found = sorted(storage_of(self.root).list(self.root / kind))
         for name in found:
             try:
                 names.append(check_model_id(name))
@@ -166,7 +176,7 @@ class Catalogue:
         """Return the names of all environments in which something was ever deployed, sorted."""
         with explain_failure(f"read {self.root}"):
             names, folder = self.folder_names("environments"), self.root / "environments"
-            return [name for name in names if (folder / name / "log").exists()]
+            return [name for name in names if storage_of(folder).exists(folder / name / "log")]
 
     def check_environment(self, name: str, create: bool = False) -> str:
         """Return the name of an environment, if there is one of that name or it is to be made.
@@ -189,8 +199,9 @@ class Catalogue:
         except InputError as error:
             raise InputError(f"{error}; {hint}?") if hint else error from None
         anchor = anchor_of(self.root, self.root / "environments" / name / "log")
-        if name in there or os.path.lexists(anchor):
-            return name
+        with explain_failure(f"read {anchor}"):
+            if name in there or storage_of(anchor).exists(anchor):
+                return name
         if not create:
             way = f"new one is made by deploy --create, in Python by environment({name!r}, create=True)"
             words = f"{hint}? A {way}" if hint else f"there are {', '.join([*known][:8])}; a {way}"
@@ -205,9 +216,8 @@ class Catalogue:
         """Return the versions as a table, one row each, the newest of each model first."""
         import pandas as pd
 
-        columns = [field.name for field in fields(ModelVersion) if field.name != "files"]
-        rows = [[getattr(version, name) for name in columns] for version in self.list(model_id)]
-        return pd.DataFrame(rows, columns=columns)
+        rows = [[getattr(version, name) for name in FACTS] for version in self.list(model_id)]
+        return pd.DataFrame(rows, columns=[*FACTS])
 
     def _log(self, model_id: str) -> Log[ModelState]:
         with self._lock:
@@ -239,18 +249,16 @@ class Catalogue:
 
     def _version(self, model_id: str, record: Record) -> ModelVersion:
         """Return the version of a record; made once, and again after the record has changed."""
-        if record.version_made is None:
-            interval = record.summary["interval"]
-            record.version_made = ModelVersion(
-                model_id=model_id,
-                version=record.version,
-                stage=record.stage,
-                path=self._log(model_id).folder.parent / record.version,
-                size_bytes=sum(size for _, size in record.files.values()),
-                files=record.files,
-                **{**record.summary, "interval": (interval[0], interval[1]) if interval else None},
-            )
-        return record.version_made
+        made = record.version_made
+        if made is None:
+            summary, interval = record.summary, record.summary["interval"]
+            made = record.version_made = ModelVersion(
+                model_id, record.version, record.stage, summary["created_at"], summary["score"],
+                interval and (interval[0], interval[1]), summary["score_kind"], summary["optimizer"],
+                summary["base_model"], summary["parent"], sum([size for _, size in record.files.values()]),
+                record.files, self._logs[model_id].owner,
+            )  # fmt: skip
+        return made
 
 
 def as_reference(ref: str | ModelVersion) -> Reference:

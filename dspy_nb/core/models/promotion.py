@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
@@ -14,6 +13,7 @@ from dspy_nb.core.models.names import STAGES, Reference, matches
 from dspy_nb.core.models.requirements import Requirement, require
 from dspy_nb.core.models.stages import TRANSITIONS, ModelState, Record
 from dspy_nb.core.storage.config import read_tables
+from dspy_nb.core.storage.place import Place
 from dspy_nb.core.storage.shapes import fit
 
 DEFAULT_REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {"production": ("evaluation", "verdict")}
@@ -79,7 +79,7 @@ def decide_archive(
         record = find_record(reference, state)
         require(promotion_requirements(state, reference, "archived", (), None, live))
         return {"versions": [record.version], "reason": reason}
-    newest_first = [version for _, version in reversed(state.alive)]
+    newest_first = state.alive[::-1]
     spared = ("production",) if staging else ("production", "staging")
     chosen = [
         version
@@ -150,7 +150,7 @@ def _look_for(
     return Requirement(f"a passed {wanted}", False, no or "there is none", refusal)
 
 
-def load_requirements(config: Path) -> dict[str, tuple[str, ...]]:
+def load_requirements(config: Place) -> dict[str, tuple[str, ...]]:
     """Read what promotions require from ``registry/config.toml``; its absence means the defaults.
 
     The file says, per target stage, ``[promotion.production]`` and ``require = ["evaluation", "verdict"]``;

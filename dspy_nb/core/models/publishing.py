@@ -9,41 +9,41 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dspy_nb.core.errors import Conflict, RegistryError
+from dspy_nb.core.errors import Conflict, InputError, RegistryError
 from dspy_nb.core.models.names import next_version
 from dspy_nb.core.models.stages import ModelState
-from dspy_nb.core.storage.files import explain_failure, make_folders, put_in_place, replace_file, stage_folder
+from dspy_nb.core.storage.disk import STAGING_PREFIX, remove_folder
+from dspy_nb.core.storage.files import TEMPORARY_PREFIX, explain_failure, make_folders, replace_file
 from dspy_nb.core.storage.flushing import Unflushed
 from dspy_nb.core.storage.log import Log
-
-STAGING_PREFIX: Final = ".staging-"
+from dspy_nb.core.storage.place import Place, storage_of
 
 _GIT_FILES: Final = {
     ".gitattributes": b"# The log holds hashes of these files: no line-ending conversion.\n* -text\n",
-    ".gitignore": b".staging-*\n.tmp-*\nexperiments/*.sqlite3*\n",
+    ".gitignore": f"{STAGING_PREFIX}*\n{TEMPORARY_PREFIX}*\nexperiments/*.sqlite3*\n".encode(),
 }
 
 
-def free_version(folder: Path, state: ModelState, bump: str) -> str:
+def free_version(folder: Place, state: ModelState, bump: str) -> str:
     """Return the next version of a model that neither the log nor a folder on the disk has.
 
     Raises:
         InputError: ``bump`` is not known.
+        RegistryError: It cannot be told.
     """
     version = next_version([state.ordered[-1][1]] if state.ordered else [], bump)
-    while state.is_taken(version) or os.path.exists(f"{folder}{os.sep}{version}"):
-        version = next_version([version], bump)
+    with explain_failure(f"read {folder}"):
+        while state.is_taken(version) or storage_of(folder).exists(folder / version):
+            version = next_version([version], bump)
     return version
 
 
 def publish(
-    root: Path,
+    root: Place,
     log: Log[ModelState],
     version: str,
     files: Mapping[str, bytes],
@@ -73,37 +73,46 @@ def publish(
 
     if log.read().is_taken(version):
         return False
+    storage = storage_of(folder)
     with Unflushed() as unflushed:
         with explain_failure(f"write {folder / version}"):
-            _make_root(root)
-            make_folders(folder)
-            staging = f"{folder}{os.sep}{STAGING_PREFIX}{uuid.uuid4().hex}"
-            stage_folder(staging, files, unflushed)
-            if not put_in_place(staging, f"{folder}{os.sep}{version}"):
+            make_root(root)
+            if not storage.add_folder(folder / version, files, unflushed):
                 return False
         try:
-            with explain_failure(f"write {folder / version}"):
-                unflushed.add_folder(folder)
             log.append(decide, "register", by=by, after=unflushed)
         except BaseException:
             with contextlib.suppress(RegistryError):  # what cannot be told stays: an orphan at worst
-                if version not in log.read().records:
-                    _remove_folder(folder, version)
+                if isinstance(folder, Path) and version not in log.read().records:
+                    remove_folder(folder / version)
             raise
     return True
 
 
-def _make_root(root: Path) -> None:
-    """Make the root, and tell git to leave hashed files alone and temporary ones out."""
+def check_writable(root: Place) -> None:
+    """Check that a registry can be written where it is, or is to be.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if not isinstance(root, Path):
+        root.storage.check_writes()
+        return
+    there = next(place for place in (root, *root.parents) if place.exists())
+    if not os.access(there, os.W_OK):
+        raise InputError(f"the registry {root} cannot be written: {there} is read-only")
+
+
+def make_root(root: Place) -> None:
+    """Make the root on a disk, and tell git to leave hashed files alone and temporary ones out.
+
+    Raises:
+        InputError: On object storage it cannot be.
+    """
+    if not isinstance(root, Path):
+        check_writable(root)
+        return
     make_folders(root)
     for name, content in _GIT_FILES.items():
         if not os.path.lexists(f"{root}{os.sep}{name}"):
             replace_file(root / name, content)  # whole or not at all, also if this process is killed
-
-
-def _remove_folder(folder: Path, version: str) -> None:
-    """Remove the folder of a version that never got its log entry, as far as that is possible."""
-    staging = folder / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
-    with contextlib.suppress(OSError):
-        (folder / version).rename(staging)
-        shutil.rmtree(staging, ignore_errors=True)

@@ -6,14 +6,14 @@ import contextlib
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import msgspec
 
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evidence import EvaluationEvidence, Evidence, read_evidence, write_evidence
-from dspy_nb.core.models.names import SortKey, Stage, check_version, rank, sort_key
+from dspy_nb.core.models.names import SortKey, Stage, check_version, sort_key
 from dspy_nb.core.storage.entry import Change, Entry, check_change
 from dspy_nb.core.storage.shapes import fit
 
@@ -39,7 +39,7 @@ class Record:
         files: File name -> (sha256 in hex, size in bytes).
         summary: What a list shows: score, interval, score_kind, optimizer, base_model, created_at, parent.
         stage: Its stage now.
-        evidence: Everything that was recorded about it, oldest first.
+        proofs: All evidence that was recorded about it, as the log holds it, oldest first.
         version_made: What the registry hands out for it, until the record changes.
     """
 
@@ -47,8 +47,13 @@ class Record:
     files: Mapping[str, tuple[str, int]]
     summary: Mapping[str, Any]
     stage: str = "development"
-    evidence: list[Evidence] = field(default_factory=list)
+    proofs: list[Mapping[str, Any]] = field(default_factory=list)
     version_made: ModelVersion | None = None
+
+    @property
+    def evidence(self) -> list[Evidence]:
+        """Everything that was recorded about it, oldest first."""
+        return [*filter(None, map(read_evidence, self.proofs))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,35 +93,99 @@ class HistoryEntry(Shown):
         return {**asdict(self), "evidence": write_evidence(self.evidence)}
 
 
+_Line: TypeAlias = tuple[
+    int, str, str | None, tuple[str, ...], str | None, str | None, str | None, str, str, str | None,
+    Mapping[str, Any] | None, bool,
+]  # fmt: skip
+"""What a ``HistoryEntry`` is made of, with the evidence as the log holds it."""
+
+_Record: TypeAlias = tuple[str, dict[str, tuple[str, int]], dict[str, Any], str, list[Mapping[str, Any]]]
+
+_KEPT: Final = msgspec.msgpack.Decoder(tuple[list[_Record], str | None, list[str], msgspec.Raw])
+
+
 class ModelState:
     """What a model's log folds into.
 
+    What only some ask for is made when it is asked for: a log of thousands is folded for most of them in vain.
+
     Attributes:
         records: Version -> its record.
-        ordered: The versions in semver order, lowest first, as (sort key, version).
-        alive: Those that are not archived, as (rank, version): all releases come after all prereleases.
         production: The version in production, if any.
         staged: The versions in staging, the one promoted last at the end (a dict for its order).
-        history: One line per entry.
     """
 
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
-        self.ordered: list[tuple[SortKey, str]] = []
-        self.alive: list[tuple[tuple[bool, SortKey], str]] = []
         self.production: str | None = None
         self.staged: dict[str, None] = {}
-        self.history: list[HistoryEntry] = []
         self._lowered: set[str] = set()
+        self._ordered: list[tuple[SortKey, str]] = []
+        self._unordered: list[tuple[SortKey, str]] = []
+        self._history: list[HistoryEntry] = []
+        self._lines: list[_Line] = []  # of the history
+        self._older: msgspec.Raw | None = None  # those before, as a snapshot holds them
 
-    def is_taken(self, version: str) -> bool:
-        """Return whether the name is taken, also in another case (1.0.0-RC.1 is 1.0.0-rc.1 on some disks)."""
-        return version.lower() in self._lowered
+    @property
+    def ordered(self) -> list[tuple[SortKey, str]]:
+        """The versions in semver order, lowest first, as (sort key, version)."""
+        if len(self._unordered) == 1:
+            insort(self._ordered, self._unordered[0])
+        elif self._unordered:
+            self._ordered += self._unordered
+            self._ordered.sort()
+        self._unordered.clear()
+        return self._ordered
+
+    @property
+    def history(self) -> list[HistoryEntry]:
+        """One line per entry."""
+        for line in self._all_lines()[len(self._history) :]:
+            self._history.append(HistoryEntry(*line[:10], read_evidence(line[10]), line[11]))
+        return self._history
+
+    def _all_lines(self) -> list[_Line]:
+        if self._older is not None:
+            self._lines[:0] = msgspec.msgpack.decode(self._older, type=list[_Line])
+            self._older = None
+        return self._lines
+
+    def kept(self) -> object:
+        """Return all of it as data."""
+        records = [
+            (one.version, one.files, one.summary, one.stage, one.proofs) for one in self.records.values()
+        ]
+        return records, self.production, [*self.staged], self._all_lines()
+
+    def take_up(self, kept: msgspec.Raw) -> None:
+        """Become the state that said what is kept."""
+        records, self.production, staged, older = _KEPT.decode(kept)
+        self.records = {record[0]: Record(*record) for record in records}
+        self.staged = dict.fromkeys(staged)
+        self._older = older.copy()
+        self._lowered = {version.lower() for version in self.records}
+        self._unordered = [(sort_key(version), version) for version in self.records]
+
+    @property
+    def alive(self) -> list[str]:
+        """The versions that are not archived, lowest first: all releases come after all prereleases."""
+        alive = [item for item in self.ordered if self.records[item[1]].stage != "archived"]
+        return [version for released in (False, True) for key, version in alive if key[3] is released]
 
     @property
     def latest(self) -> str | None:
         """The highest release that is not archived, else the highest such prerelease, else None."""
-        return self.alive[-1][1] if self.alive else None
+        prerelease = None
+        for key, version in reversed(self.ordered):
+            if self.records[version].stage != "archived":
+                if key[3]:
+                    return version
+                prerelease = prerelease or version
+        return prerelease
+
+    def is_taken(self, version: str) -> bool:
+        """Return whether the name is taken, also in another case (1.0.0-RC.1 is 1.0.0-rc.1 on some disks)."""
+        return version.lower() in self._lowered
 
     def between(self, low: tuple[int, int, int], high: tuple[int, int, int]) -> Iterator[str]:
         """Yield the versions of ``low`` <= version < ``high``, highest first."""
@@ -134,7 +203,7 @@ class ModelState:
         stages_before = {self.records[item].stage for item in subjects if item in self.records}
         to_stage = body.get("to") or {"register": "development", "archive": "archived"}.get(entry.action)
         demoted = body.get("demoted")
-        evidence = read_evidence(body.get("evidence"))
+        proof = body.get("evidence")
         if entry.action == "register":
             self._add(subjects[0], body)
         elif to_stage is not None:
@@ -143,35 +212,35 @@ class ModelState:
             if demoted is not None:
                 self._move(demoted, "deprecated")
                 self.production = subjects[0]
-        if evidence is not None:
-            self._take_evidence(self.records[subjects[0]], evidence)
-        self.history.append(
-            HistoryEntry(
-                number=entry.number,
-                action=entry.action,
-                version=subjects[0] if len(subjects) == 1 else None,
-                versions=subjects if demoted is None else (*subjects, demoted),
-                from_stage=stages_before.pop() if to_stage and len(stages_before) == 1 else None,
-                to_stage=to_stage,
-                demoted=demoted,
-                by=entry.by,
-                at=entry.at,
-                reason=body.get("reason"),
-                evidence=evidence,
-                forced=body.get("forced", False),
+        if proof is not None:
+            self._take_evidence(self.records[subjects[0]], proof)
+        self._lines.append(
+            (
+                entry.number,
+                entry.action,
+                subjects[0] if len(subjects) == 1 else None,
+                subjects if demoted is None else (*subjects, demoted),
+                stages_before.pop() if to_stage and len(stages_before) == 1 else None,
+                to_stage,
+                demoted,
+                entry.by,
+                entry.at,
+                body.get("reason"),
+                proof,
+                body.get("forced", False),
             )
         )
 
     def _add(self, version: str, body: Mapping[str, Any]) -> None:
         files = {name: (info["sha256"], info["size"]) for name, info in body["files"].items()}
         self.records[version] = Record(version, files, body["summary"])
-        insort(self.ordered, (sort_key(version), version))
-        insort(self.alive, (rank(version), version))
+        self._unordered.append((sort_key(version), version))
         self._lowered.add(version.lower())
 
-    def _take_evidence(self, record: Record, evidence: Evidence) -> None:
+    def _take_evidence(self, record: Record, proof: Mapping[str, Any]) -> None:
         """Keep the evidence; a later evaluation replaces the score that the version came with."""
-        record.evidence.append(evidence)
+        record.proofs.append(proof)
+        evidence = read_evidence(proof)
         if isinstance(evidence, EvaluationEvidence) and evidence.score is not None:
             interval = None if evidence.interval is None else [*evidence.interval]
             measured = {"score": evidence.score, "interval": interval}
@@ -185,16 +254,12 @@ class ModelState:
         record = self.records[version]
         if record.stage == "staging":
             del self.staged[version]
-        elif record.stage == "archived":
-            insort(self.alive, (rank(version), version))
         if self.production == version:
             self.production = None
         record.stage = stage
         record.version_made = None
         if stage == "staging":
             self.staged[version] = None
-        elif stage == "archived":
-            del self.alive[bisect_left(self.alive, (rank(version), version))]
         elif stage == "production":
             self.production = version
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -15,13 +13,20 @@ import msgspec
 from dspy_nb.core.doors import Shown
 from dspy_nb.core.errors import Corrupt
 from dspy_nb.core.programs.spec import check_spec
-from dspy_nb.core.storage.files import explain_failure, parse_json, read_file
+from dspy_nb.core.storage.files import explain_failure, parse_json
+from dspy_nb.core.storage.place import Place, is_link, storage_of
 from dspy_nb.core.storage.shapes import fit_file
 
 SCHEMA_VERSION: Final = 1
 """Of metadata.json."""
 
 Files = Mapping[str, tuple[str, int]]
+
+FACTS: Final = (
+    "model_id", "version", "stage", "created_at", "path", "score", "interval", "score_kind", "optimizer",
+    "base_model", "parent", "size_bytes",
+)  # fmt: skip
+"""What a table says of versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,6 @@ class ModelVersion(Shown):
         version: Its semantic version.
         stage: development, staging, production, deprecated or archived.
         created_at: When the program was made, ISO 8601 in UTC.
-        path: The folder of the version.
         score: Its score, if one was measured; ``score_kind`` says on what.
         interval: Lower and upper end of the score's interval, if known.
         score_kind: ``test``, ``evaluation`` or ``validation`` (seen by the search, so it flatters).
@@ -42,13 +46,13 @@ class ModelVersion(Shown):
         parent: The version that it follows, if any.
         size_bytes: Size of its files.
         files: File name -> (sha256 in hex, size in bytes), as the log recorded them.
+        folder: The folder of the model, or its address on object storage.
     """
 
     model_id: str
     version: str
     stage: str
     created_at: str
-    path: Path
     score: float | None
     interval: tuple[float, float] | None
     score_kind: str | None
@@ -57,6 +61,12 @@ class ModelVersion(Shown):
     parent: str | None
     size_bytes: int
     files: Files = field(repr=False, hash=False)
+    folder: Place = field(repr=False)
+
+    @property
+    def path(self) -> Place:
+        """The folder of the version, or its address on object storage."""
+        return self.folder / self.version
 
     @property
     def ref(self) -> str:
@@ -90,20 +100,23 @@ class ModelVersion(Shown):
         return MappingProxyType(content)
 
 
-def verified_files(path: Path, files: Files, ref: str) -> dict[str, bytes]:
+def verified_files(path: Place, files: Files, ref: str) -> dict[str, bytes]:
     """Return the content of every file of a version.
 
     Raises:
         Corrupt: One differs from what the log recorded, is missing, or should not be there.
         RegistryError: One cannot be read.
     """
-    if os.path.islink(path):  # noqa: PTH114 (pathlib takes longer)
+    if is_link(path):
         raise Corrupt(f"{ref}: {path} is a link: the registry holds plain folders only")
     with explain_failure(f"read {path}"):
         try:
-            names = set(os.listdir(path))  # noqa: PTH208 (names only)
-        except (FileNotFoundError, NotADirectoryError):
-            raise Corrupt(f"{ref}: the folder {path} is missing: restore it from git or a backup") from None
+            names = set(storage_of(path).list(path))
+            missing = not names and not storage_of(path).exists(path)
+        except NotADirectoryError:
+            missing = True
+    if missing:
+        raise Corrupt(f"{ref}: the folder {path} is missing: restore it from git or a backup")
     if extra := sorted(names - set(files)):
         raise Corrupt(f"{ref}: {path / extra[0]} was added to a version that never changes: remove it")
     return {name: _verified(path / name, expected) for name, expected in files.items()}
@@ -129,10 +142,10 @@ def verified_metadata(content: bytes, path: object, model_id: str, version: str)
     return dict(metadata)
 
 
-def _verified(path: Path, expected: tuple[str, int]) -> bytes:
+def _verified(path: Place, expected: tuple[str, int]) -> bytes:
     with explain_failure(f"read {path}"):
         try:
-            content = read_file(path)
+            content = storage_of(path).read(path)
         except FileNotFoundError:
             raise Corrupt(f"{path} is missing: restore it from git or a backup") from None
     if len(content) != expected[1] or hashlib.sha256(content).hexdigest() != expected[0]:

@@ -15,14 +15,15 @@ from dspy_nb.core.deployment.restrictions import load_restrictions
 from dspy_nb.core.errors import DspyNbError, InputError, RegistryError
 from dspy_nb.core.models.names import ENVIRONMENTS, check_environment, check_model_id, check_version
 from dspy_nb.core.models.promotion import load_requirements
-from dspy_nb.core.models.publishing import STAGING_PREFIX
 from dspy_nb.core.models.stages import ModelState, Record
 from dspy_nb.core.models.version import verified_files, verified_metadata
 from dspy_nb.core.storage.anchor import ANCHORS, Anchor, anchor_of, read_anchor
 from dspy_nb.core.storage.config import read_tables
+from dspy_nb.core.storage.disk import STAGING_PREFIX
 from dspy_nb.core.storage.entry import is_entry_name
 from dspy_nb.core.storage.files import TEMPORARY_PREFIX, explain_failure
 from dspy_nb.core.storage.log import Log
+from dspy_nb.core.storage.place import Place, is_link, storage_of
 from dspy_nb.core.text import did_you_mean, visible
 from dspy_nb.core.traffic.damaged import ENDS, is_aside
 from dspy_nb.core.traffic.file import verify_traffic
@@ -47,15 +48,15 @@ class Problem:
     """
 
     kind: str
-    path: Path
+    path: Place
     message: str
 
     def __str__(self) -> str:
         return visible(f"{self.kind}: {self.message}")
 
 
-def check_registry(root: Path) -> list[Problem]:
-    """Verify everything under ``root`` afresh.
+def check_registry(root: Place, local: Path | None) -> list[Problem]:
+    """Verify everything under ``root`` afresh, and the traffic under ``local`` if that is given.
 
     Returns:
         The problems, none if all is well. Damage is reported, not raised.
@@ -76,21 +77,22 @@ def check_registry(root: Path) -> list[Problem]:
     anchors = _anchors(root, problems)  # before the logs, which may grow meanwhile
     registered: dict[str, Mapping[str, Record] | None] = {}
     for name in _folders(root / "models", "model", problems):
-        log = Log(root / "models" / name / "log", ModelState, root)
+        log = Log(root / "models" / name / "log", ModelState, root, afresh=True)
         problems += _check_model(name, log, registered)
         problems += _check_end(log, root, anchors)
     for name in _folders(root / "environments", "environment", problems):
-        place = Log(root / "environments" / name / "log", EnvironmentState, root)
-        problems += _check_environment(name, place, registered)
+        place = Log(root / "environments" / name / "log", EnvironmentState, root, afresh=True)
+        problems += _check_environment(name, place, local and local / "environments" / name, registered)
         problems += _check_end(place, root, anchors)
     for path, anchor in anchors.items():
-        lost = f"{path.stem} had {anchor.number} log entries, and is gone"
+        lost = f"{path.name.removesuffix('.json')} had {anchor.number} log entries, and is gone"
         problems.append(Problem("corrupt", path, f"{lost}: {_RESTORE.format(path)}"))
-    problems += _check_experiments(root / "experiments")
+    if local is not None:
+        problems += _check_experiments(local / "experiments")
     return problems
 
 
-def _check_names(root: Path) -> Iterator[Problem]:
+def _check_names(root: Place) -> Iterator[Problem]:
     """Find tables of environments that nothing was deployed to, and whose names are nearly those of others."""
     config = root / "config.toml"
     known = {*ENVIRONMENTS, *_names(root / "environments")}
@@ -105,12 +107,12 @@ def _check_names(root: Path) -> Iterator[Problem]:
                 yield Problem("foreign", config, message)
 
 
-def _anchors(root: Path, problems: list[Problem]) -> dict[Path, Anchor]:
+def _anchors(root: Place, problems: list[Problem]) -> dict[Place, Anchor]:
     """Return what the anchors say, by file; add to ``problems`` what is none."""
-    found: dict[Path, Anchor] = {}
+    found: dict[Place, Anchor] = {}
     for kind in ("models", "environments"):
         folder = root / ANCHORS / kind
-        if os.path.islink(folder) or os.path.islink(folder.parent):  # noqa: PTH114 (it raises nothing)
+        if is_link(folder) or is_link(folder.parent):
             problems.append(Problem("corrupt", folder, f"{folder} is a link: make it a folder"))
             continue
         for name in _names(folder):
@@ -130,7 +132,7 @@ def _anchors(root: Path, problems: list[Problem]) -> dict[Path, Anchor]:
 
 
 def _check_end(
-    log: Log[ModelState] | Log[EnvironmentState], root: Path, anchors: dict[Path, Anchor]
+    log: Log[ModelState] | Log[EnvironmentState], root: Place, anchors: dict[Place, Anchor]
 ) -> Iterator[Problem]:
     """Find what is no entry in a log, and compare its end with its anchor, which is taken out of ``anchors``."""
     path = anchor_of(root, log.folder)
@@ -144,17 +146,17 @@ def _check_end(
         message = (
             f"{log.torn} was not finished by a process that stopped half-way: the next entry takes its place"
         )
-        yield Problem("orphan", Path(log.torn), message)
-    if anchor is None or anchor.is_held_by(log.entries):
+        yield Problem("orphan", log.folder / log.torn, message)
+    if anchor is None or anchor.is_held_by(log.checksums):
         return
-    if anchor.number > len(log.entries):
-        lost = f"{log.folder} ends with entry {len(log.entries)}, and had {anchor.number}"
+    if anchor.number > len(log.checksums):
+        lost = f"{log.folder} ends with entry {len(log.checksums)}, and had {anchor.number}"
     else:
         lost = f"{log.folder}: entry {anchor.number} is not the one that was written there"
     yield Problem("corrupt", log.folder, f"{lost}: {_RESTORE.format(path)}")
 
 
-def _folders(parent: Path, what: str, problems: list[Problem]) -> Iterator[str]:
+def _folders(parent: Place, what: str, problems: list[Problem]) -> Iterator[str]:
     """Return the names that can be models or environments; add the others to ``problems``."""
     seen: dict[str, str] = {}
     for name in _names(parent):
@@ -173,7 +175,10 @@ def _folders(parent: Path, what: str, problems: list[Problem]) -> Iterator[str]:
 
 
 def _check_environment(
-    name: str, log: Log[EnvironmentState], registered: Mapping[str, Mapping[str, Record] | None]
+    name: str,
+    log: Log[EnvironmentState],
+    local: Path | None,
+    registered: Mapping[str, Mapping[str, Record] | None],
 ) -> Iterator[Problem]:
     folder = log.folder.parent
     try:
@@ -193,10 +198,12 @@ def _check_environment(
     if not state.live and (found := read_link(folder)) is not None:
         message = f"{folder / LINK} says {found}, and the log is empty: restore it from git or a backup"
         yield Problem("corrupt", log.folder, message)
-    yield from _check_traffic(folder / TRAFFIC_FILE)
-    for stray in _names(folder):
-        if stray not in ("log", LINK, *_TRAFFIC_FILES):
-            yield from _damaged_or_stray(folder / stray)
+    if local is not None:
+        yield from _check_traffic(local / TRAFFIC_FILE)
+    for place in [folder] if local is None or local == folder else [folder, local]:
+        for stray in _names(place):
+            if stray not in ("log", LINK, *_TRAFFIC_FILES):
+                yield from _damaged_or_stray(place / stray)
 
 
 def _check_experiments(folder: Path) -> Iterator[Problem]:
@@ -214,10 +221,10 @@ def _check_traffic(path: Path) -> Iterator[Problem]:
         yield Problem("corrupt", path, f"{error}: what is served sets it aside, or restore it from a backup")
 
 
-def _damaged_or_stray(path: Path) -> Iterator[Problem]:
+def _damaged_or_stray(path: Place) -> Iterator[Problem]:
     if not is_aside(path.name):
         yield _stray(path)
-    elif not path.name.endswith(ENDS[1:]) or not path.with_name(path.name.rpartition("-")[0]).exists():
+    elif not path.name.endswith(ENDS[1:]) or path.name.rpartition("-")[0] not in _names(path.parent):
         message = f"{path} was set aside because it is damaged: take from it what you need, and remove it"
         yield Problem("orphan", path, message)
 
@@ -246,7 +253,7 @@ def _check_model(
             yield _stray(folder / name)
 
 
-def _stray(path: Path) -> Problem:
+def _stray(path: Place) -> Problem:
     if path.name.startswith((STAGING_PREFIX, TEMPORARY_PREFIX)):
         return Problem("orphan", path, f"{path} was left by a process that stopped half-way: remove it")
     try:
@@ -257,9 +264,9 @@ def _stray(path: Path) -> Problem:
     return Problem("orphan", path, f"{why}: remove it if no registration is running")
 
 
-def _names(folder: Path) -> list[str]:
+def _names(folder: Place) -> list[str]:
     with explain_failure(f"read {folder}"):
         try:
-            return sorted(os.listdir(folder))  # noqa: PTH208 (names only)
-        except (FileNotFoundError, NotADirectoryError):
+            return sorted(storage_of(folder).list(folder))
+        except NotADirectoryError:
             return []

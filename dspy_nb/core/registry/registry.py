@@ -37,7 +37,7 @@ from dspy_nb.core.models.promotion import (
     load_requirements,
     promotion_requirements,
 )
-from dspy_nb.core.models.publishing import free_version, publish
+from dspy_nb.core.models.publishing import check_writable, free_version, publish
 from dspy_nb.core.models.requirements import Requirement
 from dspy_nb.core.models.stages import ModelState
 from dspy_nb.core.models.subject import take_evidence
@@ -45,18 +45,23 @@ from dspy_nb.core.models.submission import Submission, summary_of
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.registry.archive import export_version, read_archive
 from dspy_nb.core.registry.check import Problem, check_registry
+from dspy_nb.core.registry.copying import Copied, check_places, copy_registry
 from dspy_nb.core.registry.diff import VersionDiff, compare_versions, render_prompt
 from dspy_nb.core.storage.files import parse_json
 
 
 class Registry(Catalogue):
-    """A registry of programs in a folder of plain files; made for git, many writers and crashes.
+    """A registry of programs in a folder of plain files, or on object storage; for many writers and crashes.
 
-    Safe to share between threads and processes. Creating the object touches no file.
+    Safe to share between threads and processes. Creating the object touches no file. On object storage, traffic and
+    experiments, which are SQLite, stay on this machine: in the folder ``local``, below the user's data folder.
     """
 
     def __init__(self, root: str | os.PathLike[str] = "registry") -> None:
-        """Open the registry in the folder ``root``, which need not exist yet."""
+        """Open the registry in the folder ``root``, which need not exist yet, or at ``s3://bucket/prefix``.
+
+        ``gs://``, ``az://`` and ``memory://name`` are such URLs too; they need the extra ``object-store``.
+        """
         super().__init__(root)
         self._environments: dict[str, Environment] = {}
 
@@ -123,6 +128,8 @@ class Registry(Catalogue):
             check_version(version)
         check_bump(bump := "minor" if bump is None else bump)
         check_texts(notes=notes, parent=parent, by=by)
+        if not isinstance(self.root, Path):
+            check_writable(self.root)
         submission = Submission(what, model_id, metadata=metadata, evaluation=evaluation, notes=notes)
         log = self._log(model_id)
         while True:
@@ -147,11 +154,9 @@ class Registry(Catalogue):
             Corrupt: What is known of the model cannot be read.
         """
         check_model_id(model_id)
+        check_writable(self.root)
         with contextlib.suppress(NotFound):  # it becomes a new model
             self.list(model_id)
-        there = next(place for place in (self.root, *self.root.parents) if place.exists())
-        if not os.access(there, os.W_OK):
-            raise InputError(f"the registry {self.root} cannot be written: {there} is read-only")
         if not isinstance(program, list):  # of programs, for Ensemble: what it makes of them is not known yet
             Submission(program, model_id, metadata=None, evaluation=None, notes=None)
 
@@ -339,7 +344,7 @@ class Registry(Catalogue):
 
     def check(self) -> list[Problem]:
         """Verify every log and every file of the registry; return what is wrong and what to do about it."""
-        return check_registry(self.root)
+        return check_registry(self.root, self.local)
 
     def export_version(self, ref: str | ModelVersion, path: str | os.PathLike[str]) -> Path:
         """Write a version as one zip file (in the folder ``path``, if it is one); return the file's path.
@@ -371,6 +376,20 @@ class Registry(Catalogue):
         if not publish(self.root, log, version, files, summary, reason=reason, by=by):
             raise self._conflict(model_id, version)
         return self._written(model_id, version)
+
+    def copy_to(self, target: str | os.PathLike[str] | Registry) -> Copied:
+        """Copy every model and environment with its whole history to another place, and verify the copy.
+
+        Made again it goes on where it stopped, or copies what is new. Traffic and experiments stay behind.
+
+        Raises:
+            InputError: The place is this registry, or a part of it.
+            Conflict: There is another history at the target already.
+            Corrupt: Something here, or in the copy, is damaged.
+        """
+        root = (target if isinstance(target, Registry) else Registry(target)).root
+        check_places(self.root, root)
+        return copy_registry(self.root, root, self.folder_names(), self.environments())
 
     def live(self) -> tuple[dict[str, builtins.list[LiveIn]], builtins.list[DspyNbError]]:
         """Return where each version is live or a canary, by reference, and what is wrong with other environments.

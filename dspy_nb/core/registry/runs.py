@@ -213,7 +213,7 @@ def _with_versions(runs: list[KnownRun], registry: Registry) -> list[KnownRun]:
     """Return the runs with what was registered from them; a registry that cannot be read has nothing to say."""
     sought = {run_id: number for number, run in enumerate(runs) for run_id in run.run_ids}
     made: dict[int, list[str]] = {}
-    if sought and registry.root.is_dir():
+    if sought and registry.exists():
         optimizers, first = {run.optimizer for run in runs}, min(run.began_at for run in runs if run.began_at)
         with contextlib.suppress(DspyNbError):
             for version in registry.survey()[0]:

@@ -18,27 +18,20 @@ a moment: the seal tells, and then it says nothing.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
 
 from dspy_nb.core.errors import Corrupt, InputError
-from dspy_nb.core.storage.entry import Entry
-from dspy_nb.core.storage.files import explain_failure, parse_json, read_file
+from dspy_nb.core.storage.files import explain_failure, parse_json
+from dspy_nb.core.storage.place import Place, storage_of
 from dspy_nb.core.storage.shapes import fit
 
 ANCHORS: Final = "anchors"
 
-_FLAGS: Final = (
-    os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-)
-_LONGEST: Final = 4096
 _BEGINS: Final = b'{"number": '
 
 
@@ -65,18 +58,18 @@ class Anchor:
             self.number, self.checksum.encode(), self.seal.encode(),
         )  # fmt: skip
 
-    def is_held_by(self, entries: Sequence[Entry]) -> bool:
-        """Return whether a log still goes as far, with the same entry there."""
-        return self.number <= len(entries) and entries[self.number - 1].checksum == self.checksum
+    def is_held_by(self, checksums: Sequence[str]) -> bool:
+        """Return whether a log whose entries have these checksums still goes as far, with the same entry there."""
+        return self.number <= len(checksums) and checksums[self.number - 1] == self.checksum
 
 
-def anchor_of(root: Path, log: Path) -> Path:
+def anchor_of(root: Place, log: Place) -> Place:
     """Return the file that says how far the log in the folder ``log`` goes."""
-    owner = log.parent.relative_to(root)
-    return root / ANCHORS / owner.parent / f"{owner.name}.json"
+    owner = log.parent
+    return root / ANCHORS / owner.parent.name / f"{owner.name}.json"
 
 
-def read_anchor(path: Path) -> Anchor | None:
+def read_anchor(path: Place) -> Anchor | None:
     """Return what an anchor says; None if there is none, or none that is whole.
 
     Raises:
@@ -85,49 +78,28 @@ def read_anchor(path: Path) -> Anchor | None:
     """
     with explain_failure(f"read {path}"):
         try:
-            return _parsed(read_file(path), path)
+            return _parsed(storage_of(path).read(path), path)
         except FileNotFoundError:
             return None
 
 
-def confirm(path: Path, entries: Sequence[Entry]) -> None:
-    """Let an anchor say that the log goes as far as ``entries``.
+def confirm(path: Place, checksums: Sequence[str]) -> None:
+    """Let an anchor say that the log goes as far as the entries that have these checksums.
 
-    The entries are on the disk already, so whatever fails here fails silently.
+    The entries are written already, so whatever fails here fails silently.
     """
-    anchor = Anchor(entries[-1].number, entries[-1].checksum)
+
+    def change(content: bytes) -> bytes | None:
+        known = _parsed(content, path)
+        if known is None or known.is_held_by(checksums):
+            return Anchor(len(checksums), checksums[-1]).to_bytes()
+        return None
+
     with contextlib.suppress(OSError, Corrupt):
-        descriptor = _opened(path)
-        try:
-            content = os.read(descriptor, _LONGEST)
-            known = _parsed(content, path)
-            if known is None or known.is_held_by(entries):
-                os.lseek(descriptor, 0, os.SEEK_SET)
-                os.write(descriptor, anchor.to_bytes())
-                if len(content) > len(anchor.to_bytes()):
-                    os.ftruncate(descriptor, len(anchor.to_bytes()))
-        finally:
-            os.close(descriptor)
+        storage_of(path).update(path, change)
 
 
-def _opened(path: Path) -> int:
-    """Open an anchor of this registry alone: neither a link, nor a file that a copy of the registry shares."""
-    try:
-        descriptor = os.open(path, _FLAGS)
-    except FileNotFoundError:
-        descriptor = -1
-    if descriptor >= 0:
-        if os.fstat(descriptor).st_nlink == 1:
-            return descriptor
-        os.close(descriptor)
-        os.unlink(path)
-    if os.path.islink(path.parent) or os.path.islink(path.parent.parent):
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    os.makedirs(path.parent, exist_ok=True)
-    return os.open(path, _FLAGS | os.O_CREAT, 0o644)
-
-
-def _parsed(content: bytes, path: Path) -> Anchor | None:
+def _parsed(content: bytes, path: Place) -> Anchor | None:
     content = content.rstrip(b"\0")  # a power cut may leave those
     if _BEGINS.startswith(content[: len(_BEGINS)]) and not content.rstrip().endswith(b"}"):
         return None  # nothing, or the beginning of a first one

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from dspy_nb.core.arguments import DEEPEST, is_too_deep
 from dspy_nb.core.errors import InputError
-from dspy_nb.core.storage.files import explain_failure, read_file
+from dspy_nb.core.storage.files import explain_failure
+from dspy_nb.core.storage.place import Place, storage_of
 from dspy_nb.core.text import error_text
 
 T = TypeVar("T")
 
 
 def read_tables(
-    config: Path, name: str, check_key: Callable[[str], object], read: Callable[[object, str], T]
+    config: Place, name: str, check_key: Callable[[str], object], read: Callable[[object, str], T]
 ) -> dict[str, T]:
     """Return what the tables ``[name.*]`` of ``registry/config.toml`` say, by key; none if it is not there.
 
@@ -31,7 +31,7 @@ def read_tables(
     """
     with explain_failure(f"read {config}"):
         try:
-            content = read_file(config, links=True)
+            content = storage_of(config).read(config, links=True)
         except FileNotFoundError:
             return {}
     tables = parse_toml(content, config).get(name, {})

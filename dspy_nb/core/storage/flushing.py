@@ -39,6 +39,10 @@ class Unflushed:
     def __exit__(self, *_: object) -> None:
         self._close()
 
+    def __bool__(self) -> bool:
+        """Return whether there is something to flush."""
+        return bool(self._descriptors)
+
     def create(self, path: Path | str, content: bytes) -> None:
         """Create the file ``path`` exclusively and write ``content``.
 

@@ -13,12 +13,7 @@ The name is what decides. Before an entry has it, a failure leaves nothing that 
 once it has it, the entry is written, whatever the disk says when it is asked again, and nothing is read from it any
 more to answer the writer.
 
-How a file gets a name that nobody else has:
-
-- by a hard link, wherever there are such links;
-- elsewhere (FAT, some network and container mounts) the entry is a folder with that name, which holds the file:
-  renaming a folder never replaces a file, nor a folder that holds something. So an entry is never seen half-written
-  there either, and a slow writer needs no protection: until its rename it has nothing that could be taken away.
+How a file gets a name that nobody else has is the matter of the storage (disk.py, objects.py).
 
 Older versions wrote into the named file itself where there were no links, and a kill could leave it torn. A torn
 last entry that its anchor does not know was never acknowledged: readers take it for absent, and the next writer
@@ -29,46 +24,31 @@ torn file is ever moved. Any other entry that is not whole is damage.
 from __future__ import annotations
 
 import contextlib
-import errno
 import getpass
-import os
 import random
-import shutil
-import stat
-import sys
 import threading
 import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+import msgspec
+
 from dspy_nb.core.errors import Conflict, Corrupt
 from dspy_nb.core.storage.anchor import anchor_of, confirm, read_anchor
+from dspy_nb.core.storage.disk import may_be_torn, move_away, refuse_links
 from dspy_nb.core.storage.entry import Entry, entry_name, is_entry_name, is_torn, seal, verified
-from dspy_nb.core.storage.files import (
-    NOT_FLUSHED,
-    TEMPORARY_PREFIX,
-    explain_failure,
-    make_folders,
-    put_in_place,
-    read_file,
-    stage_folder,
-)
+from dspy_nb.core.storage.files import NOT_FLUSHED, explain_failure
 from dspy_nb.core.storage.flushing import Unflushed
+from dspy_nb.core.storage.place import Address, Place, Signature, storage_of
+from dspy_nb.core.storage.snapshot import read_snapshot, snapshot_of, step_of, write_snapshot
 from dspy_nb.core.text import repaired
 
-_INSIDE: Final = "entry.json"  # the file of an entry that is a folder
 _PATIENCE_S: Final = 60.0
-_TORN_AFTER_S: Final = 1.0  # an entry that is not complete and has not grown for so long will not be
-_LONG_AGO_S: Final = 60.0  # by the clock of a file server, which may be another one
-
-# What os.link raises where the file system has no hard links (FAT, some network and container mounts).
-_NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
-
-_Signature = tuple[int, ...]
-_UNKNOWN: Final[_Signature] = ()
+_AT_ONCE: Final = 16
+_UNKNOWN: Final[Signature] = ()
 
 
 class LogState(Protocol):
@@ -80,6 +60,16 @@ class LogState(Protocol):
     def apply(self, entry: Entry) -> None:
         """Take ``entry`` into the state; must not raise after ``check`` has passed."""
 
+    def kept(self) -> object:
+        """Return all of it as data, for a snapshot."""
+
+    def take_up(self, kept: msgspec.Raw) -> None:
+        """Become the state that said what is kept; called of a new one only.
+
+        Raises:
+            msgspec.DecodeError: It did not.
+        """
+
 
 S = TypeVar("S", bound=LogState)
 
@@ -87,38 +77,47 @@ S = TypeVar("S", bound=LogState)
 class Log(Generic[S]):
     """The log in one folder and the state that it folds into.
 
-    Reading costs one ``stat`` and one failed ``open`` when nothing is new, and one file per new entry. The
-    state belongs to the log: callers read it and hold ``lock`` while they do, and never change it.
+    Reading costs two ``stat`` when nothing is new, and one file per new entry; a long log that is opened anew comes
+    from its snapshot. The state belongs to the log: callers read it and hold ``lock`` while they do, and never
+    change it.
 
     Attributes:
         folder: Of the log.
+        owner: The folder of what it is the log of.
         lock: Held while the state is read.
         torn: The path of a last entry that somebody did not finish, as of the last ``read``; it does not count.
     """
 
-    def __init__(self, folder: Path, new_state: Callable[[], S], root: Path | None = None) -> None:
+    def __init__(
+        self, folder: Place, new_state: Callable[[], S], root: Place | None = None, *, afresh: bool = False
+    ) -> None:
         """Open the log in ``folder``, which need not exist yet.
 
         Args:
             folder: Of the log.
             new_state: Makes the state of an empty log.
             root: Of the registry that the log belongs to, where its anchor is; without it there is none.
+            afresh: Whether every entry is read from its own file, and none from a snapshot.
         """
         self.folder = folder
+        self.owner = folder.parent
         self.lock = threading.RLock()
         self.torn: str | None = None
         self._root = root
+        self._storage = storage_of(folder)
         self._anchor = None if root is None else anchor_of(root, folder)
         self._new_state = new_state
-        self._entries: list[Entry] = []
+        self._checksums: list[str] = []  # of each entry
         self._state = new_state()
-        self._last_signature: _Signature | None = None
-        self._prefix = f"{folder}{os.sep}"  # pathlib takes longer to join a path than the system to open it
+        self._signatures: list[Signature] = []  # of the file of each entry, from before it was read
+        self._snapshot = None if root is None or afresh else snapshot_of(root, folder)
+        # pathlib takes longer to join a path than the system to open it
+        self._prefix = str(folder / " ")[:-1]
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
-        """The entries as of the last ``read``."""
-        return tuple(self._entries)
+    def checksums(self) -> tuple[str, ...]:
+        """Those of the entries as of the last ``read`` or ``append``, the first one first."""
+        return tuple(self._checksums)
 
     @property
     def state(self) -> S:
@@ -134,18 +133,18 @@ class Log(Generic[S]):
             RegistryError: The folder cannot be read.
         """
         with self.lock, explain_failure(f"read {self.folder}"):
-            if self._entries and self._signature(len(self._entries)) != self._last_signature:
+            if self._checksums and self._signature(len(self._checksums)) != self._signatures[-1]:
                 self._forget()  # another branch was checked out, or a backup was restored
             self.torn = None
             try:
-                if not self._entries:
-                    self._refuse_links()
-                    self._check_gapless()
-                known = len(self._entries)
-                while (entry := self._next()) is not None:
-                    self._take(entry)
-                if len(self._entries) > known:
-                    self._last_signature = self._signature(len(self._entries))
+                if not self._checksums:
+                    if isinstance(self.folder, Path):
+                        refuse_links(self.folder, self._root if isinstance(self._root, Path) else None)
+                    self._read_all()
+                while self._read_next():
+                    pass
+                if self._signatures and not self._signatures[-1]:  # of an entry that is a folder
+                    self._signatures[-1] = self._signature(len(self._checksums)) or _UNKNOWN
             except OSError:
                 raise  # what is known stays known
             except BaseException:
@@ -196,8 +195,8 @@ class Log(Generic[S]):
         while True:
             with self.lock:
                 state = self.read()
-                number = len(self._entries) + 1
-                previous = self._entries[-1].checksum if self._entries else ""
+                number = len(self._checksums) + 1
+                previous = self._checksums[-1] if self._checksums else ""
                 body = decide(state)
                 if body is None:
                     return None
@@ -205,124 +204,144 @@ class Log(Generic[S]):
                 state.check(entry)
                 torn, target = self.torn, self._path(entry_name(number))
                 with explain_failure(f"write {target}"):
-                    if attempt == 0:
-                        make_folders(self.folder)
-                        name.add_folder(self.folder)  # opened now: later only a flush is left
-                    written = torn is None and self._put(target, content, unflushed)
+                    written = torn is None and self._storage.create(target, content, unflushed, name)
                 if written:
                     self._know(entry)
                     with explain_failure(f"flush {target}, which {NOT_FLUSHED}"):
                         name.flush()
                     if self._anchor is not None:
-                        confirm(self._anchor, self._entries)
+                        confirm(self._anchor, self._checksums)
+                    if number % step_of(self.folder, number) == 0:  # of several writers one does
+                        self._save()
                     return entry
             if torn is not None:
                 with explain_failure(f"move {torn}, which is torn, out of the way"):
-                    _move_away(torn, self._path(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"))
+                    move_away(torn)
             attempt += 1
             if time.monotonic() > deadline:
                 raise Conflict(f"{self.folder}: other writers were faster for {_PATIENCE_S:.0f} s: try again")
             time.sleep(random.uniform(0, min(0.05, 0.001 * 2 ** min(attempt, 6))))
 
-    def _put(self, target: str, content: bytes, unflushed: Unflushed) -> bool:
-        """Create the complete, flushed file ``target``, or return False if it exists."""
-        temporary = self._path(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-        try:
-            unflushed.create(temporary, content)
-            unflushed.flush()
-            try:
-                os.link(temporary, target)
-            except OSError as error:
-                if error.errno in _NO_LINKS:
-                    return self._put_folder(target, content)
-                if _is_same_file(temporary, target):
-                    return True  # it was done, and the answer of a file server was lost
-                if isinstance(error, FileExistsError):
-                    return False
-                raise
-            return True
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-
-    def _put_folder(self, target: str, content: bytes) -> bool:
-        staging = self._path(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-        with Unflushed() as unflushed:
-            stage_folder(staging, {_INSIDE: content}, unflushed)
-            try:
-                unflushed.flush()
-            except BaseException:
-                shutil.rmtree(staging, ignore_errors=True)
-                raise
-        return put_in_place(staging, target)
-
     def _know(self, entry: Entry) -> None:
         """Take in an entry that this process has just written, from memory."""
+        signature: Signature | None = None
+        with contextlib.suppress(OSError):
+            signature = self._signature(entry.number)
         try:
-            self._take(entry)
+            self._take(entry, signature or _UNKNOWN)
         except BaseException:
             self._forget()
             raise
-        self._last_signature = _UNKNOWN
-        with contextlib.suppress(OSError):
-            self._last_signature = self._signature(entry.number)
 
     def _path(self, name: str) -> str:
         return f"{self._prefix}{name}"
 
     def _forget(self) -> None:
-        self._entries = []
+        self._checksums, self._signatures = [], []
         self._state = self._new_state()
-        self._last_signature = None
 
-    def _signature(self, number: int) -> _Signature | None:
-        try:
-            status = os.stat(self._path(entry_name(number)), follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        return status.st_ino, status.st_mtime_ns, status.st_size
+    def _signature(self, number: int) -> Signature | None:
+        return self._storage.stat(self._path(entry_name(number)))
 
-    def _refuse_links(self) -> None:
-        """Refuse folders that are links: what is written would be elsewhere, and a clone may name any place."""
-        below = self.folder.relative_to(self._root).parts if self._root is not None else (self.folder.name,)
-        place = str(self._root or self.folder.parent)
-        for part in below:
-            place = f"{place}{os.sep}{part}"
-            if os.path.islink(place):
-                raise Corrupt(f"{place} is a link: the registry holds plain folders only")
-
-    def _check_gapless(self) -> None:
-        try:
-            names = {name for name in os.listdir(self.folder) if is_entry_name(name)}
-        except FileNotFoundError:
+    def _read_all(self) -> None:
+        """Take in the entries that there are, from the snapshot where that holds what their files hold."""
+        found = self._storage.list(self.folder, signed=True)
+        names: list[str] = []
+        signatures: list[Signature] = []
+        while (name := entry_name(len(names) + 1)) in found:
+            names.append(name)
+            signatures.append(found.pop(name))
+        if any(map(is_entry_name, found)):
+            words = f"{self.folder / name} is missing, but later entries exist"
+            raise Corrupt(f"{words}: restore it from git or a backup")
+        step = step_of(self.folder, len(names))
+        if self._snapshot is None or len(names) <= step:
+            self._read_from(0, names, signatures)
             return
-        for number in range(1, len(names) + 1):
-            if entry_name(number) not in names:
-                words = f"{self.folder / entry_name(number)} is missing, but later entries exist"
-                raise Corrupt(f"{words}: restore it from git or a backup")
-
-    def _next(self) -> Entry | None:
-        """Return the entry after the last one that is known, None if there is none."""
-        number = len(self._entries) + 1
-        path = self._path(entry_name(number))
         try:
-            content = _content(path)
+            self._restore(self._snapshot, names, signatures)
+            known = len(self._checksums)
+            self._read_from(known, names, signatures)
+        except (Corrupt, msgspec.DecodeError):
+            self._forget()  # the entries themselves tell whether it is so
+            known = 0
+            self._read_from(known, names, signatures)
+        if len(self._checksums) - known > step:
+            self._save()
+
+    def _restore(self, snapshot: Place, names: Sequence[str], signatures: Sequence[Signature]) -> None:
+        """Begin with the state in the snapshot, if the files that it folds are those that are there.
+
+        Raises:
+            Corrupt: The last of them holds another entry, or none.
+        """
+        saved = read_snapshot(snapshot)
+        number = len(saved.checksums) if saved else 0
+        if saved is None or saved.signatures != signatures[:number]:
+            return
+        path = self._path(names[number - 1])
+        before = saved.checksums[-2] if number > 1 else ""
+        if verified(self._storage.read(path), path, number, before).checksum != saved.checksums[-1]:
+            raise Corrupt(f"{snapshot} is of another history")
+        self._state.take_up(saved.state)
+        self._checksums, self._signatures = saved.checksums, saved.signatures
+
+    def _read_from(self, known: int, names: Sequence[str], signatures: Sequence[Signature]) -> None:
+        """Take in the entries from the files themselves, but for the first ones, which are known."""
+        for content, signature in zip(self._read_many(names[known:]), signatures[known:], strict=True):
+            if not self._take_content(content, signature):
+                return
+
+    def _read_many(self, names: Sequence[str]) -> Iterator[bytes]:
+        paths = [self._path(name) for name in names]
+        if len(paths) < _AT_ONCE or isinstance(self.folder, Path):
+            yield from map(self._storage.read, paths)
+            return
+        # One after the other a thousand requests take half a minute.
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            yield from pool.map(self._storage.read, paths)
+
+    def _read_next(self) -> bool:
+        """Take in the entry after the last one that is known; return whether there is one."""
+        number = len(self._checksums) + 1
+        # before the content: a file that is replaced in between is read again
+        signature = self._signature(number)
+        if signature is None:
+            return False
+        try:
+            content = self._storage.read(self._path(entry_name(number)))
         except FileNotFoundError:
-            return None
-        if is_torn(content) and self._may_be_torn(number):
-            self.torn = path
-            return None
-        entry = verified(content, path, number, self._entries[-1].checksum if self._entries else "")
+            return False
+        return self._take_content(content, signature)
+
+    def _take_content(self, content: bytes, signature: Signature) -> bool:
+        """Take in what the next entry's file holds; return False if it was not finished."""
+        number = len(self._checksums) + 1
+        path = self._path(entry_name(number))
+        previous = self._checksums[-1] if self._checksums else ""
+        try:
+            entry = verified(content, path, number, previous)
+        except Corrupt:
+            if is_torn(content) and self._may_be_torn(number):
+                self.torn = path
+                return False
+            raise
         self._state.check(entry)
-        return entry
+        self._take(entry, signature)
+        return True
+
+    def _save(self) -> None:
+        """Write the snapshot anew, for whoever opens the log next."""
+        if self._snapshot is not None and all(self._signatures):
+            write_snapshot(self._snapshot, self._signatures, self._checksums, self._state.kept())
 
     def _may_be_torn(self, number: int) -> bool:
         """Return whether nobody was told of an entry that is not whole: else it is damage.
 
-        It is the last one, its anchor does not know it, and it is a file: a folder was whole when it got its name.
+        It is the last one, its anchor does not know it, and it is a file on a disk.
         """
-        if os.path.lexists(self._path(entry_name(number + 1))) or os.path.isdir(
-            self._path(entry_name(number))
+        if isinstance(self.folder, Address) or not may_be_torn(
+            self._path(entry_name(number)), self._path(entry_name(number + 1))
         ):
             return False
         anchor = None
@@ -331,64 +350,10 @@ class Log(Generic[S]):
                 anchor = read_anchor(self._anchor)
         return anchor is None or anchor.number < number
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: Entry, signature: Signature) -> None:
         self._state.apply(entry)
-        self._entries.append(entry)
-
-
-def _content(path: str) -> bytes:
-    """Return what an entry's file holds, or the file in it where it is a folder."""
-    try:
-        return read_file(path)
-    except (Corrupt, PermissionError):
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            raise
-    return read_file(f"{path}{os.sep}{_INSIDE}")
-
-
-def _is_same_file(a: str, b: str) -> bool:
-    with contextlib.suppress(OSError):
-        return os.path.samestat(os.lstat(a), os.lstat(b))
-    return False
-
-
-def _move_away(torn: str, aside: str) -> None:
-    """Rename a torn entry, unless it grows, is whole after all, or is moved by somebody else right now.
-
-    Only who holds the lock on a file renames it, and only while it has the name: a name that somebody else has
-    given to a whole entry meanwhile is left alone.
-
-    Raises:
-        Corrupt: The file system has no locks: a person has to remove it.
-    """
-    late = time.monotonic() + _TORN_AFTER_S
-    with contextlib.suppress(FileNotFoundError), open(torn, "rb") as file:
-        before = os.fstat(file.fileno())
-        while time.monotonic() < late and time.time() - before.st_mtime < _LONG_AGO_S:
-            time.sleep(0.02)
-            if os.fstat(file.fileno()).st_size != before.st_size:
-                return
-        try:
-            _lock(file.fileno())
-            if os.path.samestat(before, os.lstat(torn)) and is_torn(file.read()):
-                os.rename(torn, aside)
-        except BlockingIOError:
-            return
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise Corrupt(
-                f"{torn} was torn by a process that stopped half-way, and cannot be moved away "
-                f"({error.strerror or error}): remove it"
-            ) from error
-
-
-def _lock(descriptor: int) -> None:
-    if sys.platform == "win32":
-        raise OSError(errno.ENOTSUP, "no locks")
-    import fcntl
-
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._checksums.append(entry.checksum)
+        self._signatures.append(signature)
 
 
 def current_user() -> str:

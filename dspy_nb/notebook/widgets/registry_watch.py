@@ -12,6 +12,7 @@ from dspy_nb.core.errors import Corrupt, DspyNbError, NotFound, Refused
 from dspy_nb.core.models.stages import HistoryEntry
 from dspy_nb.core.models.version import ModelVersion
 from dspy_nb.core.registry.registry import Registry
+from dspy_nb.core.storage.place import Place, storage_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class RegistryWatch:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._seen: object = None
-        self._damaged: dict[Path, _Damage] = {}
+        self._damaged: dict[Place, _Damage] = {}
 
     def look(self) -> Contents | None:
         """Return what is in the registry, or ``None`` if that is what the last look found."""
@@ -106,8 +107,13 @@ class RegistryWatch:
             return None  # its first version is being registered
 
 
-def _signature(folder: Path) -> object:
+def _signature(folder: Place) -> object:
     """Return something that is another after any change in a folder."""
+    if not isinstance(folder, Path):
+        try:
+            return storage_of(folder).list(folder)
+        except OSError as error:
+            return str(error)
     try:
         with os.scandir(folder) as files:
             found = {file.name: file.stat(follow_symlinks=False) for file in files}

@@ -69,7 +69,7 @@ def test_what_is_kept_at_hand_is_what_a_look_through_all_versions_finds(
             item for item in stages if stages[item] == "staging" and before.get(item) != "staging"
         ]
         alive = sorted((item for item in stages if stages[item] != "archived"), key=rank)
-        assert [version for _, version in state.alive] == alive
+        assert state.alive == alive
         assert state.latest == (alive[-1] if alive else None)
         assert [version for _, version in state.ordered] == sorted(stages, key=sort_key)
         assert [state.production] == ([v for v in stages if stages[v] == "production"] or [None])

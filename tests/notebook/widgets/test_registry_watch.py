@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 import pytest
 
 from dspy_nb.core.deployment.serving import LiveIn
 from dspy_nb.core.registry.registry import Registry
-from dspy_nb.core.storage import log
+from dspy_nb.core.storage.disk import DISK
+from dspy_nb.core.storage.place import storage_of
 from dspy_nb.notebook.widgets.registry_watch import Contents, RegistryWatch
-from tests.registry_samples import program
+from tests.registry_samples import program, registry_of
 
 
 @pytest.fixture
@@ -28,15 +30,15 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The log entries that were read, or looked for."""
+    """The files that were read."""
     names: list[str] = []
-    read_file = log.read_file
+    read = DISK.read
 
-    def counted(path: str) -> bytes:
-        names.append(path)
-        return read_file(path)
+    def counted(path: str, **more: bool) -> bytes:
+        names.append(str(path))
+        return read(path, **more)
 
-    monkeypatch.setattr(log, "read_file", counted)
+    monkeypatch.setattr(DISK, "read", counted)
     return names
 
 
@@ -99,6 +101,23 @@ def test_a_damaged_log_is_not_read_again_until_its_folder_changes(
     entry.write_bytes(b"{}")
     watch.look()
     assert str(entry) in reads
+
+
+def test_a_registry_on_object_storage_is_looked_at_again(no_flush: None) -> None:
+    registry = registry_of(f"memory://{uuid.uuid4().hex}", 1)
+    watch = RegistryWatch(Registry(str(registry.root)))
+    assert refs(watch.look()) == ["m@1.0.0"]
+    assert watch.look() is None
+    registry.environment("eu", create=True).deploy("m@1.0.0")
+    found = watch.look()
+    assert found is not None
+    assert found.live == {"m@1.0.0": [LiveIn("eu")]}
+    log = registry.root / "models" / "m" / "log"
+    storage_of(log).update(log / "000001.json", b"{}")
+    for look in range(2):
+        found = RegistryWatch(Registry(str(registry.root))).look() if look else watch.look()
+        assert found is not None
+        assert "torn or was edited" in found.damage[0]
 
 
 def test_a_log_that_is_repaired_right_after_it_was_read_is_found_sound(registry: Registry) -> None:

@@ -1,0 +1,73 @@
+"""Object storage for the tests: moto's S3 server in this process, which counts the requests."""
+
+from __future__ import annotations
+
+import os
+import threading
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Server:
+    """An S3 server with one bucket.
+
+    Attributes:
+        environment: What a process needs in its environment to get there.
+        requests: Method and path of each request, in the order in which they came.
+    """
+
+    environment: dict[str, str]
+    requests: list[str] = field(default_factory=list)
+
+    def use(self) -> None:
+        """Let this process, a child of the tests, use the server."""
+        os.environ.update(self.environment)
+
+
+@contextmanager
+def s3_server() -> Iterator[Server]:
+    """Run a server on a free port, with the bucket ``bucket``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, *_: object) -> None:
+            pass
+
+    app = DomainDispatcherApplication(create_backend_app)
+    requests: list[str] = []
+
+    def counted(environ: dict[str, str], start: object) -> object:
+        requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}")
+        return app(environ, start)
+
+    web = make_server("127.0.0.1", 0, counted, threaded=True, request_handler=Quiet)
+    thread = threading.Thread(target=web.serve_forever, daemon=True)
+    thread.start()
+    endpoint = f"http://127.0.0.1:{web.server_port}"
+    environment = {
+        "AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+    }  # fmt: skip
+    try:
+        made = urllib.request.Request(
+            f"{endpoint}/bucket", method="PUT", headers={"Authorization": AUTHORIZED}
+        )
+        urllib.request.urlopen(made).close()
+        requests.clear()
+        yield Server(environment, requests)
+    finally:
+        web.shutdown()
+        thread.join()
+        web.server_close()
+
+
+AUTHORIZED = (
+    "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+)
