@@ -16,6 +16,12 @@ ISOLATED := scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
   export DSPY_CACHEDIR="$$scratch/cache" DSPY_NB_CONFIG_DIR="$$scratch/config" IPYTHONDIR="$$scratch/ipython"; \
   export JUPYTER_PREFER_ENV_PATH=1; unset JUPYTER_PATH DSPY_NB_LM DSPY_NB_REGISTRY;
 
+# Who wants no bytecode left behind gets it in .venv: not every process has to compile DSPy for itself.
+ifdef PYTHONDONTWRITEBYTECODE
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
+endif
+
 PYTEST := $(BIN)/python -m pytest
 NOTEBOOKS := -n 2 -p tests.recorded --nbmake --nbmake-timeout=900 --timeout=1800 notebooks/*.ipynb
 
