@@ -156,17 +156,6 @@ def test_the_estimate_is_exact_where_nothing_depends_on_the_answers(name, engine
 def test_the_estimate_bounds_what_is_used_and_its_evaluation_part_is_exact(name, options, two_stages, engine):
     program = TwoStages() if two_stages else classifier()
     per_call = 2 if two_stages else 1
-    run = optimize(
-        program, trainset=TRAIN, valset=VAL, metric=METRIC, optimizer=name, options=options, num_threads=4
-    )
-    expected = run.plan.estimate
-    assert run.usage.lm_calls <= expected.lm_calls
-    if name != "MIPROv2" or run.plan.options["minibatch"] is False:
-        evaluated = sum(event_n for event_n in _evaluation_sizes(name, program, options)) * per_call
-        assert evaluated == expected.evaluation
-
-
-def _evaluation_sizes(name, program, options):
     sizes = []
 
     class Sizes(dspy.utils.callback.BaseCallback):
@@ -174,10 +163,13 @@ def _evaluation_sizes(name, program, options):
             sizes.append(len(inputs.get("devset") or instance.devset))
 
     with dspy.context(callbacks=[Sizes()]):
-        optimize(
+        run = optimize(
             program, trainset=TRAIN, valset=VAL, metric=METRIC, optimizer=name, options=options, num_threads=4
         )
-    return sizes
+    expected = run.plan.estimate
+    assert run.usage.lm_calls <= expected.lm_calls
+    if name != "MIPROv2" or run.plan.options["minibatch"] is False:
+        assert sum(sizes) * per_call == expected.evaluation
 
 
 def test_estimate_says_the_same_as_the_run_and_spends_nothing(engine):
