@@ -16,8 +16,14 @@ ISOLATED := scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
   export DSPY_CACHEDIR="$$scratch/cache" DSPY_NB_CONFIG_DIR="$$scratch/config" IPYTHONDIR="$$scratch/ipython"; \
   export JUPYTER_PREFER_ENV_PATH=1; unset JUPYTER_PATH DSPY_NB_LM DSPY_NB_REGISTRY;
 
+# Who wants no bytecode left behind gets it in .venv: not every process has to compile DSPy for itself.
+ifdef PYTHONDONTWRITEBYTECODE
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
+endif
+
 PYTEST := $(BIN)/python -m pytest
-NOTEBOOKS := -n 2 -p tests.recorded --nbmake --nbmake-timeout=900 --timeout=1800 notebooks/*.ipynb
+NOTEBOOKS := --nbmake --nbmake-timeout=900 notebooks/*.ipynb
 
 .PHONY: help
 help:
@@ -39,8 +45,10 @@ help:
 demo: model
 	@$(BIN)/dspy-nb demo
 
+# All in one run: tests, widgets and notebooks share two workers, which are started once and end together.
 .PHONY: test
-test: lint unit browser notebooks
+test: lint model
+	@$(ISOLATED) $(PYTEST) -n 2 -m "not slow" tests $(NOTEBOOKS)
 
 .PHONY: lint
 lint: $(VENV)/dev.stamp
@@ -60,7 +68,7 @@ unit: model
 
 .PHONY: notebooks
 notebooks: model
-	@$(ISOLATED) $(PYTEST) $(NOTEBOOKS)
+	@$(ISOLATED) $(PYTEST) -n 2 -p tests.recorded --timeout=1800 $(NOTEBOOKS)
 
 .PHONY: browser
 browser: $(VENV)/dev.stamp
@@ -70,14 +78,13 @@ browser: $(VENV)/dev.stamp
 .PHONY: full
 full: lint model
 	@$(ISOLATED) export DSPY_NB_LOCAL_ANSWERS=; \
-	  $(PYTEST) -n 2 -m "not browser" --hypothesis-profile full --timeout=3600 tests; \
-	  $(PYTEST) -m browser --timeout=3600 tests; $(PYTEST) $(NOTEBOOKS)
+	  $(PYTEST) -n 2 --hypothesis-profile full --timeout=3600 tests $(NOTEBOOKS)
 
 .PHONY: record
 record: model
 	@$(ISOLATED) export DSPY_NB_LOCAL_ASKED="$$scratch/asked"; mkdir "$$scratch/asked"; \
-	  $(PYTEST) -m "local_model and not slow" --ignore=tests/core/local --ignore=tests/core/optimization/test_optimize_local.py tests; \
-	  $(PYTEST) $(NOTEBOOKS); \
+	  $(PYTEST) -m "local_model and not slow" --ignore=tests/core/local tests; \
+	  $(PYTEST) -n 2 -p tests.recorded --timeout=1800 $(NOTEBOOKS); \
 	  $(BIN)/python -m tests.recorded "$$scratch/asked"
 
 .PHONY: screenshots

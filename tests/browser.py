@@ -341,7 +341,9 @@ class Notebook:
 # -- fixtures -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
+# Of a package, not of the session: they end when its tests have, and Playwright's event loop with them, which runs
+# in the thread of all tests.
+@pytest.fixture(scope="package")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A JupyterLab server, skipped where there is no browser to look at it."""
     _need_browser()
@@ -349,24 +351,24 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _browser() -> Iterator[Any]:
     with started_browser(_need_browser()) as browser:
         yield browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _context(_browser: Any) -> Any:
     """Return what the pages of all tests have in common: what JupyterLab is made of is loaded once."""
     return _browser.new_context()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _spare_kernels(lab: Lab) -> list[str]:
     return [lab.start_kernel()]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _ending(lab: Lab) -> Iterator[Executor]:
     """Ends the kernels of one test while the next one begins."""
     with ThreadPoolExecutor(1) as executor:
@@ -381,6 +383,7 @@ def open_notebook(
 
     Each has a page and a kernel of its own. The kernel of the next one starts already.
     """
+    *_, last = (item for item in request.session.items if item.get_closest_marker("browser"))
     with contextlib.ExitStack() as opened:
 
         def open_(*cells: str, width: int = 1200, height: int = 900) -> Notebook:
@@ -393,7 +396,7 @@ def open_notebook(
             opened.callback(page.close)
             page.set_viewport_size({"width": width, "height": height})
             notebook = Notebook(page, lab, file)
-            if request.node is not request.session.items[-1]:
+            if request.node is not last:
                 _spare_kernels.append(lab.start_kernel())
             return notebook
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 _MODEL, _PROCESSES, _BROWSER = "the embedded model", "processes", "the browser"
-_FIRST = [_MODEL, _PROCESSES, _BROWSER]  # the longest ones
+_FIRST = [_BROWSER, _MODEL, _PROCESSES]  # the longest ones
+_NOTEBOOK_S = 1800  # as long as a notebook may take where the embedded model computes every answer
 
 
 def _group(item: pytest.Item) -> str:
@@ -24,14 +25,20 @@ def _group(item: pytest.Item) -> str:
     return item.nodeid.partition("::")[0]  # what the tests of a file share is made once
 
 
+def _is_notebook(item: pytest.Item) -> bool:
+    return item.path.suffix == ".ipynb"
+
+
 @pytest.hookimpl(tryfirst=True)  # before the markers are looked at
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Sort the tests, mark the heavy ones, and in a worker tell the groups to the process that hands them out."""
     groups = {item.nodeid: _group(item) for item in items}
-    items.sort(key=lambda item: [name != groups[item.nodeid] for name in _FIRST])
+    items.sort(key=lambda item: [name != groups[item.nodeid] for name in _FIRST] + [not _is_notebook(item)])
     for item in items:
         if groups[item.nodeid] in _FIRST or item.get_closest_marker("slow"):
             item.add_marker("heavy")
+        if _is_notebook(item):
+            item.add_marker(pytest.mark.timeout(_NOTEBOOK_S))
     if hasattr(config, "workerinput"):
         _file().write_text(json.dumps(groups))  # each worker writes the same
 

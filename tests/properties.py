@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 _PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 settings.register_profile("fast", max_examples=20, derandomize=True, **_PATIENT)
-settings.register_profile("ci", max_examples=100, derandomize=True, **_PATIENT)
+settings.register_profile("ci", max_examples=40, derandomize=True, **_PATIENT)
 settings.register_profile("full", max_examples=1000, derandomize=False, **_PATIENT)
 settings.load_profile("ci")
 

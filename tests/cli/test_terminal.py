@@ -66,7 +66,7 @@ def on_terminal(*command: str, width: int, folder: Path, typed: str = "", **more
     return [shown for line in written.decode().split("\r\n") for shown in line.split("\r") if shown.strip()]
 
 
-@pytest.mark.parametrize("width", [60, 100])
+@pytest.mark.parametrize("width", [60, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_script_on_a_terminal_shows_a_bar_that_fits(script, width):
     lines = on_terminal(str(script), width=width, folder=script.parent)
     *bars, said = lines

@@ -87,11 +87,11 @@ def test_with_no_difference_and_no_margin_nobody_knows_how_many_more():
 @pytest.mark.parametrize("metric", [METRIC, lambda e, p, t=None: 0.5])
 def test_of_identical_programs_it_says_exactly_how_many_more_settle_it(sequential, metric):
     def after(n):
-        return compare(program(0.7), program(0.7), examples(n), metric, margin=0.02, sequential=sequential)
+        return compare(program(0.7), program(0.7), examples(n), metric, margin=0.05, sequential=sequential)
 
-    said = after(100).more_needed
-    assert after(100 + said - 1).verdict == "inconclusive"
-    assert after(100 + said).verdict == "no practical difference"
+    said = after(40).more_needed
+    assert after(40 + said - 1).verdict == "inconclusive"
+    assert after(40 + said).verdict == "no practical difference"
 
 
 def test_of_several_candidates_each_needs_more_than_it_would_alone():

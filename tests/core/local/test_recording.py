@@ -35,7 +35,7 @@ class Sentiment(dspy.Signature):
     sentiment: Literal["positive", "negative"] = dspy.OutputField()
 
 
-REVIEWS = [f"{what} {kind}" for what in ("The film was", "My day was") for kind in ("great.", "awful.")]
+REVIEWS = ["The film was great.", "My day was awful."]
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_question_that_is_not_in_the_file_is_put_to_the_model_and_written_down
     again.mkdir()
     monkeypatch.setenv(ASKED, str(again))
     assert [answer for answer, _ in answers()] == [answer for answer, _ in first]
-    assert sorted(each.recorded for each in read_asked(again)) == [False, True, True, True]
+    assert sorted(each.recorded for each in read_asked(again)) == [False, True]
 
 
 def test_other_options_are_another_question(asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:

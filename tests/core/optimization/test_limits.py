@@ -384,12 +384,12 @@ class Leaves(BaseException):
     pass
 
 
-@pytest.mark.parametrize(
-    "error",
-    [RuntimeError("down"), SystemExit(3), asyncio.CancelledError(), Leaves()],
-    ids=name_of,
-)
-@pytest.mark.parametrize("name", sorted({*EVALUATING} - {"GEPA"}))  # which keeps no candidate of this model
+_LATE = sorted({*EVALUATING} - {"GEPA"})  # which keeps no candidate of this model
+_ERRORS = [RuntimeError("down"), SystemExit(3), asyncio.CancelledError(), Leaves()]
+_FAILURES = [*((name, _ERRORS[0]) for name in _LATE), *(("COPRO", error) for error in _ERRORS[1:])]
+
+
+@pytest.mark.parametrize(("name", "error"), _FAILURES, ids=name_of)
 def test_an_optimizer_that_fails_late_keeps_the_best(
     name: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:

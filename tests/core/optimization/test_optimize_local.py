@@ -13,7 +13,7 @@ from dspy_nb.core.optimization.optimize import optimize
 from dspy_nb.core.optimization.optimizers import OPTIMIZERS
 from dspy_nb.core.supervision.budget import Budget
 
-pytestmark = [pytest.mark.local_model, pytest.mark.usefixtures("computed")]
+pytestmark = pytest.mark.local_model
 
 TRAIN, VAL = split(demo.reviews(), (6, 4), seed=0, stratify="sentiment")
 EMBEDDER = dspy.Embedder(lambda texts: [[float(len(text)), float(text.count(" "))] for text in texts])

@@ -40,7 +40,11 @@ def keys(run):
     return [(candidate.prompt.key, candidate.score) for candidate in run.candidates]
 
 
-@pytest.mark.parametrize("name", ["MIPROv2", "COPRO", "GEPA", "SIMBA", "BootstrapFewShotWithOptuna"])
+@pytest.mark.parametrize(
+    "name",
+    ["COPRO", "GEPA", "BootstrapFewShotWithOptuna"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("MIPROv2", "SIMBA")],  # as others here are
+)
 def test_a_second_run_pays_for_nothing_and_gives_the_same(tmp_path, name):
     options = {
         "MIPROv2": {"num_candidates": 3},
@@ -92,7 +96,7 @@ def optimize_and_die(run_dir: Path, calls: Path, after: int) -> None:
     run_in(run_dir, engine)
 
 
-@pytest.mark.parametrize("after", [15, 60])
+@pytest.mark.parametrize("after", [pytest.param(15, marks=pytest.mark.slow), 60])
 def test_kill_9_in_the_middle_loses_at_most_the_calls_in_flight(tmp_path, children: Children, after):
     calls = tmp_path / "calls.txt"
     killed = children(optimize_and_die, tmp_path / "killed", calls, after)
@@ -107,6 +111,14 @@ def test_kill_9_in_the_middle_loses_at_most_the_calls_in_flight(tmp_path, childr
     assert resumed.test_after.score == whole.test_after.score
     events = read_events(tmp_path / "killed" / "events.jsonl")
     assert isinstance(events[-1], Completed)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The directory of a run that is over; whoever is refused leaves it as it is."""
+    folder = tmp_path_factory.mktemp("finished")
+    run_in(folder)
+    return folder
 
 
 def other_metric(gold, pred, trace=None):
@@ -128,11 +140,10 @@ def other_metric(gold, pred, trace=None):
         ({"lm_options": {"name": "scripted/other"}}, "models changed"),
     ],
 )
-def test_a_directory_of_another_run_is_refused_by_name_and_nothing_is_spent(tmp_path, changes, named):
-    run_in(tmp_path)
+def test_a_directory_of_another_run_is_refused_by_name_and_nothing_is_spent(finished, changes, named):
     engine = ScriptedEngine()
     with pytest.raises(InputError, match=f"belongs to another run: {named}"):
-        run_in(tmp_path, engine, **changes)
+        run_in(finished, engine, **changes)
     assert engine.calls == 0
 
 

@@ -111,11 +111,11 @@ def test_whatever_is_left_behind_is_searched(
     monkeypatch.chdir(tmp_path)
     lm = lm_of(server)
     program = dspy.Predict("review -> sentiment", temperature=0.5, auth_token="LEAK-config")
-    sets = {"trainset": reviews(8, "t"), "valset": reviews(6, "v")}
+    sets = {"trainset": reviews(5, "t"), "valset": reviews(4, "v")}
     with dspy.context(lm=lm):
         run = nb.optimize(
             program, **sets, metric=METRIC, optimizer="BootstrapFewShotWithRandomSearch", run_dir="run",
-            options={"num_candidate_programs": 2, "teacher_settings": {"lm": lm, "api_key": "LEAK-option"}},
+            options={"num_candidate_programs": 1, "teacher_settings": {"lm": lm, "api_key": "LEAK-option"}},
             log_file="events.jsonl",
         )  # fmt: skip
         assert "LMAuthError" in str(run.errors)
@@ -123,14 +123,14 @@ def test_whatever_is_left_behind_is_searched(
         registry.register(
             run, "m", metadata={"client_secret": "LEAK-metadata", "url": "http://u:LEAK-x@host"}
         )
-        evaluation = nb.evaluate(run.program, reviews(12, "e"), METRIC)
+        evaluation = nb.evaluate(run.program, reviews(6, "e"), METRIC)
         assert evaluation.errors.count
         evaluation.save("report.json")
-        found = nb.compare(program, run.program, reviews(12, "c"), METRIC)
+        found = nb.compare(program, run.program, reviews(4, "c"), METRIC)
         Path("comparison.json").write_text(json.dumps(found.to_dict()), encoding="utf-8")
         experiment = nb.Experiment("e", a=program, b=run.program, registry=registry)
         task = nb.Task(
-            program=classifier(), trainset=reviews(8, "p"), testset=reviews(6, "q"), metric=METRIC,
+            program=classifier(), trainset=reviews(4, "p"), testset=reviews(4, "q"), metric=METRIC,
             optimizer="LabeledFewShot",
         )  # fmt: skip
         rules = PipelineRules(gate=nb.QualityGate(min_score=0.0, max_error_rate=1.0), margin=1.0)

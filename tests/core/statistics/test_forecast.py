@@ -98,6 +98,7 @@ def ratios(scenario, comparisons, seed=14):
 
 # Each stops where most have no verdict yet: of those few that are left when most have one, the figure is up to a
 # third too large, for they saw the least of the difference.
+_DEAR = pytest.mark.slow
 SCENARIOS = [
     pytest.param(Paired(60, b_wins=0.2, a_wins=0.1), id="ten points, after 60"),
     pytest.param(Paired(100, b_wins=0.2, a_wins=0.1), id="ten points, after 100"),
@@ -106,11 +107,11 @@ SCENARIOS = [
     pytest.param(Paired(100, 0.02, 0.2, 0.1), id="ten points with a margin"),
     pytest.param(Paired(60, b_wins=0.1, a_wins=0.2, confidence=0.975), id="one of two candidates"),
     pytest.param(Paired(100, 0.05, 0.05, 0.05), id="as good, one in ten differs"),
-    pytest.param(Paired(200, 0.02, 0.02, 0.02), id="as good, one in 25 differs"),
-    pytest.param(Paired(400, 0.05, 0.15, 0.15), id="as good, three in ten differ"),
-    pytest.param(Paired(40, graded=(0.05, 0.2)), id="graded, five points"),
+    pytest.param(Paired(200, 0.02, 0.02, 0.02), id="as good, one in 25 differs", marks=_DEAR),
+    pytest.param(Paired(400, 0.05, 0.15, 0.15), id="as good, three in ten differ", marks=_DEAR),
+    pytest.param(Paired(40, graded=(0.05, 0.2)), id="graded, five points", marks=_DEAR),
     pytest.param(Paired(40, graded=(0.1, 0.3)), id="graded, ten points"),
-    pytest.param(Paired(60, 0.05, graded=(0.0, 0.2)), id="graded, as good"),
+    pytest.param(Paired(60, 0.05, graded=(0.0, 0.2)), id="graded, as good", marks=_DEAR),
     pytest.param(TwoArm(100, (0.6, 0.8), 0.5), id="two arms, twenty points, half"),
     pytest.param(TwoArm(200, (0.6, 0.8), 0.1), id="two arms, twenty points, a tenth"),
     pytest.param(TwoArm(300, (0.6, 0.7), 0.5), id="two arms, ten points, half"),
@@ -137,9 +138,9 @@ def test_a_few_comparisons_of_a_kind_take_about_what_was_said(scenario):
     assert 0.4 <= statistics.median(a_few(scenario)) <= 2.5  # a median of so few is rough
 
 
-def test_of_200_comparisons_of_all_kinds_the_median_takes_what_was_said():
-    found = [ratio for scenario in SCENARIOS for ratio in a_few(scenario.values[0])]
-    assert len(found) >= 200
+def test_of_150_comparisons_of_most_kinds_the_median_takes_what_was_said():
+    found = [ratio for scenario in SCENARIOS if not scenario.marks for ratio in a_few(scenario.values[0])]
+    assert len(found) >= 150
     assert 0.8 <= statistics.median(found) <= 1.25
 
 

@@ -399,8 +399,8 @@ SCENARIOS = {
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_looking_after_every_observation_stays_within_the_error_rate(name):
     kind, draw, truth = SCENARIOS[name]
-    wrong = rate_of_false_alarms(kind, draw(300), runs=60, seed=7, truth=truth)
-    assert wrong <= binom.ppf(1 - 1e-4, 60, 0.05)
+    wrong = rate_of_false_alarms(kind, draw(200), runs=40, seed=7, truth=truth)
+    assert wrong <= binom.ppf(1 - 1e-4, 40, 0.05)
 
 
 @pytest.mark.slow

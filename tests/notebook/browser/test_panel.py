@@ -134,24 +134,6 @@ def test_runs_in_the_background_leave_later_cells_usable_and_their_output_alone(
     assert notebook.output(3).inner_text() == mine
 
 
-def test_the_keyboard_goes_through_the_candidates_in_the_order_that_is_seen(open_notebook):
-    notebook = open_notebook(
-        "import time\nimport dspy_nb as nb\nfrom dspy_nb.core.events import CandidateScored, Started\n"
-        "panel = nb.ProgressPanel()\npanel(Started('MIPROv2', 100, {}))\n"
-        "for number, score in enumerate((.5, .4, .7)):\n    time.sleep(.3)  # it is drawn four times a second\n"
-        "    panel(CandidateScored(number, score, 30, True, False, 'Say it.', 2))"
-    )
-    notebook.run(0)
-    candidates = notebook.output(0).locator("details.candidate summary")
-    notebook.wait_until(lambda: candidates.count() == 3, "no candidates")
-    notebook.output(0).get_by_role("button", name="Stop").focus()
-    reached = []
-    for _ in range(3):
-        notebook.page.keyboard.press("Tab")
-        reached.append(notebook.page.locator("summary:focus").get_attribute("aria-label"))
-    assert [label.partition(":")[0] for label in reached] == ["Candidate 2", "Candidate 0", "Candidate 1"]
-
-
 _END = """
 %load_ext dspy_nb
 import dspy, dspy_nb as nb
@@ -159,10 +141,33 @@ from tests.scripted import classifier, reviews, scripted_lm
 dspy.configure(lm=scripted_lm())
 program, train, val, test = classifier(), reviews(12, "train"), reviews(12, "val"), reviews(40, "test")
 """
+_THREE_CANDIDATES = """
+import time
+from dspy_nb.core.events import CandidateScored, Started
+panel = nb.ProgressPanel()
+panel(Started('MIPROv2', 100, {}))
+for number, score in enumerate((.5, .4, .7)):
+    time.sleep(.3)  # it is drawn four times a second
+    panel(CandidateScored(number, score, 30, True, False, 'Say it.', 2))
+"""
 _COLOUR = "element => getComputedStyle(element).backgroundColor"
 
 
-def test_the_end_says_the_verdict_first_and_what_to_do_next_with_the_users_names(open_notebook):
+def _tab_through_candidates(notebook: Notebook, number: int) -> None:
+    """The keyboard goes through the candidates in the order that is seen."""
+    candidates = notebook.output(number).locator("details.candidate summary")
+    notebook.wait_until(lambda: candidates.count() == 3, "no candidates")
+    notebook.output(number).get_by_role("button", name="Stop").focus()
+    reached = []
+    for _ in range(3):
+        notebook.page.keyboard.press("Tab")
+        reached.append(notebook.page.locator("summary:focus").get_attribute("aria-label"))
+    assert [label.partition(":")[0] for label in reached] == ["Candidate 2", "Candidate 0", "Candidate 1"]
+
+
+def test_the_end_says_the_verdict_first_and_what_to_do_next_and_tab_goes_from_candidate_to_candidate(
+    open_notebook,
+):
     options = "--train train --metric exact_match:sentiment"
     notebook = open_notebook(
         _END,
@@ -173,9 +178,10 @@ def test_the_end_says_the_verdict_first_and_what_to_do_next_with_the_users_names
         "unseen = nb.optimize(program, trainset=train, metric=nb.exact_match('sentiment'), "
         "valset=val, optimizer='LabeledFewShot', on_event=nb.ProgressPanel())",
         f"searched = %dspy_optimize program {options} --val val --preset light",
+        _THREE_CANDIDATES,
         width=640,
     )
-    for number in range(6):
+    for number in range(7):
         notebook.run(number)
     register = """Register it: nb.Registry("registry").register(results['a'], "my-model")"""
     for number, first, step in (
@@ -199,3 +205,5 @@ def test_the_end_says_the_verdict_first_and_what_to_do_next_with_the_users_names
         for number in (1, 3, 4, 5):
             panel = notebook.output(number).locator(".dspy-nb").last
             assert panel.evaluate("element => element.scrollWidth <= element.clientWidth")
+
+    _tab_through_candidates(notebook, 6)
