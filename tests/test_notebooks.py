@@ -85,9 +85,10 @@ def test_an_interrupt_stops_the_kernel_and_keeps_what_was_executed(tmp_path: Pat
         "import time; time.sleep(60)",
     )
     program = f"""
-import sys
+import signal, sys
 from pathlib import Path
 from dspy_nb.cli.notebooks import run_notebook
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where tests run in the background
 try:
     run_notebook(Path({str(source)!r}), Path("copy.ipynb"), folder=Path("."), out=sys.stderr)
 except KeyboardInterrupt:

@@ -23,12 +23,16 @@ class Chunk:
         losses: How often it was lost with its worker.
         deaths: How often its worker died of nothing else; of one example only.
         known: Answers that the run knows, which its jobs need.
+        looked_up: Whether what the run knows has been looked up for it.
+        brings_work: Whether it must bring the work along.
     """
 
     places: list[int]
     losses: int = 0
     deaths: int = 0
     known: list[Known] = field(default_factory=list)
+    looked_up: bool = False
+    brings_work: bool = False
 
     @property
     def suspect(self) -> bool:

@@ -210,6 +210,9 @@ def answer_from(
 
     Returns:
         What came of each job, or what is known for one that needs another answer; and the receipt of the lease.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted.
     """
     known = _KnownAlone(cache)
     here = _FromKnown(work, known)
@@ -217,6 +220,8 @@ def answer_from(
     spending = nullcontext() if lease is None else lease.spend()
     with spending as spent, dspy.context(**{CACHE_SETTING: known}, **_NoRequests(known).settings()):
         threads.run(here, jobs, landed=found.__setitem__)
+        if None in found:
+            raise KeyboardInterrupt  # which ended it; it is to end the whole run
     outcomes = [
         here.to_ask.get(id(job), []) if outcome is None or outcome is _LEFT else outcome
         for job, outcome in zip(jobs, found, strict=True)

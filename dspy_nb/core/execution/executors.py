@@ -26,7 +26,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
@@ -176,6 +176,7 @@ class _Dispatch:
         self._flying: dict[Future[Any], Flight] = {}
         self._losses_in_a_row = 0
         self._told_of_losses = False
+        self._handed_out = 0
         self._heard = time.monotonic()
         self._late: set[Future[Any]] = set()
         # In a run that knows nothing yet, nothing is looked up.
@@ -200,6 +201,12 @@ class _Dispatch:
                 self._alone(chunk) or any(self._alone(flight.chunk) for flight in self._flying.values())
             ):
                 break
+            if self._look_up and chunk.places and not chunk.looked_up:
+                if not self._answer_from_known(chunk):
+                    break
+                if not chunk.places:
+                    self._waiting.popleft()
+                    return True
             lease = None
             if self.purse is not None and chunk.places:
                 leased = self.purse.lease(len(chunk.places), 2 * self._width)
@@ -207,45 +214,58 @@ class _Dispatch:
                     break
                 number, lease = leased
                 self._split(chunk, number)
-            wary = self.opening is not None and self.opening.undecided
-            jobs = [self._jobs[place] for place in chunk.places]
-            packed = self.task.pack(Parcel(jobs, wary, lease, chunk.known))
-            try:
-                future = (self.dask or self.executor).submit(_call, self.task, packed)
-            except Exception as error:
-                self._settle(lease, None)
-                if not isinstance(error, BrokenExecutor):
-                    raise InputError(f"executor takes no work: {error_text(error)}") from error
-                self._replace(self.executor, error)
-            else:
-                self._waiting.popleft()
-                self._flying[future] = Flight(chunk, self.executor, lease)
+            self._hand_out(chunk, lease)
         return bool(self._flying)
+
+    def _hand_out(self, chunk: Chunk, lease: Lease | None) -> None:
+        wary = self.opening is not None and self.opening.undecided
+        jobs = [self._jobs[place] for place in chunk.places]
+        packed = self.task.pack(Parcel(jobs, wary, lease, chunk.known))
+        # The first tasks bring the work to the workers; where it has not come, a task says so.
+        has_work = self._handed_out >= 2 * self._width and not chunk.brings_work
+        task = self.task.without_work() if has_work else self.task
+        try:
+            future = (self.dask or self.executor).submit(_call, task, packed)
+        except Exception as error:
+            self._settle(lease, None)
+            if not isinstance(error, BrokenExecutor):
+                raise InputError(f"executor takes no work: {error_text(error)}") from error
+            self._replace(self.executor, error)
+        else:
+            self._handed_out += 1
+            self._waiting.popleft()
+            self._flying[future] = Flight(chunk, self.executor, lease)
 
     def _next(self) -> Chunk | None:
         """Return the chunk whose turn it is, which stays the first one that waits."""
-        while not self._waiting:
+        if not self._waiting:
             jobs = list(itertools.islice(self._source, self._size))
             if not jobs:
                 return None
             first = len(self._jobs)
             self._jobs += jobs
-            chunk = Chunk(list(range(first, first + len(jobs))))
-            if self._look_up:
-                self._answer_from_known(chunk, jobs)
-            if chunk.places:
-                self._waiting.append(chunk)
+            self._waiting.append(Chunk(list(range(first, first + len(jobs)))))
         return self._waiting[0]
 
-    def _answer_from_known(self, chunk: Chunk, jobs: list[Job]) -> None:
-        """Do what the run knows all answers for; the rest stays, with those that it knows."""
+    def _answer_from_known(self, chunk: Chunk) -> bool:
+        """Do what the run knows all answers for; the rest stays, with those that it knows.
+
+        Returns:
+            False as long as there is no budget for it: an answer of an earlier run may count as paid for now.
+        """
         lease = None
+        jobs = [self._jobs[place] for place in chunk.places]
         if self.purse is not None:
             leased = self.purse.lease(len(jobs), 1)
             if leased is None:
-                return
+                return False
             _, lease = leased
-        found, receipt = answer_from(self.cache, self.work, jobs, lease)
+        try:
+            found, receipt = answer_from(self.cache, self.work, jobs, lease)
+        except BaseException:
+            self._settle(lease, None)
+            raise
+        chunk.looked_up = True
         places, chunk.places = chunk.places, []
         self._settle(lease, receipt, [one for one in found if isinstance(one, Outcome)])
         for place, one in zip(places, found, strict=True):
@@ -254,12 +274,13 @@ class _Dispatch:
             else:
                 chunk.places.append(place)
                 chunk.known += one
+        return True
 
     def _split(self, chunk: Chunk, number: int) -> None:
         """Leave so many jobs in a chunk, the first one that waits; the others wait behind it."""
         if rest := chunk.places[number:]:
             chunk.places = chunk.places[:number]
-            self._waiting.insert(1, Chunk(rest, chunk.losses, known=chunk.known))
+            self._waiting.insert(1, replace(chunk, places=rest))
 
     def _settle(self, lease: Lease | None, receipt: Any, outcomes: Sequence[Outcome] = ()) -> None:
         if self.purse is not None and lease is not None:
@@ -288,7 +309,11 @@ class _Dispatch:
                 self._lose(chunk, Failure("WorkerLost", what), guilty=guilty)
             else:
                 self._losses_in_a_row = 0
-                self._take(chunk, lease, handed)
+                if handed is None:
+                    self._settle(lease, None)
+                    self._waiting.appendleft(replace(chunk, brings_work=True))
+                else:
+                    self._take(chunk, lease, handed)
 
     def _take(self, chunk: Chunk, lease: Lease | None, handed: Handed) -> None:
         take_home(self.cache, handed.answers)
@@ -329,7 +354,7 @@ class _Dispatch:
             else:
                 self._record(place, outcome)
         if left:
-            self._waiting.appendleft(Chunk(left, chunk.losses, known=chunk.known))
+            self._waiting.appendleft(replace(chunk, places=left, deaths=0))
 
     def _alone(self, chunk: Chunk) -> bool:
         """Whether nothing else may be under way with a chunk, so that what happens to it is its own doing."""
@@ -349,13 +374,13 @@ class _Dispatch:
         if guilty and (size := len(chunk.places)) > 1:
             step = -(-size // _PARTS)
             parts = [chunk.places[at : at + step] for at in range(0, size, step)]
-            self._waiting.extend(Chunk(part, losses, known=chunk.known) for part in parts)
+            self._waiting.extend(replace(chunk, places=part, losses=losses) for part in parts)
             return
         deaths = chunk.deaths + (guilty and (self._alone(chunk) or self._one_by_one))
         if deaths > 1:
             self._record(chunk.places[0], self.work.fail(failure, None, time.perf_counter()))
         else:
-            self._waiting.append(Chunk(chunk.places, losses, deaths, chunk.known))
+            self._waiting.append(replace(chunk, losses=losses, deaths=deaths))
 
     def _give_up(self, failure: Failure) -> None:
         """Part with workers that hang, and lose what they are at; not where they are busy with other work."""

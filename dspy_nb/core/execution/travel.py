@@ -7,10 +7,10 @@ import contextvars
 import io
 import threading
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import cloudpickle
 import dspy
@@ -90,6 +90,10 @@ class LocalTask:
         """Return what is to be given to the task."""
         return parcel
 
+    def without_work(self) -> LocalTask:
+        """Return the task: nothing travels."""
+        return self
+
     def __call__(self, parcel: Parcel) -> Any:
         """Do it, and return what it came to."""
         outcomes: list[Outcome | None] = [None] * len(parcel.jobs)
@@ -120,14 +124,16 @@ class RemoteTask:
     """Does a chunk of the work in another process, which needs dspy_nb installed.
 
     Attributes:
-        packed: The work; the other process unpacks it once.
+        key: Tells this work from other work.
+        packed: The work, which the other process unpacks once; ``None`` if it has come there before.
         num_threads: Jobs under way at once.
         timeout_s: See ``threads.run``.
         lease_s: Seconds after which no job is begun.
         run: Tells runs that keep their answers apart; "" where they are not kept.
     """
 
-    packed: bytes
+    key: str
+    packed: bytes | None
     num_threads: int
     timeout_s: float | None
     lease_s: float
@@ -150,7 +156,11 @@ class RemoteTask:
             packed = _dumps(work.under(settings))
         except Exception as error:
             raise _cannot_travel(work, settings, error) from error
-        return cls(packed, num_threads, timeout_s, lease_s, run)
+        return cls(uuid.uuid4().hex, packed, num_threads, timeout_s, lease_s, run)
+
+    def without_work(self) -> RemoteTask:
+        """Return the task for workers that have the work already, which saves the way."""
+        return replace(self, packed=None)
 
     def pack(self, parcel: Parcel) -> Any:
         """Return what is to be given to the task.
@@ -166,11 +176,13 @@ class RemoteTask:
             ) from error
 
     def __call__(self, packed: Any) -> Any:
-        """Return what some packed jobs came to, packed."""
+        """Return what some packed jobs came to, packed; ``_NO_WORK`` if the work is not there."""
         try:
-            work, parcel = _unpack(self.packed), cloudpickle.loads(packed)
+            work, parcel = _work_of(self), cloudpickle.loads(packed)
         except Exception as error:
             raise CannotLoad(f"{type(error).__name__}: {error_text(error)}") from None
+        if work is None:
+            return _NO_WORK
         outcomes: list[Outcome | None] = [None] * len(parcel.jobs)
         courier = Courier(self.run) if self.run else None
         with contextlib.ExitStack() as stack:
@@ -188,15 +200,25 @@ class RemoteTask:
             texts = [outcome and _as_text(outcome) for outcome in outcomes]
             return _dumps(handed._replace(outcomes=texts))
 
-    def unpack(self, handed: Any) -> Handed:
-        """Return what it handed in."""
-        return cast("Handed", cloudpickle.loads(handed))
+    def unpack(self, handed: Any) -> Handed | None:
+        """Return what it handed in, ``None`` if the work was not there."""
+        return None if handed == _NO_WORK else cast("Handed", cloudpickle.loads(handed))
 
 
-@lru_cache(maxsize=1)
-def _unpack(packed: bytes) -> Any:
-    """Return the work: every chunk of a run brings the same."""
-    return cloudpickle.loads(packed)
+_NO_WORK: Final = b""
+_WORK: Final[dict[str, Any]] = {}  # of this process, by key, the latest few
+_WORK_LOCK: Final = threading.Lock()
+_MOST_WORK: Final = 4
+
+
+def _work_of(task: RemoteTask) -> Any:
+    """Return the work of a task, unpacked once in a process; ``None`` if it has not come here."""
+    with _WORK_LOCK:
+        if task.key not in _WORK and task.packed is not None:
+            _WORK[task.key] = cloudpickle.loads(task.packed)
+            while len(_WORK) > _MOST_WORK:
+                del _WORK[next(iter(_WORK))]
+        return _WORK.get(task.key)
 
 
 class _Pickler(cloudpickle.Pickler):

@@ -16,7 +16,7 @@ import pytest
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.events import Evaluated
-from dspy_nb.core.execution import chunks, executors
+from dspy_nb.core.execution import chunks, executors, travel
 from dspy_nb.core.execution import dask as clusters
 from tests.clusters import dask_client
 from tests.moments import HANG_S
@@ -216,3 +216,30 @@ def test_an_executor_that_has_lost_all_its_workers_keeps_what_was_done(caplog) -
     assert "executor takes no work: no engines registered; what was finished is kept" in caplog.text
     with pytest.raises(InputError, match=r"^executor takes no work: no engines registered$"):
         evaluate(fine, numbers(40), same_number, executor=Engines(set(), engines=0))
+
+
+class Forgetful(Executor):
+    """Runs tasks at once, in a process that forgets now and then what came to it; counts what comes."""
+
+    _max_workers = 1
+
+    def __init__(self) -> None:
+        self.tasks: list[bool] = []  # whether each brought the work
+
+    def submit(self, function, /, task, packed):  # type: ignore[override]
+        self.tasks.append(task.packed is not None)
+        if len(self.tasks) % 5 == 0:
+            travel._WORK.clear()
+        future: Future[Any] = Future()
+        future.set_result(function(task, packed))
+        return future
+
+
+def test_the_work_travels_to_a_worker_once_and_again_where_it_is_not_there(monkeypatch) -> None:
+    monkeypatch.setattr(chunks, "_LARGEST", 4)
+    executor = Forgetful()
+    ev = evaluate(fine, numbers(100), same_number, executor=executor)
+    assert (ev.n, ev.score, ev.errors.count) == (100, 1.0, 0)
+    assert executor.tasks[:3] == [True, True, False]
+    assert sum(executor.tasks) == 2 + (len(executor.tasks) - 25)  # each task that found nothing is made again
+    assert len(executor.tasks) > 25
