@@ -135,9 +135,14 @@ def table(rows: list[Row], load: float, python: str | None) -> str:
         "|---|---|---:|---:|---:|",
     ]
     for row in rows:
-        numbers = f"{row.ours:,.4g} {row.unit} | {row.theirs:,.4g} {row.unit} | {row.ratio:.2f}"
-        lines.append(f"| {row.what} | {row.other} | {numbers} |")
+        both = " | ".join(f"{number(one)} {row.unit}" for one in (row.ours, row.theirs))
+        lines.append(f"| {row.what} | {row.other} | {both} | {row.ratio:.2f} |")
     return "\n".join([*lines, ""])
+
+
+def number(value: float) -> str:
+    """Return a number with three digits, or all that come before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def version(package: str, python: str | None) -> str | None:
