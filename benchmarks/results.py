@@ -37,7 +37,7 @@ from dspy_nb.core.statistics.sample_sizes import sample_size_paired
 
 _HERE = Path(__file__).parent
 _BUSY = 0.15  # of all processors, while nothing of ours runs
-_PACKAGES = ("dspy-nb", "dspy", "distributed", "optuna", "mlflow")
+_PACKAGES = ("dspy-nb", "dspy", "distributed", "optuna", "mlflow-skinny")
 
 
 class Row(NamedTuple):
