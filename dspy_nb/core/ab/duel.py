@@ -84,7 +84,7 @@ class DuelJobs:
             first = number % len(arms)
             for arm in (*arms[first:], *arms[:first]):
                 for index in range(start, min(start + _CHUNK, len(self._examples))):
-                    if self._over:
+                    if self.over:
                         return
                     if arm > 0 and self._duels[arm - 1].over:
                         break
@@ -101,7 +101,8 @@ class DuelJobs:
                 duel.take(index, A, outcome)
 
     @property
-    def _over(self) -> bool:
+    def over(self) -> bool:
+        """Whether nothing more needs to be asked."""
         return all(duel.over for duel in self._duels) or any(duel.bad_metric for duel in self._duels)
 
 

@@ -85,7 +85,8 @@ def run_on(
     Args:
         executor: Where to run. For a ``ThreadPoolExecutor`` nothing is pickled.
         work: What to do.
-        jobs: The examples. They are taken when there is room for another task.
+        jobs: The examples. They are taken when there is room for another task. Where they have a true ``over``,
+            what a task has not begun is left.
         num_threads: Jobs under way at once in each task; by default 1 on a ``ThreadPoolExecutor``, and
             ``dspy.settings.num_threads`` elsewhere.
         timeout_s: See ``threads.run``.
@@ -353,7 +354,7 @@ class _Dispatch:
                 left.append(place)
             else:
                 self._record(place, outcome)
-        if left:
+        if left and not getattr(self.source, "over", False):
             self._waiting.appendleft(replace(chunk, places=left, deaths=0))
 
     def _alone(self, chunk: Chunk) -> bool:

@@ -16,6 +16,10 @@ from dspy_nb.core.supervision.guard import Guard
 from dspy_nb.core.supervision.racing import Race, Racing
 
 
+class WorkerLost(Exception):
+    """An example of which its worker died."""
+
+
 class RemoteScoring:
     """Routes the evaluations of a search to an executor; races go on as in threads.
 
@@ -68,6 +72,8 @@ class RemoteScoring:
         order = range(len(data)) if race is None else race.order
 
         def land(place: int, outcome: Outcome) -> None:
+            if outcome.failure is not None and outcome.failure.kind == WorkerLost.__name__:
+                self._guard.add_error(WorkerLost(outcome.failure.message))  # no receipt tells of it
             if race is not None:
                 race.take(order[place], float(outcome.scores[0] or 0))
 
@@ -123,9 +129,13 @@ class _JobsOfRace:
     def __len__(self) -> int:
         return len(self._order)
 
+    @property
+    def over(self) -> bool:
+        return self._race is not None and self._race.over
+
     def __iter__(self) -> Iterator[Job]:
         for position in self._order:
-            if self._race is not None and self._race.over:
+            if self.over:
                 return
             yield Job(self._data[position], keep_text=False)
 

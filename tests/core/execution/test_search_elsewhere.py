@@ -122,6 +122,40 @@ def test_a_worker_that_is_killed_costs_nothing_but_what_it_was_at(forkserver: An
     assert engine.asked >= here.usage.lm_calls
 
 
+class KillsItsWorker(dspy.Module):
+    """A classifier that ends its process at one review of the validation set, each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classify = classifier()
+        self.home = os.getpid()
+
+    def forward(self, review: str) -> dspy.Prediction:
+        if "val 7 is" in review and os.getpid() != self.home:
+            os._exit(1)
+        return self.classify(review=review)
+
+
+@pytest.mark.filterwarnings("ignore:a worker was lost")
+def test_an_example_that_kills_its_workers_is_an_error_of_the_search(
+    forkserver: Any, engine: TravellingEngine
+) -> None:
+    with ProcessPoolExecutor(2, mp_context=forkserver) as pool, dspy.context(lm=travelling_lm(engine)):
+        run = nb.optimize(
+            KillsItsWorker(),
+            trainset=reviews(8, "train"),
+            valset=reviews(10, "val"),
+            metric=SENTIMENT,
+            optimizer="BootstrapFewShotWithRandomSearch",
+            options={"num_candidate_programs": 1, "max_bootstrapped_demos": 1, "max_labeled_demos": 2},
+            num_threads=1,
+            race=None,
+            executor=pool,
+        )
+    assert run.errors.kinds == {"WorkerLost": len(run.candidates)}
+    assert all(candidate.n == 10 for candidate in run.candidates)
+
+
 def test_what_ends_a_search_in_threads_ends_it_on_workers(pool: Executor, engine: TravellingEngine) -> None:
     with pytest.raises(InputError, match="metric too_much returned 5; a score is between 0 and 1"):
         search(engine, pool, metric=too_much, testset=())

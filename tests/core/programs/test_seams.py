@@ -323,3 +323,17 @@ def test_a_predictor_takes_random_numbers_of_the_caller_but_in_a_quiet_run(is_qu
     with dspy.context(**quiet.QUIET_SETTINGS) if is_quiet else contextlib.nullcontext():
         dspy.Predict("question -> answer")
     assert (random.getstate() == before) == is_quiet
+
+
+def test_a_cache_of_a_worker_gives_back_what_was_put_and_tells_requests_apart() -> None:
+    cache = seams.memory_cache()
+    cache.put({"model": "m", "prompt": "a", "key": 1}, {"outputs": ["yes"]}, ["key"])
+    assert cache.get({"model": "m", "prompt": "a", "key": 2}, ["key"]) == {"outputs": ["yes"]}
+    assert cache.get({"model": "m", "prompt": "b", "key": 1}, ["key"]) is None
+
+
+def test_whether_a_run_knows_an_answer_is_told(tmp_path: Path) -> None:
+    cache = seams.answer_cache(tmp_path)
+    assert seams.is_empty(cache)
+    cache.put({"model": "m"}, {"outputs": ["yes"]})
+    assert not seams.is_empty(cache)
