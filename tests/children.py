@@ -8,8 +8,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ FORKED.set_forkserver_preload(
         *("distributed.nanny", "hypothesis.stateful", "pytest"),
     ]
 )
+
+
+# Starting a process reads the status of others that have ended; it can be read once, by one thread.
+_LOCK = threading.Lock()
 
 
 class Child:
@@ -37,7 +42,8 @@ class Child:
         self._told, telling = FORKED.Pipe(duplex=False)
         self._errors = errors
         self._process = FORKED.Process(target=_run, args=(telling, errors, work, arguments))
-        self._process.start()
+        with _LOCK:
+            self._process.start()
         telling.close()  # so that nobody else holds it open when the process has ended
 
     def __iter__(self) -> Iterator[Any]:
@@ -51,14 +57,17 @@ class Child:
 
     @property
     def running(self) -> bool:
-        return self._process.is_alive()
+        with _LOCK:
+            return self._process.is_alive()
 
     @property
     def status(self) -> int:
         """The exit status, as soon as there is one; the negative number of the signal that ended it."""
-        self._process.join()
-        assert self._process.exitcode is not None
-        return self._process.exitcode
+        wait([self._process.sentinel])
+        with _LOCK:
+            self._process.join()
+            assert self._process.exitcode is not None
+            return self._process.exitcode
 
     @property
     def errors(self) -> str:
@@ -80,8 +89,10 @@ class Child:
     def close(self) -> None:
         """Kill it if it is still there, and forget it."""
         self.kill()
-        self._process.join()
-        self._process.close()
+        wait([self._process.sentinel])
+        with _LOCK:
+            self._process.join()
+            self._process.close()
         self._told.close()
 
 

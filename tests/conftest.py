@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import shutil
 import signal
@@ -65,9 +66,10 @@ def children(forkserver: Any, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
     errors = tmp_path_factory.mktemp("children")
     started: list[Child] = []
+    numbers = itertools.count()  # several threads may start processes
 
     def start(work: Callable[..., Any], *arguments: object) -> Child:
-        started.append(Child(errors / f"{len(started)}", work, *arguments))
+        started.append(Child(errors / str(next(numbers)), work, *arguments))
         return started[-1]
 
     yield start
