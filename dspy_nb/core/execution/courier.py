@@ -217,8 +217,8 @@ def answer_from(
     known = _KnownAlone(cache)
     here = _FromKnown(work, known)
     found: list[Outcome | None] = [None] * len(jobs)
-    spending = nullcontext() if lease is None else lease.spend()
-    with spending as spent, dspy.context(**{CACHE_SETTING: known}, **_NoRequests(known).settings()):
+    leased = nullcontext() if lease is None else lease.spend()
+    with leased as spending, dspy.context(**{CACHE_SETTING: known}, **_NoRequests(known).settings()):
         threads.run(here, jobs, landed=found.__setitem__)
         if None in found:
             raise KeyboardInterrupt  # which ended it; it is to end the whole run
@@ -226,4 +226,4 @@ def answer_from(
         here.to_ask.get(id(job), []) if outcome is None or outcome is _LEFT else outcome
         for job, outcome in zip(jobs, found, strict=True)
     ]
-    return outcomes, None if spent is None else spent.receipt()
+    return outcomes, None if spending is None else spending.spent()

@@ -19,8 +19,8 @@ PURSE_SETTING: Final = "dspy_nb_purse"
 class Spending(Protocol):
     """What is spent of a lease, in the worker."""
 
-    def receipt(self) -> Any:
-        """Return what was spent, once nothing is under way any more; it travels home."""
+    def spent(self) -> Any:
+        """Return the receipt: what was spent, once nothing is under way any more; it travels home."""
 
 
 class Lease(Protocol):

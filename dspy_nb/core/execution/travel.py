@@ -189,10 +189,10 @@ class RemoteTask:
             if courier is not None:
                 courier.learn(parcel.known)
                 stack.enter_context(courier.at_work())
-            spent = None if parcel.lease is None else stack.enter_context(parcel.lease.spend())
+            spending = None if parcel.lease is None else stack.enter_context(parcel.lease.spend())
             task = LocalTask(work, self.num_threads, self.timeout_s, self.lease_s, threading.Event())
             task.run(parcel, outcomes)
-        receipt = None if spent is None else spent.receipt()
+        receipt = None if spending is None else spending.spent()
         handed = Handed(outcomes, receipt, () if courier is None else courier.new)
         try:
             return _dumps(handed)

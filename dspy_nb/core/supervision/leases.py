@@ -39,26 +39,16 @@ class BudgetLease:
     kind: type[Guard] = Guard
 
     @contextlib.contextmanager
-    def spend(self) -> Iterator[_Account]:
+    def spend(self) -> Iterator[Guard]:
         """Keep what happens within to the lease, as a run is kept to its budget."""
         guard = self.kind(self.budget, threading.Event(), program=self.program)
         others = [one for one in dspy.settings.callbacks if not isinstance(one, Guard)]
-        account = _Account(guard)
         with dspy.context(callbacks=others, usage_tracker=None), dspy.context(**guard.settings()):
             with contextlib.suppress(StopRun), dspy.context(**{PURSE_SETTING: None}):
-                yield account
+                yield guard
             guard.halt("over")  # the first reason stays
             guard.wait_for_calls(self.budget.grace)
             guard.release()
-
-
-@dataclass
-class _Account:
-    guard: Guard
-
-    def receipt(self) -> Spent:
-        """Return what was spent."""
-        return self.guard.spent()
 
 
 @dataclass(eq=False)
@@ -70,7 +60,7 @@ class GuardPurse:
     """
 
     guard: Guard
-    _out: dict[BudgetLease, Budget] = field(default_factory=dict)
+    _out: set[BudgetLease] = field(default_factory=set)
     _most: dict[str, float] = field(default_factory=dict)  # that an example took, of each limit
 
     @property
@@ -91,7 +81,7 @@ class GuardPurse:
             if spent is None:
                 self.guard.halt(f"unknown {name}")
                 return None
-            left = limit - spent - sum(getattr(out, name) for out in self._out.values())
+            left = limit - spent - sum(getattr(out.budget, name) for out in self._out)
             least = 1 if name == "lm_calls" else 1e-9 * limit
             if left < least:
                 if not self._out:
@@ -106,8 +96,8 @@ class GuardPurse:
         shares: dict[str, Any] = {name: self._share(name, jobs, *found) for name, found in limits.items()}
         budget = replace(self.guard.budget, **shares, seconds=self.guard.seconds_left)
         lease = BudgetLease(budget, self.guard.program, type(self.guard))
-        self._out[lease] = budget
-        self.guard.reserve(sum(out.lm_calls or 0 for out in self._out.values()))
+        self._out.add(lease)
+        self._reserve()
         return jobs, lease
 
     def _share(self, name: str, jobs: int, left: float, need: float, tasks: int) -> float:
@@ -117,15 +107,18 @@ class GuardPurse:
 
     def settle(self, lease: BudgetLease, receipt: Spent | None, outcomes: Sequence[Outcome]) -> None:
         """Take in what a task has spent; see ``Purse``."""
-        del self._out[lease]
+        self._out.remove(lease)
         for outcome in outcomes:
             used = outcome.usage + outcome.metric_usage
             calls = used.lm_calls + used.cache_hits
             for name, took in (("lm_calls", calls), ("tokens", used.tokens), ("usd", used.usd)):
                 self._most[name] = max(self._most.get(name, 0.0), took or 0.0)
-        self.guard.reserve(sum(out.lm_calls or 0 for out in self._out.values()))
+        self._reserve()
         if receipt is not None:
             self.guard.take_in(receipt)
+
+    def _reserve(self) -> None:
+        self.guard.reserve(sum(out.budget.lm_calls or 0 for out in self._out))
 
 
 def purse_of(guard: Guard) -> dict[str, Any]:

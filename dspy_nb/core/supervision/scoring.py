@@ -97,16 +97,11 @@ class RemoteScoring:
             for place, outcome in enumerate(outcomes)
             if outcome is not None
         }
-        if race is not None and race.over:
-            return race.settle(found, len(data))
-        if len(found) < len(data):
+        given_up = race is not None and race.over
+        if len(found) < len(data) and not given_up:
             self._guard.errors.fatal = InputError("the executor has lost its workers")
             raise self._guard.halt("failure")
-        return (
-            [found[position] for position in range(len(data))]
-            if race is None
-            else race.settle(found, len(data))
-        )
+        return [found[place] for place in order] if race is None else race.settle(found, len(data))
 
 
 class _Elsewhere(NamedTuple):

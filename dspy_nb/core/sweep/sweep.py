@@ -143,8 +143,8 @@ def sweep(
     _check_budget(grid, ledger)
     _check_priced(prices, grid)
     with tempfile.TemporaryDirectory() as nowhere, open_workers(executor) as opened:
-        for cell in grid.cells:
-            check_travels(opened, cell.model.program, grid.metric, lm=cell.model.lm)
+        for model in {id(cell.model): cell.model for cell in grid.cells}.values():
+            check_travels(opened, model.program, grid.metric, lm=model.lm)
         manifest = _manifest(grid, over, sizes, finalists, confidence)
         directory = RunDirectory(nowhere if run_dir is None else run_dir, manifest)
         log = None if run_dir is None else EventLog(directory.event_log)

@@ -33,7 +33,9 @@ def engine(tmp_path: Path) -> TravellingEngine:
     return TravellingEngine(tmp_path / "calls")
 
 
-def search(engine: TravellingEngine, executor: Any, **more: Any) -> nb.OptimizationRun:
+def search(
+    engine: TravellingEngine, executor: Any, program: dspy.Module | None = None, **more: Any
+) -> nb.OptimizationRun:
     """Let random search find four demos or fewer; some candidates are better than others."""
     task = {
         "trainset": reviews(12, "train"),
@@ -47,7 +49,7 @@ def search(engine: TravellingEngine, executor: Any, **more: Any) -> nb.Optimizat
         **more,
     }
     with dspy.context(lm=travelling_lm(engine, cache="run_dir" in more)):
-        return nb.optimize(classifier(), executor=executor, **task)
+        return nb.optimize(program or classifier(), executor=executor, **task)
 
 
 def facts(run: nb.OptimizationRun) -> tuple[Any, ...]:
@@ -140,18 +142,8 @@ class KillsItsWorker(dspy.Module):
 def test_an_example_that_kills_its_workers_is_an_error_of_the_search(
     forkserver: Any, engine: TravellingEngine
 ) -> None:
-    with ProcessPoolExecutor(2, mp_context=forkserver) as pool, dspy.context(lm=travelling_lm(engine)):
-        run = nb.optimize(
-            KillsItsWorker(),
-            trainset=reviews(8, "train"),
-            valset=reviews(10, "val"),
-            metric=SENTIMENT,
-            optimizer="BootstrapFewShotWithRandomSearch",
-            options={"num_candidate_programs": 1, "max_bootstrapped_demos": 1, "max_labeled_demos": 2},
-            num_threads=1,
-            race=None,
-            executor=pool,
-        )
+    with ProcessPoolExecutor(2, mp_context=forkserver) as pool:
+        run = search(engine, pool, KillsItsWorker(), valset=reviews(10, "val"), testset=(), num_threads=1)
     assert run.errors.kinds == {"WorkerLost": len(run.candidates)}
     assert all(candidate.n == 10 for candidate in run.candidates)
 

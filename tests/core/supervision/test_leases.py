@@ -74,10 +74,10 @@ def test_a_lease_travels_and_keeps_what_happens_within_to_it() -> None:
     assert leased is not None
     lease = cloudpickle.loads(cloudpickle.dumps(leased[1]))
     with dspy.context(lm=scripted_lm(engine)):
-        with lease.spend() as account:
+        with lease.spend() as spending:
             for number in range(9):
                 classifier()(review=f"{number} is good")
-        receipt = account.receipt()
+        receipt = spending.spent()
         classifier()(review="after it nothing is counted")
     assert (engine.calls, receipt.usage.lm_calls, receipt.reason) == (4, 3, "lm_calls")
     assert receipt.programs.calls == 3  # the one that was refused is none
