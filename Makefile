@@ -32,6 +32,7 @@ help:
 	@echo "make test       what CI runs: lint, types, tests, widgets in a browser, and the notebooks executed"
 	@echo "make full       everything: slow tests too, and the embedded model computes every answer"
 	@echo "make lint       ruff, mypy, import-linter, and zizmor for the workflows"
+	@echo "make lab        the notebooks in JupyterLab"
 	@echo "make notebooks  the notebooks executed"
 	@echo "make browser    the widgets in a real JupyterLab; skipped where there is neither Chromium nor Chrome"
 	@echo "make record     write down what the embedded model answers in tests and notebooks"
@@ -42,8 +43,13 @@ help:
 	@echo "make clean      remove what the other targets made, but neither .venv nor the language model"
 
 .PHONY: demo
-demo: model
+demo: $(VENV)/demo.stamp
+	@$(BIN)/dspy-nb install-model
 	@$(BIN)/dspy-nb demo
+
+.PHONY: lab
+lab: model
+	@$(BIN)/jupyter lab notebooks
 
 # All in one run: tests, widgets and notebooks share two workers, which are started once and end together.
 .PHONY: test
@@ -123,10 +129,15 @@ $(BIN)/python:
 	$$python -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "Python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing dspy-nb; the first time takes a minute"
+	@$(PIP) -e '.[local]'
+	@touch $@
+
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing dspy-nb and its tools; the first time takes a minute or two"
 	@$(PIP) -e '.[dev]'
-	@touch $@
+	@touch $@ $(VENV)/demo.stamp
 
 .PHONY: model
 model: $(VENV)/dev.stamp

@@ -117,7 +117,10 @@ def _hide_in_urls(text: str) -> str:
     def hide(match: re.Match[str]) -> str:
         return f"{match[1]}={_HIDDEN}" if _is_credential(match[1]) or match[1] in _SIGNATURES else match[0]
 
-    return _IN_QUERY.sub(hide, _USER.sub("", text))
+    # Most texts have nothing of the kind, which shows in a tenth of the time.
+    if "://" in text:
+        text = _USER.sub("", text)
+    return _IN_QUERY.sub(hide, text) if "=" in text else text
 
 
 _SIGNATURES: Final = ("code", "key", "sig", "signature")
@@ -177,7 +180,8 @@ def _forms(values: Iterable[str]) -> list[str]:
 def _without(values: Iterable[str], text: str) -> str:
     for value in values:
         text = text.replace(value, _HIDDEN)
-    return _BEARER.sub(rf"\1 {_HIDDEN}", _hide_in_urls(text))
+    text = _hide_in_urls(text)
+    return _BEARER.sub(rf"\1 {_HIDDEN}", text) if "bearer" in text.lower() else text
 
 
 def _made_with(error: BaseException | None, parts: Iterable[Any] = ()) -> Iterator[str]:

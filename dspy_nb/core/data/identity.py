@@ -99,24 +99,33 @@ def _canonical_fields(row: Mapping[str, Any], fields: Mapping[str, Any] | None =
         raise
 
 
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def _canonical_json(value: Any) -> bytes:
     try:
-        text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = _ENCODER.encode(_canonical(value))
     except RecursionError:
         raise InputError("cannot hash a value that contains itself or is nested too deeply") from None
     return text.encode("ascii")
 
 
+_STR: Final = frozenset({str})
 _LONGEST_INT = 14_284  # bits: Python writes no longer one in decimals
 
 
 def _canonical(value: Any) -> Any:
     """Return JSON data that is equal for equal values; what JSON lacks becomes ``["$type", content]``."""
+    kind = type(value)
+    if kind is str or kind is bool or value is None:  # most are
+        return value
+    if kind is dict and _STR.issuperset(map(type, value)):
+        return {key: _canonical(item) for key, item in value.items()}
     if isinstance(value, enum.Enum):
         return [f"${type(value).__name__}", value.name]
     if isinstance(value, int) and value.bit_length() > _LONGEST_INT:
         return ["$int", hex(value)]
-    if value is None or isinstance(value, str | int):
+    if isinstance(value, str | int):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else ["$float", str(float(value))]

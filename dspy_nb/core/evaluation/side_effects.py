@@ -9,12 +9,11 @@ from typing import Any
 
 import dspy
 
-from dspy_nb.core.programs.spec import Program
+from dspy_nb.core.programs.spec import KEPT_BY_DSPY, Program, parts_of
 
 logger = logging.getLogger(__name__)
 
 _MOST = 10_000  # values that are looked at in a program; of larger collections, the size
-_OF_DSPY = {"history", "callbacks"}
 _COLLECTIONS = (list, tuple, dict, set, frozenset)
 _CONSTANT = (type(None), bool, bytes, complex, float, int, str)
 
@@ -50,10 +49,10 @@ def _take_picture(program: Program) -> dict[str, Any]:
 
 
 def _attributes(program: Program) -> Iterator[tuple[str, Any]]:
-    modules = program.named_sub_modules() if isinstance(program, dspy.Module) else [("self", program)]
+    modules = parts_of(program) if isinstance(program, dspy.Module) else [("self", program)]
     for name, module in modules:
         for attribute, value in getattr(module, "__dict__", {}).items():
-            if attribute not in _OF_DSPY:
+            if attribute not in KEPT_BY_DSPY:
                 yield f"{name}.{attribute}".removeprefix("self."), value
 
 

@@ -11,7 +11,7 @@ from dspy_nb.core.execution.courier import Known
 from dspy_nb.core.execution.dask import DaskCluster
 from dspy_nb.core.execution.leases import Lease
 
-_LARGEST: Final = 256
+_LARGEST: Final = 1024
 
 
 @dataclass(eq=False)
@@ -45,21 +45,28 @@ class Share(NamedTuple):
 
     Attributes:
         together: How many jobs belong together.
-        early: Where outcomes may end the run, how many jobs keep a task busy.
+        threads: How many jobs keep a task busy.
+        early: Whether outcomes may end the run.
     """
 
     together: int
-    early: int | None
+    threads: int
+    early: bool
 
     @property
     def tasks(self) -> int:
         """How many each worker is given, those in reserve included."""
-        return 2 if self.early is None else 1
+        return 1 if self.early else 2
 
     def size(self, jobs: int, workers: int) -> int:
         """Return how many of all jobs a task gets."""
-        size = self.early or max(1, min(_LARGEST, jobs // (4 * workers)))
-        return -(-size // self.together) * self.together
+        return self.whole(self.threads if self.early else max(1, min(_LARGEST, jobs // workers)))
+
+    def whole(self, jobs: int) -> int:
+        """Return about so many jobs: a multiple of what keeps a task busy to its end, and of those that are one."""
+        if jobs > self.threads:
+            jobs = -(-jobs // self.threads) * self.threads
+        return -(-jobs // self.together) * self.together
 
 
 class Flight(NamedTuple):

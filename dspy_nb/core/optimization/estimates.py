@@ -16,7 +16,7 @@ from typing import Any
 import dspy
 
 from dspy_nb.core.doors import Shown
-from dspy_nb.core.programs.spec import predictors_of
+from dspy_nb.core.programs.spec import parts_of, predictors_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def calls_per_run(program: dspy.Module) -> int:
     """
     times = {id(predictor): 1 for predictor in predictors_of(program)}
     extra = 0
-    for _, module in program.named_sub_modules():
+    for _, module in parts_of(program):
         if isinstance(module, dspy.ReAct):
             times[id(module.react)] *= module.max_iters
         elif isinstance(module, dspy.BestOfN | dspy.Refine):

@@ -396,7 +396,7 @@ class Search:
             yield
 
     def _usage(self) -> Usage:
-        return sum((guard.usage for guard in self._guards), Usage())
+        return Usage.total(guard.usage for guard in self._guards)
 
     def _errors(self) -> ErrorCount:
         return sum((guard.errors for guard in self._guards), ErrorCount())

@@ -12,7 +12,7 @@ from dspy_nb.core.arguments import returns_later
 from dspy_nb.core.data.identity import input_names
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.programs.seams import reserved_names
-from dspy_nb.core.programs.spec import Program, parameters_of
+from dspy_nb.core.programs.spec import Program, parts_of
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _HIDDEN = "dspy_"  # dspy.Example keeps fields called so to itself
@@ -207,13 +207,12 @@ def _check_forward(program: dspy.Module) -> None:
 
 def _check_names(program: dspy.Module) -> None:
     """Refuse fields whose names DSPy takes for something else, in any part of a program."""
-    parts = [("the program", program), *program.named_sub_modules(), *parameters_of(program)]
-    for path, part in parts:
+    for path, part in parts_of(program):
         signature = _own_signature(part)
         if signature is None:
             continue
         reserved = reserved_names(part)
-        where = "the program" if path in ("self", "the program") else path.removeprefix("self.")
+        where = "the program" if path == "self" else path
         inputs = ("input", signature.input_fields, reserved.inputs)
         for role, fields, names in (inputs, ("output", signature.output_fields, reserved.outputs)):
             for field in fields:

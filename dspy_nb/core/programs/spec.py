@@ -11,7 +11,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from dspy_nb.core.errors import Corrupt, InputError, Refused
 from dspy_nb.core.programs.field_types import is_plain_type, parse_type, same_type, type_text
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 Program: TypeAlias = "dspy.Module | Callable[..., Any]"
 """A module of DSPy, or a function of the input fields."""
+
+KEPT_BY_DSPY: Final = frozenset({"history", "callbacks"})
+"""Attributes of a module that hold no part of it."""
 
 
 def class_path(program: object) -> str:
@@ -64,7 +67,7 @@ def spec_of(program: dspy.Module) -> dict[str, Any]:
 
     if not isinstance(program, dspy.Module):
         raise InputError(f"a {type(program).__name__} cannot be registered: give a dspy.Module or a run")
-    for name, module in program.named_sub_modules():
+    for name, module in parts_of(program):
         if "forward" in vars(module):
             raise InputError(
                 f"the program cannot be registered: the forward of {name} was replaced on the object (as "
@@ -221,6 +224,18 @@ def parameters_of(program: dspy.Module, *, frozen: bool = True) -> Iterator[tupl
     yield from (item for item in _walk(program, frozen) if is_parameter(item[1]))
 
 
+def parts_of(program: dspy.Module) -> Iterator[tuple[str, Any]]:
+    """Yield every module and predictor of a program with its name, each once, itself first, as "self".
+
+    DSPy's ``named_sub_modules`` looks at every message of the modules' histories, 100 µs for each past call.
+    """
+    import dspy
+
+    yield from (
+        item for item in _walk(program, True) if isinstance(item[1], dspy.Module) or is_parameter(item[1])
+    )
+
+
 def predictors_of(program: dspy.Module, *, frozen: bool = True) -> list[dspy.Predict]:
     """Return those of ``parameters_of`` that are a ``dspy.Predict``."""
     import dspy
@@ -243,7 +258,7 @@ def check_named(program: dspy.Module) -> None:
 
 
 def _walk(program: dspy.Module, frozen: bool) -> Iterator[tuple[str, Any]]:
-    """Yield the predictors, and the sets that hold some."""
+    """Yield the modules, the predictors, and the sets that hold some."""
     import dspy
 
     seen: set[int] = set()
@@ -256,7 +271,9 @@ def _walk(program: dspy.Module, frozen: bool) -> Iterator[tuple[str, Any]]:
             yield name, value
         elif isinstance(value, dspy.Module):
             if frozen or value is program or not is_compiled(value):
-                yield from walk_into(name, value, vars(value).items(), ".{}")
+                yield name or "self", value
+                attributes = (item for item in vars(value).items() if item[0] not in KEPT_BY_DSPY)
+                yield from walk_into(name, value, attributes, ".{}")
         elif isinstance(value, list | tuple | deque):
             yield from walk_into(name, value, enumerate(value), "[{}]")
         elif isinstance(value, dict):

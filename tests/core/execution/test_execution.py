@@ -20,7 +20,7 @@ from dspy_nb.core.data.metrics import as_metric, exact_match
 from dspy_nb.core.errors import InputError
 from dspy_nb.core.evaluation.evaluate import evaluate
 from dspy_nb.core.events import Evaluated
-from dspy_nb.core.execution import executors, threads, travel
+from dspy_nb.core.execution import chunks, executors, threads, travel
 from dspy_nb.core.execution.attempts import ExampleMeter, Job, Work
 from dspy_nb.core.execution.threads import run
 from dspy_nb.core.execution.travel import Parcel, RemoteTask
@@ -550,7 +550,8 @@ def test_a_pool_whose_processes_all_die_is_refused(forkserver) -> None:
 
 
 def test_a_pool_that_breaks_for_good_leaves_what_was_answered(caplog, monkeypatch) -> None:
-    monkeypatch.setattr(executors, "_LEASE_S", HANG_S)  # chunks come back whole: 125 examples
+    monkeypatch.setattr(executors, "_LEASE_S", HANG_S)  # chunks come back whole
+    monkeypatch.setattr(chunks, "_LARGEST", 125)
     first_is_back = threading.Event()
 
     def crash_later(number: int) -> dspy.Prediction:
@@ -611,3 +612,29 @@ def test_a_dask_cluster_survives_the_death_of_a_worker(tmp_path, forkserver) -> 
     assert killed
     assert (ev.n, ev.errors.count, ev.score, ev.usage.lm_calls) == (200, 0, 0.5, 200)
     assert [result.index for result in ev.results] == list(range(200))
+
+
+def test_after_a_task_that_could_not_do_it_all_the_next_ones_get_as_much_as_it_did(monkeypatch) -> None:
+    given = []
+
+    def do_four(work: Work, jobs: list[Job], *, landed, **_: object) -> None:
+        given.append(len(jobs))
+        for place, job in enumerate(jobs[:4]):
+            landed(place, work.attempt(job, ExampleMeter()))
+
+    monkeypatch.setattr(threads, "run", do_four)
+    with ThreadPoolExecutor(1) as pool:
+        ev = evaluate(Echo(), numbers(30), _same_number, executor=pool, num_threads=2)
+    assert ev.complete
+    assert ev.correct == 30
+    assert given == [30, *[4] * 6, 2]  # 26 are handed back
+
+
+def test_a_task_gets_what_keeps_all_its_threads_busy_to_the_end() -> None:
+    share = chunks.Share(together=1, threads=32, early=False)
+    assert share.size(2000, 2) == 1024
+    assert share.size(1000, 2) == 512
+    assert share.size(40, 2) == 20
+    assert share.size(10**6, 2) == 1024
+    assert chunks.Share(together=3, threads=32, early=False).size(2000, 2) % 3 == 0
+    assert chunks.Share(together=2, threads=5, early=True).size(2000, 2) == 6

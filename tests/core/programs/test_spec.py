@@ -14,6 +14,8 @@ from dspy_nb.core.programs.spec import (
     base_model,
     check_spec,
     compare_specs,
+    parameters_of,
+    parts_of,
     rebuild,
     rebuild_predictor,
     spec_of,
@@ -339,3 +341,25 @@ def test_a_chain_of_thought_without_reasoning_is_corrupt() -> None:
     spec = spec_of(dspy.Predict("a -> b")) | {"kind": "ChainOfThought"}
     with pytest.raises(Corrupt, match="reasoning"):
         rebuild(spec, "m@1.0.0")
+
+
+class Unread(list):
+    """A history that is too long to be looked at."""
+
+    def __iter__(self):
+        raise AssertionError("it was looked at")
+
+
+def test_the_parts_of_a_program_are_found_without_a_look_at_its_history() -> None:
+    program = Two()
+    for part in (program, program.by_name["last"], program.steps[0]):
+        part.history = Unread(["a prompt"])
+    names = {name: type(part).__name__ for name, part in parts_of(program)}
+    assert names == {
+        "self": "Two",
+        "steps[0]": "Predict",
+        "by_name['last']": "ChainOfThought",
+        "by_name['last'].predict": "Predict",
+    }
+    assert [name for name, _ in parameters_of(program)] == ["steps[0]", "by_name['last'].predict"]
+    assert dict(parts_of(dspy.Predict("a -> b"))).keys() == {"self"}
