@@ -34,7 +34,22 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 import dspy_nb
 
-__all__ = ["Lab", "Notebook", "find_browser", "lab", "open_notebook", "start_lab", "started_browser"]
+__all__ = [
+    *(
+        "DARK",
+        "LIGHT",
+        "Lab",
+        "Notebook",
+        "find_browser",
+        "lab",
+        "open_notebook",
+        "show_in_theme",
+        "start_lab",
+    ),
+    "started_browser",
+]
+
+LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
 
 PACKAGE_ROOT = Path(dspy_nb.__file__).parents[1]
 
@@ -71,6 +86,8 @@ _TIMEOUT_S = 240.0  # ends what hangs; a busy machine is not a bug
 _HAS_KERNEL = (
     "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status in {idle: 1, busy: 1}"
 )
+# What a page shows is closed as it is, without a question.
+_CLEAR = "() => [...jupyterapp.shell.widgets('main')].forEach(shown => shown.dispose())"
 
 
 def find_browser() -> str | None:
@@ -237,7 +254,7 @@ def started_browser(executable: str) -> Iterator[Any]:
 
 
 class Notebook:
-    """A notebook that is open in a page of JupyterLab.
+    """A notebook that is open in a page of JupyterLab: in a new page, or in one that shows nothing at the time.
 
     Cells are counted from 0. Whatever waits gives up after four minutes, or after ``timeout_s``.
 
@@ -251,11 +268,18 @@ class Notebook:
         self.file = file
         self._url = f"{lab.url}/doc/tree/{file.name}?token={lab.token}"
         page.set_default_timeout(1000 * _TIMEOUT_S)
-        self.open()
+        if page.url.startswith(lab.url):
+            page.evaluate("path => jupyterapp.commands.execute('docmanager:open', {path})", file.name)
+            self._wait_until_ready()
+        else:
+            self.open()
 
     def open(self) -> None:
         """Load the page, anew if it was open before, and wait until notebook and kernel are ready."""
         self.page.goto(self._url)
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
         self.wait_for(".jp-Notebook .jp-Cell")
         self.page.wait_for_function(_HAS_KERNEL)
 
@@ -375,6 +399,12 @@ def _context(_browser: Any) -> Any:
 
 
 @pytest.fixture(scope="package")
+def _spare_pages() -> list[Any]:
+    """Return where a page of JupyterLab waits for the next test: loading one takes as long as most tests do."""
+    return []
+
+
+@pytest.fixture(scope="package")
 def _spare_kernels(lab: Lab) -> list[str]:
     return [lab.start_kernel()]
 
@@ -388,31 +418,54 @@ def _ending(lab: Lab) -> Iterator[Executor]:
 
 @pytest.fixture
 def open_notebook(
-    lab: Lab, _spare_kernels: list[str], _context: Any, _ending: Executor, request: pytest.FixtureRequest
+    lab: Lab,
+    _spare_kernels: list[str],
+    _spare_pages: list[Any],
+    _context: Any,
+    _ending: Executor,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Callable[..., Notebook]]:
-    """Return ``open_notebook(*cells, width=1200, height=900)``: a new notebook with these code cells.
+    """Return ``open_notebook(*cells, width=1200, height=900, theme=LIGHT)``: a new notebook with these code cells.
 
-    Each has a page and a kernel of its own. The kernel of the next one starts already.
+    Each has a kernel of its own, which starts while the test before is at work, and a page that shows nothing else:
+    one that a test before has loaded, unless that one failed.
     """
     *_, last = (item for item in request.session.items if item.get_closest_marker("browser"))
-    with contextlib.ExitStack() as opened:
+    used: list[Any] = []
+    failed = request.session.testsfailed
 
-        def open_(*cells: str, width: int = 1200, height: int = 900) -> Notebook:
-            file = lab.root / f"{request.node.name}-{secrets.token_hex(4)}.ipynb".replace("[", "-").replace(
-                "]", ""
-            )
-            nbformat.write(python_notebook(*cells), file)
-            lab.give_kernel(file, _spare_kernels.pop() if _spare_kernels else lab.start_kernel())
-            page = _context.new_page()
-            opened.callback(page.close)
-            page.set_viewport_size({"width": width, "height": height})
-            notebook = Notebook(page, lab, file)
-            if request.node is not last:
-                _spare_kernels.append(lab.start_kernel())
-            return notebook
+    def open_(*cells: str, width: int = 1200, height: int = 900, theme: str = LIGHT) -> Notebook:
+        name = f"{request.node.name}-{secrets.token_hex(4)}.ipynb"
+        file = lab.root / name.replace("[", "-").replace("]", "")
+        nbformat.write(python_notebook(*cells), file)
+        lab.give_kernel(file, _spare_kernels.pop() if _spare_kernels else lab.start_kernel())
+        lab.set_theme(theme)
+        page = _spare_pages.pop() if _spare_pages else _context.new_page()
+        used.append(page)
+        page.set_viewport_size({"width": width, "height": height})
+        page.mouse.move(0, 0)
+        if page.url.startswith(lab.url):
+            show_in_theme(page, theme)
+        notebook = Notebook(page, lab, file)
+        if request.node is not last:
+            _spare_kernels.append(lab.start_kernel())
+        return notebook
 
-        yield open_
+    yield open_
+    for page in used:
+        if _spare_pages or request.node is last or request.session.testsfailed > failed:
+            page.close()
+        else:
+            page.evaluate(_CLEAR)
+            _spare_pages.append(page)
     _ending.submit(lab.end_sessions, lab.sessions())
+
+
+def show_in_theme(page: Any, theme: str) -> None:
+    """Show a page of JupyterLab in another theme."""
+    if page.evaluate("() => document.body.dataset.jpThemeName") != theme:
+        page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+        page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme)
 
 
 def python_notebook(*cells: str) -> Any:

@@ -2,4 +2,12 @@
 
 from __future__ import annotations
 
-from tests.browser import _browser, _context, _ending, _spare_kernels, lab, open_notebook  # noqa: F401 - fixtures
+from tests.browser import (  # noqa: F401 - fixtures
+    _browser,
+    _context,
+    _ending,
+    _spare_kernels,
+    _spare_pages,
+    lab,
+    open_notebook,
+)

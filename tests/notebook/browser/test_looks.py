@@ -15,7 +15,7 @@ from dspy_nb.views.listings import Listing
 from dspy_nb.views.rendering.html import to_html
 from tests import ROOT
 from tests.accessibility import OF_LOOKS, OUTPUTS, violations
-from tests.browser import Notebook
+from tests.browser import Notebook, show_in_theme
 from tests.notebook.browser.paced import Pace
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
@@ -149,7 +149,5 @@ def _look(notebook: Notebook, name: str, cells: tuple[int, ...], *, twice: bool)
 def show_in(page, theme: str, width: int) -> None:
     """Show a page that is open in another theme and width."""
     page.set_viewport_size({"width": width, "height": 1600})
-    if page.evaluate("() => document.body.dataset.jpThemeName") != theme:
-        page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
-        page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme)
+    show_in_theme(page, theme)
     page.wait_for_timeout(300)  # for the layout, which follows the width a moment later

@@ -120,16 +120,15 @@ def test_versions_are_browsed_compared_promoted_rolled_back_and_there_after_a_re
     [("JupyterLab Light", 640), pytest.param("JupyterLab Dark", 1200, marks=pytest.mark.slow)],
 )
 def test_a_comparison_reads_from_the_older_to_the_newer_and_nothing_is_cut_off(
-    lab, open_notebook, registry, tmp_path, theme, width
+    open_notebook, registry, tmp_path, theme, width
 ):
-    lab.set_theme(theme)
-    try:
-        notebook = open_notebook(
-            f"%load_ext dspy_nb\n%dspy_registry --registry {registry.root}", width=width, height=1400
-        )
-        notebook.run(0)
-    finally:
-        lab.set_theme("JupyterLab Light")
+    notebook = open_notebook(
+        f"%load_ext dspy_nb\n%dspy_registry --registry {registry.root}",
+        width=width,
+        height=1400,
+        theme=theme,
+    )
+    notebook.run(0)
     notebook.wait_for(".dspy-nb-browser")
     page, output = notebook.page, notebook.output(0)
     for version in ("1.1.0", "1.0.0"):  # the newer one is ticked first

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import _HAS_KERNEL, Lab, Notebook
+from tests.browser import _HAS_KERNEL, DARK, Notebook
 from tests.notebook.browser.paced import Pace
 from tests.notebook.browser.test_panel import _OPTIMIZE, _SETUP, _answer_until_candidates, _calls
 
@@ -17,7 +17,7 @@ _STAYS = "After a reload of the page this stays as it is"
 
 
 @pytest.fixture
-def opened(open_notebook, lab: Lab, tmp_path: Path):
+def opened(open_notebook, tmp_path: Path):
     """Return ``opened(*cells, dark=False)``: a notebook whose first cell has run, and the pace of its LM.
 
     A dark one is narrow as well.
@@ -25,13 +25,12 @@ def opened(open_notebook, lab: Lab, tmp_path: Path):
 
     def open_(*cells: str, dark: bool = False) -> tuple[Notebook, Pace]:
         file = tmp_path / "calls"
-        lab.set_theme("JupyterLab Dark" if dark else "JupyterLab Light")
-        notebook = open_notebook(_SETUP.format(file=str(file)), *cells, width=640 if dark else 1200)
+        look = {"width": 640, "theme": DARK} if dark else {}
+        notebook = open_notebook(_SETUP.format(file=str(file)), *cells, **look)
         notebook.run(0)
         return notebook, Pace(notebook, file)
 
-    yield open_
-    lab.set_theme("JupyterLab Light")
+    return open_
 
 
 def _reload(notebook: Notebook) -> None:
