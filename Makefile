@@ -51,18 +51,22 @@ demo: $(VENV)/demo.stamp
 lab: model
 	@$(BIN)/jupyter lab notebooks
 
-# All in one run: tests, widgets and notebooks share two workers, which are started once and end together.
+# All in one run: tests, widgets and notebooks share two workers, which are started once and end together. Types are
+# checked beside them, and what is found is said when the tests are over.
 .PHONY: test
-test: lint model
-	@$(ISOLATED) $(PYTEST) -n 2 -m "not slow" tests $(NOTEBOOKS)
+test: model
+	@$(STYLE)
+	@$(ISOLATED) $(BIN)/mypy >"$$scratch/types" 2>&1 & types=$$!; failed=0; \
+	  $(PYTEST) -n 2 -m "not slow" tests $(NOTEBOOKS) || failed=$$?; \
+	  wait $$types || failed=1; cat "$$scratch/types"; exit $$failed
+
+STYLE = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo && \
+  $(BIN)/zizmor --quiet --offline .github
 
 .PHONY: lint
 lint: $(VENV)/dev.stamp
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(STYLE)
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/zizmor --quiet --offline .github
 
 .PHONY: check
 check: lint
