@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import io
+import site
+import sys
+import sysconfig
 import threading
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 import cloudpickle
@@ -22,8 +26,9 @@ from dspy_nb.core.execution.attempts import Job, Outcome, Work
 from dspy_nb.core.execution.courier import Answer, Courier, Known
 from dspy_nb.core.execution.leases import Lease
 from dspy_nb.core.execution.opening import Opening
+from dspy_nb.core.execution.shield import SHIELD
 from dspy_nb.core.programs.lm_call import LMCall
-from dspy_nb.core.programs.seams import default_settings
+from dspy_nb.core.programs.seams import default_settings, serialize_by_value
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text
@@ -36,7 +41,21 @@ _STAYS_HOME = (
 
 
 class CannotLoad(Exception):
-    """What travelled cannot be unpacked there."""
+    """What travelled cannot be unpacked there.
+
+    Args:
+        text: Why.
+        key: Of the task.
+        missing: The module that is not there, "" if that is not why.
+    """
+
+    def __init__(self, text: str, key: str = "", missing: str = "") -> None:
+        super().__init__(text, key, missing)
+        self.key = key
+        self.missing = missing
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Handed(NamedTuple):
@@ -133,6 +152,7 @@ class RemoteTask:
         timeout_s: See ``threads.run``.
         lease_s: Seconds after which no job is begun.
         run: Tells runs that keep their answers apart; "" where they are not kept.
+        carried: Modules that the workers lack, which travel along.
     """
 
     key: str
@@ -141,10 +161,17 @@ class RemoteTask:
     timeout_s: float | None
     lease_s: float
     run: str = ""
+    carried: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, work: Work, num_threads: int, timeout_s: float | None, lease_s: float, run: str = ""
+        cls,
+        work: Work,
+        num_threads: int,
+        timeout_s: float | None,
+        lease_s: float,
+        run: str = "",
+        carried: tuple[str, ...] = (),
     ) -> RemoteTask:
         """Pack the work, with the DSPy settings in force here.
 
@@ -156,10 +183,10 @@ class RemoteTask:
         changed = {name: value for name, value in here.items() if value != defaults[name]}
         settings = tuple({**changed, **own} for own in work.settings)
         try:
-            packed = _dumps(work.under(settings))
+            packed = _dumps(work.under(settings), carried)
         except Exception as error:
-            raise _cannot_travel(work, settings, error) from error
-        return cls(uuid.uuid4().hex, packed, num_threads, timeout_s, lease_s, run)
+            raise _cannot_travel(work, settings, error, carried) from error
+        return cls(uuid.uuid4().hex, packed, num_threads, timeout_s, lease_s, run, carried)
 
     def without_work(self) -> RemoteTask:
         """Return the task for workers that have the work already, which saves the way."""
@@ -172,7 +199,7 @@ class RemoteTask:
             InputError: An example cannot be pickled.
         """
         try:
-            return _dumps(parcel)
+            return _dumps(parcel, self.carried)
         except Exception as error:
             raise InputError(
                 f"the examples cannot travel to the executor's workers: {error_text(error)}"
@@ -183,12 +210,14 @@ class RemoteTask:
         try:
             work, parcel = _work_of(self), cloudpickle.loads(packed)
         except Exception as error:
-            raise CannotLoad(f"{type(error).__name__}: {error_text(error)}") from None
+            missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
+            return _dumps(CannotLoad(f"{type(error).__name__}: {error_text(error)}", self.key, missing))
         if work is None:
             return _NO_WORK
         outcomes: list[Outcome | None] = [None] * len(parcel.jobs)
         courier = Courier(self.run) if self.run else None
         with contextlib.ExitStack() as stack:
+            stack.enter_context(SHIELD)
             if courier is not None:
                 courier.learn(parcel.known)
                 stack.enter_context(courier.at_work())
@@ -204,8 +233,17 @@ class RemoteTask:
             return _dumps(handed._replace(outcomes=texts))
 
     def unpack(self, handed: Any) -> Handed | None:
-        """Return what it handed in, ``None`` if the work was not there."""
-        return None if handed == _NO_WORK else cast("Handed", cloudpickle.loads(handed))
+        """Return what it handed in, ``None`` if the work was not there.
+
+        Raises:
+            CannotLoad: It could not be unpacked there.
+        """
+        if handed == _NO_WORK:
+            return None
+        found = cloudpickle.loads(handed)
+        if isinstance(found, CannotLoad):
+            raise found
+        return cast("Handed", found)
 
 
 _NO_WORK: Final = b""
@@ -241,7 +279,9 @@ class _Pickler(cloudpickle.Pickler):
         return super().reducer_override(obj)
 
 
-def _cannot_travel(work: Work, settings: Sequence[dict[str, Any]], error: Exception) -> InputError:
+def _cannot_travel(
+    work: Work, settings: Sequence[dict[str, Any]], error: Exception, carried: tuple[str, ...]
+) -> InputError:
     """Say which part of the work it is that cannot be pickled."""
     named = "the work"
     lms = [(f"the language model {lm.model}", lm) for lm in _lms(work, settings)]
@@ -249,7 +289,7 @@ def _cannot_travel(work: Work, settings: Sequence[dict[str, Any]], error: Except
     parts = {name: value for own in settings for name, value in own.items()}
     for part, value in [*lms, ("the program", work.programs), *metrics, *parts.items()]:
         try:
-            _dumps(value)
+            _dumps(value, carried)
         except Exception as cause:
             named, error = part, cause
             break
@@ -267,10 +307,25 @@ def _lms(work: Work, settings: Sequence[dict[str, Any]]) -> list[dspy.BaseLM]:
     return [lm for lm in (*own, *(one.get("lm") for one in settings)) if isinstance(lm, dspy.BaseLM)]
 
 
-def _dumps(value: Any) -> bytes:
+def _dumps(value: Any, carried: tuple[str, ...] = ()) -> bytes:
     buffer = io.BytesIO()
-    _Pickler(buffer, protocol=5).dump(value)
+    with serialize_by_value([sys.modules[name] for name in carried]):
+        _Pickler(buffer, protocol=5).dump(value)
     return buffer.getvalue()
+
+
+def can_carry(module: str) -> bool:
+    """Tell whether a module is the user's own, and not one that is to be installed where the workers are."""
+    found = sys.modules.get(module)
+    file = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", ())), None)
+    return file is not None and not any(Path(file).is_relative_to(folder) for folder in _INSTALLED)
+
+
+_INSTALLED: Final = [
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    *site.getsitepackages(),
+    site.getusersitepackages(),
+]
 
 
 def _as_text(outcome: Outcome) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final, TypeAlias
 
@@ -127,7 +127,20 @@ def _dask(name: str) -> Iterator[Any]:
             client = stack.enter_context(_client_of(address, timeout=_ANSWERS_S))
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"scheduler {name} does not answer: {error_text(error, 200)}") from None
+        if local:
+            client.run(_ignorer())
         yield client
+
+
+def _ignorer() -> Callable[[], None]:
+    """Return what makes a worker of ours ignore interrupts, also where it has nothing to do."""
+
+    def ignore() -> None:  # not of a module, which the worker would have to import first
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return ignore
 
 
 _ANSWERS_S: Final = 10
