@@ -42,7 +42,7 @@ from dspy_nb.core.execution.leases import PURSE_SETTING, Lease, Purse
 from dspy_nb.core.execution.opening import Opening
 from dspy_nb.core.execution.pools import end, like
 from dspy_nb.core.execution.threads import Jobs
-from dspy_nb.core.execution.travel import CannotLoad, Handed, LocalTask, Parcel, RemoteTask, can_carry
+from dspy_nb.core.execution.travel import CannotLoad, Handed, LocalTask, Parcel, RemoteTask, carry
 from dspy_nb.core.programs.rate_limit import limits_in_force, settings_for_workers
 from dspy_nb.core.programs.seams import CACHE_SETTING, is_empty
 from dspy_nb.core.text import error_text
@@ -164,7 +164,7 @@ class _Dispatch:
     cache: Any
     purse: Purse | None
     dask: DaskCluster | None
-    repack: Callable[[tuple[str, ...]], RemoteTask] | None
+    repack: Callable[[], RemoteTask] | None
 
     def __post_init__(self) -> None:
         number = len(self.source)
@@ -324,10 +324,10 @@ class _Dispatch:
         assert isinstance(self.task, RemoteTask)
         if error.key != self.task.key:  # that has been done
             return
-        if self.repack is None or error.missing in self.task.carried or not can_carry(error.missing):
+        if self.repack is None or error.missing in self.task.carried or not carry(error.missing):
             hint = "; install it where they are" if error.missing else ""
             raise InputError(f"the executor's workers cannot load the work: {error_text(error)}{hint}")
-        self.task = self.repack((*self.task.carried, error.missing))
+        self.task = self.repack()
         self._handed_out = 0
 
     def _take(self, chunk: Chunk, lease: Lease | None, handed: Handed) -> None:

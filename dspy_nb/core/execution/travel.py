@@ -152,7 +152,7 @@ class RemoteTask:
         timeout_s: See ``threads.run``.
         lease_s: Seconds after which no job is begun.
         run: Tells runs that keep their answers apart; "" where they are not kept.
-        carried: Modules that the workers lack, which travel along.
+        carried: Modules that travel along.
     """
 
     key: str
@@ -171,7 +171,6 @@ class RemoteTask:
         timeout_s: float | None,
         lease_s: float,
         run: str = "",
-        carried: tuple[str, ...] = (),
     ) -> RemoteTask:
         """Pack the work, with the DSPy settings in force here.
 
@@ -183,10 +182,10 @@ class RemoteTask:
         changed = {name: value for name, value in here.items() if value != defaults[name]}
         settings = tuple({**changed, **own} for own in work.settings)
         try:
-            packed = _dumps(work.under(settings), carried)
+            packed = _dumps(work.under(settings))
         except Exception as error:
-            raise _cannot_travel(work, settings, error, carried) from error
-        return cls(uuid.uuid4().hex, packed, num_threads, timeout_s, lease_s, run, carried)
+            raise _cannot_travel(work, settings, error) from error
+        return cls(uuid.uuid4().hex, packed, num_threads, timeout_s, lease_s, run, tuple(_CARRIED))
 
     def without_work(self) -> RemoteTask:
         """Return the task for workers that have the work already, which saves the way."""
@@ -199,7 +198,7 @@ class RemoteTask:
             InputError: An example cannot be pickled.
         """
         try:
-            return _dumps(parcel, self.carried)
+            return _dumps(parcel)
         except Exception as error:
             raise InputError(
                 f"the examples cannot travel to the executor's workers: {error_text(error)}"
@@ -279,9 +278,7 @@ class _Pickler(cloudpickle.Pickler):
         return super().reducer_override(obj)
 
 
-def _cannot_travel(
-    work: Work, settings: Sequence[dict[str, Any]], error: Exception, carried: tuple[str, ...]
-) -> InputError:
+def _cannot_travel(work: Work, settings: Sequence[dict[str, Any]], error: Exception) -> InputError:
     """Say which part of the work it is that cannot be pickled."""
     named = "the work"
     lms = [(f"the language model {lm.model}", lm) for lm in _lms(work, settings)]
@@ -289,7 +286,7 @@ def _cannot_travel(
     parts = {name: value for own in settings for name, value in own.items()}
     for part, value in [*lms, ("the program", work.programs), *metrics, *parts.items()]:
         try:
-            _dumps(value, carried)
+            _dumps(value)
         except Exception as cause:
             named, error = part, cause
             break
@@ -307,18 +304,25 @@ def _lms(work: Work, settings: Sequence[dict[str, Any]]) -> list[dspy.BaseLM]:
     return [lm for lm in (*own, *(one.get("lm") for one in settings)) if isinstance(lm, dspy.BaseLM)]
 
 
-def _dumps(value: Any, carried: tuple[str, ...] = ()) -> bytes:
+def _dumps(value: Any) -> bytes:
     buffer = io.BytesIO()
-    with serialize_by_value([sys.modules[name] for name in carried]):
+    with serialize_by_value([sys.modules[name] for name in _CARRIED if name in sys.modules]):
         _Pickler(buffer, protocol=5).dump(value)
     return buffer.getvalue()
 
 
-def can_carry(module: str) -> bool:
-    """Tell whether a module is the user's own, and not one that is to be installed where the workers are."""
+_CARRIED: Final[dict[str, None]] = {}
+"""Modules that some workers lacked, and that travel along since."""
+
+
+def carry(module: str) -> bool:
+    """Let a module travel along from now on; False if it is to be installed where the workers are."""
     found = sys.modules.get(module)
     file = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", ())), None)
-    return file is not None and not any(Path(file).is_relative_to(folder) for folder in _INSTALLED)
+    if file is None or any(Path(file).is_relative_to(folder) for folder in _INSTALLED):
+        return False
+    _CARRIED[module] = None
+    return True
 
 
 _INSTALLED: Final = [

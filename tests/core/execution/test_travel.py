@@ -74,6 +74,11 @@ def workers(request: pytest.FixtureRequest, forkserver: Any, tmp_path: Path) -> 
                 yield client
 
 
+@pytest.fixture(autouse=True)
+def nothing_carried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(travel, "_CARRIED", {})
+
+
 def load(name: str, text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Load a module from a file that no other process would find."""
     file = folder / f"{name}.py"
@@ -94,6 +99,7 @@ def test_modules_of_the_user_that_the_workers_lack_travel_along(workers, tmp_pat
     ev = nb.evaluate(own.Shouting(), numbers(12), own.right, executor=workers, num_threads=2)
     assert (ev.correct, ev.errors.count) == (12, 0)
     assert ev.results[3].predicted == {"text": texts.Marked("3!")}
+    assert list(travel._CARRIED) == ["own_program", "own_texts"]
     assert not cloudpickle.list_registry_pickle_by_value()
 
 
