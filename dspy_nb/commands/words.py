@@ -98,7 +98,7 @@ def _place(error: Exception) -> str:
 
 
 def _import(name: str) -> ModuleType:
-    _add_working_directory()
+    _let_import_from(Path.cwd())
     top = name.partition(".")[0]
     for own in (Path(f"{top}.py"), Path(top, "__init__.py")):
         if own.is_file() and _is_elsewhere(top, own):
@@ -106,11 +106,10 @@ def _import(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def _add_working_directory() -> None:
-    """Let modules be found in the working directory, after all others: none may take the place of a library."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+def _let_import_from(folder: Path) -> None:
+    """Let modules be found in a folder, after all others: none may take the place of a library."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def _is_elsewhere(name: str, file: Path) -> bool:
@@ -135,6 +134,7 @@ def _import_file(path: Path) -> ModuleType:
     while _is_elsewhere(name, path):
         name += "_"  # not in the place of the other one, which is in use
     before = sys.modules.get(name)
+    _let_import_from(path.resolve().parent)  # its neighbours, as where Python runs it
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -218,7 +218,7 @@ def load_evidence(file: str) -> Any:
 
 
 def _is_module(place: str) -> bool:
-    _add_working_directory()
+    _let_import_from(Path.cwd())
     return (
         place.endswith(".py") or "." in place or (place != "" and importlib.util.find_spec(place) is not None)
     )

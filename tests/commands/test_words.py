@@ -63,6 +63,14 @@ def test_a_file_is_imported_under_its_own_name(tmp_path: Path) -> None:
     assert load_object(f"{file}:Thing").__module__ == "dspy_nb_test_file"
 
 
+def test_a_file_can_import_its_neighbours(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "dspy_nb_neighbour.py").write_text("VALUE = 7\n")
+    file = tmp_path / "dspy_nb_test_importing.py"
+    file.write_text("from dspy_nb_neighbour import VALUE\n")
+    assert load_object(f"{file}:VALUE") == 7
+
+
 @pytest.mark.parametrize("name", ["json", "colorsys", "dspy", "sys", "__main__", "yaml"])
 def test_a_file_with_the_name_of_a_library_takes_nothing_from_it(workplace: Path, name: str) -> None:
     before = sys.modules.get(name)

@@ -20,7 +20,7 @@ import dspy
 from dspy_nb.core.execution import threads
 from dspy_nb.core.execution.attempts import ExampleMeter, Job, Outcome, Work
 from dspy_nb.core.execution.leases import Lease
-from dspy_nb.core.programs.lms import mark_of
+from dspy_nb.core.programs.lms import mark_of, told_apart
 from dspy_nb.core.programs.meter import Meter
 from dspy_nb.core.programs.seams import CACHE_SETTING, memory_cache, route_cache
 from dspy_nb.core.programs.usage import Usage
@@ -72,7 +72,7 @@ class Courier:
 
     def get(self, request: dict[str, Any], ignored: list[str] | None = None) -> Any:
         """Return an answer, ``None`` if it must be asked for (DSPy calls this)."""
-        answer = self._cache.get(_told_apart(request), ignored)
+        answer = self._cache.get(told_apart(request, mark_of(dspy.settings.lm)), ignored)
         if answer is None:
             self._began[threading.get_ident()] = time.perf_counter()
         else:
@@ -83,7 +83,7 @@ class Courier:
         """Keep an answer that was asked for (DSPy calls this)."""
         began = self._began.pop(threading.get_ident(), None)
         ms = None if began is None else 1000 * (time.perf_counter() - began)
-        self._cache.put(_told_apart(request), value, ignored)
+        self._cache.put(told_apart(request, mark_of(dspy.settings.lm)), value, ignored)
         self.new.append(Answer(request, ignored, value, ms, mark_of(dspy.settings.lm)))
 
     def learn(self, known: Iterable[Known]) -> None:
@@ -102,12 +102,6 @@ class Courier:
 @lru_cache(maxsize=2)
 def _answers_of(run: str) -> Any:
     return memory_cache()
-
-
-def _told_apart(request: dict[str, Any]) -> dict[str, Any]:
-    """Return a request with the mark of its language model, for some of one name differ."""
-    mark = mark_of(dspy.settings.lm)
-    return request if mark is None else {**request, "dspy_nb_mark": repr(mark)}
 
 
 # -- at home --------------------------------------------------------------------------------------------------
@@ -144,7 +138,9 @@ class _KnownAlone:
             self.looking.discard(threading.get_ident())
         if answer is None:
             raise NotKnown
-        self._found.setdefault(threading.get_ident(), []).append(Known(_told_apart(request), ignored, answer))
+        self._found.setdefault(threading.get_ident(), []).append(
+            Known(told_apart(request, mark_of(dspy.settings.lm)), ignored, answer)
+        )
         return answer
 
     def take(self) -> list[Known]:

@@ -13,6 +13,7 @@ from concurrent.futures import Executor, Future, InvalidStateError
 from typing import Any
 
 from dspy_nb.core.errors import InputError
+from dspy_nb.core.execution.shield import SHIELD
 
 _ENDED = ""  # the mark of a task, in place of its worker's address
 _LOOK_S = 2.0
@@ -174,11 +175,15 @@ def _once(run: str, key: str, function: Callable[..., Any], *arguments: Any) -> 
     """Call a function in a worker; return ``None`` if another one began it and is gone."""
     from distributed import get_client, get_worker
 
-    client = get_client()
-    if client.get_metadata([run, key], None) is not None:
-        return None
-    client.set_metadata([run, key], get_worker().address)
+    client, worker = get_client(), get_worker()
+    worker.loop.add_callback(SHIELD.__enter__)  # in the worker's main thread, before what is asked next
     try:
-        return function(*arguments)
+        if client.get_metadata([run, key], None) is not None:
+            return None
+        client.set_metadata([run, key], worker.address)
+        try:
+            return function(*arguments)
+        finally:
+            client.set_metadata([run, key], _ENDED)
     finally:
-        client.set_metadata([run, key], _ENDED)
+        worker.loop.add_callback(SHIELD.__exit__)

@@ -27,6 +27,7 @@ from concurrent.futures import (
     wait,
 )
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import dspy
@@ -41,7 +42,7 @@ from dspy_nb.core.execution.leases import PURSE_SETTING, Lease, Purse
 from dspy_nb.core.execution.opening import Opening
 from dspy_nb.core.execution.pools import end, like
 from dspy_nb.core.execution.threads import Jobs
-from dspy_nb.core.execution.travel import CannotLoad, Handed, LocalTask, Parcel, RemoteTask
+from dspy_nb.core.execution.travel import CannotLoad, Handed, LocalTask, Parcel, RemoteTask, carry
 from dspy_nb.core.programs.rate_limit import limits_in_force, settings_for_workers
 from dspy_nb.core.programs.seams import CACHE_SETTING, is_empty
 from dspy_nb.core.text import error_text
@@ -104,7 +105,7 @@ def run_on(
             answered by then, it is logged, and the run ends as if stopped.
     """
     task: LocalTask | RemoteTask
-    cache = purse = None
+    cache = purse = repack = None
     dask = DaskCluster(executor) if DaskCluster.has(executor) else None
     width = width_of(executor, dask)
     if isinstance(executor, ThreadPoolExecutor):
@@ -116,9 +117,10 @@ def run_on(
         run = "" if cache is None else uuid.uuid4().hex
         limits = settings_for_workers(width)
         travelling = work.under(tuple(own | limits for own in work.settings))
-        task = RemoteTask.of(travelling, num_threads, timeout_s, _LEASE_S, run)
+        repack = partial(RemoteTask.of, travelling, num_threads, timeout_s, _LEASE_S, run)
+        task = repack()
     share = Share(together, num_threads, early)
-    dispatch = _Dispatch(executor, task, work, jobs, opening, landed, share, cache, purse, dask)
+    dispatch = _Dispatch(executor, task, work, jobs, opening, landed, share, cache, purse, dask, repack)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             while not (stop is not None and stop.is_set()) and dispatch.submit():
@@ -162,6 +164,7 @@ class _Dispatch:
     cache: Any
     purse: Purse | None
     dask: DaskCluster | None
+    repack: Callable[[], RemoteTask] | None
 
     def __post_init__(self) -> None:
         number = len(self.source)
@@ -298,9 +301,8 @@ class _Dispatch:
                 handed = self.task.unpack(future.result())
             except CannotLoad as error:
                 self._settle(lease, None)
-                raise InputError(
-                    f"the executor's workers cannot load the work: {error_text(error)}"
-                ) from None
+                self._carry(error)
+                self._waiting.appendleft(replace(chunk, brings_work=True))
             # The task raises nothing else of its own: its worker is lost.
             except (Exception, asyncio.CancelledError) as error:
                 self._settle(lease, None)
@@ -316,6 +318,17 @@ class _Dispatch:
                     self._waiting.appendleft(replace(chunk, brings_work=True))
                 else:
                     self._take(chunk, lease, handed)
+
+    def _carry(self, error: CannotLoad) -> None:
+        """Take the module that workers lack along from now on."""
+        assert isinstance(self.task, RemoteTask)
+        if error.key != self.task.key:  # that has been done
+            return
+        if self.repack is None or error.missing in self.task.carried or not carry(error.missing):
+            hint = "; install it where they are" if error.missing else ""
+            raise InputError(f"the executor's workers cannot load the work: {error_text(error)}{hint}")
+        self.task = self.repack()
+        self._handed_out = 0
 
     def _take(self, chunk: Chunk, lease: Lease | None, handed: Handed) -> None:
         take_home(self.cache, handed.answers)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import io
+import site
+import sys
+import sysconfig
 import threading
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 import cloudpickle
@@ -22,8 +26,9 @@ from dspy_nb.core.execution.attempts import Job, Outcome, Work
 from dspy_nb.core.execution.courier import Answer, Courier, Known
 from dspy_nb.core.execution.leases import Lease
 from dspy_nb.core.execution.opening import Opening
+from dspy_nb.core.execution.shield import SHIELD
 from dspy_nb.core.programs.lm_call import LMCall
-from dspy_nb.core.programs.seams import default_settings
+from dspy_nb.core.programs.seams import default_settings, serialize_by_value
 from dspy_nb.core.programs.spec import predictors_of
 from dspy_nb.core.programs.usage import Usage
 from dspy_nb.core.text import error_text
@@ -36,7 +41,21 @@ _STAYS_HOME = (
 
 
 class CannotLoad(Exception):
-    """What travelled cannot be unpacked there."""
+    """What travelled cannot be unpacked there.
+
+    Args:
+        text: Why.
+        key: Of the task.
+        missing: The module that is not there, "" if that is not why.
+    """
+
+    def __init__(self, text: str, key: str = "", missing: str = "") -> None:
+        super().__init__(text, key, missing)
+        self.key = key
+        self.missing = missing
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Handed(NamedTuple):
@@ -133,6 +152,7 @@ class RemoteTask:
         timeout_s: See ``threads.run``.
         lease_s: Seconds after which no job is begun.
         run: Tells runs that keep their answers apart; "" where they are not kept.
+        carried: Modules that travel along.
     """
 
     key: str
@@ -141,10 +161,16 @@ class RemoteTask:
     timeout_s: float | None
     lease_s: float
     run: str = ""
+    carried: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, work: Work, num_threads: int, timeout_s: float | None, lease_s: float, run: str = ""
+        cls,
+        work: Work,
+        num_threads: int,
+        timeout_s: float | None,
+        lease_s: float,
+        run: str = "",
     ) -> RemoteTask:
         """Pack the work, with the DSPy settings in force here.
 
@@ -159,7 +185,7 @@ class RemoteTask:
             packed = _dumps(work.under(settings))
         except Exception as error:
             raise _cannot_travel(work, settings, error) from error
-        return cls(uuid.uuid4().hex, packed, num_threads, timeout_s, lease_s, run)
+        return cls(uuid.uuid4().hex, packed, num_threads, timeout_s, lease_s, run, tuple(_CARRIED))
 
     def without_work(self) -> RemoteTask:
         """Return the task for workers that have the work already, which saves the way."""
@@ -183,12 +209,14 @@ class RemoteTask:
         try:
             work, parcel = _work_of(self), cloudpickle.loads(packed)
         except Exception as error:
-            raise CannotLoad(f"{type(error).__name__}: {error_text(error)}") from None
+            missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
+            return _dumps(CannotLoad(f"{type(error).__name__}: {error_text(error)}", self.key, missing))
         if work is None:
             return _NO_WORK
         outcomes: list[Outcome | None] = [None] * len(parcel.jobs)
         courier = Courier(self.run) if self.run else None
         with contextlib.ExitStack() as stack:
+            stack.enter_context(SHIELD)
             if courier is not None:
                 courier.learn(parcel.known)
                 stack.enter_context(courier.at_work())
@@ -204,8 +232,17 @@ class RemoteTask:
             return _dumps(handed._replace(outcomes=texts))
 
     def unpack(self, handed: Any) -> Handed | None:
-        """Return what it handed in, ``None`` if the work was not there."""
-        return None if handed == _NO_WORK else cast("Handed", cloudpickle.loads(handed))
+        """Return what it handed in, ``None`` if the work was not there.
+
+        Raises:
+            CannotLoad: It could not be unpacked there.
+        """
+        if handed == _NO_WORK:
+            return None
+        found = cloudpickle.loads(handed)
+        if isinstance(found, CannotLoad):
+            raise found
+        return cast("Handed", found)
 
 
 _NO_WORK: Final = b""
@@ -269,8 +306,30 @@ def _lms(work: Work, settings: Sequence[dict[str, Any]]) -> list[dspy.BaseLM]:
 
 def _dumps(value: Any) -> bytes:
     buffer = io.BytesIO()
-    _Pickler(buffer, protocol=5).dump(value)
+    with serialize_by_value([sys.modules[name] for name in _CARRIED if name in sys.modules]):
+        _Pickler(buffer, protocol=5).dump(value)
     return buffer.getvalue()
+
+
+_CARRIED: Final[dict[str, None]] = {}
+"""Modules that some workers lacked, and that travel along since."""
+
+
+def carry(module: str) -> bool:
+    """Let a module travel along from now on; False if it is to be installed where the workers are."""
+    found = sys.modules.get(module)
+    file = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", ())), None)
+    if file is None or any(Path(file).is_relative_to(folder) for folder in _INSTALLED):
+        return False
+    _CARRIED[module] = None
+    return True
+
+
+_INSTALLED: Final = [
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    *site.getsitepackages(),
+    site.getusersitepackages(),
+]
 
 
 def _as_text(outcome: Outcome) -> Outcome:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final, TypeAlias
 
@@ -115,6 +116,8 @@ def _dask(name: str) -> Iterator[Any]:
     except ImportError:
         raise InputError(f"scheduler {name} needs Dask: pip install 'dspy-nb[distributed]'") from None
     local = _LOCAL.fullmatch(name)
+    if local and getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(_UNGUARDED)  # a worker, which would begin workers
     with contextlib.ExitStack() as stack:
         try:
             if local:
@@ -126,8 +129,27 @@ def _dask(name: str) -> Iterator[Any]:
                 address = name
             client = stack.enter_context(_client_of(address, timeout=_ANSWERS_S))
         except (OSError, ValueError, RuntimeError) as error:
+            if local:
+                words = f"the workers of {name} did not start: {error_text(error, 200)}"
+                raise InputError(f"{words}; in a script, {_UNGUARDED}") from None
             raise InputError(f"scheduler {name} does not answer: {error_text(error, 200)}") from None
+        if local:
+            client.run(_ignorer())
         yield client
 
 
+def _ignorer() -> Callable[[], None]:
+    """Return what makes a worker of ours ignore interrupts, also where it has nothing to do."""
+
+    def ignore() -> None:  # not of a module, which the worker would have to import first
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return ignore
+
+
 _ANSWERS_S: Final = 10
+_UNGUARDED: Final = (
+    "what begins workers has to stand under if __name__ == '__main__': each of them imports it"
+)

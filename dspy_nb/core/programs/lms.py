@@ -122,6 +122,12 @@ def mark_of(lm: Any) -> Any:
     return getattr(lm, _MARK, None)
 
 
+def told_apart(request: dict[str, Any], mark: Any) -> dict[str, Any]:
+    """Return a request, as DSPy gives it to its cache, with the ``model`` of its mark: some of one name differ."""
+    model = getattr(mark, "model", None)
+    return {**request, "dspy_nb_model": model} if model else request
+
+
 def _source(lm: dspy.BaseLM) -> tuple[Any, ...]:
     kwargs = getattr(lm, "kwargs", {})
     # Not lm.engine, which makes an engine of the LM's own where only a name was given.

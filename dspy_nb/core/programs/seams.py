@@ -12,9 +12,10 @@ import copy
 import functools
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dspy_nb.core.text import error_text
@@ -42,6 +43,13 @@ def is_parameter(value: object) -> bool:
     from dspy.predict.parameter import Parameter
 
     return isinstance(value, Parameter)
+
+
+def serialize_by_value(modules: list[ModuleType]) -> AbstractContextManager[None]:
+    """Let what is pickled within take these modules along, for a process that has not got them."""
+    from dspy.utils import pickle_by_value
+
+    return pickle_by_value.serialize_by_value(modules)
 
 
 class Reserved(NamedTuple):

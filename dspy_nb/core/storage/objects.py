@@ -27,7 +27,7 @@ from dspy_nb.core.errors import Corrupt, InputError
 from dspy_nb.core.storage.files import LARGEST_FILE
 from dspy_nb.core.storage.flushing import Unflushed
 from dspy_nb.core.storage.place import Address, Place
-from dspy_nb.core.text import one_line
+from dspy_nb.core.text import one_line, value_text
 
 SCHEMES: Final = ("s3", "gs", "az", "memory")
 MARKER: Final = "registry"
@@ -193,6 +193,10 @@ def open_root(root: str | os.PathLike[str]) -> Place:
     """
     found = _URL.fullmatch(root) if isinstance(root, str) else None
     if found is None:
+        if isinstance(root, str) and (scheme := root.partition(":")[0].lower()) in SCHEMES and ":" in root:
+            raise InputError(
+                f"a registry on object storage is {scheme}://bucket/prefix, got {value_text(root, 80)}"
+            )
         return user_path("the registry", root, "folder").absolute()
     scheme, rest = found[1].lower(), found[2].rstrip("/")
     if scheme not in SCHEMES:

@@ -15,7 +15,7 @@ from typing import Any
 
 import dspy
 
-from dspy_nb.core.programs.lms import mark_of
+from dspy_nb.core.programs.lms import mark_of, told_apart
 from dspy_nb.core.programs.meter import Meter
 from dspy_nb.core.programs.rate_limit import clock_without_waits
 from dspy_nb.core.programs.seams import Took, what_it_took
@@ -94,7 +94,7 @@ class SharedAnswers:
     def get(self, request: dict[str, Any], ignored: list[str] | None = None) -> Any:
         """Return an answer, ``None`` if it must be asked for (DSPy calls this)."""
         mark = mark_of(dspy.settings.lm)
-        request = _marked(request, mark)
+        request = told_apart(request, mark)
         answer = self.cache.get(request, ignored)
         try:
             key = self.cache.cache_key(request, ignored)
@@ -117,7 +117,7 @@ class SharedAnswers:
     def put(self, request: dict[str, Any], value: Any, ignored: list[str] | None = None, **more: Any) -> None:
         """Keep an answer that was asked for (DSPy calls this)."""
         mark = mark_of(dspy.settings.lm)
-        request = _marked(request, mark)
+        request = told_apart(request, mark)
         with contextlib.suppress(Exception):  # DSPy caches no such request
             key = self.cache.cache_key(request, ignored)
             began = self._began.pop((threading.get_ident(), key), None)
@@ -133,7 +133,7 @@ class SharedAnswers:
         self, request: dict[str, Any], ignored: list[str] | None, value: Any, ms: float | None, mark: Any
     ) -> None:
         """Keep what a worker was answered by a language model with this mark; ``None`` if it knew the answer."""
-        request = _marked(request, mark)
+        request = told_apart(request, mark)
         with contextlib.suppress(Exception):  # DSPy caches no such request
             key = self.cache.cache_key(request, ignored)
             if value is None:
@@ -169,10 +169,6 @@ class SharedAnswers:
             usd = (price[0] * took.prompt_tokens + price[1] * took.completion_tokens) / 1e6
         with self._lock:
             self.accounts.setdefault(mark.arm, Account()).add(took, usd, ms, _characters(request))
-
-
-def _marked(request: dict[str, Any], mark: Any) -> dict[str, Any]:
-    return {**request, "dspy_nb_model": mark.model} if isinstance(mark, Mark) and mark.model else request
 
 
 def _model(request: Mapping[str, Any]) -> Any:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import multiprocessing
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +19,7 @@ from dspy_nb.core.errors import InputError
 from dspy_nb.core.execution.workers import check_workers, open_workers
 from dspy_nb.core.programs.rate_limit import limits_in_force
 from tests.clusters import dask_client
+from tests.moments import HANG_S
 from tests.scripted import classifier, reviews
 from tests.travelling import TravellingEngine, travelling_lm
 
@@ -141,3 +145,22 @@ def test_workers_share_a_rate_limit(forkserver: Any) -> None:
             InputError, match="a rate limit of 1 request a minute is too small to be shared by 2"
         ):
             nb.evaluate(in_force, data, same_number, executor=pool, rate_limit=nb.RateLimit(1))
+
+
+@pytest.mark.slow
+def test_a_script_that_its_own_workers_would_run_again_is_told_what_it_lacks(tmp_path: Path) -> None:
+    """Of the fast one below, with real workers."""
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from dspy_nb.core.execution.workers import open_workers\nwith open_workers('local:1'):\n    pass\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=HANG_S)
+    assert done.returncode == 1
+    assert done.stderr.count("each of them imports it") == 2  # of the worker, and of the script
+    assert done.stderr.count("Traceback") == 1
+
+
+def test_a_worker_that_would_begin_workers_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(SystemExit, match="under if __name__ == '__main__'"), open_workers("local:1"):
+        pass

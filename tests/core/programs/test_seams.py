@@ -6,9 +6,11 @@ import contextlib
 import io
 import logging
 import random
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
+import cloudpickle
 import dspy
 import pytest
 from dspy.lm15 import RateLimitError, Request
@@ -337,3 +339,13 @@ def test_whether_a_run_knows_an_answer_is_told(tmp_path: Path) -> None:
     assert seams.is_empty(cache)
     cache.put({"model": "m"}, {"outputs": ["yes"]})
     assert not seams.is_empty(cache)
+
+
+def test_a_module_can_be_pickled_with_what_is_in_it(monkeypatch) -> None:
+    module = ModuleType("here_only")
+    exec("def double(x):\n    return 2 * x", vars(module))
+    monkeypatch.setitem(sys.modules, "here_only", module)
+    with seams.serialize_by_value([module]):
+        packed = cloudpickle.dumps(module.double)
+    monkeypatch.delitem(sys.modules, "here_only")
+    assert cloudpickle.loads(packed)(4) == 8

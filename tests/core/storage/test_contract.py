@@ -259,6 +259,8 @@ def test_what_was_torn_on_object_storage_is_damage() -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
+        ("s3:/team/registry", r"is s3://bucket/prefix, got 's3:/team/registry'"),
+        ("S3:team", r"is s3://bucket/prefix, got 'S3:team'"),
         (
             "ftp://host/registry",
             r"cannot be at ftp:// : use a folder, or one of s3://, gs://, az://, memory://",
