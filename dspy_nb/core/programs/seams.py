@@ -190,6 +190,11 @@ def memory_cache() -> Cache:
     )
 
 
+# Every database is opened by every thread that reads an answer in it. DSPy makes more of them, and so did earlier
+# versions: where an answer is depends on their number.
+_SHARDS, _DSPYS_SHARDS = 4, 16
+
+
 def answer_cache(folder: Path) -> Cache:
     """Return a cache of LM answers in ``folder``, from which only plain types are ever unpickled.
 
@@ -200,20 +205,23 @@ def answer_cache(folder: Path) -> Cache:
     Raises:
         Exception: The folder cannot be written, or a file in it is damaged.
     """
+    from diskcache import FanoutCache
     from dspy.clients.cache import Cache
+    from dspy.clients.disk_serialization import restricted_disk
 
     class AnswerCache(Cache):
         def put(self, request: Any, value: Any, *args: Any, **kwargs: Any) -> None:
             super().put(request, _without_call(value), *args, **kwargs)
 
-    cache = AnswerCache(
-        enable_disk_cache=True,
-        enable_memory_cache=True,
-        disk_cache_dir=str(folder),
-        disk_size_limit_bytes=2**40,  # an answer that was paid for is never thrown away
-        restrict_pickle=True,
+    cache = AnswerCache(enable_disk_cache=False, enable_memory_cache=True, disk_cache_dir=str(folder))
+    disk = FanoutCache(
+        directory=str(folder),
+        shards=_DSPYS_SHARDS if (folder / f"{_SHARDS:03}").exists() else _SHARDS,
+        timeout=10,
+        size_limit=2**40,  # an answer that was paid for is never thrown away
+        disk=restricted_disk(frozenset()),
     )
-    cache.disk_cache = _ForgivingDisk(cache.disk_cache, folder)
+    cache.enable_disk_cache, cache.disk_cache = True, _ForgivingDisk(disk, folder)
     return cache
 
 

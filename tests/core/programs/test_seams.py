@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 import cloudpickle
 import dspy
 import pytest
+from dspy.clients.cache import Cache
 from dspy.lm15 import RateLimitError, Request
 from dspy.utils import BaseCallback
 
@@ -124,6 +125,26 @@ def test_answers_go_to_the_cache_that_a_setting_names_and_others_where_they_went
         classifier()(review="it is good")
     assert engine.calls == 2 * asked, "what the folder holds is found by another process too"
     assert list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("shards", [4, 16])
+def test_an_answer_is_found_where_an_earlier_version_put_it(tmp_path: Path, shards: int) -> None:
+    request = {"model": "m", "prompt": "p"}
+    if shards == 16:
+        earlier = Cache(
+            enable_disk_cache=True,
+            enable_memory_cache=False,
+            disk_cache_dir=str(tmp_path),
+            restrict_pickle=True,
+        )
+    else:
+        earlier = seams.answer_cache(tmp_path)
+    for number in range(20):
+        earlier.put({**request, "number": number}, f"answer {number}")
+    now = seams.answer_cache(tmp_path)
+    found = [now.get({**request, "number": number}) for number in range(20)]
+    assert found == [f"answer {number}" for number in range(20)]
+    assert len(list(tmp_path.glob("*/cache.db"))) == shards
 
 
 def test_a_cache_knows_what_its_answers_took(tmp_path: Path) -> None:
