@@ -195,14 +195,18 @@ def test_the_budget_is_held_to_the_call_over_all_cells(swept):
     assert swept.found.rungs == (6, 3)
 
 
-def test_the_budget_is_held_to_the_call_with_threads_too():
+@pytest.mark.parametrize(
+    ("seeds", "limit", "rungs"),
+    [([0], 180, (6, 3)), pytest.param([0, 1], 360, (12, 6, 3), marks=pytest.mark.slow)],
+)
+def test_the_budget_is_held_to_the_call_with_threads_too(seeds, limit, rungs):
     engine = ScriptedEngine()
-    found = run(grid(engine), budget=Budget(lm_calls=360), num_threads=8)
-    assert engine.calls == found.usage.lm_calls <= 360
+    found = run(grid(engine, seeds), budget=Budget(lm_calls=limit), num_threads=8)
+    assert engine.calls == found.usage.lm_calls <= limit
     assert found.finalists
-    assert sum(cell.usage.lm_calls for cell in found) <= 360
-    assert found.rungs == (12, 6, 3)
-    assert Counter(cell.status for cell in found)["dropped"] == 9
+    assert sum(cell.usage.lm_calls for cell in found) <= limit
+    assert found.rungs == rungs
+    assert Counter(cell.status for cell in found)["dropped"] == rungs[0] - rungs[-1]
 
 
 def test_a_race_takes_fewer_calls_than_all_cells_to_their_end():
