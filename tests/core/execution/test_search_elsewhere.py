@@ -233,7 +233,7 @@ def test_a_sweep_on_workers_ends_with_the_same_table(pool: Executor, tmp_path: P
                     travelling_lm(engine, f"scripted/{i}", cache=True) for i, engine in enumerate(engines)
                 ],
             },
-            options=None,
+            options={"num_candidate_programs": 3},
             trainset=reviews(8, "train"),
             valset=reviews(10, "val"),
             testset=reviews(12, "test"),

@@ -154,7 +154,7 @@ def test_the_estimate_is_exact_where_nothing_depends_on_the_answers(name, engine
         ("MIPROv2", {"auto": "light"}),
         ("BootstrapFewShotWithRandomSearch", {"num_candidate_programs": 2}),
         ("COPRO", {"breadth": 3, "depth": 2}),
-        ("COPRO", {"breadth": 2, "depth": 3}),
+        pytest.param("COPRO", {"breadth": 2, "depth": 3}, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("two_stages", [False, True])
