@@ -171,7 +171,9 @@ def start_lab(home: Path) -> Iterator[Lab]:
     pages = home / "config" / "labconfig" / "page_config.json"
     pages.parent.mkdir(parents=True)
     not_loaded = {f"@jupyterlab/{name}-extension": True for name in _NOT_LOADED}
-    pages.write_text(json.dumps({"disabledExtensions": not_loaded}), encoding="utf-8")
+    # Each page would ask whether JupyterLab should be built anew, for which Node is started.
+    page_config = {"buildAvailable": False, "buildCheck": False, "disabledExtensions": not_loaded}
+    pages.write_text(json.dumps(page_config), encoding="utf-8")
     startup = home / "ipython" / "profile_default" / "startup" / "ahead_of_time.py"
     startup.parent.mkdir(parents=True)
     startup.write_text(_AHEAD_OF_TIME)
