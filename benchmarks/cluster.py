@@ -3,8 +3,11 @@
     python benchmarks/cluster.py [--examples 2000] [--workers 2] [--threads 32] [--rounds 3] [--keep 100000]
 
 The language model waits 50 ms, so the ideal is examples x 50 ms over all threads. The cluster is Dask's, on this
-machine, and is there before the time is taken. ``--keep`` says instead how much memory the process takes for an
-example more, while so many are evaluated on the cluster: results, answers and scores of all are kept.
+machine, and is there before the time is taken. "bare pools" is ``ThreadPoolExecutor.map`` over
+``program(**inputs)`` in each worker, with its share of the examples and nothing kept: what DSPy itself needs of
+this machine. "waits only" is a program that waits 50 ms and asks no language model: what evaluate() and Dask need.
+``--keep`` says instead how much memory the process takes for an example more, while so many are evaluated on the
+cluster: results, answers and scores of all are kept.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 os.environ.setdefault("DSPY_CACHEDIR", tempfile.mkdtemp(prefix="dspy-nb-bench-"))
@@ -38,27 +42,61 @@ def cluster(workers: int) -> Iterator[Any]:
         yield made
 
 
-def timed(executor: Any, n: int, threads: int, delay_s: float) -> tuple[float, nb.Evaluation]:
+def timed(
+    executor: Any, n: int, threads: int, delay_s: float, program: Any = None
+) -> tuple[float, nb.Evaluation]:
     """Return the seconds that an evaluation takes, and what it found."""
     lm = dspy.LM("scripted/benchmark", engine=Engine(delay_s), cache=False)
-    program, data = dspy.Predict("question -> answer"), examples(n)
+    program, data = program or dspy.Predict("question -> answer"), examples(n)
     with dspy.context(lm=lm):
         started = time.perf_counter()
         found = nb.evaluate(program, data, is_right, num_threads=threads, executor=executor, progress=False)
         return time.perf_counter() - started, found
 
 
+def waits(question: str) -> dspy.Prediction:
+    """Answer after a while, without a language model."""
+    time.sleep(DELAY_S)
+    return dspy.Prediction(answer="yes")
+
+
+def bare_pool(n: int, threads: int) -> None:
+    """Ask DSPy for each example, in a worker, and keep nothing."""
+    lm = dspy.LM("scripted/benchmark", engine=Engine(DELAY_S), cache=False)
+    program = dspy.Predict("question -> answer")
+
+    def ask(example: dspy.Example) -> None:
+        with dspy.context(lm=lm):
+            program(**example.inputs())
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(ask, examples(n)))
+
+
+def bare_pools(made: Any, n: int, workers: int, threads: int) -> float:
+    """Return the seconds that pools of threads take, one in each worker."""
+    with made.get_client() as client:
+        started = time.perf_counter()
+        client.gather([client.submit(bare_pool, n // workers, threads, pure=False) for _ in range(workers)])
+        return time.perf_counter() - started
+
+
 def walls(n: int, workers: int, threads: int, rounds: int) -> dict[str, float]:
-    """Return the median seconds in one process, on a cluster, and at best, taking turns."""
-    taken: dict[str, list[float]] = {"one process": [], "cluster": []}
+    """Return the median seconds of each way, taking turns, and the ideal."""
+    taken: dict[str, list[float]] = {}
     with cluster(workers) as made:
         for _ in range(rounds):
             here_s, here = timed(None, n, workers * threads, DELAY_S)
             there_s, there = timed(made, n, threads, DELAY_S)
             assert [one.scores for one in here.results] == [one.scores for one in there.results]
             assert (here.score, here.interval, here.n) == (there.score, there.interval, there.n)
-            taken["one process"].append(here_s)
-            taken["cluster"].append(there_s)
+            for name, seconds in (
+                ("one process", here_s),
+                ("cluster", there_s),
+                ("bare pools", bare_pools(made, n, workers, threads)),
+                ("waits only", timed(made, n, threads, 0.0, waits)[0]),
+            ):
+                taken.setdefault(name, []).append(seconds)
     return {
         **{name: statistics.median(times) for name, times in taken.items()},
         "ideal": n * DELAY_S / (workers * threads),

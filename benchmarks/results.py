@@ -79,7 +79,10 @@ def workers(rounds: int) -> Iterator[Row]:
     found = cluster.walls(2000, 2, 32, rounds)
     what = "evaluate 2,000 examples at 50 ms, 2 workers x 32 threads"
     yield Row(what, "one process, 64 threads", "s", found["cluster"], found["one process"])
+    yield Row("the same", "bare thread pools in the same workers", "s", found["cluster"], found["bare pools"])
     yield Row("the same", "ideal: examples x 50 ms / 64", "s", found["cluster"], found["ideal"])
+    what = "the same, of a program that only waits"
+    yield Row(what, "ideal: examples x 50 ms / 64", "s", found["waits only"], found["ideal"])
 
 
 def verdicts(comparisons: int) -> Iterator[Row]:

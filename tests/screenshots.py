@@ -58,7 +58,7 @@ def _progress_is_ready(notebook: Notebook) -> None:
         said = re.search(r"^candidates\n(\d+)$", notebook.text(), re.MULTILINE)
         return int(said[1]) if said else 0
 
-    notebook.wait_until(lambda: scored() >= 8, "no candidates", 240)
+    notebook.wait_until(lambda: scored() >= 8, "no candidates", 900)
 
 
 def _registry_is_ready(notebook: Notebook) -> None:

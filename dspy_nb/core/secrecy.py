@@ -117,7 +117,7 @@ def _hide_in_urls(text: str) -> str:
     def hide(match: re.Match[str]) -> str:
         return f"{match[1]}={_HIDDEN}" if _is_credential(match[1]) or match[1] in _SIGNATURES else match[0]
 
-    # Most texts have nothing of the kind, which shows in a tenth of the time.
+    # Most texts have nothing of the kind, which shows in a twentieth of the time.
     if "://" in text:
         text = _USER.sub("", text)
     return _IN_QUERY.sub(hide, text) if "=" in text else text

@@ -209,7 +209,6 @@ def evaluate(
                 cached=sum(outcome.cached for outcome in finished),
                 at_once=at_once,
                 interrupted=len(finished) < len(jobs) and not stop.is_set(),
-                # Looked for once somebody asks: a seventh of what a cached answer takes.
                 findings=tuple(finding.text for finding in evaluation.findings) if events.listeners else (),
                 waited_s=waited(),
             )

@@ -173,7 +173,7 @@ class _Dispatch:
         self._ours = False  # whether the executor is one that we made
         # Each task has its share of a rate limit, so there must not be more of them than there are shares.
         self._most_tasks = width_of(self.executor, self.dask) if limits_in_force() else None
-        self._size = self.share.size(number, self._width)
+        self._size = self._largest = self.share.size(number, self._width)
         self._source = iter(self.source)
         self._jobs: list[Job] = []  # those taken
         self._waiting: deque[Chunk] = deque()
@@ -368,11 +368,14 @@ class _Dispatch:
                 left.append(place)
             else:
                 self._record(place, outcome)
-        if left:  # what a task does in its time is what the next ones get
-            done = len(chunk.places) - len(left)
+        # What a task does in its time is what the next ones get, and more where it had time left.
+        done = len(chunk.places) - len(left)
+        if left:
             self._size = min(self._size, self.share.whole(max(done, self.share.threads)))
-            if not getattr(self.source, "over", False):
-                self._waiting.appendleft(replace(chunk, places=left, deaths=0))
+        elif done >= self._size:
+            self._size = min(2 * self._size, self._largest)
+        if left and not getattr(self.source, "over", False):
+            self._waiting.appendleft(replace(chunk, places=left, deaths=0))
 
     def _alone(self, chunk: Chunk) -> bool:
         """Whether nothing else may be under way with a chunk, so that what happens to it is its own doing."""

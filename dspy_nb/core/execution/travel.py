@@ -261,7 +261,7 @@ def _work_of(task: RemoteTask) -> Any:
         return _WORK.get(task.key)
 
 
-# Field by field, which takes a third of what pickle takes for a frozen dataclass.
+# Field by field, which takes a quarter of what pickle takes for a frozen dataclass.
 _FIELDS: Final = {
     cls: attrgetter(*(each.name for each in fields(cls))) for cls in (Job, Outcome, LMCall, Usage)
 }

@@ -227,7 +227,7 @@ def parameters_of(program: dspy.Module, *, frozen: bool = True) -> Iterator[tupl
 def parts_of(program: dspy.Module) -> Iterator[tuple[str, Any]]:
     """Yield every module and predictor of a program with its name, each once, itself first, as "self".
 
-    DSPy's ``named_sub_modules`` looks at every message of the modules' histories, 100 µs for each past call.
+    DSPy's ``named_sub_modules`` walks through the modules' histories too, up to 10,000 calls each.
     """
     import dspy
 

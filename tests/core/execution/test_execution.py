@@ -627,7 +627,8 @@ def test_after_a_task_that_could_not_do_it_all_the_next_ones_get_as_much_as_it_d
         ev = evaluate(Echo(), numbers(30), _same_number, executor=pool, num_threads=2)
     assert ev.complete
     assert ev.correct == 30
-    assert given == [30, *[4] * 6, 2]  # 26 are handed back
+    assert given[:2] == [30, 4]  # 26 are handed back
+    assert max(given[2:]) == 8  # after one that had time left
 
 
 def test_a_task_gets_what_keeps_all_its_threads_busy_to_the_end() -> None:
