@@ -51,13 +51,14 @@ demo: $(VENV)/demo.stamp
 lab: model
 	@$(BIN)/jupyter lab notebooks
 
-# All in one run: tests, widgets and notebooks share two workers, which are started once and end together. Types are
-# checked beside them, and what is found is said when the tests are over.
+# All in one run: tests, widgets and notebooks share three workers, which are started once and end
+# together: more than there may be processors, for much of it is waiting. Types are checked beside them, and what is found is said
+# when the tests are over.
 .PHONY: test
 test: model
 	@$(STYLE)
 	@$(ISOLATED) $(BIN)/mypy >"$$scratch/types" 2>&1 & types=$$!; failed=0; \
-	  $(PYTEST) -n 2 -m "not slow" tests $(NOTEBOOKS) || failed=$$?; \
+	  $(PYTEST) -n 3 -m "not slow" tests $(NOTEBOOKS) || failed=$$?; \
 	  wait $$types || failed=1; cat "$$scratch/types"; exit $$failed
 
 STYLE = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo && \
