@@ -51,9 +51,9 @@ demo: $(VENV)/demo.stamp
 lab: model
 	@$(BIN)/jupyter lab notebooks
 
-# All in one run: tests, widgets and notebooks share three workers, which are started once and end
-# together: more than there may be processors, for much of it is waiting. Types are checked beside them, and what is found is said
-# when the tests are over.
+# All in one run: tests, widgets and notebooks share three workers, which are started once and end together; more than
+# there may be processors, for much of it is waiting. Types are checked beside them, and what is found is said at the
+# end.
 .PHONY: test
 test: model
 	@$(STYLE)

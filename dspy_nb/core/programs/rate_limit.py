@@ -47,7 +47,8 @@ class RateLimit:
     minutes. Where a language model reports no tokens, one is counted for four bytes of prompt and answer.
 
     An error that says when to try again (``Retry-After``) holds up all requests of the run for so long, the one
-    that DSPy tries again with them. Without such a hint DSPy waits as it always does, 1, 2, 4 ... seconds.
+    that DSPy tries again with them; on workers of an executor all those of one worker, for the others hear it
+    themselves with their next request. Without such a hint DSPy waits as it always does, 1, 2, 4 ... seconds.
 
     One object is one limit: runs that are given the same one share it, at the same time or one after the other. It
     makes no difference between language models.

@@ -298,7 +298,7 @@ def test_a_call_of_the_embedded_model_that_hangs_is_one_error(monkeypatch: pytes
         run = optimize(
             Registry(ROOT / "registry").load("sentiment@1.0.0"), trainset=asked_of[8:12], valset=asked_of[:6],
             metric=METRIC, optimizer="LabeledFewShot", options={"k": 0}, num_threads=2,
-            budget=Budget(call_seconds=6),
+            budget=Budget(call_seconds=12),
         )  # fmt: skip
     over.set()
     assert run.stopped_by is None
