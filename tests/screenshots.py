@@ -158,7 +158,7 @@ def _pictures(notebook: Notebook, output: int, name: str) -> list[Path]:
             "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", title
         )
         for size, width in _WIDTHS.items():
-            notebook.page.set_viewport_size({"width": width, "height": 1400})
+            notebook.page.set_viewport_size({"width": width, "height": 2600})
             notebook.page.wait_for_timeout(1500)  # for the theme's style sheet, and JupyterLab's layout
             file = FOLDER / f"{name}-{theme}-{size}.png"
             notebook.screenshot(file, f".jp-CodeCell >> nth={output} >> .jp-Cell-outputArea")
