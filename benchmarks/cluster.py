@@ -19,13 +19,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 os.environ.setdefault("DSPY_CACHEDIR", tempfile.mkdtemp(prefix="dspy-nb-bench-"))
 
 import dspy
-from evaluate import Engine, examples, is_right
+from evaluate import Engine, examples, is_right, pool
 
 import dspy_nb as nb
 
@@ -62,15 +61,9 @@ def waits(question: str) -> dspy.Prediction:
 
 def bare_pool(n: int, threads: int) -> None:
     """Ask DSPy for each example, in a worker, and keep nothing."""
-    lm = dspy.LM("scripted/benchmark", engine=Engine(DELAY_S), cache=False)
     program = dspy.Predict("question -> answer")
-
-    def ask(example: dspy.Example) -> None:
-        with dspy.context(lm=lm):
-            program(**example.inputs())
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(ask, examples(n)))
+    program.set_lm(dspy.LM("scripted/benchmark", engine=Engine(DELAY_S), cache=False))
+    pool(program, examples(n), threads)
 
 
 def bare_pools(made: Any, n: int, workers: int, threads: int) -> float:

@@ -35,19 +35,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 import dspy_nb
 
 __all__ = [
-    *(
-        "DARK",
-        "LIGHT",
-        "Lab",
-        "Notebook",
-        "find_browser",
-        "lab",
-        "open_notebook",
-        "show_in_theme",
-        "start_lab",
-    ),
+    "DARK", "LIGHT", "Lab", "Notebook", "find_browser", "lab", "open_notebook", "show_in_theme", "start_lab",
     "started_browser",
-]
+]  # fmt: skip
 
 LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
 

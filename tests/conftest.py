@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import gc
 import itertools
 import os
 import shutil
@@ -47,17 +46,6 @@ def pytest_configure() -> None:
     """Let Ctrl-C interrupt: a shell that starts the tests in the background has it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
-    """Leave out of every later garbage collection what is there for the whole run: DSPy, SciPy and all tests."""
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,20 @@ import nbformat
 from PIL import Image
 
 from tests import ROOT
-from tests.browser import Notebook, find_browser, python_notebook, start_lab, started_browser
+from tests.browser import (
+    DARK,
+    LIGHT,
+    Notebook,
+    find_browser,
+    python_notebook,
+    show_in_theme,
+    start_lab,
+    started_browser,
+)
 
 FOLDER = ROOT / "notebooks" / "images"
 
-_THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+_THEMES = {"light": LIGHT, "dark": DARK}
 _WIDTHS = {"narrow": 640, "wide": 1200}
 _COLOURS = 128  # keeps a picture below 150 KB
 
@@ -154,9 +163,7 @@ def main(names: Sequence[str]) -> int:
 def _pictures(notebook: Notebook, output: int, name: str) -> list[Path]:
     made = []
     for theme, title in _THEMES.items():
-        notebook.page.evaluate(
-            "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", title
-        )
+        show_in_theme(notebook.page, title)
         for size, width in _WIDTHS.items():
             notebook.page.set_viewport_size({"width": width, "height": 2600})
             notebook.page.wait_for_timeout(1500)  # for the theme's style sheet, and JupyterLab's layout

@@ -1,4 +1,4 @@
-"""A scripted language model that travels to other processes, and counts its calls in a file."""
+"""What travels to other processes: an LM by script that counts its calls in a file; examples; a metric."""
 
 from __future__ import annotations
 
@@ -46,3 +46,12 @@ class TravellingEngine(ScriptedEngine):
 
 def travelling_lm(engine: TravellingEngine, name: str = "scripted/model", **more) -> dspy.LM:
     return dspy.LM(name, engine=engine, **{"cache": False, **more})
+
+
+def numbers(n: int) -> list[dspy.Example]:
+    """Return examples that are numbers."""
+    return [dspy.Example(number=i).with_inputs("number") for i in range(n)]
+
+
+def same_number(gold, pred, trace=None) -> bool:
+    return gold.number == pred.number

@@ -72,19 +72,21 @@ class Courier:
 
     def get(self, request: dict[str, Any], ignored: list[str] | None = None) -> Any:
         """Return an answer, ``None`` if it must be asked for (DSPy calls this)."""
-        answer = self._cache.get(told_apart(request, mark_of(dspy.settings.lm)), ignored)
+        mark = mark_of(dspy.settings.lm)
+        answer = self._cache.get(told_apart(request, mark), ignored)
         if answer is None:
             self._began[threading.get_ident()] = time.perf_counter()
         else:
-            self.new.append(Answer(request, ignored, None, None, mark_of(dspy.settings.lm)))
+            self.new.append(Answer(request, ignored, None, None, mark))
         return answer
 
     def put(self, request: dict[str, Any], value: Any, ignored: list[str] | None = None, **_: Any) -> None:
         """Keep an answer that was asked for (DSPy calls this)."""
         began = self._began.pop(threading.get_ident(), None)
         ms = None if began is None else 1000 * (time.perf_counter() - began)
-        self._cache.put(told_apart(request, mark_of(dspy.settings.lm)), value, ignored)
-        self.new.append(Answer(request, ignored, value, ms, mark_of(dspy.settings.lm)))
+        mark = mark_of(dspy.settings.lm)
+        self._cache.put(told_apart(request, mark), value, ignored)
+        self.new.append(Answer(request, ignored, value, ms, mark))
 
     def learn(self, known: Iterable[Known]) -> None:
         """Take in what the run knows."""
@@ -138,9 +140,8 @@ class _KnownAlone:
             self.looking.discard(threading.get_ident())
         if answer is None:
             raise NotKnown
-        self._found.setdefault(threading.get_ident(), []).append(
-            Known(told_apart(request, mark_of(dspy.settings.lm)), ignored, answer)
-        )
+        known = Known(told_apart(request, mark_of(dspy.settings.lm)), ignored, answer)
+        self._found.setdefault(threading.get_ident(), []).append(known)
         return answer
 
     def take(self) -> list[Known]:

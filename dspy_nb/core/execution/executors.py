@@ -321,10 +321,11 @@ class _Dispatch:
 
     def _carry(self, error: CannotLoad) -> None:
         """Take the module that workers lack along from now on."""
-        assert isinstance(self.task, RemoteTask)
+        assert isinstance(self.task, RemoteTask)  # the other one packs nothing
+        assert self.repack is not None
         if error.key != self.task.key:  # that has been done
             return
-        if self.repack is None or error.missing in self.task.carried or not carry(error.missing):
+        if error.missing in self.task.carried or not carry(error.missing):
             hint = "; install it where they are" if error.missing else ""
             raise InputError(f"the executor's workers cannot load the work: {error_text(error)}{hint}")
         self.task = self.repack()

@@ -165,12 +165,7 @@ class RemoteTask:
 
     @classmethod
     def of(
-        cls,
-        work: Work,
-        num_threads: int,
-        timeout_s: float | None,
-        lease_s: float,
-        run: str = "",
+        cls, work: Work, num_threads: int, timeout_s: float | None, lease_s: float, run: str = ""
     ) -> RemoteTask:
         """Pack the work, with the DSPy settings in force here.
 

@@ -27,13 +27,10 @@ from dspy_nb.core.execution.travel import Parcel, RemoteTask
 from tests.clusters import dask_client
 from tests.moments import HANG_S, Clock, interrupting, wait_for_workers
 from tests.scripted import ScriptedEngine, classifier, reviews, scripted_lm
+from tests.travelling import numbers, same_number
 
 SENTIMENT = exact_match("sentiment")
 RIGHT = as_metric(lambda gold, pred, trace=None: gold.number == pred.number)
-
-
-def numbers(n: int) -> list[dspy.Example]:
-    return [dspy.Example(number=i).with_inputs("number") for i in range(n)]
 
 
 class Echo(dspy.Module):
@@ -479,7 +476,7 @@ def test_other_processes_do_the_same_work_and_lost_workers_are_replaced(tmp_path
         ev = evaluate(
             Fatal(once_at=5, always_at=21, mark=str(accident)),
             numbers(40),
-            _same_number,
+            same_number,
             executor=pool,
             num_threads=2,
         )
@@ -505,10 +502,6 @@ class Fatal(dspy.Module):
         return dspy.Prediction(number=number)
 
 
-def _same_number(gold, pred, trace=None) -> bool:
-    return gold.number == pred.number
-
-
 def test_what_cannot_travel_is_named(forkserver) -> None:
     with ProcessPoolExecutor(1, mp_context=forkserver) as pool:
         with pytest.raises(
@@ -521,7 +514,7 @@ def test_what_cannot_travel_is_named(forkserver) -> None:
         program = Echo()
         program.lock = threading.Lock()
         with pytest.raises(InputError, match="the program cannot travel"):
-            evaluate(program, numbers(4), _same_number, executor=pool)
+            evaluate(program, numbers(4), same_number, executor=pool)
 
 
 def _unpicklable_metric():
@@ -546,7 +539,7 @@ def test_an_executor_that_is_shut_down_is_refused() -> None:
 def test_a_pool_whose_processes_all_die_is_refused(forkserver) -> None:
     pool = ProcessPoolExecutor(1, mp_context=forkserver, initializer=os._exit, initargs=(1,))
     with pytest.raises(InputError, match="executor keeps losing its workers: BrokenProcessPool"):
-        evaluate(Echo(), numbers(40), _same_number, executor=pool)
+        evaluate(Echo(), numbers(40), same_number, executor=pool)
 
 
 def test_a_pool_that_breaks_for_good_leaves_what_was_answered(caplog, monkeypatch) -> None:
@@ -578,7 +571,7 @@ def test_a_task_hands_back_what_it_has_no_time_for_and_answers_that_cannot_trave
         travel.time.move(1)
         return dspy.Prediction(number=threading.Lock())
 
-    work = Work((program,), ({},), (as_metric(_same_number),), {})
+    work = Work((program,), ({},), (as_metric(same_number),), {})
     task = pickle.loads(pickle.dumps(RemoteTask.of(work, num_threads=1, timeout_s=None, lease_s=4)))
     parcel = Parcel([Job(example) for example in numbers(20)])
     outcomes = task.unpack(task(task.pack(parcel))).outcomes
@@ -624,7 +617,7 @@ def test_after_a_task_that_could_not_do_it_all_the_next_ones_get_as_much_as_it_d
 
     monkeypatch.setattr(threads, "run", do_four)
     with ThreadPoolExecutor(1) as pool:
-        ev = evaluate(Echo(), numbers(30), _same_number, executor=pool, num_threads=2)
+        ev = evaluate(Echo(), numbers(30), same_number, executor=pool, num_threads=2)
     assert ev.complete
     assert ev.correct == 30
     assert given[:2] == [30, 4]  # 26 are handed back

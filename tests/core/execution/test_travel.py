@@ -24,6 +24,7 @@ from dspy_nb.core.execution.attempts import Failure, Job, Outcome
 from dspy_nb.core.programs.lm_call import LMCall
 from dspy_nb.core.programs.usage import Usage
 from tests.clusters import dask_client
+from tests.travelling import numbers, same_number
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:ResourceWarning")
 
@@ -51,14 +52,6 @@ class Shouting(dspy.Module):
 def right(gold, pred, trace=None):
     return isinstance(pred.text, own_texts.Marked) and pred.text.text == f"{gold.number}!"
 '''
-
-
-def numbers(n: int) -> list[dspy.Example]:
-    return [dspy.Example(number=i).with_inputs("number") for i in range(n)]
-
-
-def same_number(gold, pred, trace=None) -> bool:
-    return gold.number == pred.number
 
 
 @pytest.fixture(params=["pool", "dask"])

@@ -21,7 +21,7 @@ from dspy_nb.core.programs.rate_limit import limits_in_force
 from tests.clusters import dask_client
 from tests.moments import HANG_S
 from tests.scripted import classifier, reviews
-from tests.travelling import TravellingEngine, travelling_lm
+from tests.travelling import TravellingEngine, same_number, travelling_lm
 
 pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore")]  # of Dask's and ipyparallel's own
 
@@ -128,10 +128,6 @@ def test_a_scheduler_that_does_not_answer_is_told_and_so_is_a_missing_dask(
 
 def in_force(number: int) -> dspy.Prediction:
     return dspy.Prediction(number=number, text=" + ".join(map(str, limits_in_force())))
-
-
-def same_number(gold, pred, trace=None) -> bool:
-    return gold.number == pred.number
 
 
 def test_workers_share_a_rate_limit(forkserver: Any) -> None:

@@ -20,16 +20,9 @@ from dspy_nb.core.execution import chunks, executors, travel
 from dspy_nb.core.execution import dask as clusters
 from tests.clusters import dask_client
 from tests.moments import HANG_S
+from tests.travelling import numbers, same_number
 
 pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore")]  # of Dask's own: ports, closed loops
-
-
-def numbers(n: int) -> list[dspy.Example]:
-    return [dspy.Example(number=i).with_inputs("number") for i in range(n)]
-
-
-def same_number(gold, pred, trace=None) -> bool:
-    return gold.number == pred.number
 
 
 class Fatal(dspy.Module):

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbconvert import HTMLExporter
 
-from tests.browser import Notebook
+from tests.browser import DARK, LIGHT, Notebook
 from tests.notebook.browser.test_looks import show_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
@@ -86,7 +86,7 @@ def _fits_its_cell(notebook: Notebook, number: int, folder: Path) -> None:
     """Open an example of the table below a cell, and look at it in both themes."""
     box = notebook.output(number).locator(".examples")
     box.get_by_role("button", name=re.compile(r"Example \d+, more")).first.click()
-    for theme, width in (("JupyterLab Light", 640), ("JupyterLab Dark", 1200)):
+    for theme, width in ((LIGHT, 640), (DARK, 1200)):
         show_in(notebook.page, theme, width)
         outside = notebook.output(number).bounding_box()
         for part in (box, box.locator(".tools")):

@@ -15,12 +15,12 @@ from dspy_nb.views.listings import Listing
 from dspy_nb.views.rendering.html import to_html
 from tests import ROOT
 from tests.accessibility import OF_LOOKS, OUTPUTS, violations
-from tests.browser import Notebook, show_in_theme
+from tests.browser import DARK, LIGHT, Notebook, show_in_theme
 from tests.notebook.browser.paced import Pace
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
-_LOOKS = (("JupyterLab Light", 640), ("JupyterLab Dark", 1200))
+_LOOKS = ((LIGHT, 640), (DARK, 1200))
 _PICTURES = os.environ.get("DSPY_NB_PICTURES")  # a folder, for who wants to look as well
 
 _SETUP = """

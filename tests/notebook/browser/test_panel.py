@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import Notebook
+from tests.browser import DARK, LIGHT, Notebook
 from tests.notebook.browser.paced import Pace
 from tests.notebook.browser.test_looks import show_in
 
@@ -195,7 +195,7 @@ def test_the_end_says_the_verdict_first_and_what_to_do_next_and_tab_goes_from_ca
         assert text.index(first) < text.index("Next: ") < text.index("LM calls answered"), text
         assert step in text
     assert "my-model@1.0.0" in notebook.output(2).inner_text()
-    for theme, width in (("JupyterLab Light", 640), ("JupyterLab Dark", 1200)):
+    for theme, width in ((LIGHT, 640), (DARK, 1200)):
         show_in(notebook.page, theme, width)
         better, no_difference, searched = (
             notebook.output(number).locator(".dspy-nb .bar > div").last.evaluate(_COLOUR)

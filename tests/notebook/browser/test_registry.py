@@ -9,6 +9,7 @@ import pytest
 
 from dspy_nb.core.registry.registry import Registry
 from tests import ROOT
+from tests.browser import DARK, LIGHT
 from tests.registry_samples import GATE
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
@@ -117,7 +118,7 @@ def test_versions_are_browsed_compared_promoted_rolled_back_and_there_after_a_re
 
 @pytest.mark.parametrize(
     ("theme", "width"),
-    [("JupyterLab Light", 640), pytest.param("JupyterLab Dark", 1200, marks=pytest.mark.slow)],
+    [(LIGHT, 640), pytest.param(DARK, 1200, marks=pytest.mark.slow)],
 )
 def test_a_comparison_reads_from_the_older_to_the_newer_and_nothing_is_cut_off(
     open_notebook, registry, tmp_path, theme, width
