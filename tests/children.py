@@ -11,8 +11,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
+
+from tests.moments import HANG_S
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
@@ -21,6 +24,11 @@ FORKED.set_forkserver_preload(
         *("distributed.nanny", "hypothesis.stateful", "pytest"),
     ]
 )
+
+
+def meet(n: int) -> Barrier:
+    """Return where n processes wait for each other; if one of them never comes, the others fail."""
+    return FORKED.Barrier(n, timeout=HANG_S)
 
 
 # Starting a process reads the status of others that have ended; it can be read once, by one thread.

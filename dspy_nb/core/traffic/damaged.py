@@ -10,13 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from dspy_nb.core.storage.files import explain_failure
-
 ENDS: Final = ("", "-journal", "-shm", "-wal")
 """What the names of a file, and of those that SQLite keeps beside it, end with."""
 
 _DAMAGED: Final = ".damaged-"
 _STAMP: Final = "%Y%m%dT%H%M%S%fZ"
+
+
+Identity = tuple[int, int]
+"""What a file stays the same by, whatever its name."""
 
 
 class Aside(NamedTuple):
@@ -34,8 +36,8 @@ class Aside(NamedTuple):
         )
 
 
-def identity_of(path: Path) -> tuple[int, int] | None:
-    """Return what a file stays the same by, whatever its name; ``None`` where there is none."""
+def identity_of(path: Path) -> Identity | None:
+    """Return which file is there; ``None`` where there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 (pathlib takes longer)
     except OSError:
@@ -68,8 +70,10 @@ def signature_of(path: Path) -> list[tuple[int, int]]:
     return found
 
 
-def set_aside(path: Path, identity: tuple[int, int] | None) -> Path | None:
+def set_aside(path: Path, identity: Identity | None) -> Path | None:
     """Give a damaged file and what SQLite keeps beside it another name; nothing in them is changed.
+
+    Call it ``alone_in`` the folder: who opens the file while it moves may begin a log beside the new one.
 
     Args:
         path: The file.
@@ -79,33 +83,38 @@ def set_aside(path: Path, identity: tuple[int, int] | None) -> Path | None:
         Where it is now; ``None`` if another process was faster.
 
     Raises:
-        RegistryError: The disk refuses it.
+        OSError: The disk refuses it.
     """
-    with explain_failure(f"set {path} aside"), _alone_in(path.parent):
-        if identity_of(path) != identity:
-            return None
-        aside = path.with_name(f"{path.name}{_DAMAGED}{datetime.now(UTC):{_STAMP}}")
-        # The file itself last: beside a new one the log of an old one is taken for its own.
-        for end in reversed(ENDS):
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(f"{path}{end}", f"{aside}{end}")  # noqa: PTH104
+    if identity_of(path) != identity:
+        return None
+    aside = path.with_name(f"{path.name}{_DAMAGED}{datetime.now(UTC):{_STAMP}}")
+    # The file itself last: beside a new one the log of an old one is taken for its own.
+    for end in reversed(ENDS):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(f"{path}{end}", f"{aside}{end}")  # noqa: PTH104
     return aside
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process sets a file of this folder aside; the end of a process frees it."""
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until nobody else opens, makes or sets aside a file of this folder; the end of a process frees it."""
     try:
         import fcntl
-    except ImportError:  # Windows, which renames no file that another process has open
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (
+        ImportError,
+        OSError,
+    ):  # Windows renames no file that is open; who may not list it sets none aside
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # a disk that knows no locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        with contextlib.suppress(OSError):  # a child that was forked meanwhile keeps the descriptor
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 
@@ -121,6 +130,11 @@ def list_asides(path: Path) -> list[Aside]:
                     at = datetime.strptime(name.removeprefix(beginning), _STAMP).isoformat()
                     found[name] = Aside(path.with_name(name), at)
     return [found[name] for name in sorted(found)]
+
+
+def find_aside(path: Path, identity: Identity | None) -> Path | None:
+    """Return where the file of this identity was set aside, ``None`` if it was not."""
+    return next((aside.path for aside in list_asides(path) if identity_of(aside.path) == identity), None)
 
 
 def is_aside(name: str) -> bool:

@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from dspy_nb.core.errors import Corrupt, DspyNbError, InputError, Refused, RegistryError
 from dspy_nb.core.storage.files import explain_failure, make_folders
 from dspy_nb.core.text import one_line
-from dspy_nb.core.traffic.damaged import ENDS, identity_of, is_damage, list_asides, set_aside, signature_of
+from dspy_nb.core.traffic.damaged import (
+    ENDS,
+    Identity,
+    alone_in,
+    find_aside,
+    identity_of,
+    is_damage,
+    list_asides,
+    set_aside,
+    signature_of,
+)
 from dspy_nb.core.traffic.schema import VERSION, make_tables, migrate
 
 if TYPE_CHECKING:
@@ -49,7 +59,7 @@ class TrafficFile:
         self.fill: Callable[[sqlite3.Connection, Path | None], None] | None = None
         self.generation = 0
         self._writer, self._reader = _Slot(self._open), _Slot(self._open)
-        self._identity: tuple[int, int] | None = None  # of the file that was opened
+        self._identity: Identity | None = None  # of the file that was opened
         self._replaces: Path | None = None  # what was set aside for it
         self._setting_aside = threading.Lock()
 
@@ -95,13 +105,13 @@ class TrafficFile:
                 untouched = before == signature_of(self.path) or found != identity_of(self.path)
                 if not is_damage(error) or not untouched:
                     raise damage from None
-                if (aside := set_aside(self.path, found)) is not None:
-                    self._identity, self._replaces = None, aside
+                with explain_failure(f"set {self.path} aside"), alone_in(self.path.parent):
+                    aside = set_aside(self.path, found)
+                if aside is not None:
                     logger.error("%s; it is kept as %s, and a new file goes on", damage, aside.name)
+                self._identity, self._replaces = None, find_aside(self.path, found)
             finally:
                 fresh.close()  # after it has moved: a file that is closed is tidied up
-            if self._identity is None:
-                self.close()
         with self.writing() as connection:
             return work(connection)
 
@@ -116,25 +126,24 @@ class TrafficFile:
         What the system still writes to that one is lost. If it was set aside, by whichever process, this one goes
         on with the new one.
         """
-        if self._identity is not None and self._identity != identity_of(self.path):
-            self._replaces = next(
-                (aside.path for aside in list_asides(self.path) if identity_of(aside.path) == self._identity),
-                None,
-            )
+        identity = identity_of(self.path)
+        if self._identity is not None and self._identity != identity:
+            self._replaces = find_aside(self.path, self._identity)
             if self._replaces is None:
                 raise RegistryError(
                     f"{self.path} was deleted or replaced while this process used it: put it back, or restart to "
                     "go on with what is there now"
                 )
             self._identity = None
-            self.close()
+        if slot.identity != identity:
+            slot.close()
         with slot.using(self.path, begin, doing) as connection:
             yield connection
         if self._identity is None:
-            self._identity = identity_of(self.path)
+            self._identity = slot.identity
             self.generation += 1
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> tuple[sqlite3.Connection, Identity | None]:
         return _open(self.path, self._make)
 
     def _make(self, connection: sqlite3.Connection) -> None:
@@ -149,9 +158,14 @@ class TrafficFile:
 
 
 class _Slot:
-    """A connection that is opened when it is needed, anew in a process that was forked."""
+    """A connection that is opened when it is needed, anew in a process that was forked.
 
-    def __init__(self, open_one: Callable[[], sqlite3.Connection]) -> None:
+    Attributes:
+        identity: Which file was opened last.
+    """
+
+    def __init__(self, open_one: Callable[[], tuple[sqlite3.Connection, Identity | None]]) -> None:
+        self.identity: Identity | None = None
         self._open = open_one
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -172,7 +186,7 @@ class _Slot:
         with self._lock:
             try:
                 if self._connection is None:
-                    self._connection = self._open()
+                    self._connection, self.identity = self._open()
                     self._finalizer = weakref.finalize(self, self._connection.close)
                 connection = self._connection
                 connection.execute(begin)
@@ -203,16 +217,13 @@ class _Slot:
                 self._connection = None
 
 
-def _open(path: Path, make: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
-    import sqlite3
-
-    with explain_failure(f"create {path}"):
-        make_folders(path.absolute().parent)
-        if not _is_there(path):
-            _create(path, make)
-    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+def _open(
+    path: Path, make: Callable[[sqlite3.Connection], None]
+) -> tuple[sqlite3.Connection, Identity | None]:
+    """Return a connection to the file, which is made if there is none, and which file it is."""
+    connection, version, identity = _connect(path, make)
     try:
-        if (version := _read_version(connection)) > VERSION:
+        if version > VERSION:
             raise Refused(f"{path} was written by a newer dspy_nb: upgrade to read it")
         if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise Corrupt(f"{path} is not a file of traffic, but another database: move it away")
@@ -230,7 +241,31 @@ def _open(path: Path, make: Callable[[sqlite3.Connection], None]) -> sqlite3.Con
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, identity
+
+
+def _connect(
+    path: Path, make: Callable[[sqlite3.Connection], None]
+) -> tuple[sqlite3.Connection, int, Identity | None]:
+    """Return a connection that has its file and log open, the version of the file, and which file it is."""
+    import sqlite3
+
+    with explain_failure(f"create {path}"):
+        make_folders(path.absolute().parent)
+    with alone_in(path.parent):
+        with explain_failure(f"create {path}"):
+            if not _is_there(path):
+                _create(path, make)
+        # SQLite must not make the file itself: for a moment it would be one that is empty.
+        address = f"{path.absolute().as_uri()}?mode=rw"
+        connection = sqlite3.connect(
+            address, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            return connection, _read_version(connection), identity_of(path)
+        except BaseException:
+            connection.close()
+            raise
 
 
 def _is_there(path: Path) -> bool:
@@ -251,7 +286,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _create(path: Path, make: Callable[[sqlite3.Connection], None]) -> None:
-    """Make a new file: whole, or not there. Where another process is faster, its file stays."""
+    """Make a new file: whole, or not there."""
     import sqlite3
 
     temporary = path.with_name(f".tmp-{secrets.token_hex(8)}.{path.name}")
@@ -264,9 +299,12 @@ def _create(path: Path, make: Callable[[sqlite3.Connection], None]) -> None:
             connection.execute("COMMIT")
         finally:
             connection.close()
-        # Where a disk knows no hard links, SQLite makes the file at its place.
-        with contextlib.suppress(OSError):
+        try:
             os.link(temporary, path)
+        except FileExistsError:  # where a disk knows no locks, another process was faster
+            return
+        except OSError:  # a disk that knows no hard links
+            os.rename(temporary, path)  # noqa: PTH104
     finally:
         for end in ENDS:
             with contextlib.suppress(OSError):

@@ -22,7 +22,7 @@ from dspy_nb.core.deployment.objectives import MonitorSettings, level_of, load_s
 from dspy_nb.core.errors import InputError, NoPrediction, NotFound, RegistryError, RegistryWarning
 from dspy_nb.core.evidence import HealthEvidence, read_evidence
 from dspy_nb.core.registry.registry import Registry
-from tests.children import FORKED, Children
+from tests.children import Children, meet
 from tests.moments import HANG_S
 from tests.registry_samples import EVALUATION, GATE, program, registry_of
 from tests.scripted import ScriptedEngine, scripted_lm
@@ -467,7 +467,7 @@ def test_of_many_processes_that_look_at_once_one_rolls_back_and_one_tells(
     staging: Environment, children: Children
 ) -> None:
     degrade(staging)
-    together = FORKED.Barrier(4)
+    together = meet(4)
     lookers = [children(looked, staging.registry.root, together) for _ in range(4)]
     counts = [found for looker in lookers for found in looker.rest()]
     assert len(counts) == 4

@@ -12,7 +12,7 @@ import dspy
 import pytest
 
 from dspy_nb.core.errors import InputError, NoPrediction, NotFound, RegistryError
-from tests.children import FORKED, Children
+from tests.children import Children, meet
 from tests.core.ab.test_assignment import Clock
 from tests.core.traffic.users import OPEN_S, USERS, Later, User
 from tests.scripted import scripted_lm
@@ -248,7 +248,7 @@ def stored_by(kind: type[User], name: str, root: Path, n: int, together: Any = N
 
 def test_many_writers_at_once_lose_nothing(user: Any, children: Children) -> None:
     user.closed()
-    together = FORKED.Barrier(8)
+    together = meet(8)
     writers = [children(stored_by, type(user), str(k), user.root, 50, together) for k in range(8)]
     returned = [request_id for writer in writers for request_id in writer.rest()]
     assert len(set(returned)) == user.total() == 400

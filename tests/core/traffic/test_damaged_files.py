@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 from dspy_nb.core.errors import Corrupt, NotFound, RegistryError
 from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.traffic import file as traffic_file
+from dspy_nb.core.traffic.damaged import alone_in
 from tests import name_of
-from tests.children import FORKED, Children
+from tests.children import Children, meet
 from tests.core.traffic.damages import (
     DAMAGES,
     OTHERS,
@@ -110,23 +112,47 @@ def serves_uncounted(user: Any) -> bool:
 def ask_together(user: type[User], root: Path, number: int, together: Barrier) -> Iterator[int]:
     os.fsync = lambda _: None
     traffic_file._OTHERS_WRITE_WITHIN_S = 0.001  # type: ignore[misc]
-    view = user(root)
     together.wait()
+    view = user(root)
     for again in range(25):
         view.ask(f"{number} {again}")
         yield 1
 
 
-@pytest.mark.parametrize("damage", [garbage, empty], ids=name_of)
+@pytest.mark.parametrize("damage", [garbage, middle, empty], ids=name_of)
 def test_of_many_processes_that_find_the_damage_one_sets_it_aside_and_none_loses_a_request(
     user: Any, children: Children, damage: Callable[[Path], None]
 ) -> None:
     damage(user.closed())
-    together = FORKED.Barrier(4)
+    together = meet(4)
     writers = [children(ask_together, type(user), user.root, number, together) for number in range(4)]
     assert sum(sum(writer.rest()) for writer in writers) == 100
     assert len(user.asides) == 1
     assert user.again().total() == 100
+
+
+def test_a_child_that_was_forked_meanwhile_does_not_keep_the_folder_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+    monkeypatch.setattr(
+        os, "open", lambda *given: os.dup(real(*given))
+    )  # the other one stays open, as in a child
+    with alone_in(tmp_path):
+        pass
+    with alone_in(tmp_path):
+        pass
+
+
+def test_a_disk_without_hard_links_gets_its_files_whole(user: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    garbage(user.closed())
+    monkeypatch.setattr(os, "link", refuse)
+    user.ask("after")
+    assert (user.total(), user.again().total(), len(user.asides)) == (1, 1, 1)
+    assert not list(user.path.parent.glob(".tmp-*"))
 
 
 @pytest.mark.parametrize("damage", [garbage, truncated, header, middle, no_index], ids=name_of)

@@ -22,7 +22,7 @@ from dspy_nb.core.registry.registry import Registry
 from dspy_nb.core.traffic import file as traffic_file
 from dspy_nb.core.traffic.schema import VERSION
 from dspy_nb.core.traffic.store import Traffic
-from tests.children import FORKED, Children
+from tests.children import Children, meet
 from tests.core.traffic.damages import no_index
 from tests.registry_samples import EVALUATION, registry_of
 
@@ -154,7 +154,7 @@ def test_processes_that_open_an_old_file_at_once_bring_it_forward_once(
     tmp_path: Path, children: Children
 ) -> None:
     restore("running", path := tmp_path / "t.sqlite3")
-    together = FORKED.Barrier(4)
+    together = meet(4)
     readers = [children(opened_by, path, together) for _ in range(4)]
     assert [list(reader.rest()) for reader in readers] == [[30]] * 4
 
