@@ -1,14 +1,19 @@
-"""Object storage for the tests: moto's S3 server in this process, which counts the requests."""
+"""Object storage for the tests: moto's S3 server in this process, which counts the requests.
+
+It does one after the other, and whole ones only, as S3 does and moto alone does not.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -42,12 +47,19 @@ def s3_server() -> Iterator[Server]:
 
     app = DomainDispatcherApplication(create_backend_app)
     requests: list[str] = []
+    one_at_a_time = threading.Lock()
 
-    def counted(environ: dict[str, str], start: object) -> object:
-        requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}")
-        return app(environ, start)
+    def served(environ: dict[str, Any], start: Callable[..., object]) -> Iterable[bytes]:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(length)
+        if len(body) < length:  # who sent it was killed; moto would store the half of it
+            start("400 Bad Request", [])
+            return []
+        with one_at_a_time:  # two that create one name would both find that there is none
+            requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}")
+            return [b"".join(app({**environ, "wsgi.input": io.BytesIO(body)}, start))]
 
-    web = make_server("127.0.0.1", 0, counted, threaded=True, request_handler=Quiet)
+    web = make_server("127.0.0.1", 0, served, threaded=True, request_handler=Quiet)
     thread = threading.Thread(target=web.serve_forever, daemon=True)
     thread.start()
     endpoint = f"http://127.0.0.1:{web.server_port}"
@@ -56,6 +68,8 @@ def s3_server() -> Iterator[Server]:
         "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
     }  # fmt: skip
     try:
+        # What an earlier server of this process held is still there.
+        urllib.request.urlopen(f"{endpoint}/moto-api/reset", data=b"").close()
         made = urllib.request.Request(
             f"{endpoint}/bucket", method="PUT", headers={"Authorization": AUTHORIZED}
         )
