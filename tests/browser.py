@@ -73,6 +73,7 @@ if "JPY_SESSION_NAME" not in __import__("os").environ:
     del name
 """
 _TIMEOUT_S = 240.0  # ends what hangs; a busy machine is not a bug
+_LOOK_EVERY_MS = 200
 _HAS_KERNEL = (
     "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status in {idle: 1, busy: 1}"
 )
@@ -320,7 +321,7 @@ class Notebook:
         deadline = time.monotonic() + timeout_s
         while not holds():
             assert time.monotonic() < deadline, f"after {timeout_s:g} s: {what}\n{self.text()}"
-            self.page.wait_for_timeout(50)
+            self.page.wait_for_timeout(_LOOK_EVERY_MS)
 
     def text(self) -> str:
         """Return what the notebook says, with its outputs."""
