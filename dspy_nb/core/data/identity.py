@@ -56,7 +56,7 @@ def example_id(example: dspy.Example) -> str:
             "mark them with example.with_inputs('field') or load_examples(..., inputs=['field'])"
         )
     inputs = {name: value for name, value in example.items() if name in keys}
-    return hashlib.sha256(_canonical_fields(inputs)).hexdigest()[:16]
+    return hashlib.sha256(_fields_text(inputs).encode("ascii")).hexdigest()[:16]
 
 
 def input_names(example: dspy.Example) -> set[str] | None:
@@ -74,40 +74,42 @@ def value_key(value: Any) -> str:
     Raises:
         InputError: The value has no content that can be hashed.
     """
-    return _canonical_json(value).decode("ascii")
+    try:
+        return _ENCODER.encode(_canonical(value))
+    except RecursionError:
+        raise InputError("cannot hash a value that contains itself or is nested too deeply") from None
 
 
 def _row_digest(example: dspy.Example, index: int) -> bytes:
     if not isinstance(example, dspy.Example):
         raise InputError(f"item {index}: expected a dspy.Example, got {_kind(example)}")
     keys = input_names(example)
-    fields = dict(example.items())
-    row = {"fields": fields, "inputs": None if keys is None else sorted(keys)}
-    return hashlib.sha256(_canonical_fields(row, fields)).digest()
+    inputs = "null" if keys is None else _names_text(frozenset(keys))
+    row = f'{{"fields":{_fields_text(dict(example.items()))},"inputs":{inputs}}}'
+    return hashlib.sha256(row.encode("ascii")).digest()
 
 
-def _canonical_fields(row: Mapping[str, Any], fields: Mapping[str, Any] | None = None) -> bytes:
-    """Return the canonical JSON of a row; what has none is told by the field of the example that it is in."""
-    try:
-        return _canonical_json(row)
-    except InputError:
-        for name, value in (row if fields is None else fields).items():
-            try:
-                _canonical_json(value)
-            except InputError as error:
-                raise InputError(f"field {name!r} of an example ({type(value).__name__}): {error}") from None
-        raise
+def _fields_text(fields: Mapping[str, Any]) -> str:
+    """Return the canonical JSON of the fields of an example; what has none is told by its field.
+
+    Field by field, for most hold text: two thirds of the time of an encoder for all of them.
+    """
+    parts = []
+    for name, value in fields.items():
+        try:
+            parts.append((name, _quote(value) if type(value) is str else value_key(value)))
+        except InputError as error:
+            raise InputError(f"field {name!r} of an example ({type(value).__name__}): {error}") from None
+    return f"{{{','.join(f'{_quote(name)}:{text}' for name, text in sorted(parts))}}}"
 
 
+@functools.lru_cache
+def _names_text(names: frozenset[str]) -> str:
+    return value_key(sorted(names))
+
+
+_quote: Final = json.encoder.encode_basestring_ascii
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _canonical_json(value: Any) -> bytes:
-    try:
-        text = _ENCODER.encode(_canonical(value))
-    except RecursionError:
-        raise InputError("cannot hash a value that contains itself or is nested too deeply") from None
-    return text.encode("ascii")
 
 
 _STR: Final = frozenset({str})
