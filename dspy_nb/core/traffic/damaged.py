@@ -16,7 +16,6 @@ ENDS: Final = ("", "-journal", "-shm", "-wal")
 _DAMAGED: Final = ".damaged-"
 _STAMP: Final = "%Y%m%dT%H%M%S%fZ"
 
-
 Identity = tuple[int, int]
 """What a file stays the same by, whatever its name."""
 
@@ -102,10 +101,8 @@ def alone_in(folder: Path) -> Iterator[None]:
         import fcntl
 
         descriptor = os.open(folder, os.O_RDONLY)
-    except (
-        ImportError,
-        OSError,
-    ):  # Windows renames no file that is open; who may not list it sets none aside
+    except (ImportError, OSError):
+        # Windows, which renames no file that is open; or a folder that may not be read.
         yield
         return
     try:

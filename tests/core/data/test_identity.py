@@ -8,6 +8,7 @@ import decimal
 import enum
 import functools
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -337,3 +338,20 @@ def test_a_fingerprint_ignores_order_and_nothing_else(rows, data):
         assert fingerprint([*examples[:i], changed, *examples[i + 1 :]]) != fingerprint(examples)
         assert example_id(changed) == example_id(examples[i])
         assert fingerprint([*examples, examples[i]]) != fingerprint(examples)
+
+
+names = st.text('aB1é"\\ ', min_size=1, max_size=4)
+values = json_values.filter(lambda value: "inf" not in repr(value)) | st.text(max_size=5)
+
+
+@given(fields=st.dictionaries(names, values, min_size=1, max_size=4), data=st.data())
+def test_identities_are_hashes_of_the_json_of_all_fields_together(fields, data):
+    inputs = data.draw(st.sets(st.sampled_from(sorted(fields)), min_size=1))
+    made = dspy.Example(fields).with_inputs(*inputs)
+
+    def digest(content):
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii"))
+
+    assert example_id(made) == digest({name: fields[name] for name in inputs}).hexdigest()[:16]
+    row = digest({"fields": fields, "inputs": sorted(inputs)}).digest()
+    assert fingerprint([made]) == hashlib.sha256(row).hexdigest()
