@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    import sqlite3
 
 ENDS: Final = ("", "-journal", "-shm", "-wal")
 """What the names of a file, and of those that SQLite keeps beside it, end with."""
@@ -42,6 +45,13 @@ def identity_of(path: Path) -> Identity | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def connect(path: Path, mode: str, **options: Any) -> sqlite3.Connection:
+    """Open a file that is there, "ro" or "rw"; SQLite makes none, which for a moment would be one that is empty."""
+    import sqlite3
+
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, **options)
 
 
 def is_damage(error: BaseException | None) -> bool:
@@ -146,11 +156,8 @@ def read_aside(path: Path, query: str) -> list[Any]:
     with contextlib.suppress(sqlite3.Error, OSError, UnicodeDecodeError):
         if not path.stat().st_size:  # SQLite would remove its log
             return []
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        try:
+        with contextlib.closing(connect(path, "ro")) as connection:
             return connection.execute(query).fetchall()
-        finally:
-            connection.close()
     return []
 
 

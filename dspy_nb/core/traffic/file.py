@@ -22,6 +22,7 @@ from dspy_nb.core.traffic.damaged import (
     ENDS,
     Identity,
     alone_in,
+    connect,
     find_aside,
     identity_of,
     is_damage,
@@ -248,24 +249,17 @@ def _connect(
     path: Path, make: Callable[[sqlite3.Connection], None]
 ) -> tuple[sqlite3.Connection, int, Identity | None]:
     """Return a connection that has its file and log open, the version of the file, and which file it is."""
-    import sqlite3
-
     with explain_failure(f"create {path}"):
         make_folders(path.absolute().parent)
-    with alone_in(path.parent):
-        with explain_failure(f"create {path}"):
+        with alone_in(path.parent):
             if not _is_there(path):
                 _create(path, make)
-        # SQLite must not make the file itself: for a moment it would be one that is empty.
-        address = f"{path.absolute().as_uri()}?mode=rw"
-        connection = sqlite3.connect(
-            address, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-        )
-        try:
-            return connection, _read_version(connection), identity_of(path)
-        except BaseException:
-            connection.close()
-            raise
+            connection = connect(path, "rw", timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            try:
+                return connection, _read_version(connection), identity_of(path)
+            except BaseException:
+                connection.close()
+                raise
 
 
 def _is_there(path: Path) -> bool:
@@ -338,8 +332,7 @@ def verify_traffic(path: Path) -> None:
         if not path.is_file() or not path.stat().st_size:
             raise Corrupt(f"{path} is not a file of traffic: it is empty, or no file at all")
     try:
-        address = f"{path.absolute().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+        with contextlib.closing(connect(path, "ro")) as connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as error:
         raise _explain(error, path, "read") from error

@@ -134,10 +134,8 @@ def test_of_many_processes_that_find_the_damage_one_sets_it_aside_and_none_loses
 def test_a_child_that_was_forked_meanwhile_does_not_keep_the_folder_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = os.open
-    monkeypatch.setattr(
-        os, "open", lambda *given: os.dup(real(*given))
-    )  # the other one stays open, as in a child
+    real = os.open  # what it opens stays open, as in a child
+    monkeypatch.setattr(os, "open", lambda *given: os.dup(real(*given)))
     with alone_in(tmp_path):
         pass
     with alone_in(tmp_path):
